@@ -1,0 +1,213 @@
+"""Shared records: what the modules of the simulator hand to each other.
+
+Shape letters, used everywhere: `N` clients in the population, `K` in the
+round, `M` modalities, `G` parameter groups, `W` windows per client (padded),
+`T` local steps, `B` batch, `R` rounds, `C` classes, `Q` gradient paths. The
+client axis comes first, always. `P` means "shaped like the parameters".
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax
+import jax
+
+Array = jax.Array
+PyTree = Any
+
+
+@flax.struct.dataclass
+class Fleet:
+  """What is known of every client; small, replicated over devices.
+
+  Attributes:
+    id: [N] int32, name of the client; its random keys derive from it.
+    owned: [N, M] bool, the sensors on board.
+    tier: [N] int32, index into the fleet's tier names (reports only).
+    samples: [N] int32, real windows of data; 0 marks a padding client.
+    speed: [N] float32, sustained FLOP/s of training.
+    uplink: [N] float32, bit/s towards the server.
+    downlink: [N] float32, bit/s from the server.
+    watts: [N, 4] float32, power while computing, sending, receiving, idle.
+    budget: [N] float32, FLOPs per sample that fit a deadline of 1 (relief.md
+      section 5: speed_n * T_th, per sample since the batch size cancels).
+  """
+
+  id: Array
+  owned: Array
+  tier: Array
+  samples: Array
+  speed: Array
+  uplink: Array
+  downlink: Array
+  watts: Array
+  budget: Array
+
+
+@flax.struct.dataclass
+class Bank:
+  """All windows, once; clients point into it.
+
+  Attributes:
+    x: {modality: [windows, time, channels]} float32, z-scored; with cached
+      frozen features {modality: [windows, features]}.
+    fill: {modality: [channels]} float32, what a sensor that is not there
+      delivers under `fill='input'` (with cached features: [features]).
+    y: [windows] int32, class of every window.
+  """
+
+  x: dict[str, Array]
+  fill: dict[str, Array]
+  y: Array
+
+
+@flax.struct.dataclass
+class Population:
+  """The clients and their data.
+
+  Attributes:
+    bank: every training window.
+    fleet: every client.
+    rows: [N, W] int32, each client's windows in the bank; entries from
+      `fleet.samples[n]` on are padding and are never drawn.
+  """
+
+  bank: Bank
+  fleet: Fleet
+  rows: Array
+
+
+@flax.struct.dataclass
+class Work:
+  """FLOPs per sample of a model's parts, from its real shapes.
+
+  A step that runs branches `run` and trains groups `train` costs
+  `shared + fwd @ run + wgrad @ train + agrad @ any(path & train)`.
+
+  Attributes:
+    shared: [] forward FLOPs of what every device runs (fusion tail, head).
+    fwd: [M] forward FLOPs of a modality's branch, frozen parts included.
+    wgrad: [G] FLOPs of a group's own weight gradient.
+    agrad: [Q] FLOPs of passing the gradient through one layer to its input.
+    path: [Q, G] bool, training group g needs that pass.
+    size: [G] float32, numbers in a group; what is sent when it is trained.
+  """
+
+  shared: Array
+  fwd: Array
+  wgrad: Array
+  agrad: Array
+  path: Array
+  size: Array
+
+
+class Batch(NamedTuple):
+  """A view of the bank, gathered only where a branch really runs.
+
+  Attributes:
+    bank: the windows.
+    row: [B] int32, rows of the bank.
+    weight: [B] float32, 0 for padding.
+  """
+
+  bank: Bank
+  row: Array
+  weight: Array
+
+
+class Gate(NamedTuple):
+  """What one client runs, senses and trains in one step.
+
+  Attributes:
+    run: [M] bool, the modality's branch is in the forward pass.
+    sensed: [M] bool, its input is the real window, else `Bank.fill`.
+    train: [G] bool, the group is moved.
+  """
+
+  run: Array
+  sensed: Array
+  train: Array
+
+
+class Task(NamedTuple):
+  """A model and its loss, as algorithms see them.
+
+  Attributes:
+    modalities: names, in the order of every [M] axis.
+    group_names: names, in the order of every [G] axis.
+    group_modality: [G] ints, the modality a group belongs to, -1 for shared.
+    groups: prefix tree of the parameters; leaves are group numbers.
+    work: FLOPs and sizes.
+    init: key -> params.
+    encode: (params, frozen, m, x [B, ...], cut) -> [B, d_m], features of
+      modality number m; `cut` (static) freezes the encoder's layers below it.
+    cuts: number of layers an encoder can be cut at; `cut == cuts` freezes all.
+    layer_groups: [M][cuts] group numbers of the encoder's layers.
+    fuse: (params, frozen, {m: [B, d_m]}, run [M]) -> [B, C] logits.
+  """
+
+  modalities: tuple[str, ...]
+  group_names: tuple[str, ...]
+  group_modality: tuple[int, ...]
+  groups: PyTree
+  work: Work
+  init: Callable[..., PyTree]
+  encode: Callable[..., Array]
+  cuts: int
+  layer_groups: tuple[tuple[int, ...], ...]
+  fuse: Callable[..., Array]
+
+
+class Plan(NamedTuple):
+  """Who runs, moves and counts for what in a round; rows are clients.
+
+  Attributes:
+    run: [K, M] bool, branches in the forward pass (hence downloaded).
+    trained: [K, G] bool, moved by local training, hence uploaded.
+    counted: [K, G] float32, weight in the server's mean. FedAvg counts
+      everybody, a cohort mean only the owners, RELIEF only the trainers.
+  """
+
+  run: Array
+  trained: Array
+  counted: Array
+
+
+class RoundInfo(NamedTuple):
+  """What was observed in a round.
+
+  Attributes:
+    client: [K] int32, ids of the clients that took part.
+    loss: [K] float32, mean training loss.
+    trained: [K, G] bool.
+    upload: [K] float32 bytes.
+    download: [K] float32 bytes.
+    seconds: [K] float32, compute and transfers.
+    joules: [K] float32.
+    divergence: [G] float32, tracked divergence (NaN where not tracked).
+  """
+
+  client: Array
+  loss: Array
+  trained: Array
+  upload: Array
+  download: Array
+  seconds: Array
+  joules: Array
+  divergence: Array
+
+
+class Algorithm(NamedTuple):
+  """A federated system: two pure functions and where its model is.
+
+  Attributes:
+    init: (key, params) -> state.
+    step: (key, state, population) -> (state, RoundInfo).
+    params: state -> P, or [N, *P] for a `personal` algorithm.
+    personal: every client has a model of its own.
+  """
+
+  init: Callable[..., PyTree]
+  step: Callable[..., tuple[PyTree, RoundInfo]]
+  params: Callable[[PyTree], PyTree]
+  personal: bool = False
