@@ -1,0 +1,199 @@
+"""The configuration of a run: every key, its default, its check.
+
+A config is a locked `ml_collections.ConfigDict`. What changes a shape or a
+branch of the program is a plain key (static); what changes a value only lives
+under `hparams` and is traced: sweeping it recompiles nothing.
+"""
+
+import ml_collections
+
+from relief_jax.errors import InputError
+
+
+def default() -> ml_collections.ConfigDict:
+  """Every key with its default.
+
+  >>> config = default()
+  >>> config.rounds = 10
+  >>> config.hparams.client_lr
+  0.05
+  """
+  c = ml_collections.ConfigDict()
+  # What is run.
+  c.method = 'relief'
+  c.dataset = 'auto'  # dsads where its files are found, else synthetic
+  c.backbone = 'cnn'  # cnn: all parameters; lora: frozen base
+  c.seed = 0
+  # The world.
+  c.clients = 48
+  c.clients_per_round = 0  # 0: everybody
+  c.fleet = 'four_tiers'
+  c.partition = 'contiguous'  # contiguous, subject, dirichlet
+  c.alpha = 0.5  # concentration of `dirichlet`
+  c.data = dict(
+    modalities='sensor',  # dsads: sensor (acc, gyro, mag) or place
+    width=125,  # samples in a window
+    stride=125,  # samples between window starts
+    test_subjects=(7, 8),
+    public_subjects=1,  # set aside to pretrain a frozen base (lora only)
+    rare='mag',  # the modality that `f1_rare_*` are about; '' = rarest
+  )
+  c.synthetic = dict(
+    subjects=12,
+    modalities=3,
+    channels=3,
+    classes=8,
+    windows_per_class=24,  # per subject
+    noise=1.0,
+    style=0.5,  # per-subject shift of every signal
+  )
+  # Training.
+  c.rounds = 60
+  c.rounds_per_call = 5
+  c.eval_every = 5
+  c.checkpoint_every = 0  # rounds; 0: at the end and when interrupted
+  c.local_steps = 5
+  c.local_epochs = 0  # > 0 replaces local_steps
+  c.batch = 32
+  c.weight = 'uniform'  # of a client in the mean: uniform, samples
+  c.server_optimizer = 'sgd'  # sgd, momentum, adam, yogi
+  c.keep_client_state = False  # momentum stays on the device between rounds
+  # Cost.
+  c.deadline = 'tight'  # tight, full, none or a number (relief.md section 5)
+  c.deadline_end = ''  # '' or as `deadline`: rise linearly over the run
+  c.over_budget = 'refuse'  # device below its own forward pass: refuse, sit_out
+  c.idle_power = False  # charge devices for waiting
+  # Absent modalities: the method's own default where ''.
+  c.fill = ''  # input, skip
+  c.fill_value = 'mean'  # mean (0 after z-scoring), zero (physical zero)
+  # RELIEF (relief.md section 3) and options beyond the paper (section 8).
+  c.relief = dict(
+    rule='greedy',
+    norm='per_param',  # per_param, raw, relative, cosine
+    max_stale=0,  # 0: no guard
+    shrinkage=False,
+    denominator='contributors',  # contributors, cohort
+  )
+  c.modality_dropout = 0.0
+  c.fusion_norm = False
+  # Model.
+  c.model = dict(
+    filters=(32, 64),
+    kernel=5,
+    stride=2,
+    hidden=128,
+    rank=8,
+    lora_alpha=16.0,
+    groups='split',  # split, joint, layer
+    base='pretrained',  # lora: pretrained, random
+    base_steps=300,
+    adapters=False,  # lora: adapters inside the encoders too
+    cache_features=True,  # lora without adapters
+  )
+  # How the simulator runs; cannot change results.
+  c.layout = 'auto'  # auto, one, block:<clients>, all
+  c.devices = 0  # 0: all accelerators, or one virtual device per core
+  # Values (traced).
+  c.hparams = dict(
+    client_lr=0.05,
+    client_momentum=0.9,
+    server_lr=1.0,
+    ema=0.5,
+    prox=0.01,
+  )
+  c.target_f1 = 0.8  # for rounds, seconds and joules to target
+  c.lock()
+  return c
+
+
+_CHOICES = {
+  'backbone': ('cnn', 'lora'),
+  'partition': ('contiguous', 'subject', 'dirichlet'),
+  'weight': ('uniform', 'samples'),
+  'server_optimizer': ('sgd', 'momentum', 'adam', 'yogi'),
+  'over_budget': ('refuse', 'sit_out'),
+  'fill': ('', 'input', 'skip'),
+  'fill_value': ('mean', 'zero'),
+  'relief.norm': ('per_param', 'raw', 'relative', 'cosine'),
+  'relief.denominator': ('contributors', 'cohort'),
+  'model.groups': ('split', 'joint', 'layer'),
+  'model.base': ('pretrained', 'random'),
+  'data.modalities': ('sensor', 'place'),
+}
+
+_AT_LEAST_ONE = (
+  'rounds',
+  'rounds_per_call',
+  'eval_every',
+  'batch',
+  'data.width',
+  'data.stride',
+  'model.kernel',
+  'model.stride',
+  'model.hidden',
+  'model.rank',
+  'synthetic.subjects',
+  'synthetic.modalities',
+  'synthetic.channels',
+)
+
+
+def get(config: ml_collections.ConfigDict, key: str):
+  """The value under a dotted key."""
+  for part in key.split('.'):
+    config = config[part]
+  return config
+
+
+def validate(config: ml_collections.ConfigDict) -> None:
+  """Refuses values that no run can use, before any work starts.
+
+  Raises:
+    InputError: what was found, what was expected and the usual cure.
+  """
+  for key, choices in _CHOICES.items():
+    found = get(config, key)
+    if found not in choices:
+      raise InputError(
+        f'config.{key} is {found!r}',
+        f'one of {", ".join(map(repr, choices))}',
+        f'set --config.{key}={choices[-1]}',
+      )
+  for key in _AT_LEAST_ONE:
+    found = get(config, key)
+    if found < 1:
+      raise InputError(
+        f'config.{key} is {found}', 'a number of at least 1', f'raise {key}'
+      )
+  if config.clients < 1:
+    raise InputError(
+      f'config.clients is {config.clients}',
+      'at least 1 device',
+      'set --config.clients=48',
+    )
+  if config.clients_per_round > config.clients:
+    raise InputError(
+      f'config.clients_per_round is {config.clients_per_round}',
+      f'at most the fleet of {config.clients} devices',
+      'lower it, or 0 for everybody',
+    )
+  if config.local_epochs <= 0 and config.local_steps <= 0:
+    raise InputError(
+      f'config.local_steps is {config.local_steps} and local_epochs is '
+      f'{config.local_epochs}',
+      'one of them at least 1',
+      'set --config.local_steps=5',
+    )
+  if config.eval_every % config.rounds_per_call:
+    raise InputError(
+      f'config.eval_every={config.eval_every} with '
+      f'rounds_per_call={config.rounds_per_call}',
+      'a multiple, since an evaluation happens between two calls',
+      f'set --config.rounds_per_call={config.eval_every}',
+    )
+  if not 0 <= config.modality_dropout < 1:
+    raise InputError(
+      f'config.modality_dropout is {config.modality_dropout}',
+      'a probability of at least 0 and below 1',
+      'set --config.modality_dropout=0.3',
+    )
