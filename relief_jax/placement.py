@@ -1,0 +1,165 @@
+"""Runs a client function over a cohort: the one file that knows the layout.
+
+Authors of algorithms and models write *one client*. Three layouts make the
+same round of it (they agree to rounding, since only the order of sums
+differs):
+
+- one at a time (`block=1`): a scan over clients and no vmap at all, so that
+  `lax.cond` really skips absent encoders; by far the fastest on CPU.
+- blocks (`block=b`): vmap within a block, scan over blocks; bounds memory.
+- all at once (`block=0`): one vmap, for small models on a GPU or TPU.
+
+With a mesh the clients are spread over its devices by `shard_map` and the sums
+end in one `psum`.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax.microbatching
+from jax.sharding import AxisType, Mesh
+from jax.sharding import PartitionSpec as P
+
+from relief_jax import tree
+from relief_jax.errors import InputError
+from relief_jax.types import PyTree
+
+AXIS = 'clients'
+
+
+class Layout(NamedTuple):
+  """How clients are laid out; cannot change results beyond rounding.
+
+  Attributes:
+    block: clients trained together; 1 one at a time, 0 all at once.
+    mesh: a mesh with the axis `clients`, or None for one device.
+  """
+
+  block: int = 1
+  mesh: Mesh | None = None
+
+  @property
+  def devices(self) -> int:
+    return self.mesh.size if self.mesh else 1
+
+  def __str__(self):
+    name = {0: 'all', 1: 'one'}.get(self.block, f'block:{self.block}')
+    return f'{name} on {self.devices} device(s)'
+
+
+def parse_layout(name: str, devices: int = 0) -> Layout:
+  """Reads the config's `layout` and `devices`.
+
+  Args:
+    name: `auto` (one at a time on CPU, all at once elsewhere), `one`,
+      `block:<clients>` or `all`.
+    devices: how many of the local devices; 0 for all of them.
+
+  Raises:
+    InputError: an unknown name, or more devices than there are.
+  """
+  block, _, size = name.partition(':')
+  if name == 'auto':
+    number = 1 if jax.default_backend() == 'cpu' else 0
+  elif name in ('one', 'all'):
+    number = 1 if name == 'one' else 0
+  elif block == 'block' and size.isdigit() and int(size) > 0:
+    number = int(size)
+  else:
+    raise InputError(
+      f'config.layout is {name!r}',
+      "'auto', 'one', 'block:<clients>' or 'all'",
+      'set --config.layout=auto',
+    )
+  found = jax.local_device_count()
+  if devices < 0 or devices > found:
+    raise InputError(
+      f'config.devices is {devices}',
+      f'0 for all, or up to the {found} device(s) that JAX sees',
+      'on CPU virtual devices must be asked for before JAX starts '
+      '(relief_jax.simulate.set_devices)',
+    )
+  count = devices or found
+  if count == 1:
+    return Layout(number)
+  mesh = jax.make_mesh(
+    (count,),
+    (AXIS,),
+    axis_types=(AxisType.Auto,),
+    devices=jax.local_devices()[:count],
+  )
+  return Layout(number, mesh)
+
+
+def map_reduce(
+  client: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]],
+  shared: PyTree,
+  rows: PyTree,
+  layout: Layout,
+) -> tuple[PyTree, PyTree]:
+  """Sums a client's first output over the cohort, stacks its second.
+
+  Args:
+    client: (shared, row of one client) -> (sums, record).
+    shared: what all clients see; replicated over devices.
+    rows: [K, ...]; a row of zeros must contribute nothing, since K is padded
+      with such rows to a multiple of block times devices.
+    layout: of the clients.
+
+  Returns:
+    The sums over K, and the records [K, ...].
+  """
+  cohort = jax.tree.leaves(rows)[0].shape[0]
+  block = layout.block or -(-cohort // layout.devices)
+  padding = -cohort % (block * layout.devices)
+  if padding:
+    rows = jax.tree.map(
+      lambda r: jnp.pad(r, ((0, padding),) + ((0, 0),) * (r.ndim - 1)), rows
+    )
+  # Dealt like cards, so that a cohort sorted by work loads devices evenly.
+  total = cohort + padding
+  deal = jnp.arange(total).reshape(-1, layout.devices).T.reshape(-1)
+  if layout.devices > 1:
+    rows = jax.tree.map(lambda r: r[deal], rows)
+
+  def reduce(shared, rows):
+    def one(row):
+      return client(shared, row)
+
+    if block == 1:
+      first = jax.tree.map(lambda r: r[0], rows)
+      zeros = tree.zeros_like_output(lambda r: one(r)[0], first)
+
+      def body(sums, row):
+        more, record = one(row)
+        return jax.tree.map(jnp.add, sums, more), record
+
+      sums, records = jax.lax.scan(body, zeros, rows)
+    else:
+      kind = optax.microbatching.AccumulationType
+      sums, records = optax.microbatching.micro_vmap(
+        one,
+        in_axes=0,
+        microbatch_size=block,
+        accumulator=(kind.SUM, kind.CONCAT),
+      )(rows)
+    if layout.mesh:
+      sums = jax.lax.psum(sums, AXIS)
+    return sums, records
+
+  if layout.mesh:
+    # check_vma refuses a cond one branch of which is constant zeros.
+    reduce = jax.shard_map(
+      reduce,
+      mesh=layout.mesh,
+      in_specs=(P(), P(AXIS)),
+      out_specs=(P(), P(AXIS)),
+      check_vma=False,
+    )
+  sums, records = reduce(shared, rows)
+  if layout.devices > 1:
+    back = jnp.argsort(deal)
+    records = jax.tree.map(lambda r: r[back], records)
+  return sums, jax.tree.map(lambda r: r[:cohort], records)

@@ -1,0 +1,146 @@
+"""Local training of one client: forward with real skipping, gated optimiser."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from relief_jax import tree
+from relief_jax.types import Array, Batch, Gate, PyTree, Task
+
+
+def _encode(task: Task, params, frozen, batch: Batch, gate: Gate, i: int):
+  """Features of modality i; nothing is computed where it does not run."""
+  name = task.modalities[i]
+  owners = task.layer_groups[i]
+  # Layers are frozen from the input side; only cuts between two groups occur.
+  cuts = [
+    c
+    for c in range(task.cuts)
+    if owners and (c == 0 or owners[c] != owners[c - 1])
+  ] + [task.cuts]
+
+  def branch(cut):
+    def run():
+      x = batch.bank.x[name][batch.row]
+      if gate.sensed is not None:
+        x = jnp.where(gate.sensed[i], x, batch.bank.fill[name])
+      return task.encode(params, frozen, i, x, cut)
+
+    return run
+
+  zeros = tree.zeros_like_output(branch(task.cuts))
+  choice = jnp.int32(len(cuts))  # frozen
+  for k in reversed(range(len(cuts) - 1)):
+    choice = jnp.where(gate.train[owners[cuts[k]]], k + 1, choice)
+  return jax.lax.switch(
+    jnp.where(gate.run[i], choice, 0),
+    [lambda: zeros] + [branch(c) for c in cuts],
+  )
+
+
+def logits(task: Task, params, frozen, batch: Batch, gate: Gate) -> Array:
+  """The model's output for one client, [B, C].
+
+  An absent modality's encoder is skipped, an untrained one has no backward
+  pass; both only where this is not under a vmap over clients.
+
+  Args:
+    task: the model.
+    params: P.
+    frozen: parameters that never train.
+    batch: rows of the bank.
+    gate: what this client runs, senses and trains.
+  """
+  features = {
+    name: _encode(task, params, frozen, batch, gate, i)
+    for i, name in enumerate(task.modalities)
+  }
+  return task.fuse(params, frozen, features, gate.run)
+
+
+def cross_entropy(scores: Array, y: Array, weight: Array) -> Array:
+  """Weighted mean cross-entropy, []; 0 when no sample counts.
+
+  Args:
+    scores: [B, C] logits.
+    y: [B] int32 classes.
+    weight: [B], 0 for padding.
+  """
+  losses = optax.softmax_cross_entropy_with_integer_labels(scores, y)
+  return tree.scale(weight, losses).sum() / jnp.maximum(weight.sum(), 1e-9)
+
+
+def modality_dropout(key: Array, owned: Array, rate: Array, steps: int):
+  """Draws the modalities kept in each local step (relief.md section 8, ours).
+
+  Each owned modality is dropped with probability `rate`; where all would be
+  dropped, one drawn at random stays. Devices with one modality keep it.
+
+  Args:
+    key: of the client and round.
+    owned: [M] bool.
+    rate: [] in [0, 1).
+    steps: T.
+
+  Returns:
+    [T, M] bool, a subset of `owned` with at least one modality per step.
+  """
+  draw = jax.random.uniform(key, (steps, owned.size))
+  draw = jnp.where(owned, draw, -1.0)
+  best = draw == draw.max(-1, keepdims=True)
+  return owned & ((draw >= rate) | best)
+
+
+def local_update(
+  loss: Callable[[PyTree, PyTree], Array],
+  tx: optax.GradientTransformation,
+  params: PyTree,
+  mask: PyTree,
+  steps: tuple[Batch, PyTree],
+  opt_state: PyTree | None = None,
+) -> tuple[PyTree, Array, PyTree]:
+  """Trains one client for T steps.
+
+  The optimiser's input *and* output are gated, so that neither clipping nor
+  momentum nor weight decay moves a frozen group. A step without samples (the
+  padding of a short epoch) leaves everything as it was.
+
+  Args:
+    loss: (params, step) -> [].
+    tx: local optimiser; its state starts afresh unless given.
+    params: P, the model received.
+    mask: prefix tree of P, bool, what is trained.
+    steps: pytree [T, ...]; the leaf `weight` [T, B] of its batch says which
+      samples are real.
+    opt_state: kept on the device from an earlier round, or None.
+
+  Returns:
+    delta P, the mean loss over real steps [], the optimiser's state.
+  """
+  weight = jax.tree.map(lambda m: m.astype(jnp.float32), mask)
+  gate = optax.stateless(lambda updates, _: tree.scale(weight, updates))
+  gated = optax.chain(gate, tx, gate)
+  if opt_state is None:
+    opt_state = gated.init(params)
+
+  def step(carry, one):
+    params, opt_state = carry
+    value, grads = jax.value_and_grad(loss)(params, one)
+    updates, opt_state = gated.update(grads, opt_state, params)
+    return (optax.apply_updates(params, updates), opt_state), value
+
+  def guarded(carry, one):
+    return jax.lax.cond(
+      (one[0].weight > 0).any(),
+      step,
+      lambda carry, one: (carry, jnp.float32(0.0)),
+      carry,
+      one,
+    )
+
+  (local, opt_state), values = jax.lax.scan(guarded, (params, opt_state), steps)
+  real = (steps[0].weight > 0).any(-1).sum()
+  delta = jax.tree.map(jnp.subtract, local, params)
+  return delta, values.sum() / jnp.maximum(real, 1), opt_state

@@ -1,0 +1,77 @@
+"""Arithmetic of parameter trees whose weights are prefix trees of them."""
+
+import jax
+import jax.numpy as jnp
+
+from relief_jax.types import Array, PyTree
+
+
+def scale(weight: PyTree, tree: PyTree) -> PyTree:
+  """Multiplies by a prefix tree of weights; weight 0 erases even a NaN.
+
+  Args:
+    weight: prefix tree of `tree` with non-negative scalars.
+    tree: P.
+
+  Returns:
+    P.
+
+  >>> scale({'a': 0.}, {'a': {'w': jnp.array(jnp.nan), 'b': jnp.ones(())}})
+  {'a': {'b': Array(0., dtype=float32), 'w': Array(0., dtype=float32)}}
+  """
+
+  def leaf(w, u):
+    return jnp.where(w > 0, w * u, 0.0)
+
+  return jax.tree.map(
+    lambda w, t: jax.tree.map(lambda u: leaf(w, u), t), weight, tree
+  )
+
+
+def divide(tree: PyTree, weight: PyTree) -> PyTree:
+  """Inverse of `scale` for sums; 0 where nobody contributed."""
+  inverse = jax.tree.map(lambda w: jnp.where(w > 0, 1 / w, 0.0), weight)
+  return scale(inverse, tree)
+
+
+def spread(groups: PyTree, row: Array) -> PyTree:
+  """[G] row -> prefix tree: every leaf of `groups` gets its group's entry."""
+  return jax.tree.map(lambda g: row[g], groups)
+
+
+def select(mask: PyTree, new: PyTree, old: PyTree) -> PyTree:
+  """`new` where the prefix tree of bools says so, else the bits of `old`."""
+  return jax.tree.map(
+    lambda m, a, b: jax.tree.map(lambda u, v: jnp.where(m, u, v), a, b),
+    mask,
+    new,
+    old,
+  )
+
+
+def group_sum(groups: PyTree, tree: PyTree, num: int) -> Array:
+  """Adds a tree of scalars [P of []] up by group, [G]."""
+  total = jnp.zeros(num)
+  pairs = jax.tree.map(
+    lambda g, t: (g, sum(jax.tree.leaves(t))), groups, tree
+  )
+  for g, value in jax.tree.leaves(pairs, is_leaf=lambda v: type(v) is tuple):
+    total = total.at[g].add(value)
+  return total
+
+
+def group_sq_norms(groups: PyTree, tree: PyTree, num: int) -> Array:
+  """Squared Euclidean norm of every group, [G]."""
+  return group_sum(groups, jax.tree.map(lambda u: jnp.vdot(u, u), tree), num)
+
+
+def group_sizes(groups: PyTree, tree: PyTree, num: int) -> Array:
+  """How many numbers every group holds, [G] float32."""
+  return group_sum(groups, jax.tree.map(lambda u: float(u.size), tree), num)
+
+
+def zeros_like_output(function, *args) -> PyTree:
+  """Typed zeros in the shape of `function(*args)`, without running it."""
+  return jax.tree.map(
+    lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(function, *args)
+  )
