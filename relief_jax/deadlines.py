@@ -1,0 +1,209 @@
+"""From a deadline to what a device can afford (relief.md section 5), **ours**.
+
+The budget of device n is b_n = speed_n * T_th * deadline, in FLOPs per sample
+(the batch cancels), with T_th the time in which the *fastest* device trains all
+it owns. Two named deadlines:
+
+- `tight`: the smallest at which every device can train its fusion columns and
+  the shared groups, hence the fastest round that leaves nobody out;
+- `full`: the smallest at which everybody trains all it owns.
+
+Both are computed on the host from `costs.step_flops` and raised by `SLACK`, so
+that a float32 comparison `F_n <= b_n` under any order of summation admits the
+sets they promise.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from relief_jax.costs import step_flops
+from relief_jax.errors import InputError
+from relief_jax.types import Array, Fleet, Work
+
+# Relative. float32 rounds to 6e-8 per operation; a sum over a hundred groups
+# stays below 1e-5.
+SLACK = 1e-5
+
+KINDS = ('tight', 'full', 'none')
+
+
+def _owned_groups(fleet, group_modality):
+  """[N, G] bool: shared groups and those of the modalities on board."""
+  modality = np.asarray(group_modality)
+  return np.where(modality < 0, True, np.asarray(fleet.owned)[:, modality])
+
+
+def _flops(fleet, work, train):
+  """[N] float64: F_n of training `train` [N, G] with all own branches run."""
+  return np.asarray(step_flops(work, fleet.owned, train), np.float64)
+
+
+def _smallest(fleet, needed):
+  """The deadline at which every real device affords `needed` [N] FLOPs."""
+  real = np.asarray(fleet.samples) > 0
+  budget = np.asarray(fleet.budget, np.float64)
+  return float((needed / budget)[real].max() * (1 + SLACK))
+
+
+def reference_seconds(
+  fleet: Fleet, work: Work, group_modality: Sequence[int]
+) -> float:
+  """T_th: seconds per sample in which the fastest device trains all it owns.
+
+  Of equally fast devices the one with most to train counts. Padding clients
+  do not.
+
+  Args:
+    fleet: [N] clients.
+    work: FLOPs per sample of the model's parts.
+    group_modality: [G] ints, -1 for shared.
+
+  Returns:
+    Seconds per sample.
+  """
+  speed = np.asarray(fleet.speed, np.float64)
+  real = np.asarray(fleet.samples) > 0
+  fastest = real & (speed == speed[real].max())
+  flops = _flops(fleet, work, _owned_groups(fleet, group_modality))
+  return float((flops / speed)[fastest].max())
+
+
+def with_budgets(
+  fleet: Fleet, work: Work, group_modality: Sequence[int]
+) -> Fleet:
+  """The fleet with its budgets at a deadline of 1, in FLOPs per sample.
+
+  Args:
+    fleet: [N] clients.
+    work: FLOPs per sample of the model's parts.
+    group_modality: [G] ints, -1 for shared.
+  """
+  seconds = reference_seconds(fleet, work, group_modality)
+  return dataclasses.replace(fleet, budget=fleet.speed * np.float32(seconds))
+
+
+def tight(
+  fleet: Fleet, work: Work, group_modality: Sequence[int], columns: Array
+) -> float:
+  """Smallest deadline at which all train their columns and shared groups.
+
+  Args:
+    fleet: [N] clients with budgets.
+    work: FLOPs per sample of the model's parts.
+    group_modality: [G] ints, -1 for shared.
+    columns: [G] bool, groups that hold a fusion column block.
+
+  Returns:
+    A deadline, in units of T_th.
+  """
+  wanted = np.asarray(columns) | (np.asarray(group_modality) < 0)
+  train = _owned_groups(fleet, group_modality) & wanted
+  return _smallest(fleet, _flops(fleet, work, train))
+
+
+def full(fleet: Fleet, work: Work, group_modality: Sequence[int]) -> float:
+  """Smallest deadline at which everybody trains all it owns.
+
+  Args:
+    fleet: [N] clients with budgets.
+    work: FLOPs per sample of the model's parts.
+    group_modality: [G] ints, -1 for shared.
+
+  Returns:
+    A deadline, in units of T_th.
+  """
+  train = _owned_groups(fleet, group_modality)
+  return _smallest(fleet, _flops(fleet, work, train))
+
+
+def resolve(
+  kind: str | float,
+  fleet: Fleet,
+  work: Work,
+  group_modality: Sequence[int],
+  columns: Array,
+) -> float:
+  """The number behind `config.deadline`.
+
+  Args:
+    kind: 'tight', 'full', 'none', or a number, also as a string.
+    fleet: [N] clients with budgets.
+    work: FLOPs per sample of the model's parts.
+    group_modality: [G] ints, -1 for shared.
+    columns: [G] bool, groups that hold a fusion column block.
+
+  Returns:
+    A deadline, in units of T_th; infinite for 'none'.
+
+  Raises:
+    InputError: neither a name nor a positive number.
+  """
+  if kind == 'none':
+    return math.inf
+  if kind == 'tight':
+    return tight(fleet, work, group_modality, columns)
+  if kind == 'full':
+    return full(fleet, work, group_modality)
+  try:
+    value = math.nan if isinstance(kind, bool) else float(kind)
+  except (TypeError, ValueError):
+    value = math.nan
+  if not value > 0:  # NaN too
+    raise InputError(
+      f'config.deadline is {kind!r}',
+      f'{", ".join(map(repr, KINDS))} or a positive number',
+      'set --config.deadline=tight',
+    )
+  return value
+
+
+def check(
+  fleet: Fleet,
+  work: Work,
+  group_modality: Sequence[int],
+  deadline: float,
+  tiers: Sequence[str] = (),
+  sit_out: bool = False,
+) -> np.ndarray:
+  """Which devices can take part: the forward pass and the shared groups fit.
+
+  Args:
+    fleet: [N] clients with budgets.
+    work: FLOPs per sample of the model's parts.
+    group_modality: [G] ints, -1 for shared.
+    deadline: from `resolve`.
+    tiers: names in the order of `fleet.tier`, for the message.
+    sit_out: leave devices out that are too slow, where it is not everybody.
+
+  Returns:
+    [N] bool; padding clients never take part.
+
+  Raises:
+    InputError: devices are too slow and may not sit out, or all would.
+  """
+  shared = np.asarray(group_modality) < 0
+  train = np.broadcast_to(shared, (len(fleet.owned), len(shared)))
+  needed = _flops(fleet, work, train)
+  real = np.asarray(fleet.samples) > 0
+  # As a round compares: in float32.
+  budget = np.asarray(fleet.budget) * np.float32(deadline)
+  able = real & (needed.astype(np.float32) <= budget)
+  slow = real & ~able
+  if slow.any() and not (sit_out and able.any()):
+    numbers = np.unique(np.asarray(fleet.tier)[slow])
+    names = [tiers[t] if t < len(tiers) else str(t) for t in numbers]
+    smallest = _smallest(fleet, needed)
+    # Rounded up, so that the figure in the message works when typed.
+    digits = 10.0 ** (3 - math.floor(math.log10(smallest)))
+    cure = f'set --config.deadline={math.ceil(smallest * digits) / digits:g}'
+    raise InputError(
+      f'{slow.sum()} of {real.sum()} devices (tier {", ".join(names)}) with a '
+      f'budget at deadline {deadline:g} below their own forward pass and the '
+      'training of the shared groups',
+      'a budget with which every device can start',
+      cure + ' or tight, or --config.over_budget=sit_out',
+    )
+  return able

@@ -1,0 +1,249 @@
+"""Who owns which sensors on which device: the fleets (relief.md section 7).
+
+A fleet is a tuple of tiers. Tiers are nested, cheap devices carry fewer
+sensors: a tier owns the first of the data set's modalities. Everything here is
+**ours**; the paper names only its two-device testbed.
+"""
+
+from fractions import Fraction
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from relief_jax.devices import device
+from relief_jax.errors import InputError, unknown
+from relief_jax.types import Fleet
+
+
+class Tier(NamedTuple):
+  """One kind of device in a fleet.
+
+  Attributes:
+    name: for reports.
+    share: percent of the clients.
+    part: the tier owns the first ceil(M * part) modalities.
+    device: name of its profile in `DEVICES`.
+    speed: FLOP/s in place of the profile's, 0 for the profile's own.
+  """
+
+  name: str
+  share: int
+  part: Fraction
+  device: str
+  speed: float = 0.0
+
+
+class Tiers(NamedTuple):
+  """A fleet's description.
+
+  Attributes:
+    tiers: from fewest to most sensors; shares add up to 100.
+    clients: the only size the fleet comes in, 0 for any.
+  """
+
+  tiers: tuple[Tier, ...]
+  clients: int = 0
+
+
+_ALL = Fraction(1)
+
+FLEETS = {
+  # Fastest over slowest: 27.7 (266 against 9.6 GFLOP/s).
+  'four_tiers': Tiers(
+    (
+      Tier('low', 40, Fraction(1, 4), 'raspberry_pi_4'),
+      Tier('mid', 30, Fraction(2, 4), 'jetson_nano'),
+      Tier('high', 20, Fraction(3, 4), 'jetson_xavier_nx'),
+      Tier('full', 10, _ALL, 'jetson_agx_orin'),
+    )
+  ),
+  # An AGX Orin slowed down to a ratio of exactly 20, to compare with other
+  # simulations of that ratio.
+  'three_tiers': Tiers(
+    (
+      Tier('low', 50, Fraction(1, 3), 'raspberry_pi_4'),
+      Tier('mid', 30, Fraction(2, 3), 'jetson_nano'),
+      Tier('full', 20, _ALL, 'jetson_agx_orin', speed=192e9),
+    )
+  ),
+  # As `four_tiers` with a microcontroller below: ratio about 1400.
+  'extreme': Tiers(
+    (
+      Tier('low', 40, Fraction(1, 4), 'cortex_m7'),
+      Tier('mid', 30, Fraction(2, 4), 'raspberry_pi_4'),
+      Tier('high', 20, Fraction(3, 4), 'jetson_xavier_nx'),
+      Tier('full', 10, _ALL, 'jetson_agx_orin'),
+    )
+  ),
+  # No heterogeneity: every method must then equal its plain twin.
+  'uniform': Tiers((Tier('same', 100, _ALL, 'jetson_nano'),)),
+  # The two devices of the paper's testbed, emulated from data sheets.
+  'testbed': Tiers((Tier('full', 100, _ALL, 'jetson_agx_orin'),), clients=2),
+}
+
+
+def find(name: str) -> Tiers:
+  """The description of a fleet.
+
+  Raises:
+    InputError: no such fleet.
+  """
+  if name not in FLEETS:
+    raise unknown('fleet', name, FLEETS)
+  return FLEETS[name]
+
+
+def tier_names(name: str) -> tuple[str, ...]:
+  """Names of a fleet's tiers, in the order of `Fleet.tier`.
+
+  >>> tier_names('four_tiers')
+  ('low', 'mid', 'high', 'full')
+  """
+  return tuple(tier.name for tier in find(name).tiers)
+
+
+def counts(tiers: tuple[Tier, ...], clients: int) -> list[int]:
+  """Clients of every tier by the largest remainder, in whole numbers.
+
+  Ties go to the tier with more sensors, so that a small fleet keeps a rare
+  cohort rather than one more of the common devices.
+
+  >>> counts(FLEETS['four_tiers'].tiers, 48)
+  [19, 14, 10, 5]
+  """
+  total = sum(tier.share for tier in tiers)
+  quotas = [tier.share * clients for tier in tiers]
+  result = [quota // total for quota in quotas]
+  order = sorted(
+    range(len(tiers)), key=lambda t: (quotas[t] % total, t), reverse=True
+  )
+  for t in order[: clients - sum(result)]:
+    result[t] += 1
+  return result
+
+
+def owned_by(tiers: tuple[Tier, ...], modalities: int) -> np.ndarray:
+  """Which modalities every tier owns.
+
+  Returns:
+    [tiers, M] bool.
+  """
+  first = [
+    -(-tier.part.numerator * modalities // tier.part.denominator)
+    for tier in tiers
+  ]
+  return np.arange(modalities) < np.array(first)[:, None]
+
+
+def build(
+  name: str,
+  clients: int,
+  modalities: tuple[str, ...],
+  samples: np.ndarray,
+  rng: np.random.Generator,
+) -> Fleet:
+  """The clients of a fleet, tiers dealt at random.
+
+  A permutation makes tier and data independent: else the first subjects would
+  always be the slow ones.
+
+  Args:
+    name: in `FLEETS`.
+    clients: N.
+    modalities: names in the data set's order, common ones first.
+    samples: [N] int, windows of every client.
+    rng: deals the tiers.
+
+  Returns:
+    Fleet of N clients; `budget` is one FLOP until `deadlines.with_budgets`.
+
+  Raises:
+    InputError: unknown fleet, a size it does not come in, or a modality that
+      no device would own.
+  """
+  tiers, size = find(name)
+  if clients < 1 or (size and clients != size):
+    raise InputError(
+      f'{clients} clients for the fleet {name!r}',
+      f'exactly {size}' if size else 'at least 1',
+      f'set --config.clients={size or 48}',
+    )
+  samples = np.asarray(samples)
+  if samples.shape != (clients,):
+    raise InputError(
+      f'sample counts of shape {samples.shape} for {clients} clients',
+      f'shape ({clients},)',
+      'partition the data into as many clients as the fleet has',
+    )
+  owned = owned_by(tiers, len(modalities))
+  tier = rng.permutation(
+    np.repeat(np.arange(len(tiers)), counts(tiers, clients))
+  )
+  _refuse_orphans(name, modalities, owned[tier])
+  profiles = [device(t.device) for t in tiers]
+  speed = [t.speed or d.speed for t, d in zip(tiers, profiles, strict=True)]
+
+  def per_client(values):
+    return jnp.asarray(np.asarray(values, np.float32)[tier])
+
+  return Fleet(
+    id=jnp.arange(clients, dtype=jnp.int32),
+    owned=jnp.asarray(owned[tier]),
+    tier=jnp.asarray(tier, jnp.int32),
+    samples=jnp.asarray(samples, jnp.int32),
+    speed=per_client(speed),
+    uplink=per_client([d.uplink for d in profiles]),
+    downlink=per_client([d.downlink for d in profiles]),
+    watts=per_client([d.watts for d in profiles]),
+    budget=jnp.ones(clients, jnp.float32),
+  )
+
+
+def smallest(name: str, modalities: int) -> int:
+  """Fewest clients with which every modality has an owner; 0: no number does.
+
+  >>> smallest('four_tiers', 4)
+  5
+  """
+  tiers, size = find(name)
+  owned = owned_by(tiers, modalities)
+  # Every tier has a client once the smallest share makes a whole one.
+  most = size or -(-100 // min(tier.share for tier in tiers))
+  for clients in range(size or 1, most + 1):
+    if owned[np.array(counts(tiers, clients)) > 0].any(0).all():
+      return clients
+  return 0
+
+
+def _refuse_orphans(
+  name: str, modalities: tuple[str, ...], owned: np.ndarray
+) -> None:
+  if owned.any(0).all():
+    return
+  orphans = [
+    m for m, has in zip(modalities, owned.any(0), strict=True) if not has
+  ]
+  clients = smallest(name, len(modalities))
+  cure = f'set --config.clients={clients} or more, or ' if clients else ''
+  raise InputError(
+    f'a cohort with no device: none of the {len(owned)} clients of the fleet '
+    f'{name!r} owns {", ".join(orphans)}',
+    'an owner for every modality',
+    cure + 'choose --config.fleet=uniform',
+  )
+
+
+def rarest(fleet: Fleet, modalities: tuple[str, ...]) -> int:
+  """Index of the modality with the fewest owners; the last one of a tie.
+
+  Padding clients (no samples) own nothing.
+  """
+  owners = np.asarray(fleet.owned)[np.asarray(fleet.samples) > 0].sum(0)
+  if owners.shape != (len(modalities),):
+    raise InputError(
+      f'a fleet of {owners.size} modalities for {len(modalities)} names',
+      'as many of one as of the other',
+      'pass the names of the task the fleet was built for',
+    )
+  return len(modalities) - 1 - int(np.argmin(owners[::-1]))
