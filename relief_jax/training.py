@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from relief_jax import tree
-from relief_jax.types import Array, Batch, Gate, PyTree, Task
+from relief_jax.types import Array, Batch, Gate, PyTree, Steps, Task
 
 
 def _encode(task: Task, params, frozen, batch: Batch, gate: Gate, i: int):
@@ -93,39 +93,48 @@ def modality_dropout(key: Array, owned: Array, rate: Array, steps: int):
   return owned & ((draw >= rate) | best)
 
 
+def gated_optimizer(
+  tx: optax.GradientTransformation, weight: PyTree
+) -> optax.GradientTransformation:
+  """`tx` with its input and output multiplied by a prefix tree of weights."""
+  gate = optax.stateless(lambda updates, _: tree.scale(weight, updates))
+  return optax.chain(gate, tx, gate)
+
+
 def local_update(
-  loss: Callable[[PyTree, PyTree], Array],
+  loss: Callable[[PyTree, Steps], Array],
   tx: optax.GradientTransformation,
   params: PyTree,
   mask: PyTree,
-  steps: tuple[Batch, PyTree],
+  steps: Steps,
   opt_state: PyTree | None = None,
+  *,
+  ragged: bool = False,
 ) -> tuple[PyTree, Array, PyTree]:
   """Trains one client for T steps.
 
   The optimiser's input *and* output are gated, so that neither clipping nor
-  momentum nor weight decay moves a frozen group. A step without samples (the
-  padding of a short epoch) leaves everything as it was.
+  momentum nor weight decay moves a frozen group.
 
   Args:
-    loss: (params, step) -> [].
+    loss: (params, one of the steps) -> [].
     tx: local optimiser; its state starts afresh unless given.
     params: P, the model received.
     mask: prefix tree of P, bool, what is trained.
-    steps: pytree [T, ...]; the leaf `weight` [T, B] of its batch says which
-      samples are real.
+    steps: T local steps.
     opt_state: kept on the device from an earlier round, or None.
+    ragged: steps may hold nothing but padding; such a step is skipped and
+      leaves model and momentum as they were.
 
   Returns:
     delta P, the mean loss over real steps [], the optimiser's state.
   """
   weight = jax.tree.map(lambda m: m.astype(jnp.float32), mask)
-  gate = optax.stateless(lambda updates, _: tree.scale(weight, updates))
-  gated = optax.chain(gate, tx, gate)
+  gated = gated_optimizer(tx, weight)
   if opt_state is None:
     opt_state = gated.init(params)
 
-  def step(carry, one):
+  def train(carry, one):
     params, opt_state = carry
     value, grads = jax.value_and_grad(loss)(params, one)
     updates, opt_state = gated.update(grads, opt_state, params)
@@ -133,14 +142,16 @@ def local_update(
 
   def guarded(carry, one):
     return jax.lax.cond(
-      (one[0].weight > 0).any(),
-      step,
+      (one.weight > 0).any(),
+      train,
       lambda carry, one: (carry, jnp.float32(0.0)),
       carry,
       one,
     )
 
-  (local, opt_state), values = jax.lax.scan(guarded, (params, opt_state), steps)
-  real = (steps[0].weight > 0).any(-1).sum()
+  (local, opt_state), values = jax.lax.scan(
+    guarded if ragged else train, (params, opt_state), steps
+  )
+  real = (steps.weight > 0).any(-1).sum()
   delta = jax.tree.map(jnp.subtract, local, params)
   return delta, values.sum() / jnp.maximum(real, 1), opt_state

@@ -51,12 +51,10 @@ def select(mask: PyTree, new: PyTree, old: PyTree) -> PyTree:
 
 def group_sum(groups: PyTree, tree: PyTree, num: int) -> Array:
   """Adds a tree of scalars [P of []] up by group, [G]."""
+  numbers, structure = jax.tree.flatten(groups)
   total = jnp.zeros(num)
-  pairs = jax.tree.map(
-    lambda g, t: (g, sum(jax.tree.leaves(t))), groups, tree
-  )
-  for g, value in jax.tree.leaves(pairs, is_leaf=lambda v: type(v) is tuple):
-    total = total.at[g].add(value)
+  for g, part in zip(numbers, structure.flatten_up_to(tree), strict=True):
+    total = total.at[g].add(sum(jax.tree.leaves(part)))
   return total
 
 

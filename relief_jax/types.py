@@ -70,11 +70,13 @@ class Population:
     fleet: every client.
     rows: [N, W] int32, each client's windows in the bank; entries from
       `fleet.samples[n]` on are padding and are never drawn.
+    frozen: parameters that never train, the same for all ({} if none).
   """
 
   bank: Bank
   fleet: Fleet
   rows: Array
+  frozen: PyTree
 
 
 @flax.struct.dataclass
@@ -120,13 +122,30 @@ class Gate(NamedTuple):
 
   Attributes:
     run: [M] bool, the modality's branch is in the forward pass.
-    sensed: [M] bool, its input is the real window, else `Bank.fill`.
+    sensed: [M] bool, its input is the real window, else `Bank.fill`; None
+      where all that runs is sensed.
     train: [G] bool, the group is moved.
   """
 
   run: Array
-  sensed: Array
+  sensed: Array | None
   train: Array
+
+
+class Steps(NamedTuple):
+  """One client's local steps, drawn before the client map.
+
+  Attributes:
+    row: [T, B] int32, rows of the bank.
+    weight: [T, B] float32, 0 for padding; a step of padding only is skipped.
+    run: [T, M] bool, branches in the forward pass.
+    sensed: [T, M] bool, real inputs, or None where all that runs is sensed.
+  """
+
+  row: Array
+  weight: Array
+  run: Array
+  sensed: Array | None
 
 
 class Task(NamedTuple):

@@ -1,0 +1,245 @@
+"""What the models share: 1-D CNN encoders, the fusion's cut, FLOPs, groups."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from relief_jax.errors import InputError
+from relief_jax.models import layers
+from relief_jax.types import Array, PyTree, Work
+
+
+class Spec(NamedTuple):
+  """Static description of a model.
+
+  Attributes:
+    modalities: names.
+    channels: [M] channels of each.
+    width: samples in a window.
+    classes: C.
+    filters: features of the encoder's convolutions; the last is d_m.
+    kernel: taps of a convolution.
+    stride: of a convolution.
+    hidden: d_out of the fusion.
+    rank: r of LoRA.
+    lora_alpha: alpha of LoRA; its product is scaled by alpha / r.
+    groups: `split` (encoder and column block apart), `joint` (one group per
+      modality) or `layer` (the encoder's layers apart too).
+    adapters: LoRA inside the frozen encoders.
+    cached: the bank holds frozen features instead of windows.
+    fusion_norm: z times M / (modalities present), relief.md section 8.
+  """
+
+  modalities: tuple[str, ...]
+  channels: tuple[int, ...]
+  width: int
+  classes: int
+  filters: tuple[int, ...] = (32, 64)
+  kernel: int = 5
+  stride: int = 2
+  hidden: int = 128
+  rank: int = 8
+  lora_alpha: float = 16.0
+  groups: str = 'split'
+  adapters: bool = False
+  cached: bool = False
+  fusion_norm: bool = False
+
+  @property
+  def features(self) -> int:
+    """d_m, the same for every modality."""
+    return self.filters[-1]
+
+  def lengths(self) -> list[int]:
+    """Length before the first and after every convolution.
+
+    Raises:
+      InputError: the window is too short for the convolutions.
+    """
+    found = [self.width]
+    for _ in self.filters:
+      found.append(layers.conv_length(found[-1], self.kernel, self.stride))
+    if found[-1] < 1:
+      raise InputError(
+        f'windows of {self.width} samples',
+        f'enough for {len(self.filters)} convolutions of {self.kernel} taps '
+        f'and stride {self.stride}',
+        'raise config.data.width or lower config.model.stride',
+      )
+    return found
+
+
+def init_encoder(key: Array, spec: Spec, m: int) -> list[dict[str, Array]]:
+  """One {'w': [kernel * c_in, c_out], 'b': [c_out]} per convolution."""
+  sizes = (spec.channels[m],) + spec.filters
+  keys = jax.random.split(key, len(spec.filters))
+  return [
+    {
+      'w': layers.dense_init(k, spec.kernel * a, b),
+      'b': jnp.zeros(b),
+    }
+    for k, a, b in zip(keys, sizes, sizes[1:], strict=False)
+  ]
+
+
+def encode(spec: Spec, encoder, x: Array, cut: int, adapters=None) -> Array:
+  """phi_m: windows -> features, [B, T, c] -> [B, d_m].
+
+  Args:
+    spec: of the model.
+    encoder: from `init_encoder`.
+    x: windows.
+    cut: layers below it are frozen (static).
+    adapters: None, or one {'a', 'b'} per convolution, added unmerged.
+  """
+  scale = spec.lora_alpha / spec.rank
+  for i, layer in enumerate(encoder):
+    own = layers.stop_below(layer, i < cut)
+    y = layers.conv1d(x, own['w'], spec.kernel, spec.stride)
+    if adapters is not None:
+      low = layers.stop_below(adapters[i], i < cut)
+      down = layers.conv1d(x, low['a'], spec.kernel, spec.stride)
+      y = y + scale * (down @ low['b'])
+    x = jax.nn.relu(layers.bias(y, own['b']))
+  return x.mean(1)
+
+
+def fuse_norm(spec: Spec, z: Array, run: Array) -> Array:
+  """z times M / (modalities present) where the option is on."""
+  if not spec.fusion_norm:
+    return z
+  return z * (run.size / jnp.maximum(run.sum(), 1))
+
+
+def head(params: PyTree, z: Array) -> Array:
+  """Class scores from the activated fusion, [B, h] -> [B, C]."""
+  return layers.bias(jax.nn.relu(z) @ params['w'], params['b'])
+
+
+def init_head(key: Array, spec: Spec) -> dict[str, Array]:
+  """Small weights, so that the first loss is close to log C."""
+  w = layers.dense_init(key, spec.hidden, spec.classes)
+  return {'w': 0.1 * w, 'b': jnp.zeros(spec.classes)}
+
+
+class Numbering(NamedTuple):
+  """Which group a part of the model belongs to.
+
+  Attributes:
+    layer: [M][layers] groups of the encoder's layers; () if none trains.
+    column: [M] groups of the fusion's column blocks.
+    shared: group of the tail and the head.
+    names: [G].
+    modality: [G], -1 for shared.
+  """
+
+  layer: tuple[tuple[int, ...], ...]
+  column: tuple[int, ...]
+  shared: int
+  names: tuple[str, ...]
+  modality: tuple[int, ...]
+
+
+def number_groups(spec: Spec, encoders_train: bool) -> Numbering:
+  """Numbers the groups: encoders, then column blocks, then shared."""
+  names: list[str] = []
+  modality: list[int] = []
+
+  def new(name, m):
+    names.append(name)
+    modality.append(m)
+    return len(names) - 1
+
+  depth = len(spec.filters)
+  layer, column = [], []
+  kind = spec.groups
+  for m, name in enumerate(spec.modalities):
+    if kind == 'joint':
+      g = new(name, m)
+      layer.append((g,) * depth if encoders_train else ())
+      column.append(g)
+    elif not encoders_train:
+      layer.append(())
+    elif kind == 'split':
+      layer.append((new(f'encoder/{name}', m),) * depth)
+    else:
+      layer.append(tuple(new(f'encoder{i}/{name}', m) for i in range(depth)))
+  if kind != 'joint':
+    column = [
+      new(f'fusion/{name}', m) for m, name in enumerate(spec.modalities)
+    ]
+  shared = new('shared', -1)
+  return Numbering(
+    tuple(layer), tuple(column), shared, tuple(names), tuple(modality)
+  )
+
+
+class WorkBuilder:
+  """Collects FLOPs and gradient paths while a model describes itself."""
+
+  def __init__(self, num_modalities: int, num_groups: int):
+    self.shared = 0.0
+    self.fwd = np.zeros(num_modalities)
+    self.wgrad = np.zeros(num_groups)
+    self._agrad: list[float] = []
+    self._path: list[np.ndarray] = []
+
+  def gradient_path(self, flops: float, groups) -> None:
+    """A pass of the gradient through a layer, needed to train `groups`."""
+    row = np.zeros(self.wgrad.size, bool)
+    row[list(groups)] = True
+    if row.any():
+      self._agrad.append(flops)
+      self._path.append(row)
+
+  def build(self, size: Array) -> Work:
+    """The finished record; `size` is [G]."""
+    return Work(
+      shared=jnp.float32(self.shared),
+      fwd=jnp.asarray(self.fwd, jnp.float32),
+      wgrad=jnp.asarray(self.wgrad, jnp.float32),
+      agrad=jnp.asarray(self._agrad, jnp.float32),
+      path=jnp.asarray(np.stack(self._path)),
+      size=size,
+    )
+
+
+def encoder_work(
+  spec: Spec, number: Numbering, work: WorkBuilder, m: int
+) -> None:
+  """Adds encoder m: forward, weight gradients, gradients between layers.
+
+  Elementwise work is counted as the compiler counts it: bias and ReLU
+  forward, their gradients with the weight gradient.
+  """
+  if spec.cached:
+    return
+  lengths = spec.lengths()
+  sizes = (spec.channels[m],) + spec.filters
+  owners = number.layer[m]
+  for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    product = layers.conv_flops(lengths[i + 1], spec.kernel, a, b)
+    small = float(lengths[i + 1] * b)
+    work.fwd[m] += product + 2 * small
+    if i == len(spec.filters) - 1:
+      work.fwd[m] += small  # mean over time
+    if not owners:
+      continue
+    if spec.adapters:
+      down = layers.conv_flops(lengths[i + 1], spec.kernel, a, spec.rank)
+      up = layers.conv_flops(lengths[i + 1], 1, spec.rank, b)
+      work.fwd[m] += down + up + small
+      # B needs dy, A needs dy passed through B.
+      work.wgrad[owners[i]] += down + 2 * up + 2 * small
+      back = product + down + small
+    else:
+      work.wgrad[owners[i]] += product + 2 * small
+      back = product
+    work.gradient_path(back, set(owners[:i]))
+
+
+def dense_flops(fan_in: int, fan_out: int) -> float:
+  """FLOPs of one pass of a matrix product per sample."""
+  return 2.0 * fan_in * fan_out

@@ -1,0 +1,131 @@
+"""LoRA mode: a frozen base and adapters on the fusion layer, cut by columns.
+
+z = sum_m h_m @ W0_m + (alpha / r) * (sum_m h_m @ A_m) @ B, with the frozen W0
+never merged: a merged W0 + A B would be a weight per client. Where the base
+comes from, widths, r and alpha are **ours** (relief.md section 2).
+"""
+
+import jax
+import jax.numpy as jnp
+
+from relief_jax import tree
+from relief_jax.models import cnn, encoders, layers
+from relief_jax.models.encoders import Spec
+from relief_jax.types import Array, PyTree, Task
+
+
+def init(key: Array, spec: Spec) -> PyTree:
+  """Trained parameters: A ~ Kaiming, B = 0, a fresh head, zero adapters."""
+  a_key, head_key, adapter_key = jax.random.split(key, 3)
+  a = layers.dense_init(a_key, len(spec.modalities) * spec.features, spec.rank)
+  blocks = jnp.split(a, len(spec.modalities))
+  params = {
+    'lora_a': dict(zip(spec.modalities, blocks, strict=True)),
+    'lora_b': jnp.zeros((spec.rank, spec.hidden)),
+    'head': encoders.init_head(head_key, spec),
+  }
+  if spec.adapters:
+    params['adapter'] = {
+      name: _init_adapters(jax.random.fold_in(adapter_key, m), spec, m)
+      for m, name in enumerate(spec.modalities)
+    }
+  return params
+
+
+def _init_adapters(key, spec, m):
+  sizes = (spec.channels[m],) + spec.filters
+  return [
+    {
+      'a': layers.dense_init(
+        jax.random.fold_in(key, i), spec.kernel * sizes[i], spec.rank
+      ),
+      'b': jnp.zeros((spec.rank, sizes[i + 1])),
+    }
+    for i in range(len(spec.filters))
+  ]
+
+
+def freeze(params: PyTree) -> PyTree:
+  """The frozen base from full parameters: everything but the head."""
+  return {k: params[k] for k in ('encoder', 'fusion', 'bias')}
+
+
+def lora(spec: Spec) -> Task:
+  """The LoRA task; its frozen base is `freeze(cnn.init(...))`.
+
+  Args:
+    spec: of the model; with `cached` the bank holds the frozen encoders'
+      features and `encode` passes them on.
+
+  Raises:
+    ValueError: cached features together with adapters in the encoders.
+    InputError: the window is too short for the convolutions.
+  """
+  if spec.cached and spec.adapters:
+    raise ValueError('features change while adapters train: not cacheable')
+  number = encoders.number_groups(spec, encoders_train=spec.adapters)
+  scale = spec.lora_alpha / spec.rank
+
+  def encode(params, frozen, m, x, cut):
+    if spec.cached:
+      return x
+    name = spec.modalities[m]
+    adapters = params['adapter'][name] if spec.adapters else None
+    return encoders.encode(spec, frozen['encoder'][name], x, cut, adapters)
+
+  def fuse(params, frozen, features, run):
+    base = sum(features[m] @ frozen['fusion'][m] for m in spec.modalities)
+    down = sum(features[m] @ params['lora_a'][m] for m in spec.modalities)
+    z = encoders.fuse_norm(spec, base + scale * (down @ params['lora_b']), run)
+    return encoders.head(params['head'], layers.bias(z, frozen['bias']))
+
+  groups = {
+    'lora_a': dict(zip(spec.modalities, number.column, strict=True)),
+    'lora_b': number.shared,
+    'head': number.shared,
+  }
+  if spec.adapters:
+    groups['adapter'] = {
+      name: list(number.layer[m]) for m, name in enumerate(spec.modalities)
+    }
+  return Task(
+    modalities=spec.modalities,
+    group_names=number.names,
+    group_modality=number.modality,
+    groups=groups,
+    work=_work(spec, number, groups),
+    init=lambda key: init(key, spec),
+    encode=encode,
+    cuts=len(spec.filters),
+    layer_groups=number.layer,
+    fuse=fuse,
+  )
+
+
+def base(key: Array, spec: Spec) -> PyTree:
+  """A random frozen base."""
+  return freeze(cnn.init(key, spec))
+
+
+def _work(spec, number, groups):
+  num = len(number.names)
+  # The device runs the frozen encoders whether or not the simulator caches
+  # their features, so its FLOPs are those of the uncached model.
+  device = spec._replace(cached=False)
+  work = encoders.WorkBuilder(len(spec.modalities), num)
+  column = encoders.dense_flops(spec.features, spec.hidden)
+  down = encoders.dense_flops(spec.features, spec.rank)
+  up = encoders.dense_flops(spec.rank, spec.hidden)
+  for m in range(len(spec.modalities)):
+    encoders.encoder_work(device, number, work, m)
+    work.fwd[m] += column + down + spec.hidden + spec.rank
+    work.wgrad[number.column[m]] += down
+    work.gradient_path(column + down, set(number.layer[m]))
+  last = encoders.dense_flops(spec.hidden, spec.classes)
+  work.shared += up + last + 4 * spec.hidden + 5 * spec.classes
+  work.wgrad[number.shared] += up + last
+  below = [g for g in range(num) if g != number.shared]
+  work.gradient_path(up + spec.rank, below)
+  work.gradient_path(last + 2 * spec.hidden, range(num))
+  shapes = jax.eval_shape(lambda: init(jax.random.key(0), spec))
+  return work.build(tree.group_sizes(groups, shapes, num))
