@@ -1,0 +1,77 @@
+"""Data sets, by name: `load(config, root) -> Windows`."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import ml_collections
+
+from relief_jax.datasets import dsads, synthetic
+from relief_jax.errors import InputError, unknown
+from relief_jax.windows import Windows, validate
+
+DATASETS: dict[str, Callable[..., Windows]] = {
+  'dsads': dsads.load,
+  'synthetic': synthetic.load,
+}
+
+
+def find_data_dir(flag: str | Path | None) -> Path | None:
+  """The folder with data sets: the first of four places that is there.
+
+  `flag` (`--data_dir`), the environment's RELIEF_DATA_DIR, `../shared/data`
+  seen from the current folder, `relief_jax` in the user's cache.
+
+  Args:
+    flag: what the user asked for, or None.
+
+  Returns:
+    The folder, or None where there is none.
+
+  Raises:
+    InputError: a folder that was asked for by name and does not exist.
+  """
+  for source, asked in (
+    ('--data_dir', flag),
+    ('RELIEF_DATA_DIR', os.environ.get('RELIEF_DATA_DIR')),
+  ):
+    if asked:
+      if not Path(asked).is_dir():
+        raise InputError(
+          f'{source} = {str(asked)!r}, which is no folder',
+          'a folder that holds dsads/',
+          f'correct {source}, or leave it out to use synthetic data',
+        )
+      return Path(asked)
+  shared = Path('..', 'shared', 'data')
+  places = [shared, *filter(None, [dsads.user_cache()])]
+  return next((place for place in places if place.is_dir()), None)
+
+
+def load(
+  config: ml_collections.ConfigDict, data_dir: str | Path | None = None
+) -> tuple[Windows, str]:
+  """Loads and checks the data set that the config names.
+
+  `auto` is dsads where its files are found, else synthetic.
+
+  Args:
+    config: of the run.
+    data_dir: folder of the data sets; None looks where `find_data_dir` says.
+
+  Returns:
+    The windows, and the name of the data set they are of.
+
+  Raises:
+    InputError: an unknown name, a missing folder, a file that cannot be used,
+      numbers that are not finite.
+  """
+  name = config.dataset
+  if name not in DATASETS and name != 'auto':
+    raise unknown('data set', name, (*DATASETS, 'auto'))
+  root = None if name == 'synthetic' else find_data_dir(data_dir)
+  if name == 'auto':
+    name = 'dsads' if dsads.files(root) else 'synthetic'
+  windows = DATASETS[name](config, root)
+  validate(windows)
+  return windows, name

@@ -1,0 +1,177 @@
+"""A made-up world of sensors, for use without any download. **Ours.**
+
+Bodies move in a few *base* ways that every modality sees, each through its
+own random channels, noise and blind spot (one pair of base ways that it hardly
+tells apart): modalities overlap and complete each other. Some base ways come
+in two variants that differ only in a slow or fast tremor which the *last*,
+rare modality alone picks up. Without it those pairs of classes are one.
+
+People differ by gain, offset, tempo and phase of every signal. Everything
+follows from `config.seed`; a person's data do not depend on how many people
+there are.
+"""
+
+from pathlib import Path
+
+import ml_collections
+import numpy as np
+from numpy.typing import NDArray
+
+from relief_jax.errors import InputError
+from relief_jax.windows import Windows, cut, gather
+
+_RATE = 25.0  # Hz
+_HARMONICS = 2
+_TREMOR = (2.5, 6.0)  # Hz, of the two variants of a base way
+_NAMES = ('acc', 'gyro', 'mag', 'hr')
+
+
+def modality_names(count: int) -> tuple[str, ...]:
+  """Names of `count` modalities, the rare one last.
+
+  >>> modality_names(6)
+  ('acc', 'gyro', 'mag', 'hr', 'm4', 'm5')
+  """
+  return _NAMES[:count] + tuple(f'm{i}' for i in range(len(_NAMES), count))
+
+
+def base_and_variant(classes: int) -> tuple[NDArray, NDArray]:
+  """Which base way and which variant of it each class is.
+
+  A quarter of `classes` (at least one) are pairs of variants and come first.
+
+  >>> base_and_variant(6)
+  (array([0, 0, 1, 2, 3, 4]), array([0, 1, 0, 0, 0, 0]))
+
+  Args:
+    classes: at least 2.
+
+  Returns:
+    [classes] ints from 0 and [classes] 0 or 1.
+  """
+  pairs = max(1, classes // 4)
+  number = np.arange(classes)
+  paired = number < 2 * pairs
+  base = np.where(paired, number // 2, number - pairs)
+  return base, np.where(paired, number % 2, 0)
+
+
+def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
+  """Makes the data set; nothing is read or written.
+
+  Windows are neighbouring, non-overlapping stretches of one run per person
+  and class: `config.data.stride` has no effect.
+
+  Args:
+    config: `synthetic`, `data.width` and `seed` are used.
+    root: unused, there for the data sets that read files.
+
+  Returns:
+    Windows, subjects 1 to `synthetic.subjects`, [., width, channels] each.
+
+  Raises:
+    InputError: fewer than 2 classes or no window.
+  """
+  del root
+  c = config.synthetic
+  for key, least in (('classes', 2), ('windows_per_class', 1)):
+    if c[key] < least:
+      raise InputError(
+        f'config.synthetic.{key} is {c[key]}',
+        f'at least {least}',
+        f'set --config.synthetic.{key}={max(least, 8)}',
+      )
+  width, seed = config.data.width, config.seed % 2**32
+  names = modality_names(c.modalities)
+  length = c.windows_per_class * width
+  first = np.arange(c.classes) * length
+  start, label = cut(first, np.full(c.classes, length), width, width)
+  per_subject = len(start)
+  shape = c.subjects * per_subject, width, c.channels
+  x = {name: np.empty(shape, np.float32) for name in names}
+  for m, name in enumerate(names):
+    world = _world(seed, m, c)
+    for s in range(c.subjects):
+      rows = slice(s * per_subject, (s + 1) * per_subject)
+      rng = np.random.default_rng([seed, 1 + s, m])
+      gather(_record(rng, world, length, c), start, x[name][rows])
+  subject = np.repeat(np.arange(c.subjects), per_subject)
+  return Windows(
+    x=x,
+    y=np.tile(label, c.subjects).astype(np.int32),
+    subject=(subject + 1).astype(np.int32),
+    run=(subject * c.classes + np.tile(label, c.subjects)).astype(np.int32),
+    start=np.tile(start, c.subjects),
+    classes=_class_names(c.classes),
+    rate=_RATE,
+    width=width,
+  )
+
+
+def _class_names(classes: int) -> tuple[str, ...]:
+  """Base way as a number, variant as a letter where it has two."""
+  base, _ = base_and_variant(classes)
+  twice = np.bincount(base)[base] == 2
+  number = range(classes)
+  return tuple(f'way{base[k]}' + 'ab'[k % 2] * bool(twice[k]) for k in number)
+
+
+def _world(seed: int, m: int, c: ml_collections.ConfigDict) -> dict:
+  """What modality m sees of every class, the same for all people.
+
+  Returns:
+    `offset` [classes, channels], `swing` [classes, harmonics, channels],
+    `phase` likewise, `tempo` [classes] Hz, and `tremor` [classes] Hz with its
+    strength `shake` [channels], zero but in the last modality.
+  """
+  base, variant = base_and_variant(c.classes)
+  ways = base.max() + 1
+  tempo = np.random.default_rng([seed, 0]).permutation(
+    np.linspace(0.6, 2.4, ways)
+  )
+  rng = np.random.default_rng([seed, 0, 1 + m])
+  size = ways, _HARMONICS, c.channels
+  offset = rng.normal(0.0, 1.0, (ways, c.channels))
+  swing = rng.uniform(0.3, 1.2, size)
+  phase = rng.uniform(0.0, 2 * np.pi, size)
+  if ways > 2:  # the blind spot: two ways that look alike to this modality
+    one, other = m % ways, (m + 1) % ways
+    offset[other] = 0.9 * offset[one] + 0.1 * offset[other]
+    swing[other], phase[other] = swing[one], phase[one]
+    tempo[other] = 0.9 * tempo[one] + 0.1 * tempo[other]
+  rare = m == c.modalities - 1
+  return dict(
+    offset=offset[base],
+    swing=swing[base],
+    phase=phase[base],
+    tempo=tempo[base],
+    tremor=np.asarray(_TREMOR)[variant],
+    shake=rare * rng.uniform(1.0, 1.5, c.channels),
+  )
+
+
+def _record(
+  rng: np.random.Generator,
+  world: dict,
+  length: int,
+  c: ml_collections.ConfigDict,
+) -> NDArray:
+  """One person seen by one modality, [classes * length, channels] float32."""
+  time = np.arange(length) / _RATE
+  gain = np.exp(0.4 * c.style * rng.normal(size=c.channels))
+  shift = c.style * rng.normal(size=c.channels)
+  haste = np.exp(0.1 * c.style * rng.normal())
+  lag = rng.uniform(0.0, 2 * np.pi, c.classes)
+  signal = np.empty((c.classes, length, c.channels), np.float32)
+  for k in range(c.classes):
+    clock = 2 * np.pi * time * world['tempo'][k] * haste + lag[k]
+    clean = np.broadcast_to(world['offset'][k], (length, c.channels)).copy()
+    for h in range(_HARMONICS):
+      swing, phase = world['swing'][k, h], world['phase'][k, h]
+      clean += swing * np.sin((h + 1) * clock[:, None] + phase)
+    if world['shake'].any():
+      shaking = np.sin(2 * np.pi * time * world['tremor'][k] + lag[k])
+      clean += world['shake'] * shaking[:, None]
+    signal[k] = gain * clean + shift
+  noise = rng.standard_normal(signal.shape, np.float32)
+  return (signal + c.noise * noise).reshape(-1, c.channels)

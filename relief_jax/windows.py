@@ -1,0 +1,209 @@
+"""Windows of sensor data, and what every data set does with them.
+
+A data set is a pile of fixed-length windows cut inside continuous recordings
+("runs"). Where a window came from travels with it, so that a split can be
+proven to share no raw sample. All of this is **ours**; numpy on the host.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from relief_jax.errors import InputError
+
+# Windows handled at once by the passes below: keeps their copies small.
+_BLOCK = 1024
+
+
+class Windows(NamedTuple):
+  """Labelled windows of every modality, in the same order.
+
+  Attributes:
+    x: {modality: [windows, time, channels]} float32, physical units.
+    y: [windows] int32, class from 0.
+    subject: [windows] int32, the data set's own number, from 1.
+    run: [windows] int32, id of the continuous recording.
+    start: [windows] int64, first raw sample of the window in its subject's
+      recording; two windows of a subject share samples exactly if their
+      starts are less than `width` apart.
+    classes: names of the classes.
+    rate: sampling rate in Hz.
+    width: samples in a window.
+  """
+
+  x: dict[str, NDArray]
+  y: NDArray
+  subject: NDArray
+  run: NDArray
+  start: NDArray
+  classes: tuple[str, ...]
+  rate: float
+  width: int
+
+
+def cut(
+  run_start: NDArray, run_length: NDArray, width: int, stride: int
+) -> tuple[NDArray, NDArray]:
+  """Where windows start, inside runs only: none crosses from one to the next.
+
+  >>> cut(np.array([0, 10]), np.array([10, 7]), width=4, stride=3)
+  (array([ 0,  3,  6, 10, 13]), array([0, 0, 0, 1, 1]))
+
+  Args:
+    run_start: [runs] first sample of every run.
+    run_length: [runs] samples in every run; a run shorter than `width` gives
+      no window.
+    width: samples in a window.
+    stride: samples between window starts.
+
+  Returns:
+    start [windows] int64, sample at which each window starts, and run
+    [windows] int64, the number of its run.
+  """
+  length = np.asarray(run_length, np.int64)
+  count = np.where(length < width, 0, (length - width) // stride + 1)
+  run = np.repeat(np.arange(len(count)), count)
+  first = np.cumsum(count) - count
+  rank = np.arange(len(run)) - first[run]
+  return np.asarray(run_start, np.int64)[run] + rank * stride, run
+
+
+def gather(signal: NDArray, start: NDArray, out: NDArray) -> None:
+  """Copies the windows that start at `start` out of a recording.
+
+  Args:
+    signal: [samples, channels].
+    start: [windows] int64, from `cut`.
+    out: [windows, width, channels], written; the same dtype as `signal`.
+  """
+  offset = np.arange(out.shape[1])
+  for low in range(0, len(start), _BLOCK):
+    block = slice(low, low + _BLOCK)
+    # mode='clip' lets take write into `out` without a buffer of its own;
+    # the indices are in range by construction.
+    np.take(
+      signal, start[block, None] + offset, axis=0, out=out[block], mode='clip'
+    )
+
+
+def validate(windows: Windows) -> None:
+  """Refuses windows that no run can use, where data enter.
+
+  Raises:
+    InputError: shapes that disagree, labels out of range, no window at all,
+      or a number that is not finite (names the modality, the first such
+      window, its subject and the share of bad numbers in the modality).
+  """
+  count = len(windows.y)
+  if not count or not windows.x:
+    raise InputError(
+      f'{count} windows of {len(windows.x)} modalities',
+      'at least one window and one modality',
+      'lower --config.data.width, or check the data folder',
+    )
+  for name in ('subject', 'run', 'start'):
+    shape = getattr(windows, name).shape
+    if shape != (count,):
+      raise InputError(
+        f'{name} of shape {shape}',
+        f'({count},), one entry per window',
+        'the loader of this data set is wrong: mend it',
+      )
+  classes = len(windows.classes)
+  wrong = (windows.y < 0) | (windows.y >= classes)
+  if wrong.any():
+    first = int(wrong.argmax())
+    raise InputError(
+      f'label {windows.y[first]} in window {first} of subject '
+      f'{windows.subject[first]}',
+      f'a class from 0 to {classes - 1}',
+      'let the loader number its classes from 0',
+    )
+  for name, x in windows.x.items():
+    if x.ndim != 3 or x.shape[:2] != (count, windows.width):
+      raise InputError(
+        f'{name} of shape {x.shape}',
+        f'({count}, {windows.width}, channels)',
+        'the loader of this data set is wrong: mend it',
+      )
+    _finite(name, x, windows.subject)
+
+
+def _finite(name: str, x: NDArray, subject: NDArray) -> None:
+  """Raises InputError if `x` [windows, time, channels] holds NaN or inf."""
+  bad = np.zeros(len(x), np.int64)
+  for low in range(0, len(x), _BLOCK):
+    finite = np.isfinite(x[low : low + _BLOCK])
+    if not finite.all():
+      bad[low : low + _BLOCK] = (~finite).sum((1, 2))
+  if bad.any():
+    first = int((bad > 0).argmax())
+    share = bad.sum() / x.size
+    raise InputError(
+      f'{name}: window {first} of subject {subject[first]} has {bad[first]} '
+      f'numbers that are NaN or infinite, {share:.2%} of the modality',
+      'finite numbers',
+      'interpolate the gaps, or drop the windows, before loading',
+    )
+
+
+def zscore(
+  windows: Windows, rows_by_modality: dict[str, NDArray]
+) -> tuple[dict[str, NDArray], dict[str, NDArray], dict[str, NDArray]]:
+  """Standardises every channel by its mean and deviation on given rows.
+
+  The rows are the training windows of the devices that own the modality: a
+  rare sensor is scaled by what its owners see, and never by test data.
+
+  A channel that is constant on those rows (deviation at most 1e-6 of its
+  mean, that is float32 rounding) is divided by 1: it becomes 0 there instead
+  of amplified rounding.
+
+  Args:
+    windows: in physical units; left as they are.
+    rows_by_modality: {modality: [rows] ints} for every modality.
+
+  Returns:
+    x {modality: [windows, time, channels]} float32 without unit, mean and std
+    {modality: [channels]} float32 in physical units.
+
+  Raises:
+    InputError: a modality that no row is given for.
+  """
+  out, means, stds = {}, {}, {}
+  for name, x in windows.x.items():
+    rows = np.asarray(rows_by_modality.get(name, ()), np.int64)
+    if not len(rows):
+      raise InputError(
+        f'no training window for {name}: no device owns it',
+        'at least one device per modality',
+        'raise --config.clients, or take a fleet with that sensor',
+      )
+    mean, std = _moments(x, rows)
+    scaled = np.empty(x.shape, np.float32)
+    for low in range(0, len(x), _BLOCK):
+      block = slice(low, low + _BLOCK)
+      np.subtract(x[block], mean, out=scaled[block])
+      scaled[block] /= std
+    out[name], means[name], stds[name] = scaled, mean, std
+  return out, means, stds
+
+
+def _moments(x: NDArray, rows: NDArray) -> tuple[NDArray, NDArray]:
+  """Mean and deviation [channels] float32 of `x[rows]` over rows and time."""
+  # Shifted by one value per channel: a constant channel then has deviation 0
+  # to the bit, and a large mean costs no precision.
+  shift = x[rows[0], 0]
+  total = np.zeros(x.shape[2])
+  square = np.zeros(x.shape[2])
+  for low in range(0, len(rows), _BLOCK):
+    part = x[rows[low : low + _BLOCK]] - shift
+    total += part.sum(1).sum(0, dtype=np.float64)
+    square += np.einsum('wtc,wtc->wc', part, part).sum(0, dtype=np.float64)
+  size = len(rows) * x.shape[1]
+  mean = total / size
+  std = np.sqrt(np.maximum(square / size - mean**2, 0.0))
+  mean += shift
+  std = np.where(std <= 1e-6 * np.abs(mean), 1.0, std)
+  return mean.astype(np.float32), std.astype(np.float32)
