@@ -1,0 +1,85 @@
+"""All windows in one place: an upper bound, not a federated system (**ours**).
+
+One model sees the training windows of *all* devices with *every* sensor
+switched on, also where the fleet lacks it, and takes as many steps a round as
+the cohort together (K * T). Its cost column is only indicative: the raw
+windows of the sensors that exist are sent once, in the first round, and the
+fleet's fastest device does the training.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from relief_jax import costs, rounds, training, tree
+from relief_jax.rounds import Setting
+from relief_jax.types import Algorithm, RoundInfo, Steps, Task
+
+
+def centralized(task: Task, setting: Setting) -> Algorithm:
+  """Pooled SGD; state is (params, optimiser state, round)."""
+  num, num_modalities = len(task.group_names), len(task.modalities)
+  everything = jnp.ones(num, bool)
+  mask = tree.spread(task.groups, everything)
+  client_tx = setting.client_tx()
+
+  def init(key, params):
+    del key
+    gated = training.gated_optimizer(
+      client_tx, tree.spread(task.groups, jnp.ones(num))
+    )
+    return params, gated.init(params), jnp.int32(0)
+
+  def step(key, state, population):
+    params, opt_state, number = state
+    row_key, drop_key = jax.random.split(key)
+    fleet = population.fleet
+    if setting.epochs:
+      length = setting.epochs * -(-population.rows.shape[1] // setting.batch)
+    else:
+      length = setting.steps
+    length *= setting.cohort
+    last = jnp.cumsum(fleet.samples)
+    at = jax.random.randint(row_key, (length, setting.batch), 0, last[-1])
+    owner = jnp.searchsorted(last, at, side='right')
+    place = at - (last - fleet.samples)[owner]
+    run = jnp.ones((length, num_modalities), bool)
+    if setting.dropout:
+      run = training.modality_dropout(
+        drop_key, run[0], setting.hparams['dropout'], length
+      )
+    steps = Steps(
+      row=population.rows[owner, place],
+      weight=jnp.ones(at.shape),
+      run=run,
+      sensed=None,
+    )
+    loss = rounds.client_loss(task, population, everything)
+    delta, value, opt_state = training.local_update(
+      loss, client_tx, params, mask, steps, opt_state
+    )
+    params = jax.tree.map(jnp.add, params, delta)
+    flops = costs.step_flops(task.work, run[0], everything)
+    seconds = length * setting.batch * flops / fleet.speed.max()
+    best = jnp.argmax(fleet.speed)
+    # float32 windows of the sensors on board, sent once.
+    numbers = jnp.asarray(
+      [population.bank.x[m][0].size for m in task.modalities], jnp.float32
+    )
+    raw = 4.0 * (fleet.owned @ numbers * fleet.samples)
+    raw = jnp.where(number == 0, raw, 0.0)
+    sending = 8 * raw / fleet.uplink
+    info = RoundInfo(
+      client=fleet.id,
+      loss=jnp.full(fleet.id.shape, value),
+      trained=jnp.ones((fleet.id.size, num), bool),
+      upload=raw,
+      download=jnp.zeros_like(raw),
+      seconds=sending.at[best].add(seconds),
+      joules=(sending * fleet.watts[:, 1])
+      .at[best]
+      .add(seconds * fleet.watts[best, 0]),
+      divergence=jnp.full(num, jnp.nan),
+    )
+    return (params, opt_state, number + 1), info
+
+  return Algorithm(init, step, params=lambda state: state[0])

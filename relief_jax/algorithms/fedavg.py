@@ -1,0 +1,36 @@
+"""FedAvg (McMahan et al., 2017, https://arxiv.org/abs/1602.05629).
+
+Everybody trains everything and everybody counts. `fill='input'` runs absent
+sensors' encoders on filled windows and uploads their groups: the waste that
+RELIEF is about. `fill='skip'` skips them, but absent groups still count with a
+zero update, so that rare blocks are diluted; dividing by the owners instead
+would be a cohort mean, which has its own name.
+"""
+
+import jax.numpy as jnp
+
+from relief_jax import rounds
+from relief_jax.rounds import Context, Setting
+from relief_jax.types import Algorithm, Plan, Task
+
+
+def plan(setting: Setting, context: Context) -> Plan:
+  """Everybody active trains all it can reach and counts everywhere."""
+  active = context.active[:, None]
+  access = context.access | (setting.fill == 'input')
+  run = context.fleet.owned | (setting.fill == 'input')
+  return Plan(
+    run=run & active,
+    trained=access & active,
+    counted=jnp.broadcast_to(active, access.shape).astype(jnp.float32),
+  )
+
+
+def recipe(setting: Setting) -> rounds.Recipe:
+  """FedAvg as a record: nothing but its plan."""
+  return rounds.Recipe(plan=lambda memory, context: plan(setting, context))
+
+
+def fedavg(task: Task, setting: Setting) -> Algorithm:
+  """FedAvg; grade: published."""
+  return rounds.federated(task, setting, recipe(setting))

@@ -1,0 +1,72 @@
+"""Everybody for himself: no server, no traffic (a lower bound, **ours**).
+
+Every device keeps a model of its own, which is inherently [N, *P].
+"""
+
+import jax
+import jax.numpy as jnp
+
+from relief_jax import cohort, placement, rounds, training, tree
+from relief_jax.algorithms import fedavg
+from relief_jax.rounds import Setting
+from relief_jax.types import Algorithm, Steps, Task
+
+
+def local_only(task: Task, setting: Setting) -> Algorithm:
+  """Local training without a federation; state is (params [N, *P], round).
+
+  A device trains the groups of its own modalities; nothing is sent.
+  """
+  num = len(task.group_names)
+  clients = setting.options['clients']
+  client_tx = setting.client_tx()
+  alone = setting._replace(fill='skip')
+
+  def client(population, row):
+    params, steps, trained, active = row
+    loss = rounds.client_loss(task, population, trained)
+    mask = tree.spread(task.groups, trained)
+
+    def train(params):
+      delta, value, _ = training.local_update(
+        loss, client_tx, params, mask, steps, ragged=setting.epochs > 0
+      )
+      return jax.tree.map(jnp.add, params, delta), value
+
+    record = jax.lax.cond(
+      active, train, lambda params: (params, jnp.float32(0.0)), params
+    )
+    return (), record
+
+  def init(key, params):
+    del key
+    every = jax.tree.map(
+      lambda v: jnp.broadcast_to(v, (clients,) + v.shape), params
+    )
+    return every, jnp.int32(0)
+
+  def step(key, state, population):
+    params, number = state
+    cohort_key, plan_key, step_key, _ = jax.random.split(key, 4)
+    index = cohort.draw(cohort_key, population.fleet, setting.cohort)
+    fleet, rows = cohort.take(population, index)
+    context = rounds.make_context(plan_key, task, alone, fleet, index, number)
+    plan = fedavg.plan(alone, context)
+    steps: Steps = rounds.draw_steps(step_key, alone, fleet, rows, plan.run)
+    mine = jax.tree.map(lambda v: v[index], params)
+    _, (new, loss) = placement.map_reduce(
+      client,
+      population,
+      (mine, steps, plan.trained, context.active),
+      setting.layout,
+    )
+    params = jax.tree.map(lambda a, v: a.at[index].set(v), params, new)
+    # Nothing is sent in either direction.
+    silent = task._replace(
+      work=task.work.replace(size=jnp.zeros_like(task.work.size))
+    )
+    info = rounds.account(silent, setting, plan, context, jnp.float32(32.0))
+    info = info._replace(loss=loss, divergence=jnp.full(num, jnp.nan))
+    return (params, number + 1), info
+
+  return Algorithm(init, step, params=lambda state: state[0], personal=True)

@@ -1,0 +1,450 @@
+"""The parallel-then-average round, built once for every such algorithm.
+
+    plan -> train -> compress -> masked mean -> server optimiser -> remember
+
+An algorithm is a `Recipe`: how it differs from FedAvg. Updates are summed as
+they are made and never stacked over clients.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from relief_jax import cohort, costs, placement, training, tree
+from relief_jax.types import (
+  Algorithm,
+  Array,
+  Batch,
+  Fleet,
+  Gate,
+  Plan,
+  Population,
+  PyTree,
+  RoundInfo,
+  Steps,
+  Task,
+)
+
+
+class Setting(NamedTuple):
+  """Everything about a round that is not the algorithm; static but hparams.
+
+  Attributes:
+    hparams: traced values: client_lr, client_momentum, server_lr, ema, prox,
+      dropout, deadline, deadline_end, ...
+    layout: of the clients.
+    cohort: K, clients per round.
+    steps: T, local steps (when `epochs` is 0).
+    epochs: E, local epochs; replaces `steps` when positive.
+    batch: B.
+    rounds: R, for schedules over the run.
+    weight: of a client in the mean, `uniform` or `samples`.
+    fill: `input` or `skip`, what happens to absent modalities.
+    dropout: modality dropout is on.
+    schedule: the deadline rises from `deadline` to `deadline_end`.
+    server_optimizer: `sgd`, `momentum`, `adam` or `yogi`.
+    keep_client_state: local momentum stays on the device between rounds.
+    idle_power: devices are charged for waiting.
+    options: options of the algorithm.
+  """
+
+  hparams: Mapping[str, Any]
+  layout: placement.Layout = placement.Layout()
+  cohort: int = 0
+  steps: int = 5
+  epochs: int = 0
+  batch: int = 32
+  rounds: int = 1
+  weight: str = 'uniform'
+  fill: str = 'skip'
+  dropout: bool = False
+  schedule: bool = False
+  server_optimizer: str = 'sgd'
+  keep_client_state: bool = False
+  idle_power: bool = False
+  options: Mapping[str, Any] = {}
+
+  def client_tx(self) -> optax.GradientTransformation:
+    """SGD with momentum, the local optimiser."""
+    return optax.chain(
+      optax.trace(decay=self.hparams['client_momentum']),
+      optax.scale_by_learning_rate(self.hparams['client_lr']),
+    )
+
+  def server_tx(self) -> optax.GradientTransformation:
+    """The server's optimiser, on the negated mean update."""
+    lr = self.hparams['server_lr']
+    return {
+      'sgd': lambda: optax.sgd(lr),
+      'momentum': lambda: optax.sgd(lr, momentum=0.9),
+      'adam': lambda: optax.adam(lr, b1=0.9, b2=0.99, eps=1e-3),
+      'yogi': lambda: optax.yogi(lr, b1=0.9, b2=0.99, eps=1e-3),
+    }[self.server_optimizer]()
+
+
+class Context(NamedTuple):
+  """What a plan may look at.
+
+  Attributes:
+    key: of this round's plan.
+    round: [] int32.
+    index: [K] int32, places of the participants in the population.
+    fleet: [K] participants.
+    access: [K, G] bool, groups of their modalities and the shared ones.
+    active: [K] bool, False for padding and for devices that sit out.
+    budget: [K] FLOPs per sample under this round's deadline.
+  """
+
+  key: Array
+  round: Array
+  index: Array
+  fleet: Fleet
+  access: Array
+  active: Array
+  budget: Array
+
+
+class Merge(NamedTuple):
+  """What the server knows after a round.
+
+  Attributes:
+    mean: P, the masked mean update over everybody counted.
+    weight: [G] sum of the weights of those who count and trained, T_g.
+    count: [G] their number |T_g|.
+    spread: [G] weighted variance of their updates around *their* mean, summed
+      over the group's numbers.
+    mean_sq: [G] squared norm of their mean.
+    extra: sums of the recipe's `measure`.
+    active: [] number of participants K.
+  """
+
+  mean: PyTree
+  weight: Array
+  count: Array
+  spread: Array
+  mean_sq: Array
+  extra: PyTree
+  active: Array
+
+
+class Recipe(NamedTuple):
+  """How an algorithm differs from FedAvg. All functions are pure.
+
+  Attributes:
+    plan: (memory, context) -> Plan.
+    penalty: (params, anchor) -> [], added to the local loss.
+    compress: (delta, key) -> (what arrives, bits per number []).
+    measure: (weights [G], delta) -> pytree, summed over clients.
+    adjust: merge -> mean update P, before the server's optimiser.
+    remember: (memory, merge, plan, context) -> memory.
+    memory: () -> initial memory.
+    report: memory -> [G] tracked divergence, or None for this round's own.
+  """
+
+  plan: Callable[[PyTree, Context], Plan]
+  penalty: Callable[..., Array] | None = None
+  compress: Callable[..., tuple[PyTree, Array]] | None = None
+  measure: Callable[..., PyTree] = lambda weights, delta: ()
+  adjust: Callable[[Merge], PyTree] = lambda merge: merge.mean
+  remember: Callable[..., PyTree] = lambda memory, merge, plan, context: memory
+  memory: Callable[[], PyTree] = lambda: ()
+  report: Callable[[PyTree], Array] | None = None
+
+
+class RoundState(NamedTuple):
+  """Carried between rounds.
+
+  Attributes:
+    params: P, the global model.
+    opt_state: of the server.
+    memory: of the recipe.
+    local: [N, ...] optimiser states kept on the devices, or ().
+    round: [] int32.
+  """
+
+  params: PyTree
+  opt_state: PyTree
+  memory: PyTree
+  local: PyTree
+  round: Array
+
+
+class _Row(NamedTuple):
+  """One client's row of the client map; zeros stand for nobody."""
+
+  steps: Steps
+  trained: Array  # [G] bool
+  weight: Array  # [G] float32
+  active: Array  # [] bool
+  key: Array  # key data, so that rows can be padded
+  local: PyTree
+
+
+def weights(setting: Setting, fleet: Fleet, active: Array) -> Array:
+  """Weight of each client in the mean, [K] float32; 0 for the inactive."""
+  base = (
+    fleet.samples.astype(jnp.float32)
+    if setting.weight == 'samples'
+    else jnp.ones(fleet.samples.shape)
+  )
+  return jnp.where(active, base, 0.0)
+
+
+def deadline(setting: Setting, number: Array) -> Array:
+  """The deadline of a round, []; linear in the round with a schedule."""
+  start = setting.hparams['deadline']
+  if not setting.schedule:
+    return start
+  done = number.astype(jnp.float32) / max(setting.rounds - 1, 1)
+  return start + (setting.hparams['deadline_end'] - start) * done
+
+
+def make_context(
+  key: Array, task: Task, setting: Setting, fleet: Fleet, index, number
+) -> Context:
+  """What the plan of this round may look at."""
+  access = cohort.owned_groups(fleet.owned, task.group_modality)
+  budget = fleet.budget * deadline(setting, number)
+  return Context(
+    key=key,
+    round=number,
+    index=index,
+    fleet=fleet,
+    access=access,
+    active=fleet.samples > 0,
+    budget=budget,
+  )
+
+
+def draw_steps(
+  key: Array, setting: Setting, fleet: Fleet, rows: Array, run: Array
+) -> Steps:
+  """Local steps of all participants, [K, T, ...]."""
+  row_key, drop_key = jax.random.split(key)
+  if setting.epochs:
+    row, weight = cohort.draw_epochs(
+      row_key, fleet, rows, setting.epochs, setting.batch
+    )
+  else:
+    row, weight = cohort.draw_steps(
+      row_key, fleet, rows, setting.steps, setting.batch
+    )
+  count = row.shape[1]
+  shape = (row.shape[0], count, run.shape[1])
+  if setting.dropout:
+    kept = jax.vmap(training.modality_dropout, (0, 0, None, None))(
+      cohort.client_keys(drop_key, fleet),
+      fleet.owned,
+      setting.hparams['dropout'],
+      count,
+    )
+  else:
+    kept = jnp.broadcast_to(fleet.owned[:, None], shape)
+  run = jnp.broadcast_to(run[:, None], shape)
+  if setting.fill == 'input':
+    return Steps(row, weight, run, kept)
+  return Steps(row, weight, run & kept, None)
+
+
+def client_loss(task: Task, population: Population, trained: Array):
+  """The local objective of one client: (params, step) -> []."""
+
+  def loss(params, step):
+    gate = Gate(step.run, step.sensed, trained)
+    batch = Batch(population.bank, step.row, step.weight)
+    scores = training.logits(task, params, population.frozen, batch, gate)
+    return training.cross_entropy(
+      scores, population.bank.y[step.row], step.weight
+    )
+
+  return loss
+
+
+def merge_sums(task: Task, weight: Array, trained: Array, sums) -> Merge:
+  """Means and divergences from sums: E|D|^2 - |ED|^2, never negative.
+
+  Devices that count without training contribute zeros to `total`, so the
+  trainers' own mean is the same total over their own weight.
+
+  Args:
+    task: the model.
+    weight: [K, G] weights in the mean.
+    trained: [K, G] bool.
+    sums: total weighted update P, weighted squared norms [G], extra.
+  """
+  total, sq, extra = sums
+  num = len(task.group_names)
+  moved = weight * trained
+  counted, trainers = weight.sum(0), moved.sum(0)
+  total_sq = tree.group_sq_norms(task.groups, total, num)
+  mean_sq = tree.divide(total_sq, jnp.square(trainers))
+  return Merge(
+    mean=tree.divide(total, tree.spread(task.groups, counted)),
+    weight=trainers,
+    count=(moved > 0).sum(0).astype(jnp.float32),
+    spread=jnp.maximum(tree.divide(sq, trainers) - mean_sq, 0.0),
+    mean_sq=mean_sq,
+    extra=extra,
+    active=(weight.max(-1) > 0).sum().astype(jnp.float32),
+  )
+
+
+def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
+  """Builds the algorithm that a recipe describes.
+
+  Args:
+    task: the model.
+    setting: the round.
+    recipe: the differences from FedAvg.
+
+  Returns:
+    An Algorithm whose state is a RoundState.
+  """
+  num = len(task.group_names)
+  client_tx, server_tx = setting.client_tx(), setting.server_tx()
+  compress = recipe.compress
+
+  def client(shared, row):
+    params, population = shared
+    objective = client_loss(task, population, row.trained)
+    mask = tree.spread(task.groups, row.trained)
+
+    def loss(p, step):
+      value = objective(p, step)
+      return value + recipe.penalty(p, params) if recipe.penalty else value
+
+    def train(row):
+      delta, value, local = training.local_update(
+        loss,
+        client_tx,
+        params,
+        mask,
+        row.steps,
+        row.local or None,
+        ragged=setting.epochs > 0,
+      )
+      bits = jnp.float32(32.0)
+      if compress:
+        delta, bits = compress(delta, jax.random.wrap_key_data(row.key))
+      sums = (
+        tree.scale(tree.spread(task.groups, row.weight), delta),
+        tree.scale(row.weight, tree.group_sq_norms(task.groups, delta, num)),
+        recipe.measure(row.weight, delta),
+      )
+      return sums, (value, bits, local if setting.keep_client_state else ())
+
+    def sit_out(row):
+      sums, record = tree.zeros_like_output(train, row)
+      return sums, record[:2] + (row.local,)
+
+    # Padding and devices that train nothing do no work at all.
+    return jax.lax.cond(row.active, train, sit_out, row)
+
+  def init(key, params):
+    del key
+    local = ()
+    if setting.keep_client_state:
+      num_clients = setting.options['clients']
+      mask = tree.spread(task.groups, jnp.ones(num))
+      one = training.gated_optimizer(client_tx, mask).init(params)
+      local = jax.tree.map(
+        lambda v: jnp.broadcast_to(v, (num_clients,) + v.shape), one
+      )
+    return RoundState(
+      params, server_tx.init(params), recipe.memory(), local, jnp.int32(0)
+    )
+
+  def step(key, state, population):
+    cohort_key, plan_key, step_key, noise_key = jax.random.split(key, 4)
+    index = cohort.draw(cohort_key, population.fleet, setting.cohort)
+    fleet, rows = cohort.take(population, index)
+    context = make_context(plan_key, task, setting, fleet, index, state.round)
+    plan = recipe.plan(state.memory, context)
+    steps = draw_steps(step_key, setting, fleet, rows, plan.run)
+    n = weights(setting, fleet, context.active)
+    weight = plan.counted * weights(setting, fleet, context.active)[:, None]
+    row = _Row(
+      steps=steps,
+      trained=plan.trained,
+      weight=weight,
+      active=context.active & plan.trained.any(-1),
+      key=jax.random.key_data(cohort.client_keys(noise_key, fleet)),
+      local=jax.tree.map(lambda v: v[index], state.local),
+    )
+    sums, (loss, bits, local) = placement.map_reduce(
+      client, (state.params, population), row, setting.layout
+    )
+    merge = merge_sums(task, weight, plan.trained, sums)
+    params, opt_state = server_update(
+      server_tx, task, state, recipe.adjust(merge), merge.weight > 0
+    )
+    memory = recipe.remember(state.memory, merge, plan, context)
+    if setting.keep_client_state:
+      local = jax.tree.map(lambda a, v: a.at[index].set(v), state.local, local)
+    divergence = (
+      recipe.report(memory)
+      if recipe.report
+      else jnp.where(merge.count >= 2, merge.spread / task.work.size, jnp.nan)
+    )
+    info = account(task, setting, plan, context, bits)._replace(
+      loss=loss, divergence=divergence
+    )
+    number = state.round + 1
+    return RoundState(params, opt_state, memory, local, number), info
+
+  return Algorithm(init, step, params=lambda state: state.params)
+
+
+def server_update(tx, task: Task, state: RoundState, delta, touched: Array):
+  """Applies the mean update; untouched groups keep their bits.
+
+  Args:
+    tx: the server's optimiser.
+    task: the model.
+    state: before the round.
+    delta: P, mean update.
+    touched: [G] bool, groups somebody trained.
+
+  Returns:
+    Params and optimiser state.
+  """
+  updates, opt_state = tx.update(
+    jax.tree.map(jnp.negative, delta), state.opt_state, state.params
+  )
+  params = tree.select(
+    tree.spread(task.groups, touched),
+    optax.apply_updates(state.params, updates),
+    state.params,
+  )
+  return params, opt_state
+
+
+def account(
+  task: Task, setting: Setting, plan: Plan, context: Context, bits: Array
+) -> RoundInfo:
+  """What the round cost; loss and divergence are filled in by the caller."""
+  fleet = context.fleet
+  if setting.epochs:
+    samples = (setting.epochs * fleet.samples).astype(jnp.float32)
+  else:
+    samples = jnp.full(
+      fleet.samples.shape, float(setting.steps * setting.batch)
+    )
+  downloaded = cohort.owned_groups(plan.run, task.group_modality)
+  cost = costs.round_costs(task.work, fleet, plan, downloaded, samples, bits)
+  joules = cost.joules
+  if setting.idle_power:
+    joules += costs.idle_joules(fleet, cost.seconds)
+  return RoundInfo(
+    client=fleet.id,
+    loss=jnp.zeros(fleet.id.shape),
+    trained=plan.trained,
+    upload=cost.upload,
+    download=cost.download,
+    seconds=cost.seconds,
+    joules=joules,
+    divergence=jnp.zeros(len(task.group_names)),
+  )
