@@ -34,6 +34,17 @@ class Costs(NamedTuple):
   joules: Array
 
 
+def _total(chosen: Array, values: Array) -> Array:
+  """Sum of `values` [G] over the chosen ones, [..., G] -> [...].
+
+  At full precision: by default an accelerator rounds the factors of a product
+  to TF32 or bfloat16, and a budget would be compared with a cost that is off by
+  up to 0.1 or 0.4 %.
+  """
+  chosen = chosen.astype(jnp.float32)
+  return jnp.matmul(chosen, values, precision='highest')
+
+
 def step_flops(work: Work, run: Array, train: Array) -> Array:
   """FLOPs of one training sample, F_n(S) of relief.md section 5.
 
@@ -48,13 +59,13 @@ def step_flops(work: Work, run: Array, train: Array) -> Array:
   Returns:
     [...] float32 FLOPs per sample.
   """
-  run, train = run.astype(jnp.float32), train.astype(jnp.float32)
-  passes = (train @ work.path.T.astype(jnp.float32)) > 0
+  # Zeros and ones: exact at any precision.
+  passes = train.astype(jnp.float32) @ work.path.T.astype(jnp.float32) > 0
   return (
     work.shared
-    + run @ work.fwd
-    + train @ work.wgrad
-    + passes.astype(jnp.float32) @ work.agrad
+    + _total(run, work.fwd)
+    + _total(train, work.wgrad)
+    + _total(passes, work.agrad)
   )
 
 
@@ -69,7 +80,8 @@ def round_costs(
   """Cost of a round for every participant.
 
   A client with no samples (padding) or that neither runs nor trains anything
-  costs nothing.
+  costs nothing, whatever its speed and links say. Bytes are float32, exact up
+  to 2**24 and to 7 digits beyond: add them up over rounds in float64.
 
   Args:
     work: of the model.
@@ -85,11 +97,12 @@ def round_costs(
   works = (fleet.samples > 0) & (plan.run.any(-1) | plan.trained.any(-1))
   live = works.astype(jnp.float32)
   flops = live * samples * step_flops(work, plan.run, plan.trained)
-  upload = live * (plan.trained.astype(jnp.float32) @ work.size) * bits / 8
-  download = live * (downloaded.astype(jnp.float32) @ work.size) * 4.0
-  compute = flops / fleet.speed
-  sending = 8 * upload / fleet.uplink
-  receiving = 8 * download / fleet.downlink
+  upload = live * _total(plan.trained, work.size) * bits / 8
+  download = live * _total(downloaded, work.size) * 4.0
+  # A padding client may have a speed of 0, and 0 / 0 would spoil every sum.
+  compute = flops / jnp.where(works, fleet.speed, 1.0)
+  sending = 8 * upload / jnp.where(works, fleet.uplink, 1.0)
+  receiving = 8 * download / jnp.where(works, fleet.downlink, 1.0)
   busy = jnp.stack([compute, sending, receiving], -1)
   return Costs(
     flops=flops,
@@ -101,10 +114,13 @@ def round_costs(
 
 
 def idle_joules(fleet: Fleet, seconds: Array) -> Array:
-  """Energy of waiting for the slowest participant, [K] (an option).
+  """Energy of waiting for the slowest participant, [K] joules (an option).
+
+  Who did nothing (padding, or sitting out) is not in the round and not waiting.
 
   Args:
-    fleet: [K] participants.
+    fleet: [K] participants, all of the round's and not one block of them.
     seconds: [K] busy time of each.
   """
-  return fleet.watts[:, 3] * (seconds.max() - seconds)
+  waiting = seconds.max() - seconds
+  return jnp.where(seconds > 0, fleet.watts[:, 3] * waiting, 0.0)

@@ -3,6 +3,16 @@
 A fleet is a tuple of tiers. Tiers are nested, cheap devices carry fewer
 sensors: a tier owns the first of the data set's modalities. Everything here is
 **ours**; the paper names only its two-device testbed.
+
+To add a fleet, add it to `FLEETS`. To use the figures of your own device:
+
+>>> from relief_jax.devices import DEVICES, Device
+>>> DEVICES['mine'] = Device(1e9, 0.5, 2.0, 1.0, 1.0, 0.5, 1e7, 1e7)
+>>> FLEETS['mine'] = Tiers((Tier('same', 100, Fraction(1), 'mine'),))
+>>> fleet = build('mine', 2, ('acc',), np.ones(2), np.random.default_rng(0))
+>>> fleet.speed
+Array([5.e+08, 5.e+08], dtype=float32)
+>>> del FLEETS['mine'], DEVICES['mine']
 """
 
 from fractions import Fraction
@@ -99,6 +109,9 @@ def tier_names(name: str) -> tuple[str, ...]:
 
   >>> tier_names('four_tiers')
   ('low', 'mid', 'high', 'full')
+
+  Raises:
+    InputError: no such fleet.
   """
   return tuple(tier.name for tier in find(name).tiers)
 
@@ -111,6 +124,13 @@ def counts(tiers: tuple[Tier, ...], clients: int) -> list[int]:
 
   >>> counts(FLEETS['four_tiers'].tiers, 48)
   [19, 14, 10, 5]
+
+  Args:
+    tiers: of a fleet.
+    clients: N.
+
+  Returns:
+    Clients of each tier; they add up to N.
   """
   total = sum(tier.share for tier in tiers)
   quotas = [tier.share * clients for tier in tiers]
@@ -125,6 +145,13 @@ def counts(tiers: tuple[Tier, ...], clients: int) -> list[int]:
 
 def owned_by(tiers: tuple[Tier, ...], modalities: int) -> np.ndarray:
   """Which modalities every tier owns.
+
+  >>> owned_by(FLEETS['four_tiers'].tiers, 3).sum(1)
+  array([1, 2, 3, 3])
+
+  Args:
+    tiers: of a fleet.
+    modalities: M.
 
   Returns:
     [tiers, M] bool.
@@ -180,7 +207,7 @@ def build(
   tier = rng.permutation(
     np.repeat(np.arange(len(tiers)), counts(tiers, clients))
   )
-  _refuse_orphans(name, modalities, owned[tier])
+  _refuse_orphans(name, clients, modalities, owned[tier[samples > 0]])
   profiles = [device(t.device) for t in tiers]
   speed = [t.speed or d.speed for t, d in zip(tiers, profiles, strict=True)]
 
@@ -188,7 +215,7 @@ def build(
     return jnp.asarray(np.asarray(values, np.float32)[tier])
 
   return Fleet(
-    id=jnp.arange(clients, dtype=jnp.int32),
+    id=jnp.asarray(np.arange(clients), jnp.int32),
     owned=jnp.asarray(owned[tier]),
     tier=jnp.asarray(tier, jnp.int32),
     samples=jnp.asarray(samples, jnp.int32),
@@ -196,7 +223,7 @@ def build(
     uplink=per_client([d.uplink for d in profiles]),
     downlink=per_client([d.downlink for d in profiles]),
     watts=per_client([d.watts for d in profiles]),
-    budget=jnp.ones(clients, jnp.float32),
+    budget=per_client(np.ones(len(tiers))),
   )
 
 
@@ -205,6 +232,13 @@ def smallest(name: str, modalities: int) -> int:
 
   >>> smallest('four_tiers', 4)
   5
+
+  Args:
+    name: in `FLEETS`.
+    modalities: M.
+
+  Raises:
+    InputError: no such fleet.
   """
   tiers, size = find(name)
   owned = owned_by(tiers, modalities)
@@ -217,27 +251,36 @@ def smallest(name: str, modalities: int) -> int:
 
 
 def _refuse_orphans(
-  name: str, modalities: tuple[str, ...], owned: np.ndarray
+  name: str, clients: int, modalities: tuple[str, ...], owned: np.ndarray
 ) -> None:
-  if owned.any(0).all():
+  """Raises unless the clients with data `owned` [n, M] cover the modalities."""
+  orphans = [m for i, m in enumerate(modalities) if not owned[:, i].any()]
+  if not orphans:
     return
-  orphans = [
-    m for m, has in zip(modalities, owned.any(0), strict=True) if not has
-  ]
-  clients = smallest(name, len(modalities))
-  cure = f'set --config.clients={clients} or more, or ' if clients else ''
+  enough = smallest(name, len(modalities))
+  if clients < enough:
+    cure = f'set --config.clients={enough} or more'
+  else:
+    cure = 'give every client at least one window'
   raise InputError(
-    f'a cohort with no device: none of the {len(owned)} clients of the fleet '
-    f'{name!r} owns {", ".join(orphans)}',
+    f'a cohort with no device: none of the {len(owned)} clients with data of '
+    f'the fleet {name!r} owns {", ".join(orphans)}',
     'an owner for every modality',
-    cure + 'choose --config.fleet=uniform',
+    cure + ', or --config.fleet=uniform',
   )
 
 
 def rarest(fleet: Fleet, modalities: tuple[str, ...]) -> int:
   """Index of the modality with the fewest owners; the last one of a tie.
 
-  Padding clients (no samples) own nothing.
+  Padding clients (no samples) are not counted.
+
+  Args:
+    fleet: [N] clients.
+    modalities: names in the order of the fleet's [M] axis.
+
+  Raises:
+    InputError: the fleet was built for another number of modalities.
   """
   owners = np.asarray(fleet.owned)[np.asarray(fleet.samples) > 0].sum(0)
   if owners.shape != (len(modalities),):

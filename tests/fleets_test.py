@@ -1,0 +1,172 @@
+"""Fleets: shares, nested sensors, owners, and the device table."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relief_jax import fleets
+from relief_jax.devices import DEVICES, device
+from relief_jax.errors import InputError
+
+NAMES = ('acc', 'gyro', 'mag', 'hr', 'ecg', 'emg')
+
+
+def build(name='four_tiers', clients=48, modalities=3, seed=0):
+  rng = np.random.default_rng(seed)
+  samples = np.full(clients, 10)
+  return fleets.build(name, clients, NAMES[:modalities], samples, rng)
+
+
+@pytest.mark.parametrize('name', DEVICES)
+def test_device_figures_are_plausible(name):
+  d = device(name)
+  assert 1e8 < d.speed < d.peak < 1e13
+  assert 0 < d.efficiency <= 0.5
+  assert 0 < d.idle < d.receiving < d.sending < 60
+  assert d.idle < d.active <= 60
+  assert 1e6 <= d.uplink <= 1e9 and 1e6 <= d.downlink <= 1e9
+  assert d.watts == (d.active, d.sending, d.receiving, d.idle)
+
+
+def test_devices_are_listed_from_slow_to_fast():
+  speeds = [d.speed for d in DEVICES.values()]
+  assert speeds == sorted(speeds)
+
+
+def test_unknown_names():
+  with pytest.raises(InputError, match='cortex_m7'):
+    device('abacus')
+  with pytest.raises(InputError, match='four_tiers'):
+    fleets.tier_names('armada')
+
+
+@pytest.mark.parametrize('name', fleets.FLEETS)
+def test_descriptions(name):
+  tiers = fleets.find(name).tiers
+  assert sum(t.share for t in tiers) == 100
+  assert [t.part for t in tiers] == sorted(t.part for t in tiers)
+  assert tiers[-1].part == 1
+  assert fleets.tier_names(name) == tuple(t.name for t in tiers)
+  speeds = [t.speed or device(t.device).speed for t in tiers]
+  assert speeds == sorted(speeds)
+
+
+@pytest.mark.parametrize(
+  ('name', 'ratio'),
+  [('four_tiers', 27.7), ('three_tiers', 20), ('extreme', 1387)],
+)
+def test_speed_ratio(name, ratio):
+  speed = np.asarray(build(name).speed)
+  np.testing.assert_allclose(speed.max() / speed.min(), ratio, rtol=2e-3)
+
+
+@pytest.mark.parametrize(
+  ('clients', 'counts'),
+  [
+    (10, [4, 3, 2, 1]),
+    (48, [19, 14, 10, 5]),  # 19.2, 14.4, 9.6, 4.8
+    (5, [2, 1, 1, 1]),  # 2, 1.5, 1, 0.5: the tie goes to more sensors
+    (4, [2, 1, 1, 0]),
+    (1, [1, 0, 0, 0]),
+  ],
+)
+def test_counts_by_hand(clients, counts):
+  assert fleets.counts(fleets.FLEETS['four_tiers'].tiers, clients) == counts
+
+
+@pytest.mark.parametrize(
+  ('name', 'modalities', 'owned'),
+  [
+    ('four_tiers', 4, [1, 2, 3, 4]),
+    ('four_tiers', 3, [1, 2, 3, 3]),
+    ('four_tiers', 5, [2, 3, 4, 5]),
+    ('four_tiers', 1, [1, 1, 1, 1]),
+    ('three_tiers', 3, [1, 2, 3]),
+    ('uniform', 3, [3]),
+  ],
+)
+def test_sensors_by_hand(name, modalities, owned):
+  found = fleets.owned_by(fleets.FLEETS[name].tiers, modalities)
+  np.testing.assert_array_equal(found.sum(1), owned)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+  st.sampled_from(['four_tiers', 'three_tiers', 'extreme', 'uniform']),
+  st.integers(1, 60),
+  st.integers(1, 6),
+)
+def test_any_fleet_is_whole_or_refused(name, clients, modalities):
+  """`smallest` tells exactly which sizes have an owner for every modality."""
+  if clients < fleets.smallest(name, modalities):
+    with pytest.raises(InputError, match='cohort with no device'):
+      build(name, clients, modalities)
+    return
+  fleet = build(name, clients, modalities)
+  owned, tier = np.asarray(fleet.owned), np.asarray(fleet.tier)
+  assert owned.shape == (clients, modalities) and owned.any(0).all()
+  # Nested: who owns a modality owns all the ones before it.
+  assert (owned[:, 1:] <= owned[:, :-1]).all() and owned[:, 0].all()
+  tiers = fleets.FLEETS[name].tiers
+  counts = np.bincount(tier, minlength=len(tiers))
+  assert counts.sum() == clients
+  for count, t in zip(counts, tiers, strict=True):
+    assert abs(count - t.share * clients / 100) < 1
+
+
+def test_shapes_and_types():
+  fleet = build()
+  for field in ('speed', 'uplink', 'downlink', 'budget'):
+    value = getattr(fleet, field)
+    assert value.shape == (48,) and value.dtype == np.float32
+  assert fleet.watts.shape == (48, 4) and fleet.watts.dtype == np.float32
+  assert fleet.owned.dtype == bool and fleet.samples.dtype == np.int32
+  np.testing.assert_array_equal(fleet.id, np.arange(48))
+  orin = np.asarray(fleet.tier) == 3
+  np.testing.assert_array_equal(
+    np.asarray(fleet.watts)[orin], [DEVICES['jetson_agx_orin'].watts] * 5
+  )
+
+
+def test_tiers_are_dealt_at_random_and_reproducibly():
+  tier = np.asarray(build().tier)
+  np.testing.assert_array_equal(tier, build().tier)
+  assert (tier != np.asarray(build(seed=1).tier)).any()
+  assert (np.diff(tier) < 0).any()
+  np.testing.assert_array_equal(np.sort(tier), np.sort(build(seed=1).tier))
+
+
+def test_no_owner_names_the_modality_and_the_cure():
+  with pytest.raises(InputError, match=r'owns hr.*clients=5'):
+    build(clients=4, modalities=4)
+  build(clients=5, modalities=4)
+
+
+def test_an_owner_without_data_is_no_owner():
+  tier = np.asarray(build(clients=10, modalities=4).tier)
+  samples = np.where(tier == 3, 0, 10)
+  rng = np.random.default_rng(0)
+  with pytest.raises(InputError, match='owns hr.*at least one window'):
+    fleets.build('four_tiers', 10, NAMES[:4], samples, rng)
+
+
+def test_testbed_has_two_devices():
+  assert build('testbed', 2).owned.all()
+  with pytest.raises(InputError, match='exactly 2.*clients=2'):
+    build('testbed', 3)
+
+
+def test_bad_sizes():
+  with pytest.raises(InputError, match='at least 1'):
+    build('uniform', 0)
+  with pytest.raises(InputError, match='partition'):
+    fleets.build('uniform', 3, NAMES, np.ones(2), np.random.default_rng(0))
+
+
+def test_rarest():
+  assert fleets.rarest(build(modalities=4), NAMES[:4]) == 3
+  # All alike: the last.
+  assert fleets.rarest(build('uniform', 3), NAMES[:3]) == 2
+  with pytest.raises(InputError, match='names'):
+    fleets.rarest(build(), NAMES[:2])
