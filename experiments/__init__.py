@@ -1,0 +1,1 @@
+"""Command line tools: run, compare; the library does the work."""

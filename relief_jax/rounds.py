@@ -364,7 +364,6 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
     context = make_context(plan_key, task, setting, fleet, index, state.round)
     plan = recipe.plan(state.memory, context)
     steps = draw_steps(step_key, setting, fleet, rows, plan.run)
-    n = weights(setting, fleet, context.active)
     weight = plan.counted * weights(setting, fleet, context.active)[:, None]
     row = _Row(
       steps=steps,

@@ -1,0 +1,1 @@
+"""Configs: every file has `get_config(variant)`; see `common`."""

@@ -18,3 +18,6 @@ ALGORITHMS = {
 
 # What a method does with absent modalities where the config leaves it open.
 DEFAULT_FILL = {'fedavg': 'input', 'fedprox': 'input'}
+
+# Methods that choose what to train under `config.deadline`.
+BUDGETED = ('relief',)

@@ -22,6 +22,7 @@ from relief_jax.windows import Windows, cut, gather
 
 _RATE = 25.0  # Hz
 _HARMONICS = 2
+_KNOT = 4.0  # seconds between the knots of slow noise
 _TREMOR = (2.5, 6.0)  # Hz, of the two variants of a base way
 _NAMES = ('acc', 'gyro', 'mag', 'hr')
 
@@ -159,7 +160,7 @@ def _record(
   """One person seen by one modality, [classes * length, channels] float32."""
   time = np.arange(length) / _RATE
   gain = np.exp(0.4 * c.style * rng.normal(size=c.channels))
-  shift = c.style * rng.normal(size=c.channels)
+  shift = 0.6 * c.style * rng.normal(size=c.channels)
   haste = np.exp(0.1 * c.style * rng.normal())
   lag = rng.uniform(0.0, 2 * np.pi, c.classes)
   signal = np.empty((c.classes, length, c.channels), np.float32)
@@ -173,5 +174,20 @@ def _record(
       shaking = np.sin(2 * np.pi * time * world['tremor'][k] + lag[k])
       clean += world['shake'] * shaking[:, None]
     signal[k] = gain * clean + shift
-  noise = rng.standard_normal(signal.shape, np.float32)
-  return (signal + c.noise * noise).reshape(-1, c.channels)
+  signal += c.noise * rng.standard_normal(signal.shape, np.float32)
+  signal += 0.7 * c.noise * _drift(rng, signal.shape)
+  return signal.reshape(-1, c.channels)
+
+
+def _drift(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray:
+  """Slow noise, [classes, length, channels]: straight between random knots.
+
+  White noise alone averages out over a window; this does not, and makes the
+  windows of a person differ.
+  """
+  classes, length, channels = shape
+  knot = np.arange(length) / (_KNOT * _RATE)
+  left = knot.astype(np.int64)
+  part = (knot - left)[:, None]
+  knots = rng.normal(size=(classes, left[-1] + 2, channels))
+  return (1 - part) * knots[:, left] + part * knots[:, left + 1]

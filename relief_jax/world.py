@@ -1,0 +1,329 @@
+"""Builds the world of a run on the host: data, clients, fleet, frozen base.
+
+Everything random comes from (seed, purpose), so that two methods with one
+seed meet the same clients, the same tiers and the same frozen base.
+"""
+
+import functools
+import json
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+
+from relief_jax import (
+  algorithms,
+  datasets,
+  deadlines,
+  fleets,
+  models,
+  partition,
+  training,
+  tree,
+  windows,
+)
+from relief_jax.config import validate
+from relief_jax.errors import InputError, unknown
+from relief_jax.models import cnn, lora
+from relief_jax.models.encoders import Spec
+from relief_jax.types import Bank, Batch, Gate, Population, PyTree, Steps
+
+_PARTITION, _FLEET, _SPLIT, _BASE = range(4)
+
+
+class World(NamedTuple):
+  """What a simulation runs in.
+
+  Attributes:
+    population: clients and training windows.
+    test: windows of the held-out persons.
+    spec: of the model.
+    dataset: name, `auto` resolved.
+    tiers: names of the fleet's tiers.
+    rare: number of the modality that `f1_rare_*` are about.
+    fill: `input` or `skip`.
+    deadline: of the first round (inf: none).
+    deadline_end: of the last round.
+    subjects: persons behind train, test and public windows.
+  """
+
+  population: Population
+  test: Bank
+  spec: Spec
+  dataset: str
+  tiers: tuple[str, ...]
+  rare: int
+  fill: str
+  deadline: float
+  deadline_end: float
+  subjects: dict[str, list[int]]
+
+
+def build(config: ml_collections.ConfigDict, data_dir: str | None) -> World:
+  """Loads, splits, deals, scales; for LoRA also makes the frozen base.
+
+  Args:
+    config: of the run.
+    data_dir: folder of the data sets, None to search.
+
+  Raises:
+    InputError: whatever is wrong with the config, the data or the fleet.
+  """
+  validate(config)
+  for kind, name, known in (
+    ('method', config.method, algorithms.ALGORITHMS),
+    ('backbone', config.backbone, models.MODELS),
+    ('fleet', config.fleet, fleets.FLEETS),
+  ):
+    if name not in known:
+      raise unknown(kind, name, known)
+  data, dataset = _load(config, data_dir)
+  pretrained = config.backbone == 'lora' and config.model.base == 'pretrained'
+  split = partition.split_subjects(
+    data,
+    tuple(config.data.test_subjects),
+    config.data.public_subjects if pretrained else 0,
+    _rng(config, _SPLIT),
+  )
+  parts = partition.assign(
+    config.partition,
+    data,
+    split.train,
+    config.clients,
+    _rng(config, _PARTITION),
+    config.alpha,
+  )
+  modalities = tuple(data.x)
+  _, samples = partition.pad_rows(parts)
+  fleet = fleets.build(
+    config.fleet, config.clients, modalities, samples, _rng(config, _FLEET)
+  )
+  spec = _spec(config, data)
+  task = models.MODELS[config.backbone](spec)
+  group_modality = task.group_modality
+  fleet = deadlines.with_budgets(fleet, task.work, group_modality)
+
+  owned = np.asarray(fleet.owned)
+  by_owner = {
+    m: np.concatenate([parts[n] for n in np.flatnonzero(owned[:, i])])
+    for i, m in enumerate(modalities)
+  }
+  scaled, mean, std = windows.zscore(data, by_owner)
+  zero = config.fill_value == 'zero'
+  fill = {
+    m: jnp.asarray(-mean[m] / std[m] if zero else np.zeros_like(mean[m]))
+    for m in modalities
+  }
+
+  def bank(rows):
+    return Bank(
+      x={m: jnp.asarray(scaled[m][rows]) for m in modalities},
+      fill=fill,
+      y=jnp.asarray(data.y[rows]),
+    )
+
+  # Rows in the training bank instead of in the whole data set.
+  place = np.zeros(len(data.y), np.int64)
+  place[split.train] = np.arange(len(split.train))
+  rows, _ = partition.pad_rows([place[p] for p in parts])
+  population = Population(
+    bank=bank(split.train), fleet=fleet, rows=jnp.asarray(rows), frozen={}
+  )
+  test = bank(split.test)
+  if config.backbone == 'lora':
+    key = jax.random.fold_in(jax.random.key(config.seed), _BASE)
+    base = lora.base(key, spec)
+    if pretrained:
+      base = pretrain(key, spec, bank(split.public), config.model.base_steps)
+    population = population.replace(frozen=base)
+    if spec.cached:
+      population = population.replace(
+        bank=cache_features(spec, base, population.bank)
+      )
+      test = cache_features(spec, base, test)
+
+  deadline, deadline_end = _deadlines(config, fleet, task)
+  return World(
+    population=population,
+    test=test,
+    spec=spec,
+    dataset=dataset,
+    tiers=fleets.tier_names(config.fleet),
+    rare=_rare(config, fleet, modalities),
+    fill=config.fill or algorithms.DEFAULT_FILL.get(config.method, 'skip'),
+    deadline=deadline,
+    deadline_end=deadline_end,
+    subjects={
+      name: np.unique(data.subject[rows]).tolist()
+      for name, rows in split._asdict().items()
+    },
+  )
+
+
+def _rng(config, purpose):
+  return np.random.default_rng([config.seed, purpose])
+
+
+def _load(config, data_dir):
+  """The windows; the last few data sets stay in memory for sweeps."""
+  relevant = {k: config[k] for k in ('dataset', 'data', 'synthetic')}
+  seed = config.seed if config.dataset in ('synthetic', 'auto') else 0
+  return _load_cached(
+    json.dumps({k: _plain(v) for k, v in relevant.items()}, sort_keys=True),
+    seed,
+    data_dir,
+  )
+
+
+def _plain(value):
+  return (
+    value.to_dict() if isinstance(value, ml_collections.ConfigDict) else value
+  )
+
+
+@functools.lru_cache(maxsize=2)
+def _load_cached(text, seed, data_dir):
+  config = ml_collections.ConfigDict(json.loads(text))
+  config.seed = seed
+  return datasets.load(config, data_dir)
+
+
+def _spec(config, data) -> Spec:
+  model = config.model
+  spec = Spec(
+    modalities=tuple(data.x),
+    channels=tuple(x.shape[-1] for x in data.x.values()),
+    width=data.width,
+    classes=len(data.classes),
+    filters=tuple(model.filters),
+    kernel=model.kernel,
+    stride=model.stride,
+    hidden=model.hidden,
+    rank=model.rank,
+    lora_alpha=model.lora_alpha,
+    groups=model.groups,
+    adapters=model.adapters and config.backbone == 'lora',
+    fusion_norm=config.fusion_norm,
+  )
+  cacheable = config.backbone == 'lora' and not spec.adapters
+  spec.lengths()
+  return spec._replace(cached=cacheable and model.cache_features)
+
+
+def _rare(config, fleet, modalities) -> int:
+  name = config.data.rare
+  if name in modalities:
+    return modalities.index(name)
+  # The default names a sensor of DSADS; other worlds take their rarest.
+  if name not in ('', 'mag'):
+    raise unknown('modality in config.data.rare', name, modalities)
+  return fleets.rarest(fleet, modalities)
+
+
+def columns(task) -> np.ndarray:
+  """Groups that hold a fusion column block, [G] bool."""
+  ids = jax.tree.leaves(task.groups.get('fusion', task.groups.get('lora_a')))
+  mask = np.zeros(len(task.group_names), bool)
+  mask[ids] = True
+  return mask
+
+
+def _deadlines(config, fleet, task) -> tuple[float, float]:
+  if config.method not in algorithms.BUDGETED:
+    return math.inf, math.inf
+
+  def resolve(kind):
+    value = deadlines.resolve(
+      kind, fleet, task.work, task.group_modality, columns(task)
+    )
+    deadlines.check(
+      fleet,
+      task.work,
+      task.group_modality,
+      value,
+      fleets.tier_names(config.fleet),
+      config.over_budget == 'sit_out',
+    )
+    return value
+
+  start = resolve(config.deadline)
+  if config.deadline_end == '':
+    return start, start
+  end = resolve(config.deadline_end)
+  if math.isinf(start) or math.isinf(end):
+    raise InputError(
+      f'a deadline from {config.deadline!r} to {config.deadline_end!r}',
+      'two finite deadlines for a schedule',
+      'set --config.deadline=tight --config.deadline_end=full',
+    )
+  return start, end
+
+
+@functools.partial(jax.jit, static_argnums=(1, 3))
+def pretrain(key: jax.Array, spec: Spec, public: Bank, steps: int) -> PyTree:
+  """Trains a frozen base centrally on public windows, all sensors on (ours).
+
+  Args:
+    key: of the seed: the base is part of what a seed draws.
+    spec: of the LoRA model.
+    public: windows of persons that are on no device and in no test.
+    steps: of SGD, batch 32, rate 0.05, momentum 0.9.
+
+  Returns:
+    The frozen parameters of `lora.lora`.
+  """
+  full = spec._replace(cached=False, adapters=False)
+  task = cnn.cnn(full)
+  init_key, row_key = jax.random.split(key)
+  row = jax.random.randint(row_key, (steps, 32), 0, public.y.shape[0])
+  run = jnp.ones((steps, len(spec.modalities)), bool)
+  train = jnp.ones(len(task.group_names), bool)
+
+  def loss(params, step):
+    batch = Batch(public, step.row, step.weight)
+    gate = Gate(step.run, None, train)
+    scores = training.logits(task, params, {}, batch, gate)
+    return training.cross_entropy(scores, public.y[step.row], step.weight)
+
+  params = task.init(init_key)
+  delta, _, _ = training.local_update(
+    loss,
+    optax.sgd(0.05, momentum=0.9),
+    params,
+    tree.spread(task.groups, train),
+    Steps(row, jnp.ones(row.shape), run, None),
+  )
+  return lora.freeze(jax.tree.map(jnp.add, params, delta))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def cache_features(spec: Spec, frozen: PyTree, bank: Bank) -> Bank:
+  """Frozen encoders' features of every window, computed once.
+
+  Args:
+    spec: of the model.
+    frozen: from `pretrain` or `lora.base`.
+    bank: windows.
+
+  Returns:
+    Bank of [windows, d_m] features; `fill` holds the features of a filled
+    window.
+  """
+  task = lora.lora(spec._replace(cached=False))
+
+  def encode(m, x):
+    def one(window):
+      return task.encode({}, frozen, m, window[None], task.cuts)[0]
+
+    return jax.lax.map(one, x, batch_size=256)
+
+  x, fill = {}, {}
+  for m, name in enumerate(spec.modalities):
+    x[name] = encode(m, bank.x[name])
+    empty = jnp.broadcast_to(bank.fill[name], bank.x[name].shape[1:])
+    fill[name] = encode(m, empty[None])[0]
+  return Bank(x=x, fill=fill, y=bank.y)
