@@ -12,6 +12,11 @@ what TCP keeps on a shared access point. Devices do not slow each other down.
 
 *Memory* is not modelled: the smallest node may not hold the activations of a
 batch.
+
+*Sources.* Read in a copy of the cited text when the table was made: the power
+of the Raspberry Pi 4, the radios CYW43455 and ATWILC3000A, the Xavier NX's
+cores, clock and power modes, the TX2's clock, the AGX Orin's maximum power. The
+other vendor figures are quoted from the named documents without a second look.
 """
 
 from typing import NamedTuple

@@ -3,8 +3,8 @@
 peak: NVIDIA Jetson Nano system-on-module data sheet: 128 Maxwell cores at
   921.6 MHz, two FLOPs a cycle (fused multiply-add): 236 GFLOP/s.
 efficiency: 0.10, **ours** (devices/base.py).
-active: 0.7 of the 10 W mode (NVIDIA Jetson Linux guide, "Power management for
-  Jetson Nano"); the factor is **ours**.
+active: 0.7 of the 10 W mode (NVIDIA, "Power Management for Jetson Nano and
+  Jetson TX1 Devices"); the factor is **ours**.
 idle: 2 W, **ours**, rounded from users' measurements.
 sending, receiving: idle plus 1.5 W and 1.0 W for an M.2 radio, **ours**.
 uplink, downlink: a quarter (**ours**) of 867 Mbit/s, the top rate of a

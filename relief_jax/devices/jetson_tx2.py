@@ -1,8 +1,8 @@
 """NVIDIA Jetson TX2, 15 W mode, training on the GPU.
 
 peak: NVIDIA Jetson TX2 series data sheet: 256 Pascal cores; 1.12 GHz in the
-  15 W mode (Max-P; NVIDIA Jetson Linux guide, "Power management for Jetson
-  TX2"), two FLOPs a cycle: 573 GFLOP/s.
+  15 W mode (Max-P Core-All in the board's nvpmodel table), two FLOPs a cycle
+  (fused multiply-add): 573 GFLOP/s.
 efficiency: 0.10, **ours** (devices/base.py).
 active: 0.7 of the 15 W mode; the factor is **ours**.
 idle: 3 W, **ours**.
