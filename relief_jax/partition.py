@@ -127,7 +127,8 @@ def assign(
     raise InputError(
       f'{clients} clients for {len(rows)} training windows',
       'at least one client, and a window for each',
-      'lower --config.clients or --config.data.stride',
+      'lower --config.clients, or cut more windows (--config.data.stride, '
+      '--config.synthetic.windows_per_class)',
     )
   if kind == 'dirichlet':
     owner = _dirichlet(windows.y[rows], clients, rng, alpha, min_size)

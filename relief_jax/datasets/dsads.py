@@ -13,7 +13,6 @@ Computer Journal 57(11), 2014. The split into modalities by place is **ours**.
 
 import contextlib
 import io
-import lzma
 import os
 import tempfile
 import zipfile
@@ -28,6 +27,11 @@ from numpy.typing import NDArray
 
 from relief_jax.errors import InputError
 from relief_jax.windows import Windows, cut, gather
+
+try:
+  from lzma import LZMAError
+except ImportError:  # a Python built without lzma: zipfile says so when asked
+  LZMAError = zipfile.BadZipFile  # type: ignore[misc, assignment]
 
 PLACES = ('torso', 'right_arm', 'left_arm', 'right_leg', 'left_leg')
 SENSORS = ('acc', 'gyro', 'mag')
@@ -218,7 +222,7 @@ def _read(path: Path) -> _Recording:
   # What zipfile, lzma and numpy raise for damaged files.
   except (
     zipfile.BadZipFile,
-    lzma.LZMAError,
+    LZMAError,
     zlib.error,
     EOFError,
     IndexError,
@@ -262,7 +266,7 @@ def _check(
     raise _unusable(path, found, f'({size},), above 0')
   runs = vectors['run_start'].shape
   for key, value in vectors.items():
-    if value.ndim != 1 or value.shape != runs or value.dtype.kind != 'i':
+    if value.ndim != 1 or value.shape != runs or value.dtype.kind not in 'iu':
       found = f'{key} of {value.dtype}, shape {value.shape}'
       raise _unusable(path, found, f'integers of shape {runs}')
   start, length, activity, subject = (
