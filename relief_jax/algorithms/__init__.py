@@ -1,19 +1,21 @@
 """Federated systems: one file each, `(Task, Setting) -> Algorithm`."""
 
-from relief_jax.algorithms.centralized import centralized
-from relief_jax.algorithms.cohort_mean import cohort_mean
-from relief_jax.algorithms.fedavg import fedavg
-from relief_jax.algorithms.fedprox import fedprox
-from relief_jax.algorithms.local_only import local_only
-from relief_jax.algorithms.relief import relief
+from relief_jax.algorithms import (
+  centralized,
+  cohort_mean,
+  fedavg,
+  fedprox,
+  local_only,
+  relief,
+)
 
 ALGORITHMS = {
-  'centralized': centralized,
-  'cohort_mean': cohort_mean,
-  'fedavg': fedavg,
-  'fedprox': fedprox,
-  'local_only': local_only,
-  'relief': relief,
+  'centralized': centralized.centralized,
+  'cohort_mean': cohort_mean.cohort_mean,
+  'fedavg': fedavg.fedavg,
+  'fedprox': fedprox.fedprox,
+  'local_only': local_only.local_only,
+  'relief': relief.relief,
 }
 
 # What a method does with absent modalities where the config leaves it open.

@@ -65,7 +65,7 @@ def centralized(task: Task, setting: Setting) -> Algorithm:
     numbers = jnp.asarray(
       [population.bank.x[m][0].size for m in task.modalities], jnp.float32
     )
-    raw = 4.0 * (fleet.owned @ numbers * fleet.samples)
+    raw = 4.0 * fleet.samples * (fleet.owned * numbers[None]).sum(-1)
     raw = jnp.where(number == 0, raw, 0.0)
     sending = 8 * raw / fleet.uplink
     info = RoundInfo(

@@ -1,6 +1,5 @@
 """Budget rules: which groups fit a device's budget, for one client."""
 
-from relief_jax.budgets.greedy import greedy
-from relief_jax.budgets.knapsack import knapsack
+from relief_jax.budgets import greedy, knapsack
 
-BUDGETS = {'greedy': greedy, 'knapsack': knapsack}
+BUDGETS = {'greedy': greedy.greedy, 'knapsack': knapsack.knapsack}

@@ -1,6 +1,5 @@
 """Models: one file each, `Spec -> Task`."""
 
-from relief_jax.models.cnn import cnn
-from relief_jax.models.lora import lora
+from relief_jax.models import cnn, lora
 
-MODELS = {'cnn': cnn, 'lora': lora}
+MODELS = {'cnn': cnn.cnn, 'lora': lora.lora}
