@@ -1,0 +1,277 @@
+"""The smallest world in which everything still happens; made in milliseconds.
+
+Shapes are tiny because the cost of a test is its compilation. Tasks and
+compiled rounds are kept, so tests that share a shape share a program.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from relief_jax import algorithms, deadlines, models, world
+from relief_jax import config as config_lib
+from relief_jax.models import lora
+from relief_jax.models.encoders import Spec
+from relief_jax.rounds import Setting
+from relief_jax.types import Bank, Fleet, Population, Task
+
+MODALITIES = ('acc', 'gyro', 'mag')
+CHANNELS = (2, 3, 2)
+
+HPARAMS = {
+  'client_lr': 0.1,
+  'client_momentum': 0.9,
+  'server_lr': 1.0,
+  'ema': 0.5,
+  'prox': 0.01,
+  'dropout': 0.3,
+  'deadline': float('inf'),
+  'deadline_end': float('inf'),
+}
+
+_made: dict[int, tuple[Task, str, Spec]] = {}
+_steps: dict[tuple, object] = {}
+
+
+def spec(**overrides) -> Spec:
+  """Three modalities of 2, 3 and 2 channels unless told otherwise."""
+  names = overrides.pop('modalities', MODALITIES)
+  values = dict(
+    modalities=names,
+    channels=CHANNELS[: len(names)],
+    width=16,
+    classes=3,
+    filters=(3, 4),
+    kernel=3,
+    stride=2,
+    hidden=6,
+    rank=2,
+    lora_alpha=4.0,
+  )
+  return Spec(**{**values, **overrides})
+
+
+@functools.cache
+def _task(backbone: str, found: Spec) -> Task:
+  task = models.MODELS[backbone](found)
+  _made[id(task)] = task, backbone, found
+  return task
+
+
+def task(backbone: str = 'cnn', **overrides) -> Task:
+  """The task of `spec(**overrides)`; one object for equal arguments."""
+  return _task(backbone, spec(**overrides))
+
+
+def spec_of(task: Task) -> Spec:
+  """The spec of a task made here."""
+  return _made[id(task)][2]
+
+
+def owned_by_default(clients: int, modalities: int) -> np.ndarray:
+  """[N, M] bool: nested, as on real fleets; everybody has the first one."""
+  number = (-np.arange(clients)) % modalities + 1
+  if modalities == 3:  # clients 0 and 3 own all: a rare cohort of two
+    number = np.array([3, 1, 2])[np.arange(clients) % 3]
+  return np.arange(modalities) < number[:, None]
+
+
+def population(
+  task: Task,
+  clients: int = 5,
+  owned=None,
+  seed: int = 0,
+  samples=None,
+  fill: float = 0.0,
+) -> Population:
+  """Clients with learnable data, unequal in speed, sensors and samples.
+
+  Args:
+    task: made by `task`.
+    clients: N.
+    owned: [N, M] bools, None for `owned_by_default`.
+    seed: of the data, speeds, and the frozen base.
+    samples: [N] windows of each client, None for 5, 6, 7, ...; 0 is padding.
+    fill: what an absent sensor delivers (-mean / std for a physical zero).
+  """
+  _, backbone, found = _made[id(task)]
+  num = len(found.modalities)
+  rng = np.random.default_rng(seed)
+  if owned is None:
+    owned = owned_by_default(clients, num)
+  owned = np.asarray(owned, bool)
+  clients = len(owned)
+  samples = np.asarray(
+    5 + np.arange(clients) if samples is None else samples, np.int32
+  )
+  total = int(samples.sum())
+  rows = np.zeros((clients, max(int(samples.max()), 1)), np.int32)
+  ends = np.cumsum(samples)
+  for n, (end, count) in enumerate(zip(ends, samples, strict=True)):
+    rows[n, :count] = np.arange(end - count, end)
+  y = rng.integers(0, found.classes, total)
+  x = {}
+  for name, channels in zip(found.modalities, found.channels, strict=True):
+    centre = rng.normal(size=(found.classes, channels))
+    noise = rng.normal(size=(total, found.width, channels))
+    x[name] = jnp.asarray(centre[y][:, None] + noise, jnp.float32)
+  bank = Bank(
+    x=x,
+    fill={
+      name: jnp.full(channels, fill, jnp.float32)
+      for name, channels in zip(found.modalities, found.channels, strict=True)
+    },
+    y=jnp.asarray(y, jnp.int32),
+  )
+  fleet = Fleet(
+    id=jnp.arange(clients, dtype=jnp.int32),
+    owned=jnp.asarray(owned),
+    tier=jnp.asarray(owned.sum(1) - 1, jnp.int32),
+    samples=jnp.asarray(samples),
+    # More sensors on faster devices, 1 to 9 MFLOP/s.
+    speed=jnp.asarray(
+      1e6 * owned.sum(1) ** 2 * rng.uniform(0.9, 1, clients), jnp.float32
+    ),
+    uplink=jnp.asarray(rng.uniform(1e5, 1e6, clients), jnp.float32),
+    downlink=jnp.asarray(rng.uniform(1e5, 1e6, clients), jnp.float32),
+    watts=jnp.asarray(rng.uniform(1, 5, (clients, 4)), jnp.float32),
+    budget=jnp.ones(clients),
+  )
+  fleet = deadlines.with_budgets(fleet, task.work, task.group_modality)
+  frozen = {}
+  if backbone == 'lora':
+    frozen = lora.base(jax.random.key(seed), found)
+    if found.cached:
+      bank = world.cache_features(found, frozen, bank)
+  return Population(
+    bank=bank, fleet=fleet, rows=jnp.asarray(rows), frozen=frozen
+  )
+
+
+def setting(population: Population, **overrides) -> Setting:
+  """Two steps of batch 4, everybody in, no deadline, absent sensors skipped.
+
+  Args:
+    population: tells the number of clients.
+    **overrides: fields of `Setting`, hyperparameters and options of RELIEF,
+      each by its own name.
+  """
+  clients = population.fleet.id.shape[0]
+  options = {**config_lib.default().relief.to_dict(), 'clients': clients}
+  hparams = dict(HPARAMS)
+  fields = {}
+  for key, value in overrides.items():
+    if key in hparams:
+      hparams[key] = value
+    elif key in options:
+      options[key] = value
+    else:
+      fields[key] = value
+  values = dict(cohort=clients, steps=2, batch=4, rounds=3)
+  return Setting(
+    hparams={k: jnp.float32(v) for k, v in hparams.items()},
+    options=options,
+    **{**values, **fields},
+  )
+
+
+def deadline(task: Task, population: Population, kind='tight') -> float:
+  """The number behind a named deadline."""
+  return deadlines.resolve(
+    kind,
+    population.fleet,
+    task.work,
+    task.group_modality,
+    world.columns(task),
+  )
+
+
+def algorithm(method, task: Task, setting: Setting):
+  """The algorithm: `method` is a name or a factory `(task, setting) -> `."""
+  factory = algorithms.ALGORITHMS.get(method, method)
+  return factory(task, setting)
+
+
+def compiled(method, task: Task, setting: Setting):
+  """A compiled round, (key, state, population, hparams) -> (state, info).
+
+  Hyperparameters are traced; equal static settings share one program.
+  """
+  identity = method, id(task), repr(setting._replace(hparams={}))
+  if identity not in _steps:
+
+    def one(key, state, population, hparams):
+      return algorithm(method, task, setting._replace(hparams=hparams)).step(
+        key, state, population
+      )
+
+    # The task is held too: an id is only unique while its object lives.
+    _steps[identity] = jax.jit(one), task
+  return _steps[identity][0]
+
+
+def start(method, task: Task, setting: Setting, seed: int = 0, params=None):
+  """The state before the first round."""
+  key = jax.random.key(seed)
+  if params is None:
+    params = jax.jit(task.init)(key)
+  return algorithm(method, task, setting).init(key, params)
+
+
+def run(
+  method,
+  task: Task,
+  population: Population,
+  setting: Setting,
+  rounds: int = 3,
+  seed: int = 0,
+  params=None,
+):
+  """Some rounds, one by one; yields (state, info) after each."""
+  state = start(method, task, setting, seed, params)
+  one = compiled(method, task, setting)
+  key = jax.random.key(seed + 1)
+  for number in range(rounds):
+    state, info = one(
+      jax.random.fold_in(key, number), state, population, setting.hparams
+    )
+    yield state, info
+
+
+def step(
+  method,
+  task: Task,
+  population: Population,
+  setting: Setting,
+  rounds: int = 1,
+  seed: int = 0,
+  params=None,
+):
+  """(state, info) after `rounds` compiled rounds."""
+  every = run(method, task, population, setting, rounds, seed, params)
+  return list(every)[-1]
+
+
+def config(**overrides):
+  """A small synthetic config for `simulate.Simulation`.
+
+  Args:
+    **overrides: by (dotted) key, `**{'relief.rule': 'static'}`.
+  """
+  c = config_lib.default()
+  c.dataset, c.clients = 'synthetic', 6
+  c.rounds, c.rounds_per_call, c.eval_every = 4, 2, 2
+  c.local_steps, c.batch = 2, 4
+  c.data.width, c.data.stride = 20, 20
+  c.data.test_subjects, c.data.public_subjects = (5,), 1
+  c.synthetic.update(
+    subjects=5, channels=2, classes=4, windows_per_class=4, modalities=3
+  )
+  c.model.update(
+    filters=(3, 4), kernel=3, hidden=6, rank=2, lora_alpha=4.0, base_steps=3
+  )
+  c.devices = 1
+  c.update_from_flattened_dict(overrides)
+  return c
