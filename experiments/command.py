@@ -1,0 +1,111 @@
+"""The command line: flags, exit codes, errors in one line.
+
+Exit codes: 0 done, 1 some runs failed, 2 bad input, 3 diverged, 75
+interrupted and resumable (the system's EX_TEMPFAIL: try again later).
+"""
+
+import os
+import pathlib
+import sys
+
+from absl import app, flags, logging
+
+from relief_jax.errors import InputError
+
+FAILED, BAD_INPUT, DIVERGED, INTERRUPTED = 1, 2, 3, 75
+CODES = {'complete': 0, 'diverged': DIVERGED, 'interrupted': INTERRUPTED}
+_CONFIGS = pathlib.Path(__file__).parent / 'configs'
+
+
+def rewrite(argv: list[str]) -> list[str]:
+  """Lets `--config=DIR/config.json` through, and checks that the file is there.
+
+  A config flag reads Python files; a JSON file is handed to the config
+  `from_json.py`, with its path as the variant.
+
+  Raises:
+    InputError: no such file.
+  """
+  argv = list(argv)
+  for i, arg in enumerate(argv):
+    name, equals, value = arg.partition('=')
+    if name not in ('--config', '-config'):
+      continue
+    if not equals:
+      value = argv[i + 1] if i + 1 < len(argv) else ''
+    if value.endswith('.json'):
+      path, new = value, f'{_CONFIGS / "from_json.py"}:{value}'
+    else:
+      path = new = value
+      path = path.split(':', 1)[0]
+    if not os.path.isfile(path):
+      known = ', '.join(sorted(p.name for p in _CONFIGS.glob('[a-z]*.py')))
+      raise InputError(
+        f'no config file {path!r}',
+        f'a path such as one of {known} in experiments/configs, or a '
+        "run's own config.json",
+        'check the path, and the folder that you are in',
+      )
+    if equals:
+      argv[i] = f'{name}={new}'
+    else:
+      argv[i + 1] = new
+  return argv
+
+
+def launch(main) -> None:
+  """Runs `main(argv)`, whose result is the exit code; does not return."""
+  app.run(
+    lambda argv: _call(lambda: _quietly(main, argv)),
+    flags_parser=lambda argv: _call(lambda: _parse(argv), keep=True),
+  )
+
+
+def _parse(argv: list[str]) -> list[str]:
+  """Flags from the command line; absl's own errors become input errors."""
+  try:
+    return flags.FLAGS(rewrite(argv))
+  except (KeyError, AttributeError) as error:  # no such key to override
+    lines = str(error.args[0]).strip('"\'').encode().decode('unicode_escape')
+    key, _, hint = lines.partition('\n')
+    key = key.strip('"\'')
+    raise InputError(
+      f'unknown config key {key!r}',
+      'a key of the config',
+      hint or 'see relief_jax/config.py for all keys',
+    ) from error
+  except flags.Error as error:
+    cause: BaseException | None = error
+    while cause:  # a config file's own error, wrapped on its way
+      if isinstance(cause, InputError):
+        raise cause from None
+      cause = cause.__cause__ or cause.__context__
+    raise InputError(
+      f'bad flags ({str(error).splitlines()[0]})',
+      'flags as --help lists them',
+      'check the spelling',
+    ) from error
+
+
+def _quietly(main, argv: list[str]):
+  """Without the chatter of libraries, unless --verbosity asks for it."""
+  if not any(
+    arg.lstrip('-').startswith(('verbosity', 'v=')) for arg in sys.argv
+  ):
+    logging.set_verbosity(logging.WARNING)
+  return main(argv)
+
+
+def _call(function, keep: bool = False):
+  """Calls, and shows what the user can mend in one line."""
+  try:
+    result = function()
+  except InputError as error:
+    print(f'error: {error}', file=sys.stderr)
+    sys.exit(BAD_INPUT)
+  except KeyboardInterrupt:
+    print('interrupted before there was anything to save', file=sys.stderr)
+    sys.exit(INTERRUPTED)
+  if keep:
+    return result
+  sys.exit(result)

@@ -1,0 +1,79 @@
+"""Several methods and seeds side by side, 240 unequal devices.
+
+python -m experiments.compare --config=experiments/configs/compare.py \
+    --workdir=runs/compare [--data_dir=DIR] [--workers=2]
+
+Variants: those of `common`. Every key of a run can be set for all of them
+(`--config.rounds=20`), `--config.seeds='(0,1)'` names the seeds and
+`--config.only=fedavg,relief*` leaves labels out.
+"""
+
+from experiments import records
+from experiments.configs import common
+from relief_jax import config as config_lib
+
+METHODS = {
+  'fedavg': {'method': 'fedavg'},
+  'fedavg_skip': {'method': 'fedavg', 'fill': 'skip'},
+  'cohort_mean': {'method': 'cohort_mean'},
+  'relief': {'method': 'relief'},
+  'relief_random': {'method': 'relief', 'relief': {'rule': 'random'}},
+}
+
+OWN_KEYS = ('methods', 'labels', 'seeds', 'baseline', 'only')
+
+
+def comparison(c, methods, seeds, baseline='fedavg'):
+  """Turns a run's config into one of several runs.
+
+  Args:
+    c: what all runs share.
+    methods: label -> nested keys in which its runs differ. The part of a
+      label before its last slash is its group: a group has a table section
+      and figures of its own, and is compared with its own baseline.
+    seeds: one run per label and seed.
+    baseline: label, within a group, that the others are compared with.
+  """
+  with c.unlocked():
+    c.methods = methods
+    c.labels = tuple(methods)  # their order
+    c.seeds = tuple(seeds)
+    c.baseline = baseline
+    c.only = ''  # labels to run, patterns joined by commas; '' for all
+  return c
+
+
+def from_dict(values):
+  """The config of a comparison from its JSON form.
+
+  Raises:
+    InputError: an unknown key or a value of another type.
+  """
+  values = dict(values)
+  own = {k: values.pop(k) for k in OWN_KEYS}
+  c = records.config_from_dict(values)
+  methods = {label: own['methods'][label] for label in own['labels']}
+  comparison(c, methods, own['seeds'], own['baseline'])
+  c.only = own['only']
+  return c
+
+
+def smoke(c):
+  """The small world, with a cohort of everybody in it."""
+  common.smoke(c)
+  c.clients_per_round = 0
+
+
+def get_config(arg=None):
+  """The config.
+
+  Raises:
+    InputError: an unknown variant.
+  """
+  c = config_lib.default()
+  c.clients, c.clients_per_round = 240, 24
+  c.rounds, c.rounds_per_call, c.eval_every = 40, 5, 5
+  c.devices = 1  # of each worker process
+  common.apply(c, arg, smoke=smoke)
+  seeds = (0, 1) if 'smoke' in (arg or '').split(',') else (0, 1, 2)
+  return comparison(c, METHODS, seeds)

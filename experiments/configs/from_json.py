@@ -1,0 +1,23 @@
+"""The config that a run or a comparison wrote into its folder.
+
+python -m experiments.main --config=runs/relief/config.json --workdir=runs/b
+
+is short for --config=experiments/configs/from_json.py:PATH_OF_THE_JSON.
+"""
+
+import pathlib
+
+from experiments import records
+from experiments.configs import compare
+
+
+def get_config(arg):
+  """The config in the file named `arg`.
+
+  Raises:
+    InputError: no such file, no JSON in it, or a key that no config has.
+  """
+  values = records.read_json(pathlib.Path(arg))
+  if 'methods' in values:
+    return compare.from_dict(values)
+  return records.config_from_dict(values)

@@ -1,0 +1,18 @@
+"""Every device trains alone and keeps its own model.
+
+python -m experiments.main --config=experiments/configs/local_only.py:smoke \
+    --workdir=runs/local_only
+
+Variants: smoke, paper, best, lora, tight, full.
+"""
+
+from experiments.configs import common
+
+
+def get_config(arg=None):
+  """The config.
+
+  Raises:
+    InputError: an unknown variant.
+  """
+  return common.method('local_only', arg)

@@ -1,0 +1,39 @@
+"""RELIEF: blocks averaged over the cohort that trained them, within budgets.
+
+python -m experiments.main --config=experiments/configs/relief.py:smoke \
+    --workdir=runs/relief
+
+Variants: smoke, paper, best, lora, tight, full, and one for every selection
+rule: greedy, greedy_ratio, knapsack, aged, random, round_robin, magnitude,
+static.
+"""
+
+import functools
+
+from experiments.configs import common
+
+RULES = (
+  'greedy',
+  'greedy_ratio',
+  'knapsack',
+  'aged',
+  'random',
+  'round_robin',
+  'magnitude',
+  'static',
+)
+
+
+def rule(name, c):
+  """Selects which groups a device trains by another rule."""
+  c.relief.rule = name
+
+
+def get_config(arg=None):
+  """The config.
+
+  Raises:
+    InputError: an unknown variant.
+  """
+  rules = {name: functools.partial(rule, name) for name in RULES}
+  return common.method('relief', arg, **rules)

@@ -1,0 +1,163 @@
+"""The two figures of a comparison: macro-F1 against rounds and against time."""
+
+import math
+import pathlib
+from collections.abc import Sequence
+
+import matplotlib
+
+matplotlib.use('Agg')
+
+import matplotlib.pyplot as plt  # noqa: E402
+import numpy as np  # noqa: E402
+
+from experiments import tables  # noqa: E402
+
+# Okabe and Ito's colours: told apart by colour-blind readers and in print.
+COLOURS = (
+  '#000000',
+  '#D55E00',
+  '#0072B2',
+  '#009E73',
+  '#CC79A7',
+  '#E69F00',
+  '#56B4E9',
+)
+STYLES = (
+  '-',
+  '--',
+  '-.',
+  ':',
+  (0, (5, 1, 1, 1, 1, 1)),
+  (0, (1, 1)),
+  (0, (8, 2)),
+)
+PER_PANEL = len(COLOURS)
+
+
+def curve(runs: Sequence[tables.Run], axis: str):
+  """A label's mean curve.
+
+  Args:
+    runs: of one label.
+    axis: 'round' or 'sim_seconds'. Seeds differ in their times: they are
+      read off at the mean times, by linear interpolation.
+
+  Returns:
+    x, mean and half the 95 % interval (NaN with one seed), each [evaluations].
+  """
+  runs = [run for run in runs if run.metrics]
+  length = min(len(run.metrics) for run in runs)
+  points = [
+    [(m[axis], 100 * m['f1']) for m in run.metrics[:length]] for run in runs
+  ]
+  at, f1 = np.moveaxis(np.array(points, float), -1, 0)
+  x = at.mean(0)
+  y = np.stack([np.interp(x, *one) for one in zip(at, f1, strict=True)])
+  cells = [tables.interval(list(column)) for column in y.T]
+  return x, np.array([c.mean for c in cells]), np.array([c.half for c in cells])
+
+
+def figures(
+  runs: Sequence[tables.Run], folder: pathlib.Path, baseline: str
+) -> list[pathlib.Path]:
+  """Draws both figures of every group of labels.
+
+  Args:
+    runs: all of them.
+    folder: made where it is not there.
+    baseline: drawn in black in every panel.
+
+  Returns:
+    The files.
+
+  Raises:
+    OSError: the folder cannot be written.
+  """
+  folder.mkdir(parents=True, exist_ok=True)
+  labels = tables.by_label(run for run in runs if run.metrics)
+  groups: dict[str, dict[str, list[tables.Run]]] = {}
+  for label, own in labels.items():
+    groups.setdefault(tables.group_of(label), {})[label] = own
+  files = []
+  for group, members in groups.items():
+    for axis in ('round', 'sim_seconds'):
+      stem = 'f1_rounds' if axis == 'round' else 'f1_time'
+      name = '_'.join(filter(None, [group.replace('/', '_'), stem]))
+      files.append(folder / f'{name}.png')
+      _draw(members, axis, files[-1], group, baseline)
+  return files
+
+
+def _panels(labels: list[str], base: str) -> list[list[str]]:
+  """Labels of each panel; a crowd is spread, the baseline is in all."""
+  rest = [label for label in labels if label != base]
+  first = [base] if base in labels else []
+  size = PER_PANEL - 1
+  count = max(1, math.ceil(len(rest) / size))
+  size = math.ceil(len(rest) / count)
+  return [first + rest[i * size : (i + 1) * size] for i in range(count)]
+
+
+def _draw(members, axis: str, path: pathlib.Path, group, baseline) -> None:
+  base = tables.baseline_of(next(iter(members)), baseline)
+  panels = _panels(list(members), base)
+  curves = {label: curve(runs, axis) for label, runs in members.items()}
+  figure, axes = plt.subplots(
+    len(panels),
+    1,
+    figsize=(8, 4.2 * len(panels)),
+    sharex=True,
+    sharey=True,
+    squeeze=False,
+    layout='constrained',
+  )
+  for here, labels in zip(axes[:, 0], panels, strict=True):
+    _panel(here, labels, curves, base)
+  last = axes[-1, 0]
+  if axis == 'round':
+    last.set_xlabel('round')
+  else:
+    ends = [x[-1] for x, _, _ in curves.values()]
+    if min(ends) > 0 and max(ends) / min(ends) > 3:
+      starts = [x[x > 0][0] for x, _, _ in curves.values() if (x > 0).any()]
+      last.set_xscale('log')
+      last.set_xlim(0.8 * min(starts), 1.25 * max(ends))
+    last.set_xlabel('simulated time (s)')
+  sample = next(iter(members.values()))
+  seeds = max(len(runs) for runs in members.values())
+  dataset = sample[0].summary.get('dataset', '')
+  head = ', '.join(filter(None, [str(dataset), group, f'{seeds} seeds']))
+  band = ', band: 95 % interval' if seeds > 1 else ''
+  figure.suptitle(f'{head}{band}', fontsize=11)
+  figure.savefig(path, dpi=150)
+  plt.close(figure)
+
+
+def _panel(here, labels: list[str], curves, base: str) -> None:
+  """One panel; the legend beside it is in the order of the curves' ends."""
+  others = iter(zip(COLOURS[1:], STYLES[1:], strict=True))
+  handles = {}
+  for label in labels:
+    colour, style = (COLOURS[0], STYLES[0]) if label == base else next(others)
+    x, mean, half = curves[label]
+    (handles[label],) = here.plot(
+      x, mean, color=colour, linestyle=style, linewidth=1.8
+    )
+    if np.isfinite(half).all():
+      low, high = np.clip(mean - half, 0, 100), np.clip(mean + half, 0, 100)
+      here.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
+  ranked = sorted(labels, key=lambda label: -curves[label][1][-1])
+  here.legend(
+    [handles[label] for label in ranked],
+    [f'{x.rpartition("/")[2]}  {curves[x][1][-1]:.1f}' for x in ranked],
+    loc='center left',
+    bbox_to_anchor=(1.01, 0.5),
+    frameon=False,
+    handlelength=3.2,
+    title='last F1 (%)',
+    alignment='left',
+  )
+  here.set_ylabel('macro-F1 (%)')
+  here.grid(alpha=0.25, linewidth=0.6)
+  here.spines[['top', 'right']].set_visible(False)

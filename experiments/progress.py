@@ -1,0 +1,118 @@
+"""Where a run is: a live bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+
+import rich.console
+import rich.progress
+
+
+def duration(seconds: float | None) -> str:
+  """A time to read.
+
+  >>> duration(0.01234), duration(75), duration(7260), duration(None)
+  ('0.0123 s', '1 min 15 s', '2 h 01 min', '–')
+  """
+  if seconds is None:
+    return '–'
+  if seconds < 59.95:
+    return f'{seconds:.3g} s'
+  if seconds < 3600:
+    return f'{seconds // 60:.0f} min {seconds % 60:02.0f} s'
+  return f'{seconds // 3600:.0f} h {seconds % 3600 // 60:02.0f} min'
+
+
+def percent(value: float | None) -> str:
+  """A share as a percentage.
+
+  >>> percent(0.5), percent(None)
+  ('50.0', '–')
+  """
+  return '–' if value is None else f'{100 * value:.1f}'
+
+
+class Quiet:
+  """A reporter that says nothing; the interface of all reporters."""
+
+  def start(self, title: str, rounds: int, done: int) -> None:
+    """A run begins, or goes on, after `done` of `rounds`."""
+
+  def update(self, record: dict) -> None:
+    """An evaluation was made."""
+
+  def finish(self, summary: dict) -> None:
+    """The run ended, whatever way."""
+
+
+class Lines(Quiet):
+  """One line per evaluation, for logs and pipes."""
+
+  def start(self, title: str, rounds: int, done: int) -> None:
+    """Prints the title and starts the clock."""
+    print(title, flush=True)
+    self._rounds, self._first, self._start = rounds, None, 0.0
+
+  def update(self, record: dict) -> None:
+    """Prints one line."""
+    now, at = time.monotonic(), record['round']
+    eta = None
+    if self._first is None:  # the clock starts after compilation
+      self._first, self._start = at, now
+    elif at > self._first:
+      speed = (now - self._start) / (at - self._first)
+      eta = (self._rounds - at) * speed
+    print(
+      f'round {at}/{self._rounds}  F1 {percent(record["f1"])} %  '
+      f'simulated {duration(record["sim_seconds"])}  ETA {duration(eta)}',
+      flush=True,
+    )
+
+  def finish(self, summary: dict) -> None:
+    """Prints how it ended."""
+    print(f'{summary["status"]} after round {summary["round"]}', flush=True)
+
+
+class Bar(Quiet):
+  """A live bar: round, F1, simulated time, time left."""
+
+  def __init__(self, console: rich.console.Console | None = None):
+    self._console = console or rich.console.Console()
+    self._bar = rich.progress.Progress(
+      rich.progress.TextColumn('round'),
+      rich.progress.MofNCompleteColumn(),
+      rich.progress.BarColumn(),
+      rich.progress.TextColumn('F1 {task.fields[f1]} %'),
+      rich.progress.TextColumn('simulated {task.fields[simulated]}'),
+      rich.progress.TextColumn('ETA'),
+      rich.progress.TimeRemainingColumn(compact=True),
+      console=self._console,
+    )
+
+  def start(self, title: str, rounds: int, done: int) -> None:
+    """Shows the bar."""
+    self._console.print(title, highlight=False, markup=False)
+    self._task = self._bar.add_task(
+      '', total=rounds, completed=done, f1='–', simulated='–'
+    )
+    self._bar.start()
+
+  def update(self, record: dict) -> None:
+    """Moves the bar."""
+    self._bar.update(
+      self._task,
+      completed=record['round'],
+      f1=percent(record['f1']),
+      simulated=duration(record['sim_seconds']),
+    )
+
+  def finish(self, summary: dict) -> None:
+    """Takes the bar away and says how it ended."""
+    self._bar.stop()
+    self._console.print(
+      f'{summary["status"]} after round {summary["round"]}', highlight=False
+    )
+
+
+def reporter() -> Quiet:
+  """A bar if somebody is watching, else lines."""
+  return Bar() if sys.stdout.isatty() else Lines()

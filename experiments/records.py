@@ -1,0 +1,262 @@
+"""What a run leaves behind: config.json, metrics.jsonl, summary.json.
+
+Everything here is plain JSON. Numbers that JSON does not know (NaN, infinity)
+are written as `null`, so that any reader can parse the files.
+"""
+
+import importlib.metadata
+import json
+import math
+import os
+import pathlib
+import platform
+import subprocess
+
+import jax
+import ml_collections
+import numpy as np
+
+from relief_jax import config as config_lib
+from relief_jax.errors import InputError
+
+SCHEMA = 1
+COMPLETE, INTERRUPTED, DIVERGED = 'complete', 'interrupted', 'diverged'
+PACKAGES = ('jax', 'jaxlib', 'numpy', 'optax', 'flax', 'relief_jax')
+
+
+def clean(value):
+  """Plain JSON values: no arrays, no tuples, `None` for NaN and infinity.
+
+  >>> clean({'a': (1, float('nan'))})
+  {'a': [1, None]}
+
+  Raises:
+    TypeError: a value that has no plain counterpart.
+  """
+  if isinstance(value, dict | ml_collections.ConfigDict):
+    return {str(k): clean(v) for k, v in value.items()}
+  if isinstance(value, list | tuple):
+    return [clean(v) for v in value]
+  if isinstance(value, np.ndarray | np.generic | jax.Array):
+    return clean(np.asarray(value).tolist())
+  if isinstance(value, float):
+    return value if math.isfinite(value) else None
+  if value is None or isinstance(value, bool | int | str):
+    return value
+  raise TypeError(f'{type(value).__name__} has no place in a record: {value!r}')
+
+
+def write_json(path: pathlib.Path, value) -> None:
+  """Writes a whole file or nothing: a reader never sees half of it.
+
+  Raises:
+    OSError: the folder cannot be written.
+    TypeError: a value that `clean` refuses.
+  """
+  text = json.dumps(clean(value), indent=2, allow_nan=False) + '\n'
+  draft = path.with_name(path.name + '.tmp')
+  with open(draft, 'w', encoding='utf-8') as file:
+    file.write(text)
+    file.flush()
+    os.fsync(file.fileno())
+  os.replace(draft, path)
+
+
+def read_json(path: pathlib.Path) -> dict:
+  """The object in a JSON file.
+
+  Raises:
+    InputError: no such file, or no JSON object in it.
+  """
+  try:
+    value = json.loads(path.read_text(encoding='utf-8'))
+    if not isinstance(value, dict):
+      raise ValueError(f'a {type(value).__name__}')
+  except (OSError, ValueError) as error:
+    raise InputError(
+      f'{path}: {error}', 'a JSON object', 'check the path, or start anew'
+    ) from error
+  return value
+
+
+def append_line(path: pathlib.Path, record: dict) -> None:
+  """Adds one line and waits until the disk has it.
+
+  Raises:
+    OSError: the file cannot be written.
+    TypeError: a value that `clean` refuses.
+  """
+  line = json.dumps(clean(record), allow_nan=False) + '\n'
+  with open(path, 'a', encoding='utf-8') as file:
+    file.write(line)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def read_metrics(path: pathlib.Path) -> list[dict]:
+  """The evaluations of a run; a last line that was cut off is left out.
+
+  Raises:
+    InputError: a line inside the file that is not a record.
+  """
+  return [record for record, _ in _lines(path)]
+
+
+def truncate_metrics(path: pathlib.Path, last_round: int) -> list[dict]:
+  """Cuts off half a line and everything after `last_round`; returns the rest.
+
+  Raises:
+    InputError: a line inside the file that is not a record.
+    OSError: the file cannot be written.
+  """
+  kept = [(r, end) for r, end in _lines(path) if r['round'] <= last_round]
+  if path.exists():
+    os.truncate(path, kept[-1][1] if kept else 0)
+  return [record for record, _ in kept]
+
+
+def _lines(path: pathlib.Path) -> list[tuple[dict, int]]:
+  """Records with the offset of the byte after each."""
+  if not path.exists():
+    return []
+  found, end = [], 0
+  for number, line in enumerate(path.read_bytes().splitlines(True), 1):
+    end += len(line)
+    if not line.endswith(b'\n'):
+      break  # the process was killed while it wrote
+    try:
+      record = json.loads(line)
+      record['round'] + 0
+    except (ValueError, TypeError, KeyError) as error:
+      raise InputError(
+        f'{path}, line {number}: {line[:60]!r}',
+        'a JSON object with a round',
+        'restore the file, or start anew in another --workdir',
+      ) from error
+    found.append((record, end))
+  return found
+
+
+def config_from_dict(values: dict) -> ml_collections.ConfigDict:
+  """A locked config from what `config.json` holds.
+
+  Raises:
+    InputError: a key that no config has, or a value of another type.
+  """
+  config = config_lib.default()
+  _update(config, values, '')
+  return config
+
+
+def override(config: ml_collections.ConfigDict, values: dict) -> None:
+  """Sets nested keys of a locked config.
+
+  Raises:
+    InputError: a key that the config does not have, or a value of another
+      type.
+  """
+  _update(config, values, '')
+
+
+def _update(config: ml_collections.ConfigDict, values: dict, at: str) -> None:
+  for key, value in values.items():
+    name = at + key
+    if key not in config:
+      raise InputError(
+        f'unknown config key {name!r}',
+        f'one of {", ".join(sorted(config.keys()))}',
+        'check the spelling',
+      )
+    here = config[key]
+    if isinstance(here, ml_collections.ConfigDict):
+      if not isinstance(value, dict | ml_collections.ConfigDict):
+        raise InputError(
+          f'config.{name} is {value!r}', 'a group of keys', f'set {name}.KEY'
+        )
+      _update(here, dict(value.items()), name + '.')
+      continue
+    try:
+      config[key] = tuple(value) if isinstance(here, tuple) else value
+    except (TypeError, ValueError) as error:
+      raise InputError(
+        f'config.{name} is {value!r}',
+        f'a {type(here).__name__} such as {here!r}',
+        f'correct {name}',
+      ) from error
+
+
+def flatten(values: dict, at: str = '') -> dict:
+  """Nested keys joined by dots.
+
+  >>> flatten({'a': {'b': 1}, 'c': 2})
+  {'a.b': 1, 'c': 2}
+  """
+  flat = {}
+  for key, value in values.items():
+    if isinstance(value, dict):
+      flat.update(flatten(value, f'{at}{key}.'))
+    else:
+      flat[at + key] = value
+  return flat
+
+
+def adopt(config: ml_collections.ConfigDict, stored: dict) -> None:
+  """Settles what was left to be found out: 'auto' takes the stored value."""
+  known = flatten(stored)
+  for key, value in flatten(clean(config)).items():
+    if value == 'auto' and isinstance(known.get(key), str):
+      config.update_from_flattened_dict({key: known[key]})
+
+
+def first_difference(config, stored: dict) -> str:
+  """Names the first key that differs from the stored config, '' if none."""
+  new, old = flatten(clean(config)), flatten(stored)
+  for key in sorted(new.keys() | old.keys()):
+    if new.get(key) != old.get(key):
+      return f'config.{key}={new.get(key)!r} where {old.get(key)!r} is stored'
+  return ''
+
+
+def versions() -> dict:
+  """Versions of Python and of the packages that can change a result."""
+  found: dict[str, str | None] = {}
+  for name in PACKAGES:
+    try:
+      found[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      found[name] = None
+  return {**found, 'python': platform.python_version()}
+
+
+def git_revision() -> str | None:
+  """The commit of the source tree, with '+' if files differ; None outside."""
+  root = pathlib.Path(__file__).resolve().parent.parent
+
+  def git(*args):
+    return subprocess.run(
+      ['git', '-C', str(root), *args],
+      capture_output=True,
+      text=True,
+      check=True,
+      timeout=20,
+    ).stdout.strip()
+
+  try:
+    if pathlib.Path(git('rev-parse', '--show-toplevel')).resolve() != root:
+      return None
+    changed = git('status', '--porcelain', '--untracked-files=no')
+    return git('rev-parse', 'HEAD') + ('+' if changed else '')
+  except (OSError, subprocess.SubprocessError):
+    return None
+
+
+def environment() -> dict:
+  """Where a run took place: versions, device kind, git revision."""
+  devices = jax.devices()
+  return {
+    'versions': versions(),
+    'device_kind': devices[0].device_kind,
+    'device_count': len(devices),
+    'cpu_count': os.cpu_count(),
+    'git_revision': git_revision(),
+  }
