@@ -8,7 +8,7 @@ import os
 import resource
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,16 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from relief_jax import algorithms, evaluation, models, placement, tree, world
+from relief_jax import (
+  algorithms,
+  evaluation,
+  models,
+  placement,
+  program,
+  tree,
+  world,
+)
+from relief_jax.program import Program
 from relief_jax.rounds import Setting
 from relief_jax.types import PyTree
 
@@ -53,25 +62,6 @@ def set_devices(count: int) -> None:
     RuntimeError: JAX has already started.
   """
   jax.config.update('jax_num_cpu_devices', count or os.cpu_count() or 1)
-
-
-class Program(NamedTuple):
-  """Compiled functions of a static configuration; see `_program`.
-
-  Attributes:
-    rounds: (state, population, key, first round, hparams) -> (state, infos).
-    evaluate: (params, frozen, test) -> confusion matrices.
-    seconds: spent on tracing and on compiling `rounds`.
-    memory: bytes that XLA reserves for `rounds` beside its arguments.
-  """
-
-  rounds: Callable[..., tuple[PyTree, Any]]
-  evaluate: Callable[..., jax.Array]
-  seconds: dict[str, float]
-  memory: int
-
-
-_programs: dict[str, Program] = {}
 
 
 class Simulation:
@@ -126,7 +116,7 @@ class Simulation:
     self._totals = dict.fromkeys(
       ('sim_seconds', 'joules', 'up_bytes', 'down_bytes'), 0.0
     )
-    self._window: dict[str, Any] = {}
+    self._window = _empty_window()
     self._wall = {
       'setup': time.perf_counter() - started,
       'compile': 0.0,
@@ -197,10 +187,9 @@ class Simulation:
     Raises:
       Diverged: a loss or a parameter is not finite.
     """
-    self._compile()
     if self.history:
       until = min(self.round + self.config.eval_every, self.rounds)
-      self._window = {'rounds': 0, 'loss': 0.0, 'trained': 0.0}
+      self._window = _empty_window()
       while self.round < until:
         self._call()
     record = self._evaluate()
@@ -232,8 +221,14 @@ class Simulation:
   def summary(self) -> dict[str, Any]:
     """What summary.json says of the simulation itself."""
     c = self.config
-    names = ('f1', 'f1_all', 'f1_rare_owners', 'f1_rare_only')
-    names += ('f1_without_rare', 'accuracy')
+    names = [
+      'f1',
+      'f1_all',
+      'f1_rare_owners',
+      'f1_rare_only',
+      'f1_without_rare',
+      'accuracy',
+    ]
     last = self.history[-1] if self.history else {}
     reached = [r for r in self.history if r['f1'] >= c.target_f1]
     hit = reached[0] if reached else {}
@@ -266,6 +261,8 @@ class Simulation:
         self.round * self._setting.cohort / wall if wall else None
       ),
       'compiles': self._compiles,
+      'compile_seconds': dict(self._program.seconds) if self._program else {},
+      'program_bytes': self._program.memory if self._program else None,
       'peak_memory_bytes': peak_memory(),
       'layout': str(self._layout),
       'device_kind': jax.devices()[0].device_kind,
@@ -305,95 +302,39 @@ class Simulation:
       return value
     return jax.device_put(value, NamedSharding(self._layout.mesh, P()))
 
-  def _compile(self) -> None:
+  def _compile(self) -> Program:
     """Traces and compiles once; a run of the same shapes reuses it."""
-    if self._program is not None:
-      return
-    c, setting = self.config, self._setting
-    args = (
-      self._state,
-      self._population,
-      self._key,
-      jnp.int32(0),
-      jnp.int32(self.rounds),
-      setting.hparams,
-    )
-    tests = (self._algorithm.params(self._state), self._population.frozen)
-    tests += (self._world.test,)
-    shapes = jax.tree.map(lambda v: (v.shape, str(v.dtype)), (args, tests))
-    static = setting._replace(
-      hparams={}, rounds=setting.rounds if setting.schedule else 0
-    )
-    identity = repr(
-      (c.method, c.backbone, self._world.spec, static, c.rounds_per_call)
-      + (self.rounds % c.rounds_per_call == 0, self._masks, shapes)
-    )
-    if identity not in _programs:
+    if self._program is None:
       started = time.perf_counter()
-      _programs[identity] = self._build(args, tests)
-      self._wall['compile'] = time.perf_counter() - started
-      self._compiles += 1
-    self._program = _programs[identity]
-
-  def _build(self, args, tests) -> Program:
-    c, task, setting = self.config, self._task, self._setting
-    factory = algorithms.ALGORITHMS[c.method]
-    even = self.rounds % c.rounds_per_call == 0
-    calls = c.rounds_per_call
-
-    def rounds(state, population, key, first, total, hparams):
-      # Built here, so that hyperparameters are traced and never constants.
-      algorithm = factory(task, setting._replace(hparams=hparams))
-
-      def step(state, number):
-        return algorithm.step(
-          jax.random.fold_in(key, number), state, population
-        )
-
-      def guarded(state, number):
-        def skip(state, number):
-          return state, tree.zeros_like_output(step, state, number)[1]
-
-        return jax.lax.cond(number < total, step, skip, state, number)
-
-      return jax.lax.scan(
-        step if even else guarded, state, first + jnp.arange(calls)
+      self._program, fresh = program.get(
+        self._task,
+        self._setting,
+        program.Call(
+          method=self.config.method,
+          spec=self._world.spec,
+          rounds=self.config.rounds_per_call,
+          even=self.rounds % self.config.rounds_per_call == 0,
+          masks=self._masks,
+        ),
+        (
+          self._state,
+          self._population,
+          self._key,
+          jnp.int32(0),
+          jnp.int32(self.rounds),
+          self._setting.hparams,
+        ),
       )
-
-    personal = self._algorithm.personal
-    fill = 'skip' if personal else setting.fill
-
-    def evaluate(params, frozen, test):
-      def one(params):
-        return evaluation.confusions(
-          task, params, frozen, test, jnp.asarray(self._masks), fill
-        )
-
-      return jax.lax.map(one, params) if personal else one(params)
-
-    sharding = {}
-    if self._layout.mesh:
-      everywhere = NamedSharding(self._layout.mesh, P())
-      sharding = {'in_shardings': everywhere, 'out_shardings': everywhere}
-    jitted = jax.jit(rounds, donate_argnums=0, **sharding)
-    started = time.perf_counter()
-    lowered = jitted.lower(*args)
-    traced = time.perf_counter()
-    compiled = lowered.compile()
-    seconds = {
-      'trace': traced - started,
-      'compile': time.perf_counter() - traced,
-    }
-    analysis = compiled.memory_analysis()
-    memory = analysis.temp_size_in_bytes if analysis else 0
-    return Program(compiled, jax.jit(evaluate), seconds, memory)
+      self._compiles += fresh
+      self._wall['compile'] = time.perf_counter() - started
+    return self._program
 
   def _call(self) -> None:
     """One call of the compiled program: up to `rounds_per_call` rounds."""
-    assert self._program is not None
+    compiled = self._compile()
     started = time.perf_counter()
     count = min(self.config.rounds_per_call, self.rounds - self.round)
-    self._state, infos = self._program.rounds(
+    self._state, infos = compiled.rounds(
       self._state,
       self._population,
       self._place(self._key),
@@ -435,12 +376,12 @@ class Simulation:
     return self._task.group_names[found.argmax()] if found.any() else ''
 
   def _evaluate(self) -> dict[str, Any]:
-    assert self._program is not None
+    compiled = self._compile()
     started = time.perf_counter()
     group = self._broken_group()
     if group:
       raise Diverged(self.round, group, None)
-    counts = self._program.evaluate(
+    counts = compiled.evaluate(
       self.params, self._population.frozen, self._world.test
     )
     w, fleet = self._world, self._world.population.fleet
@@ -456,18 +397,23 @@ class Simulation:
     self._wall['evaluate'] += time.perf_counter() - started
     seen = self._window
     names = self._task.group_names
-    count = seen.get('rounds', 0)
+    count = seen['rounds']
     return {
       'round': self.round,
       **self._totals,
       **scores,
-      'divergence': _by_name(names, seen.get('divergence')),
+      'divergence': _by_name(names, seen['divergence']),
       'trained_share': _by_name(
         names, seen['trained'] / count if count else None
       ),
       'loss': seen['loss'] / count if count else None,
       'wall_seconds': sum(self._wall.values()),
     }
+
+
+def _empty_window() -> dict[str, Any]:
+  """Sums over the rounds since the last evaluation."""
+  return {'rounds': 0, 'loss': 0.0, 'trained': 0.0, 'divergence': None}
 
 
 def _by_name(names, values) -> dict[str, float | None]:

@@ -51,10 +51,11 @@ def select(mask: PyTree, new: PyTree, old: PyTree) -> PyTree:
 
 def group_sum(groups: PyTree, tree: PyTree, num: int) -> Array:
   """Adds a tree of scalars [P of []] up by group, [G]."""
-  numbers, structure = jax.tree.flatten(groups)
+  sums = jax.tree.map(lambda g, t: sum(jax.tree.leaves(t)), groups, tree)
   total = jnp.zeros(num)
-  for g, part in zip(numbers, structure.flatten_up_to(tree), strict=True):
-    total = total.at[g].add(sum(jax.tree.leaves(part)))
+  pairs = zip(jax.tree.leaves(groups), jax.tree.leaves(sums), strict=True)
+  for g, value in pairs:
+    total = total.at[g].add(value)
   return total
 
 

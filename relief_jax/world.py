@@ -4,6 +4,7 @@ Everything random comes from (seed, purpose), so that two methods with one
 seed meet the same clients, the same tiers and the same frozen base.
 """
 
+import dataclasses
 import functools
 import json
 import math
@@ -109,7 +110,9 @@ def build(config: ml_collections.ConfigDict, data_dir: str | None) -> World:
 
   owned = np.asarray(fleet.owned)
   by_owner = {
-    m: np.concatenate([parts[n] for n in np.flatnonzero(owned[:, i])])
+    m: np.concatenate(
+      [np.zeros(0, np.int64), *(parts[n] for n in np.flatnonzero(owned[:, i]))]
+    )
     for i, m in enumerate(modalities)
   }
   scaled, mean, std = windows.zscore(data, by_owner)
@@ -139,10 +142,10 @@ def build(config: ml_collections.ConfigDict, data_dir: str | None) -> World:
     base = lora.base(key, spec)
     if pretrained:
       base = pretrain(key, spec, bank(split.public), config.model.base_steps)
-    population = population.replace(frozen=base)
+    population = dataclasses.replace(population, frozen=base)
     if spec.cached:
-      population = population.replace(
-        bank=cache_features(spec, base, population.bank)
+      population = dataclasses.replace(
+        population, bank=cache_features(spec, base, population.bank)
       )
       test = cache_features(spec, base, test)
 
