@@ -12,6 +12,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -95,6 +96,15 @@ class Pool:
       OSError: a worker process could not be started.
     """
     errors: list[Exception] = []
+    # Workers share what they compile; it is gone afterwards, since another
+    # machine could not use it.
+    with tempfile.TemporaryDirectory() as cache:
+      self._environment = environment(self._workers, cache)
+      self._run(on_event, errors)
+    if errors:
+      raise errors[0]
+
+  def _run(self, on_event, errors: list[Exception]) -> None:
     threads = [
       threading.Thread(target=self._guard, args=(i, on_event, errors))
       for i in range(self._workers)
@@ -104,8 +114,6 @@ class Pool:
     for thread in threads:
       while thread.is_alive():  # joined in pieces, to hear signals
         thread.join(0.2)
-    if errors:
-      raise errors[0]
 
   def stop(self) -> None:
     """Lets every worker finish its call and save; hands out nothing more."""
@@ -168,7 +176,7 @@ class Pool:
         stdout=subprocess.PIPE,
         stderr=log,
         text=True,
-        env=environment(self._workers),
+        env=self._environment,
         start_new_session=True,  # a Ctrl-C reaches the workers through `stop`
       )
 
@@ -194,13 +202,14 @@ def default_workers() -> int:
   )
 
 
-def environment(workers: int) -> dict[str, str]:
-  """The environment of a worker: its share of the threads."""
+def environment(workers: int, cache: str) -> dict[str, str]:
+  """The environment of a worker: its threads, its store of programs."""
   env = dict(os.environ)
   root = str(pathlib.Path(__file__).resolve().parent.parent)
   env['PYTHONPATH'] = os.pathsep.join(
     filter(None, [root, env.get('PYTHONPATH')])
   )
+  env.setdefault('JAX_COMPILATION_CACHE_DIR', cache)
   if workers > 1:
     for name in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'NPROC'):
       env[name] = '1'

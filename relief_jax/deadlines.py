@@ -129,7 +129,8 @@ def resolve(
   """The number behind `config.deadline`.
 
   Args:
-    kind: 'tight', 'full', 'none', or a number, also as a string.
+    kind: 'tight', 'full', 'none', a number, also as a string, or a multiple
+      such as '1.5*tight'.
     fleet: [N] clients with budgets.
     work: FLOPs per sample of the model's parts.
     group_modality: [G] ints, -1 for shared.
@@ -147,6 +148,12 @@ def resolve(
     return tight(fleet, work, group_modality, columns)
   if kind == 'full':
     return full(fleet, work, group_modality)
+  factor, times, name = str(kind).partition('*')
+  if times and name in ('tight', 'full'):
+    # Between the two a device may afford some of its groups: a real choice.
+    return resolve(factor, fleet, work, group_modality, columns) * resolve(
+      name, fleet, work, group_modality, columns
+    )
   try:
     value = math.nan if isinstance(kind, bool) else float(kind)
   except (TypeError, ValueError):

@@ -190,11 +190,20 @@ class Simulation:
     if self.history:
       until = min(self.round + self.config.eval_every, self.rounds)
       self._window = _empty_window()
-      while self.round < until:
-        self._call()
+      self.advance_rounds(until - self.round)
     record = self._evaluate()
     self.history.append(record)
     return record
+
+  def advance_rounds(self, count: int) -> None:
+    """Runs at least `count` rounds, in whole calls, without an evaluation.
+
+    Raises:
+      Diverged: a loss is not finite.
+    """
+    until = min(self.round + count, self.rounds)
+    while self.round < until:
+      self._call()
 
   def snapshot(self) -> dict[str, Any]:
     """All that is needed to go on; a pytree of numpy arrays."""

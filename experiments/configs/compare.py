@@ -72,7 +72,7 @@ def get_config(arg=None):
   """
   c = config_lib.default()
   c.clients, c.clients_per_round = 240, 24
-  c.rounds, c.rounds_per_call, c.eval_every = 40, 5, 5
+  c.rounds, c.rounds_per_call, c.eval_every = 30, 5, 5
   c.devices = 1  # of each worker process
   common.apply(c, arg, smoke=smoke)
   seeds = (0, 1) if 'smoke' in (arg or '').split(',') else (0, 1, 2)

@@ -7,15 +7,28 @@ python -m experiments.compare --config=experiments/configs/study.py:subjects12 \
     --workdir=runs/study12 --data_dir=DIR
 
 24 clients, 60 rounds, seeds 0 to 2, evaluation every five rounds. Methods
-without a budget do not depend on the deadline and run once. The variant
-`subjects12` holds out persons 1 and 2 and keeps the main four methods. Also
-`smoke`, `cnn` and `lora` (one backbone), `synthetic`.
+without a budget do not depend on the deadline and run once. At `tight` and at
+`full` every selection rule picks the same groups (a device affords either its
+columns or everything), so the rules are compared at a deadline in between,
+where a mid-tier device affords one of its two encoders. In LoRA mode nothing
+but columns trains, hence no rule has a choice. The variant `subjects12` holds
+out persons 1 and 2 and keeps the main four methods. Also `smoke`, `cnn` and
+`lora` (one backbone), `synthetic`.
 """
 
 from experiments.configs import common, compare
 from relief_jax import config as config_lib
 
-RULES = ('random', 'round_robin', 'magnitude', 'aged', 'knapsack', 'static')
+RULES = (
+  'greedy',
+  'greedy_ratio',
+  'knapsack',
+  'aged',
+  'random',
+  'round_robin',
+  'magnitude',
+  'static',
+)
 PLAIN = {
   'fedavg': {'method': 'fedavg'},
   'fedavg_skip': {'method': 'fedavg', 'fill': 'skip'},
@@ -23,15 +36,31 @@ PLAIN = {
   'cohort_mean': {'method': 'cohort_mean'},
   'local_only': {'method': 'local_only'},
   'centralized': {'method': 'centralized'},
+  'relief_tight': {'method': 'relief', 'deadline': 'tight'},
+  'relief_full': {'method': 'relief', 'deadline': 'full'},
 }
-BUDGETED = {
-  'relief': {'method': 'relief', 'relief': {'rule': 'greedy'}},
+# RELIEF's own options, one at a time, with the `paper` preset.
+ABLATIONS = {
+  'relief_rising': {
+    'method': 'relief',
+    'deadline': 'tight',
+    'deadline_end': 'full',
+  },
+  'relief_shrinkage': {
+    'method': 'relief',
+    'deadline': 'full',
+    'relief': {'shrinkage': True},
+  },
   **{
-    f'relief_{rule}': {'method': 'relief', 'relief': {'rule': rule}}
+    f'relief_{rule}_mid': {
+      'method': 'relief',
+      'deadline': '1.75*tight',
+      'relief': {'rule': rule},
+    }
     for rule in RULES
   },
 }
-MAIN = ('fedavg', 'fedavg_skip', 'cohort_mean', 'relief')
+MAIN = ('fedavg', 'fedavg_skip', 'cohort_mean', 'relief_tight', 'relief_full')
 PRESETS = {
   'paper': {'modality_dropout': 0.0, 'fusion_norm': False},
   'best': {'modality_dropout': 0.3, 'fusion_norm': True},
@@ -39,23 +68,17 @@ PRESETS = {
 
 
 def labels(backbones=('cnn', 'lora'), chosen=None):
-  """Every label of the study, `backbone/preset/method[_deadline]`."""
+  """Every label of the study, `backbone/preset/method`."""
   found = {}
   for backbone in backbones:
     for preset, options in PRESETS.items():
       shared = {'backbone': backbone, **options}
-      at = f'{backbone}/{preset}/'
-      for name, keys in PLAIN.items():
+      methods = dict(PLAIN)
+      if (backbone, preset) == ('cnn', 'paper'):
+        methods |= ABLATIONS
+      for name, keys in methods.items():
         if not chosen or name in chosen:
-          found[at + name] = {**shared, **keys}
-      for name, keys in BUDGETED.items():
-        for deadline in ('tight', 'full'):
-          if not chosen or name in chosen:
-            found[f'{at}{name}_{deadline}'] = {
-              **shared,
-              **keys,
-              'deadline': deadline,
-            }
+          found[f'{backbone}/{preset}/{name}'] = {**shared, **keys}
   return found
 
 

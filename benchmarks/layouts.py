@@ -1,0 +1,89 @@
+"""How long is a round in each layout, and what do compiling and memory cost?
+
+python -m benchmarks.layouts [--clients=240] [--data_dir=DIR] [--smoke]
+
+One JSON line per method and layout, every case in a process of its own: that
+is what makes its peak memory its own.
+"""
+
+import json
+import subprocess
+import sys
+
+from absl import app, flags
+
+from benchmarks import common
+from relief_jax import config as config_lib
+from relief_jax import simulate
+
+_CLIENTS = flags.DEFINE_integer('clients', 240, 'all of them in every round')
+_DATA_DIR = flags.DEFINE_string('data_dir', None, 'where real data is')
+_REPEATS = flags.DEFINE_integer('repeats', 5, 'timed calls of one round')
+_METHODS = flags.DEFINE_list('methods', 'relief,fedavg', 'methods')
+_LAYOUTS = flags.DEFINE_list(
+  'layouts', 'one@2,one@1,block:8@2,block:24@1,all@1', 'layout@devices'
+)
+_SMOKE = flags.DEFINE_bool('smoke', False, 'a tiny case, in seconds')
+_CASE = flags.DEFINE_string('case', None, 'internal: method@layout@devices')
+
+
+def measure(case: str) -> dict:
+  """Times one round of `method@layout@devices` and describes the program."""
+  method, layout, devices = case.split('@')
+  simulate.set_devices(int(devices))
+  c = config_lib.default()
+  c.method, c.layout, c.devices = method, layout, int(devices)
+  c.clients, c.rounds_per_call, c.eval_every = _CLIENTS.value, 1, 1
+  c.rounds = 10_000
+  if _SMOKE.value:
+    c.dataset, c.data.width, c.model.filters = 'synthetic', 32, (4, 8)
+    c.batch, c.local_steps = 4, 2
+  simulation = simulate.Simulation(c, _DATA_DIR.value)
+  simulation.advance()
+
+  def one_round():
+    simulation.advance_rounds(1)
+    return simulation.params
+
+  seconds = common.times(one_round, _REPEATS.value)
+  facts = simulation.summary()
+  return {
+    'benchmark': 'layouts',
+    'method': method,
+    'layout': facts['layout'],
+    'dataset': facts['dataset'],
+    'clients': c.clients,
+    **seconds,
+    'clients_per_second': c.clients / seconds['median_seconds'],
+    'compile_seconds': facts['compile_seconds'],
+    'compiles': facts['compiles'],
+    'program_mbytes': (facts['program_bytes'] or 0) / 1e6,
+    'peak_memory_mbytes': facts['peak_memory_bytes'] / 1e6,
+  }
+
+
+def main(argv):
+  """Runs the cases, each in a child process."""
+  if _CASE.value:
+    common.emit(measure(_CASE.value))
+    return
+  for method in _METHODS.value:
+    for layout in _LAYOUTS.value:
+      flag = f'--case={method}@{layout}'
+      command = [sys.executable, '-m', 'benchmarks.layouts', flag, *argv[1:]]
+      command += [
+        f'--clients={_CLIENTS.value}',
+        f'--repeats={_REPEATS.value}',
+        f'--smoke={_SMOKE.value}',
+      ]
+      if _DATA_DIR.value:
+        command.append(f'--data_dir={_DATA_DIR.value}')
+      done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+      if done.returncode:
+        reason = {'benchmark': 'layouts', 'case': flag, 'failed': True}
+        print(json.dumps(reason), flush=True)
+      print(done.stdout, end='', flush=True)
+
+
+if __name__ == '__main__':
+  app.run(main)
