@@ -183,25 +183,25 @@ class WorkBuilder:
     self.shared = 0.0
     self.fwd = np.zeros(num_modalities)
     self.wgrad = np.zeros(num_groups)
-    self._agrad: list[float] = []
-    self._path: list[np.ndarray] = []
+    self._agrad: dict[frozenset[int], float] = {}
 
   def gradient_path(self, flops: float, groups) -> None:
     """A pass of the gradient through a layer, needed to train `groups`."""
-    row = np.zeros(self.wgrad.size, bool)
-    row[list(groups)] = True
-    if row.any():
-      self._agrad.append(flops)
-      self._path.append(row)
+    needed = frozenset(groups)
+    if needed:
+      self._agrad[needed] = self._agrad.get(needed, 0.0) + flops
 
   def build(self, size: Array) -> Work:
     """The finished record; `size` is [G]."""
+    path = np.zeros((len(self._agrad), self.wgrad.size), bool)
+    for row, needed in zip(path, self._agrad, strict=True):
+      row[list(needed)] = True
     return Work(
       shared=jnp.float32(self.shared),
       fwd=jnp.asarray(self.fwd, jnp.float32),
       wgrad=jnp.asarray(self.wgrad, jnp.float32),
-      agrad=jnp.asarray(self._agrad, jnp.float32),
-      path=jnp.asarray(np.stack(self._path)),
+      agrad=jnp.asarray(list(self._agrad.values()), jnp.float32),
+      path=jnp.asarray(path),
       size=size,
     )
 
@@ -211,8 +211,8 @@ def encoder_work(
 ) -> None:
   """Adds encoder m: forward, weight gradients, gradients between layers.
 
-  Elementwise work is counted as the compiler counts it: bias and ReLU
-  forward, their gradients with the weight gradient.
+  Elementwise work is counted once per element and operation, as the compiler
+  counts it before it fuses (a fusion may compute an element once per reader).
   """
   if spec.cached:
     return
@@ -220,24 +220,31 @@ def encoder_work(
   sizes = (spec.channels[m],) + spec.filters
   owners = number.layer[m]
   for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False)):
-    product = layers.conv_flops(lengths[i + 1], spec.kernel, a, b)
-    small = float(lengths[i + 1] * b)
-    work.fwd[m] += product + 2 * small
+    after = lengths[i + 1]
+    small = float(after * b)
+    # The input's gradient covers whole strides (layers.conv1d).
+    whole = -(-lengths[i] // spec.stride)
+    work.fwd[m] += layers.conv_flops(after, spec.kernel, a, b)
+    work.fwd[m] += 2 * small  # bias, ReLU
     if i == len(spec.filters) - 1:
       work.fwd[m] += small  # mean over time
     if not owners:
       continue
+    back = layers.conv_flops(whole, spec.kernel, a, b)
+    through = 2 * small  # ReLU
     if spec.adapters:
-      down = layers.conv_flops(lengths[i + 1], spec.kernel, a, spec.rank)
-      up = layers.conv_flops(lengths[i + 1], 1, spec.rank, b)
-      work.fwd[m] += down + up + small
-      # B needs dy, A needs dy passed through B.
-      work.wgrad[owners[i]] += down + 2 * up + 2 * small
-      back = product + down + small
+      down = layers.conv_flops(after, spec.kernel, a, spec.rank)
+      up = layers.conv_flops(after, 1, spec.rank, b)
+      work.fwd[m] += down + up + 2 * small  # scaled and added
+      work.wgrad[owners[i]] += down + up
+      through += up + small  # A and what is below get the gradient through B
+      back += layers.conv_flops(whole, spec.kernel, a, spec.rank)
+      back += lengths[i] * a  # both gradients of the input added
     else:
-      work.wgrad[owners[i]] += product + 2 * small
-      back = product
-    work.gradient_path(back, set(owners[:i]))
+      work.wgrad[owners[i]] += layers.conv_flops(after, spec.kernel, a, b)
+      work.wgrad[owners[i]] += small  # bias
+    work.gradient_path(through, owners[: i + 1])
+    work.gradient_path(back, owners[:i])
 
 
 def dense_flops(fan_in: int, fan_out: int) -> float:
