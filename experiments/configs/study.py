@@ -91,6 +91,7 @@ def get_config(arg=None):
   c = config_lib.default()
   c.dataset, c.clients, c.rounds = 'dsads', 24, 60
   c.rounds_per_call = c.eval_every = 5
+  c.target_f1 = 0.5  # of the fleet, on persons it has never seen
   c.devices = 1  # of each worker process
   chosen, backbones, seeds = None, ('cnn', 'lora'), (0, 1, 2)
   names = [name for name in (arg or '').split(',') if name]
