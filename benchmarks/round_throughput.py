@@ -16,7 +16,7 @@ from absl import app, flags
 from benchmarks import common
 from relief_jax import algorithms, models, placement, simulate
 from relief_jax.models.encoders import Spec
-from relief_jax.rounds import Setting
+from relief_jax.recipe import Setting
 from relief_jax.types import Bank, Fleet, Population
 
 _METHOD = flags.DEFINE_list('methods', 'cohort_mean', 'methods')

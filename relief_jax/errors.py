@@ -4,10 +4,10 @@
 class InputError(ValueError):
   """Raised at the door, before any long work starts.
 
-  >>> raise InputError('3 windows', 'at least 8 clients', 'lower --config.clients')
+  >>> raise InputError('3 windows', 'at least 8', 'lower --config.clients')
   Traceback (most recent call last):
     ...
-  relief_jax.errors.InputError: Found 3 windows; expected at least 8 clients. \
+  relief_jax.errors.InputError: Found 3 windows; expected at least 8. \
 Usual cure: lower --config.clients.
   """
 

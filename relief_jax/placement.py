@@ -24,7 +24,7 @@ from jax.sharding import PartitionSpec as P
 
 from relief_jax import tree
 from relief_jax.errors import InputError
-from relief_jax.types import PyTree
+from relief_jax.types import Array, PyTree
 
 AXIS = 'clients'
 
@@ -98,6 +98,7 @@ def map_reduce(
   shared: PyTree,
   rows: PyTree,
   layout: Layout,
+  work: Array | None = None,
 ) -> tuple[PyTree, PyTree]:
   """Sums a client's first output over the cohort, stacks its second.
 
@@ -107,21 +108,25 @@ def map_reduce(
     rows: [K, ...]; a row of zeros must contribute nothing, since K is padded
       with such rows to a multiple of block times devices.
     layout: of the clients.
+    work: [K] predicted work of each client. With several devices the clients
+      are dealt out in its order, so that no device waits for another.
 
   Returns:
     The sums over K, and the records [K, ...].
   """
   cohort = jax.tree.leaves(rows)[0].shape[0]
   block = layout.block or -(-cohort // layout.devices)
-  padding = -cohort % (block * layout.devices)
-  if padding:
-    rows = jax.tree.map(
-      lambda r: jnp.pad(r, ((0, padding),) + ((0, 0),) * (r.ndim - 1)), rows
-    )
-  # Dealt like cards, so that a cohort sorted by work loads devices evenly.
-  total = cohort + padding
-  deal = jnp.arange(total).reshape(-1, layout.devices).T.reshape(-1)
+  total = cohort + -cohort % (block * layout.devices)
+
+  def pad(v):
+    return jnp.pad(v, ((0, total - cohort),) + ((0, 0),) * (v.ndim - 1))
+
+  rows = jax.tree.map(pad, rows)
   if layout.devices > 1:
+    order = jnp.arange(total)
+    if work is not None:
+      order = jnp.argsort(pad(-work))
+    deal = order.reshape(-1, layout.devices).T.reshape(-1)
     rows = jax.tree.map(lambda r: r[deal], rows)
 
   def reduce(shared, rows):

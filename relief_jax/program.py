@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from relief_jax import algorithms, evaluation, tree
 from relief_jax.models.encoders import Spec
-from relief_jax.rounds import Setting
+from relief_jax.recipe import Setting
 from relief_jax.types import PyTree, Task
 
 

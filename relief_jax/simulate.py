@@ -27,7 +27,7 @@ from relief_jax import (
   world,
 )
 from relief_jax.program import Program
-from relief_jax.rounds import Setting
+from relief_jax.recipe import Setting
 from relief_jax.types import PyTree
 
 _PARAMS, _ROUNDS = range(2)

@@ -60,8 +60,13 @@ def group_sum(groups: PyTree, tree: PyTree, num: int) -> Array:
 
 
 def group_sq_norms(groups: PyTree, tree: PyTree, num: int) -> Array:
-  """Squared Euclidean norm of every group, [G]."""
-  return group_sum(groups, jax.tree.map(lambda u: jnp.vdot(u, u), tree), num)
+  """Squared Euclidean norm of every group, [G].
+
+  No dot product: accelerators may round its factors to fewer bits.
+  """
+  return group_sum(
+    groups, jax.tree.map(lambda u: jnp.square(u).sum(), tree), num
+  )
 
 
 def group_sizes(groups: PyTree, tree: PyTree, num: int) -> Array:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from relief_jax import costs, rounds, training, tree
-from relief_jax.rounds import Setting
+from relief_jax.recipe import Setting
 from relief_jax.types import Algorithm, RoundInfo, Steps, Task
 
 

@@ -10,7 +10,7 @@ would be a cohort mean, which has its own name.
 import jax.numpy as jnp
 
 from relief_jax import rounds
-from relief_jax.rounds import Context, Setting
+from relief_jax.recipe import Context, Recipe, Setting
 from relief_jax.types import Algorithm, Plan, Task
 
 
@@ -26,9 +26,9 @@ def plan(setting: Setting, context: Context) -> Plan:
   )
 
 
-def recipe(setting: Setting) -> rounds.Recipe:
+def recipe(setting: Setting) -> Recipe:
   """FedAvg as a record: nothing but its plan."""
-  return rounds.Recipe(plan=lambda memory, context: plan(setting, context))
+  return Recipe(plan=lambda memory, context: plan(setting, context))
 
 
 def fedavg(task: Task, setting: Setting) -> Algorithm:

@@ -10,7 +10,7 @@ import optax
 
 from relief_jax import rounds
 from relief_jax.algorithms import fedavg
-from relief_jax.rounds import Setting
+from relief_jax.recipe import Setting
 from relief_jax.types import Algorithm, Task
 
 

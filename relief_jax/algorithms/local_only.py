@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from relief_jax import cohort, placement, rounds, training, tree
 from relief_jax.algorithms import fedavg
-from relief_jax.rounds import Setting
+from relief_jax.recipe import Setting
 from relief_jax.types import Algorithm, Steps, Task
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from relief_jax import cohort, costs, rounds, tree
 from relief_jax.budgets import BUDGETS
 from relief_jax.errors import unknown
-from relief_jax.rounds import Context, Merge, Setting
+from relief_jax.recipe import Context, Merge, Recipe, Setting
 from relief_jax.types import Algorithm, Array, Plan, Task
 
 RULES = (
@@ -62,7 +62,7 @@ def observed(norm: str, merge: Merge, size: Array) -> Array:
   if norm == 'per_param':
     return merge.spread / size
   if norm == 'relative':
-    scale = merge.mean_sq * jnp.maximum(merge.count, 1)
+    scale = merge.mean_sq * jnp.maximum(merge.trainers, 1)
     return merge.spread / jnp.maximum(scale, 1e-30)
   unit_sq = tree.divide(merge.extra, jnp.square(merge.weight))
   return jnp.maximum(1 - unit_sq, 0.0)
@@ -85,12 +85,12 @@ def shrink(merge: Merge) -> Array:
   Args:
     merge: of the round.
   """
-  count = jnp.maximum(merge.count, 1.0)
+  count = jnp.maximum(merge.trainers, 1.0)
   noise = merge.spread / jnp.maximum(count - 1, 1.0)  # sigma^2 / |T_g|
   signal = jnp.maximum(merge.mean_sq - noise, 0.0)
   best = signal / jnp.maximum(signal + noise, 1e-30)
   share = jnp.minimum(count / jnp.maximum(merge.active, 1.0), 1.0)
-  return jnp.where(merge.count >= 2, jnp.clip(best, share, 1.0), 1.0)
+  return jnp.where(merge.trainers >= 2, jnp.clip(best, share, 1.0), 1.0)
 
 
 def relief(task: Task, setting: Setting) -> Algorithm:
@@ -155,7 +155,7 @@ def relief(task: Task, setting: Setting) -> Algorithm:
     return (chosen | shared) & fits
 
   def plan(memory: Memory, context: Context) -> Plan:
-    last = memory.last[context.index]
+    last = memory.last[context.place]
     run = context.fleet.owned & context.active[:, None]
     # A device on its first turn has waited for ever only if never chosen.
     overdue = context.round - last > options['max_stale']
@@ -185,24 +185,23 @@ def relief(task: Task, setting: Setting) -> Algorithm:
     if norm == 'cosine':
       unit = tree.group_sq_norms(task.groups, merge.extra, num)
       merge = merge._replace(extra=unit)
-    trainers = plan.trained.sum(0)
     ema = setting.hparams['ema']
-    last = jnp.where(plan.trained, context.round, memory.last[context.index])
+    last = jnp.where(plan.trained, context.round, memory.last[context.place])
     return Memory(
       divergence=blend(
-        memory.divergence, observed(norm, merge, size), ema, trainers >= 2
+        memory.divergence, observed(norm, merge, size), ema, merge.trainers >= 2
       ),
       magnitude=blend(
-        memory.magnitude, merge.mean_sq / size, ema, trainers >= 1
+        memory.magnitude, merge.mean_sq / size, ema, merge.trainers >= 1
       ),
-      last=memory.last.at[context.index].set(last),
+      last=memory.last.at[context.place].set(last),
     )
 
   def adjust(merge: Merge):
     kept = shrink(merge)
     return tree.scale(tree.spread(task.groups, kept), merge.mean)
 
-  recipe = rounds.Recipe(
+  recipe = Recipe(
     plan=plan,
     measure=measure,
     remember=remember,

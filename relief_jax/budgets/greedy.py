@@ -1,4 +1,4 @@
-"""Divergence first: take groups in order of score while they fit **[paper]**."""
+"""Divergence first: groups in order of score while they fit **[paper]**."""
 
 from collections.abc import Callable
 

@@ -1,0 +1,134 @@
+"""How an algorithm differs from FedAvg, and what its functions may look at."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import optax
+
+from relief_jax import placement
+from relief_jax.types import Array, Fleet, Plan, PyTree
+
+
+class Setting(NamedTuple):
+  """Everything about a round that is not the algorithm; static but hparams.
+
+  Attributes:
+    hparams: traced values: client_lr, client_momentum, server_lr, ema, prox,
+      dropout, deadline, deadline_end, ...
+    layout: of the clients.
+    cohort: K, clients per round.
+    steps: T, local steps (when `epochs` is 0).
+    epochs: E, local epochs; replaces `steps` when positive.
+    batch: B.
+    rounds: R, for schedules over the run.
+    weight: of a client in the mean, `uniform` or `samples`.
+    fill: `input` or `skip`, what happens to absent modalities.
+    dropout: modality dropout is on.
+    schedule: the deadline rises from `deadline` to `deadline_end`.
+    server_optimizer: `sgd`, `momentum`, `adam` or `yogi`.
+    keep_client_state: local momentum stays on the device between rounds.
+    idle_power: devices are charged for waiting.
+    options: options of the algorithm.
+  """
+
+  hparams: Mapping[str, Any]
+  layout: placement.Layout = placement.Layout()
+  cohort: int = 0
+  steps: int = 5
+  epochs: int = 0
+  batch: int = 32
+  rounds: int = 1
+  weight: str = 'uniform'
+  fill: str = 'skip'
+  dropout: bool = False
+  schedule: bool = False
+  server_optimizer: str = 'sgd'
+  keep_client_state: bool = False
+  idle_power: bool = False
+  options: Mapping[str, Any] = {}
+
+  def client_tx(self) -> optax.GradientTransformation:
+    """SGD with momentum, the local optimiser."""
+    return optax.chain(
+      optax.trace(decay=self.hparams['client_momentum']),
+      optax.scale_by_learning_rate(self.hparams['client_lr']),
+    )
+
+  def server_tx(self) -> optax.GradientTransformation:
+    """The server's optimiser, on the negated mean update."""
+    lr = self.hparams['server_lr']
+    return {
+      'sgd': lambda: optax.sgd(lr),
+      'momentum': lambda: optax.sgd(lr, momentum=0.9),
+      'adam': lambda: optax.adam(lr, b1=0.9, b2=0.99, eps=1e-3),
+      'yogi': lambda: optax.yogi(lr, b1=0.9, b2=0.99, eps=1e-3),
+    }[self.server_optimizer]()
+
+
+class Context(NamedTuple):
+  """What a plan may look at.
+
+  Attributes:
+    key: of this round's plan.
+    round: [] int32.
+    place: [K] int32, places of the participants in the population.
+    fleet: [K] participants.
+    access: [K, G] bool, groups of their modalities and the shared ones.
+    active: [K] bool, False for padding and for devices that sit out.
+    budget: [K] FLOPs per sample under this round's deadline.
+  """
+
+  key: Array
+  round: Array
+  place: Array
+  fleet: Fleet
+  access: Array
+  active: Array
+  budget: Array
+
+
+class Merge(NamedTuple):
+  """What the server knows after a round.
+
+  Attributes:
+    mean: P, the masked mean update over everybody counted.
+    weight: [G] sum of the weights of those who count and trained, T_g.
+    trainers: [G] their number |T_g|.
+    spread: [G] weighted variance of their updates around *their* mean, summed
+      over the group's numbers.
+    mean_sq: [G] squared norm of their mean.
+    extra: sums of the recipe's `measure`.
+    active: [] number of participants K.
+  """
+
+  mean: PyTree
+  weight: Array
+  trainers: Array
+  spread: Array
+  mean_sq: Array
+  extra: PyTree
+  active: Array
+
+
+class Recipe(NamedTuple):
+  """How an algorithm differs from FedAvg. All functions are pure.
+
+  Attributes:
+    plan: (memory, context) -> Plan.
+    penalty: (params, anchor) -> [], added to the local loss.
+    compress: (delta, key) -> (what arrives, bits per number []).
+    measure: (weights [G], delta) -> pytree, summed over clients.
+    adjust: merge -> mean update P, before the server's optimiser.
+    remember: (memory, merge, plan, context) -> memory.
+    memory: () -> initial memory.
+    report: memory -> [G] tracked divergence, or None for this round's own.
+  """
+
+  plan: Callable[[PyTree, Context], Plan]
+  penalty: Callable[..., Array] | None = None
+  compress: Callable[..., tuple[PyTree, Array]] | None = None
+  measure: Callable[..., PyTree] = lambda weights, delta: ()
+  adjust: Callable[[Merge], PyTree] = lambda merge: merge.mean
+  remember: Callable[..., PyTree] = lambda memory, merge, plan, context: memory
+  memory: Callable[[], PyTree] = lambda: ()
+  report: Callable[[PyTree], Array] | None = None
