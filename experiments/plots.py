@@ -10,6 +10,7 @@ matplotlib.use('Agg')
 
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
+from matplotlib import ticker  # noqa: E402
 
 from experiments import tables  # noqa: E402
 
@@ -112,18 +113,28 @@ def _draw(members, axis: str, path: pathlib.Path, group, baseline) -> None:
     squeeze=False,
     layout='constrained',
   )
-  for here, labels in zip(axes[:, 0], panels, strict=True):
-    _panel(here, labels, curves, base)
   last = axes[-1, 0]
   if axis == 'round':
     last.set_xlabel('round')
+    last.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
   else:
     ends = [x[-1] for x, _, _ in curves.values()]
+    # A logarithmic axis has no place for the start.
     if min(ends) > 0 and max(ends) / min(ends) > 3:
       starts = [x[x > 0][0] for x, _, _ in curves.values() if (x > 0).any()]
       last.set_xscale('log')
       last.set_xlim(0.8 * min(starts), 1.25 * max(ends))
+      last.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+      last.xaxis.set_major_formatter(ticker.FormatStrFormatter('%g'))
+      last.xaxis.set_minor_formatter(ticker.NullFormatter())
+      curves = {
+        label: (x[x > 0], mean[x > 0], half[x > 0])
+        for label, (x, mean, half) in curves.items()
+      }
     last.set_xlabel('simulated time (s)')
+  for here, labels in zip(axes[:, 0], panels, strict=True):
+    _panel(here, labels, curves, base)
+  last.set_ylim(bottom=max(0, last.get_ylim()[0]))  # shared by all
   sample = next(iter(members.values()))
   seeds = max(len(runs) for runs in members.values())
   dataset = sample[0].summary.get('dataset', '')
@@ -146,7 +157,9 @@ def _panel(here, labels: list[str], curves, base: str) -> None:
     )
     if np.isfinite(half).all():
       low, high = np.clip(mean - half, 0, 100), np.clip(mean + half, 0, 100)
-      here.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
+      here.fill_between(x, low, high, color=colour, alpha=0.1, linewidth=0)
+      for edge in (low, high):
+        here.plot(x, edge, color=colour, alpha=0.4, linewidth=0.6)
   ranked = sorted(labels, key=lambda label: -curves[label][1][-1])
   here.legend(
     [handles[label] for label in ranked],

@@ -103,7 +103,7 @@ def test_schedule_keeps_the_seeds_of_a_label_together():
 
 def test_finished_runs_are_never_run_again(inline, tmp_path):
   assert compare.compare(config(), tmp_path, None, 1) == 0
-  assert len(inline) == 10
+  assert len(inline) == 12
   inline.clear()
   before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob('metrics.jsonl')}
   assert compare.compare(config(), tmp_path, None, 1) == 0
@@ -201,9 +201,11 @@ def test_the_comparison_can_be_loaded_again(tmp_path):
 def test_study_leaves_out_what_does_not_depend_on_the_deadline(tmp_path):
   jobs = compare.expand(study.get_config(), tmp_path)
   labels = {job.label for job in jobs}
-  assert len(labels) == 2 * 2 * (6 + 7 * 2)
+  assert len(labels) == 4 * len(study.PLAIN) + len(study.ABLATIONS)
   assert 'cnn/paper/relief_tight' in labels
   assert 'lora/best/fedavg' in labels
+  deadlines = {job.config['deadline'] for job in jobs if 'fed' in job.label}
+  assert len(deadlines) == 1
   main = compare.expand(study.get_config('subjects12'), tmp_path)
   assert {job.label.split('/')[2] for job in main} == {
     'fedavg',
