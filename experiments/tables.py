@@ -72,10 +72,29 @@ def _total(key: str, scale: float = 1.0) -> Callable[[Run], float | None]:
   return value
 
 
+def _minus(own: float, base: float) -> float:
+  return own - base
+
+
+def _times(own: float, base: float) -> float:
+  """How many times less than the baseline."""
+  return base / own if own else math.nan
+
+
+def _share(own: float, base: float) -> float:
+  return own / base if base else math.nan
+
+
 F1S = ('f1', 'f1_all', 'f1_rare_owners', 'f1_rare_only', 'f1_without_rare')
 QUALITY = (
   *(Column(name, f'{name} %', _last(name)) for name in F1S),
-  Column('f1_difference', 'f1 − base', _last('f1'), against=lambda a, b: a - b),
+  Column('f1_difference', 'f1 − base', _last('f1'), against=_minus),
+  Column(
+    'rare_owners_difference',
+    'rare owners − base',
+    _last('f1_rare_owners'),
+    against=_minus,
+  ),
 )
 COST = (
   Column(
@@ -86,7 +105,7 @@ COST = (
     'speed-up',
     _total('sim_seconds_per_round'),
     2,
-    against=lambda a, b: b / a if a else math.nan,
+    against=_times,
   ),
   Column(
     'sim_seconds_to_target',
@@ -94,7 +113,15 @@ COST = (
     _total('sim_seconds_to_target'),
     None,
   ),
+  Column(
+    'speed_up_to_target',
+    'speed-up to target',
+    _total('sim_seconds_to_target'),
+    2,
+    against=_times,
+  ),
   Column('joules', 'J', _total('joules_total'), None),
+  Column('energy_share', 'J / base', _total('joules_total'), 2, against=_share),
   Column('megabytes_up', 'MB up', _total('up_bytes_total', 1e-6), None),
   Column('wall_seconds', 'wall s', _total('wall_seconds')),
 )
