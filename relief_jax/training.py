@@ -88,9 +88,9 @@ def modality_dropout(key: Array, owned: Array, rate: Array, steps: int):
     [T, M] bool, a subset of `owned` with at least one modality per step.
   """
   draw = jax.random.uniform(key, (steps, owned.size))
-  draw = jnp.where(owned, draw, -1.0)
+  draw = jnp.where(owned[None], draw, -1.0)
   best = draw == draw.max(-1, keepdims=True)
-  return owned & ((draw >= rate) | best)
+  return owned[None] & ((draw >= rate) | best)
 
 
 def gated_optimizer(
