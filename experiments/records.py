@@ -209,8 +209,13 @@ def adopt(config: ml_collections.ConfigDict, stored: dict) -> None:
 
 
 def first_difference(config, stored: dict) -> str:
-  """Names the first key that differs from the stored config, '' if none."""
-  new, old = flatten(clean(config)), flatten(stored)
+  """Names the first key that differs from the stored config, '' if none.
+
+  A key that is not stored counts as its default: runs from before the key
+  existed go on.
+  """
+  old = flatten(clean(config_lib.default())) | flatten(stored)
+  new = flatten(clean(config))
   for key in sorted(new.keys() | old.keys()):
     if new.get(key) != old.get(key):
       return f'config.{key}={new.get(key)!r} where {old.get(key)!r} is stored'

@@ -5,6 +5,8 @@ branch of the program is a plain key (static); what changes a value only lives
 under `hparams` and is traced: sweeping it recompiles nothing.
 """
 
+import math
+
 import ml_collections
 
 from relief_jax.errors import InputError
@@ -22,6 +24,7 @@ def default() -> ml_collections.ConfigDict:
   # What is run.
   c.method = 'relief'
   c.dataset = 'auto'  # dsads where its files are found, else synthetic
+  c.data_path = ''  # the file of dataset=npz, your own data
   c.backbone = 'cnn'  # cnn: all parameters; lora: frozen base
   c.seed = 0
   # The world.
@@ -31,10 +34,19 @@ def default() -> ml_collections.ConfigDict:
   c.partition = 'contiguous'  # contiguous, subject, dirichlet
   c.alpha = 0.5  # concentration of `dirichlet`
   c.data = dict(
-    modalities='sensor',  # dsads: sensor (acc, gyro, mag) or place
+    modalities='sensor',  # by sensor (acc, gyro, ...) or by body place
+    channels='',  # npz: 'acc=ax,ay,az;ecg=3'; '' takes the file's own
+    optional=False,  # pamap2: the six optional activities too
+    download=False,  # fetch a data set that is not there
+    rate=0.0,  # Hz, resampled to; 0: as recorded
+    max_gap=0.5,  # s; NaN for longer cut a run, shorter are interpolated
     width=125,  # samples in a window
     stride=125,  # samples between window starts
-    test_subjects=(7, 8),
+    split='subjects',  # subjects, folds, time, official: splits.py
+    test_subjects=(7, 8),  # split=subjects
+    folds=0,  # split=folds: parts that the persons are dealt to; 0: one each
+    fold=0,  # split=folds: the part to test on
+    test_share=0.25,  # split=time: the end of every run
     public_subjects=1,  # set aside to pretrain a frozen base (lora only)
     rare='mag',  # the modality that `f1_rare_*` are about; '' = rarest
   )
@@ -119,6 +131,7 @@ _CHOICES = {
   'model.groups': ('split', 'joint', 'layer'),
   'model.base': ('pretrained', 'random'),
   'data.modalities': ('sensor', 'place'),
+  'data.split': ('folds', 'time', 'official', 'subjects'),
 }
 
 _AT_LEAST_ONE = (
@@ -191,9 +204,33 @@ def validate(config: ml_collections.ConfigDict) -> None:
       'a multiple, since an evaluation happens between two calls',
       f'set --config.rounds_per_call={config.eval_every}',
     )
+  _validate_data(config.data)
   if not 0 <= config.modality_dropout < 1:
     raise InputError(
       f'config.modality_dropout is {config.modality_dropout}',
       'a probability of at least 0 and below 1',
       'set --config.modality_dropout=0.3',
+    )
+
+
+def _validate_data(data: ml_collections.ConfigDict) -> None:
+  """Refuses data keys that no data set can use."""
+  for key in ('rate', 'max_gap', 'folds', 'fold'):
+    if not 0 <= data[key] < math.inf:
+      raise InputError(
+        f'config.data.{key} is {data[key]}',
+        'a number of at least 0',
+        f'set --config.data.{key}=0',
+      )
+  if data.split == 'folds' and data.folds and data.fold >= data.folds:
+    raise InputError(
+      f'config.data.fold is {data.fold} of {data.folds}',
+      f'0 to {data.folds - 1}',
+      'lower --config.data.fold, or raise --config.data.folds',
+    )
+  if not 0 < data.test_share < 1:
+    raise InputError(
+      f'config.data.test_share is {data.test_share}',
+      'a share above 0 and below 1',
+      'set --config.data.test_share=0.25',
     )

@@ -5,6 +5,7 @@ A data set is a pile of fixed-length windows cut inside continuous recordings
 proven to share no raw sample. All of this is **ours**; numpy on the host.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +31,8 @@ class Windows(NamedTuple):
     classes: names of the classes.
     rate: sampling rate in Hz.
     width: samples in a window.
+    official_test: [windows] bool, the test part that the data set's authors
+      chose; None where they chose none.
   """
 
   x: dict[str, NDArray]
@@ -40,6 +43,7 @@ class Windows(NamedTuple):
   classes: tuple[str, ...]
   rate: float
   width: int
+  official_test: NDArray | None = None
 
 
 def cut(
@@ -92,8 +96,9 @@ def validate(windows: Windows) -> None:
 
   Raises:
     InputError: shapes that disagree, labels out of range, no window at all,
-      or a number that is not finite (names the modality, the first such
-      window, its subject and the share of bad numbers in the modality).
+      a rate that is no frequency, or a number that is not finite (names the
+      modality, the first such window, its subject and the share of bad numbers
+      in the modality).
   """
   count = len(windows.y)
   if not count or not windows.x:
@@ -102,8 +107,13 @@ def validate(windows: Windows) -> None:
       'at least one window and one modality',
       'lower --config.data.width, or check the data folder',
     )
-  for name in ('subject', 'run', 'start'):
-    shape = getattr(windows, name).shape
+  if not 0 < windows.rate < math.inf:
+    raise InputError(
+      f'a sampling rate of {windows.rate}', 'Hz above 0', 'correct the rate'
+    )
+  for name in ('subject', 'run', 'start', 'official_test'):
+    value = getattr(windows, name)
+    shape = (count,) if value is None else value.shape
     if shape != (count,):
       raise InputError(
         f'{name} of shape {shape}',

@@ -23,6 +23,7 @@ from relief_jax import (
   fleets,
   models,
   partition,
+  splits,
   training,
   tree,
   windows,
@@ -84,9 +85,9 @@ def build(config: ml_collections.ConfigDict, data_dir: str | None) -> World:
       raise unknown(kind, name, known)
   data, dataset = _load(config, data_dir)
   pretrained = config.backbone == 'lora' and config.model.base == 'pretrained'
-  split = partition.split_subjects(
+  split = splits.split(
     data,
-    tuple(config.data.test_subjects),
+    config.data,
     config.data.public_subjects if pretrained else 0,
     _rng(config, _SPLIT),
   )
@@ -173,7 +174,8 @@ def _rng(config, purpose):
 
 def _load(config, data_dir):
   """The windows; the last few data sets stay in memory for sweeps."""
-  relevant = {k: config[k] for k in ('dataset', 'data', 'synthetic')}
+  keys = ('dataset', 'data_path', 'data', 'synthetic')
+  relevant = {k: config[k] for k in keys} | {'stamp': datasets.stamp(config)}
   seed = config.seed if config.dataset in ('synthetic', 'auto') else 0
   return _load_cached(
     json.dumps({k: _plain(v) for k, v in relevant.items()}, sort_keys=True),

@@ -1,0 +1,139 @@
+"""What loaders keep in the user's cache, one home for all of them. **Ours.**
+
+A copy is named by the checksum of its source and by the options that made it,
+so that a changed file or option never meets an old copy. It is put in place in
+one step: two processes may build it at once. A cache that cannot be written, or
+a damaged copy, costs time and nothing else.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_VERSION = 1  # raise it when parsing changes what comes out
+_DAMAGED = (
+  zipfile.BadZipFile,
+  zlib.error,
+  EOFError,
+  KeyError,
+  OSError,
+  ValueError,
+)
+
+
+def user_cache() -> Path | None:
+  """This program's folder in the user's cache; None for a user without home.
+
+  `$XDG_CACHE_HOME/relief_jax`, else `~/.cache/relief_jax`. May not exist.
+  """
+  base = os.environ.get('XDG_CACHE_HOME')
+  if base:
+    return Path(base) / 'relief_jax'
+  try:
+    return Path.home() / '.cache' / 'relief_jax'
+  except RuntimeError:
+    return None
+
+
+def key(data: bytes, options: Mapping[str, Any]) -> str:
+  """Names what comes of a source under given options.
+
+  >>> key(b'1 2\\n', {'rate': 25.0}) == key(b'1 2\\n', {'rate': 50.0})
+  False
+
+  Args:
+    data: the source's bytes.
+    options: plain values that change what is made of it.
+  """
+  made_by = json.dumps({'version': _VERSION, **options}, sort_keys=True)
+  source = hashlib.sha256(data)
+  source.update(made_by.encode())
+  return source.hexdigest()[:32]
+
+
+def arrays(
+  name: str, build: Callable[[], dict[str, NDArray]]
+) -> dict[str, NDArray]:
+  """Arrays from the cache where they are there and whole, else built and kept.
+
+  Args:
+    name: of the copy, unique for source and options: see `key`.
+    build: makes the arrays; none of them holds objects.
+
+  Raises:
+    InputError: what `build` raises; nothing is kept then.
+  """
+  home = user_cache()
+  copy = home and home / 'parsed' / f'{name}.npz'
+  if copy:
+    with contextlib.suppress(*_DAMAGED):
+      with np.load(copy, allow_pickle=False) as archive:
+        return {k: archive[k] for k in archive.files}
+  found = build()
+  if copy:
+    _keep(copy, lambda file: _savez(file, found))
+  return found
+
+
+def member(path: Path, name: str, label: str) -> NDArray:
+  """An array of an `.npz` that unpacks slowly, from an unpacked copy if whole.
+
+  The copy is named by the checksum that the zip file itself holds, and is
+  checked against it.
+
+  Args:
+    path: of the `.npz`.
+    name: of the array in it.
+    label: of the data set, for the copy's name.
+
+  Raises:
+    OSError, KeyError, ValueError, zipfile.BadZipFile, ...: a damaged source;
+      whatever zipfile, lzma and numpy raise.
+  """
+  with zipfile.ZipFile(path) as archive:
+    found = archive.getinfo(f'{name}.npy')
+    home = user_cache()
+    copy = home and home / 'unpacked' / f'{label}-{found.CRC:08x}.npy'
+    if copy:
+      with contextlib.suppress(OSError):
+        data = copy.read_bytes()
+        if zlib.crc32(data) == found.CRC and len(data) == found.file_size:
+          return _array(data)
+    data = archive.read(found)
+  if copy:
+    _keep(copy, lambda file: file.write(data))
+  return _array(data)
+
+
+def _array(data: bytes) -> NDArray:
+  return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+
+
+def _savez(file: Any, found: dict[str, Any]) -> None:
+  np.savez(file, **found)
+
+
+def _keep(copy: Path, write: Callable[[Any], Any]) -> None:
+  """Writes a file in one step, or not at all where that is not possible."""
+  temporary = None
+  try:
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=copy.parent)
+    with os.fdopen(handle, 'wb') as file:
+      write(file)
+    os.replace(temporary, copy)
+  except OSError:  # read-only or full: go on without
+    if temporary:
+      with contextlib.suppress(OSError):
+        os.unlink(temporary)

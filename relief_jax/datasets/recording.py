@@ -1,0 +1,199 @@
+"""From continuous recordings to windows: one path for every data set. **Ours.**
+
+A loader parses files into recordings, a person each; resampling, cutting and
+the numbering of samples, which splits rely on, are done here for all of them.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+from typing import NamedTuple
+
+import ml_collections
+import numpy as np
+from numpy.typing import NDArray
+
+from relief_jax.errors import InputError
+from relief_jax.windows import Windows, cut, gather
+
+# Output samples that the filter of `resample` reaches to either side.
+REACH = 10
+
+
+class Recording(NamedTuple):
+  """Labelled continuous runs, ascending and apart from each other.
+
+  Attributes:
+    x: [channels, samples] float32 in physical units, or int16 steps.
+    scale: [channels], physical value of a step; None for float32.
+    run_start: [runs], first sample of each run.
+    run_length: [runs], samples in each run.
+    run_label: [runs], class from 0.
+    run_subject: [runs], the data set's own number of the person.
+    rate: in Hz.
+    run_test: [runs] bool, the data set's own test part; None: it has none.
+  """
+
+  x: NDArray
+  scale: NDArray | None
+  run_start: NDArray
+  run_length: NDArray
+  run_label: NDArray
+  run_subject: NDArray
+  rate: float
+  run_test: NDArray | None = None
+
+
+def physical(recording: Recording, channels: Sequence[int]) -> NDArray:
+  """[samples, channels] float32, time first so that windows are one copy."""
+  x = recording.x[list(channels)]
+  if recording.scale is not None:
+    x = x * recording.scale[list(channels)].astype(np.float32)[:, None]
+  return np.ascontiguousarray(x.T)
+
+
+def resample(recording: Recording, rate: float) -> Recording:
+  """The recording at a lower rate, low-passed first.
+
+  Every run by itself, with `scipy.signal.resample_poly`, whose filter reaches
+  `REACH` output samples to either side: nothing leaks from one run to the
+  next, and little beyond a window's ends.
+
+  Args:
+    recording: as recorded.
+    rate: in Hz; 0, or the recording's own, leaves it as it is.
+
+  Returns:
+    Recording of float32; runs shorter than one sample are gone.
+
+  Raises:
+    InputError: a rate above the recorded one, or no simple fraction of it.
+  """
+  if rate in (0, recording.rate):
+    return recording
+  from scipy import signal  # slow to import, rarely used
+
+  factor = Fraction(rate / recording.rate).limit_denominator(1000)
+  wrong = abs(float(factor) * recording.rate - rate) > 1e-3 * rate
+  if wrong or factor > 1:
+    raise InputError(
+      f'config.data.rate is {rate} where {recording.rate} was recorded',
+      'a lower rate, the ratio of whole numbers up to 1000',
+      f'set --config.data.rate={recording.rate / 2:g}, or 0 to leave it',
+    )
+  up, down = factor.numerator, factor.denominator
+  begin = recording.run_start.astype(np.int64)
+  # No sample outside its run: resample_poly rounds the length up.
+  length = recording.run_length.astype(np.int64) * up // down
+  start = np.cumsum(length) - length
+  x = np.empty((len(recording.x), int(length.sum())), np.float32)
+  for run, at in enumerate(begin):
+    piece = recording.x[:, at : at + int(recording.run_length[run])]
+    piece = piece.astype(np.float32)
+    if recording.scale is not None:
+      piece *= recording.scale.astype(np.float32)[:, None]
+    new = signal.resample_poly(piece, up, down, axis=1, padtype='line')
+    low = start[run]
+    x[:, low : low + length[run]] = new[:, : length[run]]
+  kept = length > 0
+  return recording._replace(
+    x=x,
+    scale=None,
+    run_start=start[kept],
+    run_length=length[kept],
+    run_label=recording.run_label[kept],
+    run_subject=recording.run_subject[kept],
+    rate=rate,
+    run_test=None if recording.run_test is None else recording.run_test[kept],
+  )
+
+
+def to_windows(
+  recordings: Sequence[Recording],
+  modalities: Mapping[str, Sequence[int]],
+  classes: tuple[str, ...],
+  config: ml_collections.ConfigDict,
+) -> Windows:
+  """Cuts recordings into windows.
+
+  Samples are counted per recording; where one person has several, they are
+  counted on, so that no two samples of a person have the same number.
+
+  Args:
+    recordings: of one rate and the same channels.
+    modalities: {modality: its channels' numbers}.
+    classes: names of the classes.
+    config: `data.width` and `data.stride` are used.
+
+  Returns:
+    Windows, float32, in the units of the recordings.
+
+  Raises:
+    InputError: windows longer than every run.
+  """
+  width, stride = config.data.width, config.data.stride
+  cuts = [cut(r.run_start, r.run_length, width, stride) for r in recordings]
+  counts = [len(start) for start, _ in cuts]
+  if not sum(counts):
+    longest = max(int(r.run_length.max(initial=0)) for r in recordings)
+    raise InputError(
+      f'config.data.width is {width}',
+      f'at most the {longest} samples of the longest run',
+      'lower --config.data.width',
+    )
+  x = {
+    name: np.empty((sum(counts), width, len(channels)), np.float32)
+    for name, channels in modalities.items()
+  }
+  ends = np.cumsum(counts)
+
+  def fill(number: int) -> None:
+    recording = recordings[number]
+    for name, channels in modalities.items():
+      low, high = ends[number] - counts[number], ends[number]
+      signal = physical(recording, channels)
+      gather(signal, cuts[number][0], x[name][low:high])
+
+  with ThreadPoolExecutor(min(len(recordings), os.cpu_count() or 1)) as pool:
+    list(pool.map(fill, range(len(recordings))))
+  pairs = list(zip(recordings, cuts, strict=True))
+  runs = np.cumsum([0] + [len(r.run_start) for r in recordings])
+  official = recordings[0].run_test is not None
+  return Windows(
+    x=x,
+    y=np.concatenate([r.run_label[k] for r, (_, k) in pairs]).astype(np.int32),
+    subject=np.concatenate([r.run_subject[k] for r, (_, k) in pairs]).astype(
+      np.int32
+    ),
+    run=np.concatenate(
+      [k + n for n, (_, k) in zip(runs, cuts, strict=False)]
+    ).astype(np.int32),
+    start=np.concatenate(
+      [
+        start + offset
+        for (start, _), offset in zip(cuts, _offsets(recordings), strict=True)
+      ]
+    ),
+    classes=classes,
+    rate=recordings[0].rate,
+    width=width,
+    official_test=np.concatenate(
+      [np.asarray(r.run_test, bool)[k] for r, (_, k) in pairs]
+    )
+    if official
+    else None,
+  )
+
+
+def _offsets(recordings: Sequence[Recording]) -> list[int]:
+  """What to add to each recording's sample numbers: 0 but for a second one."""
+  next_free: dict[int, int] = {}
+  offsets = []
+  for recording in recordings:
+    persons = np.unique(recording.run_subject).tolist()
+    offset = max((next_free.get(p, 0) for p in persons), default=0)
+    for person in persons:
+      next_free[person] = offset + recording.x.shape[1]
+    offsets.append(offset)
+  return offsets
