@@ -112,10 +112,10 @@ def is_done(job: pool.Job) -> bool:
 class Overview:
   """All runs at once: a live bar, or a line per finished run."""
 
-  def __init__(self, console: rich.console.Console, jobs, done: int):
-    """Args: jobs: all of them; done: how many are finished already."""
+  def __init__(self, console: rich.console.Console, left, done: int):
+    """Args: left: jobs to do; done: how many are finished already."""
     self._console, self._live = console, console.is_terminal
-    self._total, self._ended = len(jobs), done
+    self._total, self._ended = done + len(left), done
     self._at: dict[str, int] = {}
     self.failures: dict[str, str] = {}
     self.interrupted = 0
@@ -128,8 +128,9 @@ class Overview:
       console=console,
       disable=not self._live,
     )
-    self._rounds = sum(job.config['rounds'] for job in jobs)
-    self._task = self._bar.add_task('', total=self._rounds, now='')
+    rounds = sum(job.config['rounds'] for job in left)
+    self._task = self._bar.add_task('', total=rounds, now='')
+    self._show('')
 
   def __enter__(self):
     self._bar.start()
@@ -137,11 +138,6 @@ class Overview:
 
   def __exit__(self, *_):
     self._bar.stop()
-
-  def skip(self, job: pool.Job) -> None:
-    """A run that was finished before."""
-    self._at[job.workdir] = job.config['rounds']
-    self._show('')
 
   def event(self, job: pool.Job, message: dict) -> None:
     """What a worker tells."""
@@ -212,9 +208,7 @@ def compare(
     highlight=False,
   )
   crew = pool.Pool(left, workers, logs)
-  with Overview(console, jobs, len(done)) as overview, Stop(crew):
-    for job in done:
-      overview.skip(job)
+  with Overview(console, left, len(done)) as overview, Stop(crew):
     crew.run(overview.event)
   report(jobs, folder, config.baseline, console)
   for name, reason in overview.failures.items():
@@ -255,6 +249,13 @@ def report(jobs, folder: pathlib.Path, baseline: str, console) -> None:
   tables.save(cells, folder)
   tables.show(cells, console, baseline)
   plots.figures(runs, folder / 'figures', baseline)
+  datasets = {run.summary['dataset'] for run in runs}
+  if len(datasets) > 1:
+    console.print(
+      f'warning: runs on different data sets, {", ".join(sorted(datasets))}: '
+      'set --config.dataset, in another --workdir',
+      highlight=False,
+    )
   console.print(
     f'Wrote {folder}/table.csv, table.md and figures/',
     highlight=False,

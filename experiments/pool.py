@@ -154,6 +154,8 @@ class Pool:
     try:
       process.stdin.write(json.dumps(job._asdict()) + '\n')
       process.stdin.flush()
+      if self.stopped:  # it began after the others had been told
+        process.terminate()
       for line in process.stdout:
         message = json.loads(line)
         if message['event'] == 'end':

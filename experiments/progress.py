@@ -31,6 +31,21 @@ def percent(value: float | None) -> str:
   return '–' if value is None else f'{100 * value:.1f}'
 
 
+def closing(summary: dict) -> str:
+  """How a run ended and what came out, from its summary."""
+  scores = ', '.join(
+    f'{name} {percent(value)} %'
+    for name, value in summary['last'].items()
+    if name.startswith('f1')
+  )
+  return (
+    f'{summary["status"]} after round {summary["round"]}: {scores}; simulated '
+    f'{duration(summary["sim_seconds_total"])}, '
+    f'{summary["joules_total"]:.3g} J, '
+    f'{summary["up_bytes_total"] / 1e6:.3g} MB up'
+  )
+
+
 class Quiet:
   """A reporter that says nothing; the interface of all reporters."""
 
@@ -69,7 +84,7 @@ class Lines(Quiet):
 
   def finish(self, summary: dict) -> None:
     """Prints how it ended."""
-    print(f'{summary["status"]} after round {summary["round"]}', flush=True)
+    print(closing(summary), flush=True)
 
 
 class Bar(Quiet):
@@ -108,9 +123,7 @@ class Bar(Quiet):
   def finish(self, summary: dict) -> None:
     """Takes the bar away and says how it ended."""
     self._bar.stop()
-    self._console.print(
-      f'{summary["status"]} after round {summary["round"]}', highlight=False
-    )
+    self._console.print(closing(summary), highlight=False)
 
 
 def reporter() -> Quiet:

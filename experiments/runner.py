@@ -72,6 +72,10 @@ def run(
       (without `resume`) or one of another config (with it).
     OSError: the directory cannot be written.
   """
+  if 'methods' in config:
+    raise InputError(
+      'a comparison', 'the config of one run', 'use experiments.compare'
+    )
   folder = pathlib.Path(workdir)
   reporter = reporter or progress.Quiet()
   config = config.copy_and_resolve_references()

@@ -52,10 +52,19 @@ def refused(*args):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('module', METHODS, ids=lambda m: m.__name__)
-@pytest.mark.parametrize('variant', ['smoke', 'smoke,best,lora'])
+@pytest.mark.parametrize(
+  ('module', 'variant'),
+  [
+    *[(module, 'smoke') for module in METHODS],
+    (relief, 'smoke,best,lora,random,full'),
+    (fedavg, 'smoke,best,skip'),
+    (centralized, 'smoke,best,lora'),
+  ],
+  ids=lambda value: getattr(value, '__name__', value),
+)
 def test_smoke_configs_run(module, variant, tmp_path):
   config = module.get_config(variant)
+  config.devices = 1
   assert runner.run(config, tmp_path) == 'complete'
   rows = records.read_metrics(tmp_path / 'metrics.jsonl')
   assert [row['round'] for row in rows] == [0, 1, 2]
