@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relief_jax import algorithms, deadlines, models, world
+from relief_jax import algorithms, costs, deadlines, models, world
 from relief_jax import config as config_lib
 from relief_jax.models import lora
 from relief_jax.models.encoders import Spec
@@ -39,7 +39,7 @@ QUICK = {
 }
 
 _made: dict[int, tuple[Task, str, Spec]] = {}
-_steps: dict[tuple, object] = {}
+_steps: dict[tuple, tuple] = {}
 
 
 def spec(**overrides) -> Spec:
@@ -195,6 +195,34 @@ def deadline(task: Task, population: Population, kind='tight') -> float:
   )
 
 
+def with_share(task: Task, population: Population, share) -> Population:
+  """Budgets at deadline 1 between the shared groups alone (0) and all (1).
+
+  Args:
+    task: of the model.
+    population: of clients.
+    share: a number for all or [N] numbers; below 0 nothing fits.
+  """
+  fleet, modality = population.fleet, np.asarray(task.group_modality)
+  shared = np.broadcast_to(modality < 0, (len(fleet.owned), len(modality)))
+  every = shared | np.asarray(fleet.owned)[:, modality]
+  least, most = (
+    costs.step_flops(task.work, fleet.owned, jnp.asarray(train))
+    for train in (shared, every)
+  )
+  share = jnp.broadcast_to(jnp.asarray(share, jnp.float32), least.shape)
+  budget = least + share * (most - least)
+  return population.replace(fleet=fleet.replace(budget=budget))
+
+
+def only(population: Population, *clients: int) -> Population:
+  """The same world, same shapes, where all others are padding."""
+  fleet = population.fleet
+  kept = jnp.isin(fleet.id, jnp.asarray(clients))
+  samples = jnp.where(kept, fleet.samples, 0)
+  return population.replace(fleet=fleet.replace(samples=samples))
+
+
 def algorithm(method, task: Task, setting: Setting):
   """The algorithm: `method` is a name or a factory `(task, setting) -> `."""
   factory = algorithms.ALGORITHMS.get(method, method)
@@ -228,12 +256,21 @@ def compiled(method, task: Task, setting: Setting, quick: bool = True):
   return _steps[identity][0]
 
 
+@functools.cache
+def _init(number: int):
+  return jax.jit(_made[number][0].init, compiler_options=QUICK)
+
+
+def init(task: Task, seed: int = 0):
+  """Fresh parameters of a task made here."""
+  return _init(id(task))(jax.random.key(seed))
+
+
 def start(method, task: Task, setting: Setting, seed: int = 0, params=None):
   """The state before the first round."""
-  key = jax.random.key(seed)
   if params is None:
-    params = jax.jit(task.init)(key)
-  return algorithm(method, task, setting).init(key, params)
+    params = init(task, seed)
+  return algorithm(method, task, setting).init(jax.random.key(seed), params)
 
 
 def run(
@@ -244,16 +281,20 @@ def run(
   rounds: int = 3,
   seed: int = 0,
   params=None,
+  quick: bool = True,
 ):
   """Some rounds, one by one; yields (state, info) after each."""
   state = start(method, task, setting, seed, params)
-  one = compiled(method, task, setting)
-  key = jax.random.key(seed + 1)
+  one = compiled(method, task, setting, quick)
   for number in range(rounds):
-    state, info = one(
-      jax.random.fold_in(key, number), state, population, setting.hparams
-    )
+    key = round_key(seed, number)
+    state, info = one(key, state, population, setting.hparams)
     yield state, info
+
+
+def round_key(seed: int, number: int) -> jax.Array:
+  """The key of one round of `run`."""
+  return jax.random.fold_in(jax.random.key(seed + 1), number)
 
 
 def step(
