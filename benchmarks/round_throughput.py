@@ -67,7 +67,7 @@ def measure(method: str) -> dict:
   spec, population = workload(_CLIENTS.value, _SMOKE.value)
   task = models.MODELS['cnn'](spec)
   fleet = population.fleet
-  names = ('client_lr', 'client_momentum', 'server_lr', 'ema', 'prox')
+  names = ('client_lr', 'client_momentum', 'server_lr', 'ema', 'prox', 'rounds')
   hparams = dict.fromkeys((*names, 'dropout', 'deadline'), jnp.float32(0.0))
   hparams |= {'client_lr': jnp.float32(0.01), 'server_lr': jnp.float32(1.0)}
   hparams['deadline'] = jnp.float32(jnp.inf)

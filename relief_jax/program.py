@@ -73,9 +73,7 @@ def get(
     The program, and whether it had to be compiled.
   """
   shapes = jax.tree.map(lambda v: (v.shape, str(v.dtype)), args)
-  static = setting._replace(
-    hparams={}, rounds=setting.rounds if setting.schedule else 0
-  )
+  static = setting._replace(hparams={})
   identity = repr((call, static, shapes))
   fresh = identity not in _programs
   if fresh:

@@ -14,13 +14,12 @@ class Setting(NamedTuple):
 
   Attributes:
     hparams: traced values: client_lr, client_momentum, server_lr, ema, prox,
-      dropout, deadline, deadline_end, ...
+      dropout, deadline, deadline_end, rounds (R, for schedules over the run).
     layout: of the clients.
     cohort: K, clients per round.
     steps: T, local steps (when `epochs` is 0).
     epochs: E, local epochs; replaces `steps` when positive.
     batch: B.
-    rounds: R, for schedules over the run.
     weight: of a client in the mean, `uniform` or `samples`.
     fill: `input` or `skip`, what happens to absent modalities.
     dropout: modality dropout is on.
@@ -37,7 +36,6 @@ class Setting(NamedTuple):
   steps: int = 5
   epochs: int = 0
   batch: int = 32
-  rounds: int = 1
   weight: str = 'uniform'
   fill: str = 'skip'
   dropout: bool = False

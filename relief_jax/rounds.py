@@ -73,7 +73,8 @@ def deadline(setting: Setting, number: Array) -> Array:
   start = setting.hparams['deadline']
   if not setting.schedule:
     return start
-  done = number.astype(jnp.float32) / max(setting.rounds - 1, 1)
+  last = jnp.maximum(setting.hparams['rounds'] - 1, 1)
+  done = number.astype(jnp.float32) / last
   return start + (setting.hparams['deadline_end'] - start) * done
 
 

@@ -286,6 +286,7 @@ class Simulation:
       'dropout': c.modality_dropout,
       'deadline': w.deadline,
       'deadline_end': w.deadline_end,
+      'rounds': c.rounds,
     }
     return Setting(
       hparams={k: jnp.float32(v) for k, v in values.items()},
@@ -294,7 +295,6 @@ class Simulation:
       steps=c.local_steps,
       epochs=c.local_epochs,
       batch=c.batch,
-      rounds=c.rounds,
       weight=c.weight,
       fill=w.fill,
       dropout=c.modality_dropout > 0,

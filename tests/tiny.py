@@ -29,6 +29,7 @@ HPARAMS = {
   'dropout': 0.3,
   'deadline': float('inf'),
   'deadline_end': float('inf'),
+  'rounds': 3.0,
 }
 
 # The same program without the compiler's long last mile: three times faster
@@ -176,7 +177,7 @@ def setting(population: Population, **overrides) -> Setting:
       options[key] = value
     else:
       fields[key] = value
-  values = dict(cohort=clients, steps=2, batch=4, rounds=3)
+  values = dict(cohort=clients, steps=2, batch=4)
   return Setting(
     hparams={k: jnp.float32(v) for k, v in hparams.items()},
     options=options,

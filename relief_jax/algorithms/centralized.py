@@ -2,13 +2,17 @@
 
 One model sees the training windows of *all* devices with *every* sensor
 switched on, also where the fleet lacks it, and takes as many steps a round as
-the cohort together (K * T). Its cost column is only indicative: the raw
-windows of the sensors that exist are sent once, in the first round, and the
-fleet's fastest device does the training.
+the cohort together (K * T). Momentum is never restarted here, and so many
+steps at a constant rate end in a loss spike sooner or later (seen on DSADS):
+gradients are clipped to norm 1 and the rate falls to 0 along a cosine. The
+cost column is only indicative: the raw windows of the sensors that exist are
+sent once, in the first round, and the fleet's fastest device does the
+training.
 """
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from relief_jax import costs, rounds, training, tree
 from relief_jax.recipe import Setting
@@ -20,12 +24,23 @@ def centralized(task: Task, setting: Setting) -> Algorithm:
   num, num_modalities = len(task.group_names), len(task.modalities)
   everything = jnp.ones(num, bool)
   mask = tree.spread(task.groups, everything)
-  client_tx = setting.client_tx()
+
+  def optimizer(length):
+    every = setting.hparams['rounds'] * length
+
+    def falling(count):
+      return 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(count / every, 1.0)))
+
+    return optax.chain(
+      optax.clip_by_global_norm(1.0),
+      setting.client_tx(),
+      optax.scale_by_schedule(falling),
+    )
 
   def init(key, params):
     del key
     gated = training.gated_optimizer(
-      client_tx, tree.spread(task.groups, jnp.ones(num))
+      optimizer(1), tree.spread(task.groups, jnp.ones(num))
     )
     return params, gated.init(params), jnp.int32(0)
 
@@ -34,10 +49,10 @@ def centralized(task: Task, setting: Setting) -> Algorithm:
     row_key, drop_key = jax.random.split(key)
     fleet = population.fleet
     if setting.epochs:
-      length = setting.epochs * -(-population.rows.shape[1] // setting.batch)
+      windows = population.bank.y.shape[0]
+      length = setting.epochs * -(-windows // setting.batch)
     else:
-      length = setting.steps
-    length *= setting.cohort
+      length = setting.cohort * setting.steps
     last = jnp.cumsum(fleet.samples)
     at = jax.random.randint(row_key, (length, setting.batch), 0, last[-1])
     owner = jnp.searchsorted(last, at, side='right')
@@ -55,7 +70,7 @@ def centralized(task: Task, setting: Setting) -> Algorithm:
     )
     loss = rounds.client_loss(task, population, everything)
     delta, value, opt_state = training.local_update(
-      loss, client_tx, params, mask, steps, opt_state
+      loss, optimizer(length), params, mask, steps, opt_state
     )
     params = jax.tree.map(jnp.add, params, delta)
     flops = costs.step_flops(task.work, run[0], everything)
