@@ -188,7 +188,7 @@ def compare(
     OSError: the folder cannot be written.
   """
   console = rich.console.Console(
-    width=None if sys.stdout.isatty() else 120, soft_wrap=False
+    width=None if sys.stdout.isatty() else 140, soft_wrap=False
   )
   if (folder / 'metrics.jsonl').exists():
     raise InputError(

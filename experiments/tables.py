@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import rich.box
 import rich.console
 import rich.table
 import scipy.stats
@@ -123,7 +124,7 @@ COST = (
   Column('joules', 'J', _total('joules_total'), None),
   Column('energy_share', 'J / base', _total('joules_total'), 2, against=_share),
   Column('megabytes_up', 'MB up', _total('up_bytes_total', 1e-6), None),
-  Column('wall_seconds', 'wall s', _total('wall_seconds')),
+  Column('wall_seconds', 'wall s', _total('wall_seconds'), 0),
 )
 COLUMNS = QUALITY + COST
 
@@ -229,7 +230,7 @@ def text(value: Cell, digits: int | None) -> str:
     digits = max(0, 2 - math.floor(size))
   shown = f'{value.mean:,.{digits}f}'
   if math.isfinite(value.half):
-    shown += f' ± {value.half:,.{digits}f}'
+    shown += f' ± {value.half:,.{digits}f}' if value.half else ' ± 0'
   if value.number < value.total:
     shown += f' ({value.number}/{value.total})'
   return shown
@@ -272,27 +273,58 @@ def show(
   console: rich.console.Console,
   baseline: str,
 ) -> None:
-  """Prints the tables of every group: first quality, then cost."""
+  """Prints the tables of every group: first quality, then cost.
+
+  A table too wide for the console goes on in another below it.
+  """
   groups: dict[str, list[str]] = {}
   for label in cells:
     groups.setdefault(group_of(label), []).append(label)
   for group, labels in groups.items():
     for name, columns in (('Macro-F1', QUALITY), ('Cost', COST)):
-      shown = rich.table.Table(
-        title=' '.join(filter(None, [group, name])), title_justify='left'
-      )
-      shown.add_column('')
-      for column in columns:
-        shown.add_column(column.title, justify='right')
-      for label in labels:
-        cell_texts = [text(cells[label][c.name], c.digits) for c in columns]
-        shown.add_row(label.rpartition('/')[2], *cell_texts)
-      console.print(shown)
+      title = ' '.join(filter(None, [group, name]))
+      for some in _fit(columns, labels, cells, console.width):
+        console.print(_rich(title, some, labels, cells))
+        title += ', continued'
   console.print(
     f'Mean ± half the 95 % t-interval over seeds; base is {baseline}, paired '
     'by seed. Times, joules and bytes are simulated; wall s is this machine.',
     highlight=False,
   )
+
+
+def _short(label: str) -> str:
+  """A label without its group."""
+  return label.rpartition('/')[2]
+
+
+def _fit(columns, labels, cells, width: int) -> list[list[Column]]:
+  """Splits columns into tables that fit the width."""
+  names = 3 + max(len(_short(label)) for label in labels)
+  tables: list[list[Column]] = [[]]
+  used = names
+  for column in columns:
+    shown = [text(cells[label][column.name], column.digits) for label in labels]
+    needed = 3 + max(len(cell) for cell in [column.title, *shown])
+    if tables[-1] and used + needed > width:
+      tables.append([])
+      used = names
+    tables[-1].append(column)
+    used += needed
+  return tables
+
+
+def _rich(title: str, columns, labels, cells) -> rich.table.Table:
+  shown = rich.table.Table(
+    title=title, title_justify='left', box=rich.box.SIMPLE_HEAD
+  )
+  shown.add_column('', no_wrap=True)
+  for column in columns:
+    shown.add_column(column.title, justify='right', no_wrap=True)
+  for label in labels:
+    row = [text(cells[label][c.name], c.digits) for c in columns]
+    shown.add_row(_short(label), *row)
+  return shown
 
 
 def load(folder: pathlib.Path, label: str, seed: int) -> Run | None:
