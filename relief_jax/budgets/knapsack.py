@@ -22,13 +22,14 @@ def knapsack(
 ) -> Array:
   """The affordable set with the largest total score.
 
-  An infinite (optimistic) score counts as more than all finite ones
-  together. Among sets of equal score the one whose `tie` sums least wins,
-  then the cheaper by number.
+  An infinite (optimistic) score counts as more than all finite ones together:
+  first the number of infinite scores decides, then the finite total. Sums of
+  both in float32 would lose the finite ones. Among sets of equal score, what
+  has waited longest is taken, and a group without worth rather than nothing.
 
   Args:
     score: [G], non-negative or +inf.
-    tie: [G], prefers low sums among equals.
+    tie: [G], prefers low ones among equals; then the set's number.
     step_cost: [G] bool -> [] FLOPs per sample of training that set.
     access: [G] bool, groups that may be chosen; G <= 12.
     budget: [] FLOPs per sample.
@@ -47,11 +48,19 @@ def knapsack(
       "set --config.relief.rule=greedy or --config.model.groups='joint'",
     )
   sets = jnp.asarray((np.arange(2**num)[:, None] >> np.arange(num)) & 1 == 1)
-  finite = jnp.where(jnp.isinf(score), 0.0, score)
-  value = jnp.where(jnp.isinf(score), finite.sum() * 1.001 + 1.0, finite)
+
+  def total(value):
+    return jnp.where(sets, value[None], 0.0).sum(-1)
+
   cost = jax.vmap(step_cost)(sets)
-  allowed = (~sets | access).all(-1) & (cost <= budget * (1 + SLACK))
-  total = jnp.where(allowed, sets.astype(jnp.float32) @ value, -1.0)
-  best = total >= total.max() * (1 - 1e-6)
-  age = jnp.where(best & allowed, sets.astype(jnp.float32) @ tie, jnp.inf)
-  return sets[jnp.argmin(age)] & allowed.any()
+  best = (~sets | access[None]).all(-1) & (cost <= budget * (1 + SLACK))
+  unknown = jnp.isinf(score)
+  # The last is positive throughout: of equals the larger set.
+  for value in (
+    unknown.astype(jnp.float32),
+    jnp.where(unknown, 0.0, score),
+    1.0 + tie.max() - tie,
+  ):
+    found = jnp.where(best, total(value), -1.0)
+    best &= found >= found.max() * (1 - 1e-6)
+  return sets[jnp.argmax(best)] & best.any()
