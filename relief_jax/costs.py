@@ -80,7 +80,7 @@ def round_costs(
   """Cost of a round for every participant.
 
   A client with no samples (padding) or that neither runs nor trains anything
-  costs nothing, whatever its speed and links say. Bytes are float32, exact up
+  costs nothing, whatever its speed, links and power say. Bytes are float32, exact up
   to 2**24 and to 7 digits beyond: add them up over rounds in float64.
 
   Args:
@@ -109,7 +109,7 @@ def round_costs(
     upload=upload,
     download=download,
     seconds=busy.sum(-1),
-    joules=(busy * fleet.watts[:, :3]).sum(-1),
+    joules=(busy * jnp.where(works[:, None], fleet.watts[:, :3], 0.0)).sum(-1),
   )
 
 
