@@ -42,8 +42,13 @@ def best(c: ml_collections.ConfigDict) -> None:
 
 
 def lora(c: ml_collections.ConfigDict) -> None:
-  """A frozen base and trained adapters instead of all parameters."""
+  """A frozen base and trained adapters instead of all parameters.
+
+  At the default rate of 0.05 single-sensor devices diverge on DSADS as soon as
+  the fusion norm multiplies their features by M.
+  """
   c.backbone = 'lora'
+  c.hparams.client_lr = 0.02
 
 
 def tight(c: ml_collections.ConfigDict) -> None:

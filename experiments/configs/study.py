@@ -61,6 +61,8 @@ ABLATIONS = {
   },
 }
 MAIN = ('fedavg', 'fedavg_skip', 'cohort_mean', 'relief_tight', 'relief_full')
+# The rate at which no method of the backbone diverges, the same for all.
+RATES = {'cnn': 0.05, 'lora': 0.02}
 PRESETS = {
   'paper': {'modality_dropout': 0.0, 'fusion_norm': False},
   'best': {'modality_dropout': 0.3, 'fusion_norm': True},
@@ -72,7 +74,11 @@ def labels(backbones=('cnn', 'lora'), chosen=None):
   found = {}
   for backbone in backbones:
     for preset, options in PRESETS.items():
-      shared = {'backbone': backbone, **options}
+      shared = {
+        'backbone': backbone,
+        'hparams': {'client_lr': RATES[backbone]},
+        **options,
+      }
       methods = dict(PLAIN)
       if (backbone, preset) == ('cnn', 'paper'):
         methods |= ABLATIONS
