@@ -176,15 +176,14 @@ def _set_aside(
   public = persons[:0]
   if 0 < public_subjects < len(persons):
     public = rng.choice(persons, public_subjects, replace=False)
-  held = [
-    rows[~np.isin(windows.subject[rows], public)] for rows in (train, test)
-  ]
-  if not len(held[0]) or not len(held[1]) or public_subjects >= len(persons):
+  is_public = np.isin(windows.subject, public)
+  train, test = train[~is_public[train]], test[~is_public[test]]
+  if not len(train) or not len(test) or public_subjects >= len(persons):
     raise InputError(
-      f'{len(held[0])} windows to train on and {len(held[1])} to test on, '
+      f'{len(train)} windows to train on and {len(test)} to test on, '
       f'{public_subjects} of {len(persons)} subjects public',
       'at least one of each',
       'cut shorter windows (--config.data.width), change '
       '--config.data.test_share, or lower --config.data.public_subjects',
     )
-  return Split(*held, np.flatnonzero(np.isin(windows.subject, public)))
+  return Split(train, test, np.flatnonzero(is_public))

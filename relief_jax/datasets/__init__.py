@@ -6,13 +6,37 @@ from pathlib import Path
 
 import ml_collections
 
-from relief_jax.datasets import cache, dsads, synthetic
+from relief_jax.datasets import (
+  cache,
+  download,
+  dsads,
+  mhealth,
+  motionsense,
+  npz,
+  pamap2,
+  synthetic,
+  ucihar,
+)
 from relief_jax.errors import InputError, unknown
 from relief_jax.windows import Windows, validate
 
 DATASETS: dict[str, Callable[..., Windows]] = {
   'dsads': dsads.load,
+  'mhealth': mhealth.load,
+  'motionsense': motionsense.load,
+  'npz': npz.load,
+  'pamap2': pamap2.load,
   'synthetic': synthetic.load,
+  'ucihar': ucihar.load,
+}
+
+# How the data sets that can be downloaded are found.
+_FILES: dict[str, Callable[[Path | None], list[Path]]] = {
+  'dsads': dsads.files,
+  'mhealth': mhealth.files,
+  'motionsense': motionsense.files,
+  'pamap2': pamap2.files,
+  'ucihar': ucihar.files,
 }
 
 
@@ -39,7 +63,7 @@ def find_data_dir(flag: str | Path | None) -> Path | None:
       if not Path(asked).is_dir():
         raise InputError(
           f'{source} = {str(asked)!r}, which is no folder',
-          'a folder that holds dsads/',
+          'a folder that holds dsads/, pamap2/, mhealth/, ...',
           f'correct {source}, or leave it out to use synthetic data',
         )
       return Path(asked)
@@ -69,9 +93,11 @@ def load(
   name = config.dataset
   if name not in DATASETS and name != 'auto':
     raise unknown('data set', name, (*DATASETS, 'auto'))
-  root = None if name == 'synthetic' else find_data_dir(data_dir)
+  root = None if name in ('synthetic', 'npz') else find_data_dir(data_dir)
   if name == 'auto':
     name = 'dsads' if dsads.files(root) else 'synthetic'
+  if name in _FILES:
+    root = download.home(name, root, _FILES[name], config.data.download)
   windows = DATASETS[name](config, root)
   validate(windows)
   return windows, name

@@ -14,7 +14,7 @@ import os
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,20 +46,22 @@ def user_cache() -> Path | None:
     return None
 
 
-def key(data: bytes, options: Mapping[str, Any]) -> str:
-  """Names what comes of a source under given options.
+def key(data: Iterable[bytes], options: Mapping[str, Any]) -> str:
+  """Names what comes of sources under given options.
 
-  >>> key(b'1 2\\n', {'rate': 25.0}) == key(b'1 2\\n', {'rate': 50.0})
+  >>> key([b'1 2'], {'rate': 25.0}) == key([b'1 2'], {'rate': 50.0})
   False
 
   Args:
-    data: the source's bytes.
-    options: plain values that change what is made of it.
+    data: the bytes of every source, in order.
+    options: plain values that change what is made of them.
   """
   made_by = json.dumps({'version': _VERSION, **options}, sort_keys=True)
-  source = hashlib.sha256(data)
-  source.update(made_by.encode())
-  return source.hexdigest()[:32]
+  found = hashlib.sha256(made_by.encode())
+  for source in data:
+    found.update(len(source).to_bytes(8))
+    found.update(source)
+  return found.hexdigest()[:32]
 
 
 def arrays(

@@ -2,8 +2,8 @@
 
 Each place wears an accelerometer (m/s2), a gyroscope (rad/s) and a
 magnetometer (1 = the Earth's field), 25 Hz. Read from
-`dsads/dsads_subject*.npz` (rounded to int16 steps, padding rows left out),
-which unpack slowly: the unpacked numbers are kept in the user's cache.
+`dsads/dsads_subject*.npz` (rounded to int16 steps, padding rows left out, see
+packed.py), else from the original text below `dsads/` (see dsads_text.py).
 
 UCI Machine Learning Repository, https://doi.org/10.24432/C5C59F, CC BY 4.0.
 B. Barshan, M. C. Yuksek, "Recognizing daily and sports activities in two open
@@ -17,9 +17,8 @@ from pathlib import Path
 
 import ml_collections
 
-from relief_jax.datasets import packed
-from relief_jax.datasets.recording import resample, to_windows
-from relief_jax.errors import InputError
+from relief_jax.datasets import download, dsads_text, packed
+from relief_jax.datasets.recording import Recording, resample, to_windows
 from relief_jax.windows import Windows
 
 PLACES = ('torso', 'right_arm', 'left_arm', 'right_leg', 'left_leg')
@@ -62,7 +61,8 @@ MODALITIES: dict[str, dict[str, list[str]]] = {
 
 def files(root: Path | None) -> list[Path]:
   """The data set's files under `root`, none where it is not there."""
-  return sorted(root.glob('dsads/dsads_subject*.npz')) if root else []
+  found = sorted(root.glob('dsads/dsads_subject*.npz')) if root else []
+  return found or dsads_text.files(root)
 
 
 def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
@@ -86,23 +86,26 @@ def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
   """
   paths = files(root)
   if not paths:
-    raise InputError(
-      f'no dsads/dsads_subject*.npz under {str(root)!r}',
-      'one such file per person',
-      'give their folder by --data_dir, or set --config.dataset=synthetic',
-    )
+    raise download.missing('dsads', root)
+  if paths[0].suffix == '.npz':
+    recordings = _packed(paths, config.data.rate)
+  else:
+    recordings = dsads_text.read(paths, len(CLASSES), config.data.rate)
+  modalities = {
+    name: [CHANNELS.index(c) for c in channels]
+    for name, channels in MODALITIES[config.data.modalities].items()
+  }
+  return to_windows(recordings, modalities, CLASSES, config)
 
-  def read(path: Path):
+
+def _packed(paths: list[Path], rate: float) -> list[Recording]:
+  """The recordings in packed files."""
+
+  def read(path: Path) -> Recording:
     return packed.read(path, 'dsads', CHANNELS, len(CLASSES))[0]
 
   # Unpacking lets go of the interpreter's lock, so threads share the work.
   with ThreadPoolExecutor(min(len(paths), os.cpu_count() or 1)) as pool:
     recordings = list(pool.map(read, paths))
     packed.check_people(paths, recordings)
-    rate = config.data.rate
-    recordings = list(pool.map(lambda r: resample(r, rate), recordings))
-  modalities = {
-    name: [CHANNELS.index(c) for c in channels]
-    for name, channels in MODALITIES[config.data.modalities].items()
-  }
-  return to_windows(recordings, modalities, CLASSES, config)
+    return list(pool.map(lambda r: resample(r, rate), recordings))

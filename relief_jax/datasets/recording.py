@@ -5,15 +5,16 @@ the numbering of samples, which splits rely on, are done here for all of them.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ml_collections
 import numpy as np
 from numpy.typing import NDArray
 
+from relief_jax.datasets import cache, signals
 from relief_jax.errors import InputError
 from relief_jax.windows import Windows, cut, gather
 
@@ -107,6 +108,69 @@ def resample(recording: Recording, rate: float) -> Recording:
     rate=rate,
     run_test=None if recording.run_test is None else recording.run_test[kept],
   )
+
+
+def labelled(
+  x: NDArray,
+  label: NDArray,
+  subject: int,
+  rate: float,
+  breaks: NDArray | None = None,
+) -> Recording:
+  """What of a recording can be used: labelled samples without NaN.
+
+  Args:
+    x: [channels, samples].
+    label: [samples] ints, class from 0, below 0 for none.
+    subject: whose it is.
+    rate: in Hz.
+    breaks: [samples] bool, whether time jumps before a sample.
+
+  Returns:
+    Recording of float32; each run has one label and no hole.
+  """
+  valid = (label >= 0) & ~np.isnan(x).any(0)
+  start, length = signals.runs(label, valid, breaks)
+  return Recording(
+    x=x[:, valid].astype(np.float32),
+    scale=None,
+    run_start=np.cumsum(length) - length,
+    run_length=length,
+    run_label=label[start].astype(np.int32),
+    run_subject=np.full(len(start), subject, np.int32),
+    rate=rate,
+  )
+
+
+def kept(
+  label: str,
+  data: Sequence[bytes],
+  options: Mapping[str, Any],
+  build: Callable[[], Recording],
+) -> Recording:
+  """A parsed recording from the cache, else built and kept there.
+
+  Args:
+    label: of the data set.
+    data: the bytes of its sources.
+    options: plain values that change what `build` makes of them.
+    build: parses; its recording is of float32.
+  """
+
+  def pack() -> dict[str, NDArray]:
+    found = build()._asdict()
+    return {k: np.asarray(v) for k, v in found.items() if v is not None}
+
+  name = f'{label}-{cache.key(data, options)}'
+  fields = cache.arrays(name, pack)
+  rate = float(fields.pop('rate'))
+  return Recording(scale=None, rate=rate, **fields)
+
+
+def every(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+  """Maps over files with a few threads: parsing lets go of Python's lock."""
+  with ThreadPoolExecutor(min(len(items), os.cpu_count() or 1, 4)) as pool:
+    return list(pool.map(function, items))
 
 
 def to_windows(

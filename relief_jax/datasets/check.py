@@ -1,0 +1,151 @@
+"""Tells what a file of your own data holds, and what is wrong with it.
+
+python -m relief_jax.datasets.check FILE [--channels='acc=0,1,2;ecg=3']
+    [--max_gap=0.5]
+
+The file is described in relief_jax/datasets/npz.py. Exit code 0: it can be
+used; 2: it cannot, or something in it wants a look. **Ours**.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from relief_jax.datasets import npz, signals
+from relief_jax.errors import InputError
+
+_RARE = 0.2  # of the mean class size
+_PAIRS = 50  # neighbouring windows looked at
+
+
+def report(own: npz.Own) -> list[str]:
+  """What a file holds, a line each."""
+  if own.x.ndim == 3:
+    shape = f'{len(own.x)} windows of {own.x.shape[1]} samples'
+  else:
+    hours = len(own.x) / own.rate / 3600
+    shape = f'continuous, {len(own.x)} samples ({hours:.2f} h)'
+  used = own.label >= 0
+  lines = [
+    f'layout      {shape} at {own.rate:g} Hz',
+    f'labelled    {used.mean():.1%}',
+    f'NaN         {np.isnan(own.x).mean():.3%}',
+    f'modalities  {len(own.modalities)}',
+  ]
+  for name, numbers in own.modalities.items():
+    names = ', '.join(own.channels[i] for i in numbers)
+    bad = np.isnan(own.x[..., numbers]).mean()
+    lines.append(
+      f'  {name:<10}{len(numbers)} channels ({names}), NaN {bad:.3%}'
+    )
+  unit = 'windows' if own.x.ndim == 3 else 'samples'
+  persons, count = np.unique(own.subject, return_counts=True)
+  lines.append(f'subjects    {len(persons)}')
+  for person, size in zip(persons.tolist(), count.tolist(), strict=True):
+    name = own.subjects.get(person, '')
+    lines.append(
+      f'  {person:<10}{size} {unit}' + (f' ({name})' if name else '')
+    )
+  lines.append(f'classes     {len(own.classes)}')
+  count = np.bincount(own.label[used], minlength=len(own.classes))
+  for name, size in zip(own.classes, count.tolist(), strict=True):
+    lines.append(f'  {name:<10}{size} {unit}, {size / count.sum():.1%}')
+  return lines
+
+
+def problems(own: npz.Own, max_gap: float = 0.5) -> list[str]:
+  """What is wrong, or wants a look, a line each; empty where nothing is.
+
+  Args:
+    own: from `npz.read`.
+    max_gap: seconds of NaN that are interpolated.
+  """
+  found = []
+  windows = own.x.ndim == 3
+  flat = own.x.reshape(-1, own.x.shape[-1])
+  mapped = {i for numbers in own.modalities.values() for i in numbers}
+  for i, name in enumerate(own.channels):
+    channel = flat[:, i]
+    known = channel[np.isfinite(channel)]
+    if i not in mapped:
+      found.append(f'channel {name} is in no modality')
+    if not len(known):
+      found.append(f'channel {name} holds no number')
+    elif np.ptp(known) == 0:
+      found.append(f'channel {name} is constant ({known[0]:g})')
+    if np.isinf(channel).any():
+      found.append(f'channel {name} holds infinite numbers')
+    if windows and np.isnan(channel).any():
+      found.append(f'channel {name} holds NaN: fill it, or drop the windows')
+    elif not windows:
+      begin, end = signals.stretches(np.isnan(channel))
+      long = int((end - begin > max_gap * own.rate).sum())
+      if long:
+        found.append(
+          f'channel {name} has {long} gaps above {max_gap:g} s: they cut runs'
+        )
+  used = own.label >= 0
+  count = np.bincount(own.label[used], minlength=len(own.classes))
+  for name, size in zip(own.classes, count.tolist(), strict=True):
+    if not size:
+      found.append(f'class {name} never occurs')
+    elif size < _RARE * count.mean():
+      found.append(f'class {name} is rare: {size / count.sum():.1%}')
+  for person in np.unique(own.subject).tolist():
+    seen = np.unique(own.label[(own.subject == person) & used])
+    if not len(seen):
+      found.append(f'subject {person} has no label')
+    elif len(seen) < len(own.classes):
+      lacking = len(own.classes) - len(seen)
+      found.append(f'subject {person} lacks {lacking} of the classes')
+  if len(np.unique(own.subject)) < 2:
+    found.append('one subject only: nobody can be held out')
+  if windows and own.start is None and _overlap(own):
+    found.append(f'windows overlap by {_overlap(own)} samples: add start')
+  return found
+
+
+def _overlap(own: npz.Own) -> int:
+  """Samples that most neighbouring windows of a person share; 0 for none."""
+  width = own.x.shape[1]
+  same = np.flatnonzero(own.subject[1:] == own.subject[:-1])[:_PAIRS]
+  for shift in range(1, width):
+    tail, head = own.x[same, shift:], own.x[same + 1, : width - shift]
+    equal = (tail == head).all((1, 2))
+    # A constant signal is equal at every shift.
+    moving = np.ptp(tail, axis=1).any(1) if shift < width - 1 else False
+    if len(same) and (equal & moving).mean() > 0.5:
+      return width - shift
+  return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+  """Prints what a file holds; returns the exit code."""
+  parser = argparse.ArgumentParser(
+    prog='python -m relief_jax.datasets.check',
+    description='Tells what a file of your own data holds.',
+  )
+  parser.add_argument('path', help='an .npz file')
+  parser.add_argument('--channels', default='', help="'acc=0,1,2;ecg=3'")
+  parser.add_argument(
+    '--max_gap', type=float, default=0.5, help='s of NaN to interpolate'
+  )
+  given = parser.parse_args(arguments)
+  try:
+    own = npz.read(Path(given.path), given.channels)
+  except InputError as error:
+    print(error, file=sys.stderr)
+    return 2
+  print('\n'.join(report(own)))
+  found = problems(own, given.max_gap)
+  for line in found:
+    print(f'! {line}')
+  print(f'{len(found)} things to look at' if found else 'nothing wrong')
+  return 2 if found else 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,221 @@
+"""Fetches public archives when asked to, with pooch, and says what is missing.
+
+Nothing is fetched unless `--config.data.download=True`. An archive is checked
+against its SHA-256 where that is known, and unpacked in one step into the
+user's cache: two processes may do so at once.
+
+The sums were quoted alike by independent users of the archives; the files
+themselves were not at hand when this was written.
+"""
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from relief_jax.datasets import cache
+from relief_jax.errors import InputError
+
+
+class Archive(NamedTuple):
+  """Where a data set is to be had.
+
+  Attributes:
+    url: of a zip file.
+    size: its bytes, None where not known.
+    sha256: of the zip file, None where not known.
+    files: what the loader looks for, below the folder of the data sets.
+  """
+
+  url: str
+  size: int | None
+  sha256: str | None
+  files: str
+
+
+_UCI = 'https://archive.ics.uci.edu/static/public/'
+
+ARCHIVES = {
+  'dsads': Archive(
+    _UCI + '256/daily+and+sports+activities.zip',
+    170_800_010,
+    'f42ad7744ecf14151c9fa3a86dfb5b24de9d7cb7ffe956ef5de242983459c77e',
+    'dsads/dsads_subject*.npz, or the original dsads/data/a01/p1/s01.txt, ...',
+  ),
+  'mhealth': Archive(
+    _UCI + '319/mhealth+dataset.zip',
+    75_567_983,
+    '16ad0ce709f3f00df18f348610d15bce0884b79e2143f57f446493673f02b8e0',
+    'mhealth/mHealth_subject1.log, ...',
+  ),
+  'motionsense': Archive(
+    'https://github.com/mmalekzadeh/motion-sense/raw/master/data/'
+    'A_DeviceMotion_data.zip',
+    None,
+    None,
+    'motionsense/motionsense.npz, or the original '
+    'motionsense/A_DeviceMotion_data/dws_1/sub_1.csv, ...',
+  ),
+  'pamap2': Archive(
+    _UCI + '231/pamap2+physical+activity+monitoring.zip',
+    None,
+    '76b3580bd5a804121f507717cb498c66a312ef5c774f4a78ac470e6558add352',
+    'pamap2/Protocol/subject101.dat, ...',
+  ),
+  'ucihar': Archive(
+    _UCI + '240/human+activity+recognition+using+smartphones.zip',
+    61_005_872,
+    'c00b803081a5c797cd5e4b83700a9810b38d53d9d84e01917e090e1fdbc81031',
+    'ucihar/train/Inertial Signals/total_acc_x_train.txt, ...',
+  ),
+}
+
+
+def missing(name: str, root: Path | None) -> InputError:
+  """The error for a data set that is not there."""
+  archive = ARCHIVES[name]
+  return InputError(
+    f'no {name} under {str(root) if root else "any data folder"!r}',
+    archive.files,
+    f'unpack {archive.url} there or give its folder by --data_dir, add '
+    '--config.data.download=True, or set --config.dataset=synthetic',
+  )
+
+
+def home(
+  name: str,
+  root: Path | None,
+  files: Callable[[Path | None], list[Path]],
+  fetch: bool,
+) -> Path | None:
+  """The folder that holds a data set: `root`, else the user's cache.
+
+  Args:
+    name: of the data set, a key of `ARCHIVES`.
+    root: where it is looked for first.
+    files: the loader's own search.
+    fetch: download it where it is in neither.
+
+  Raises:
+    InputError: it is not there and cannot be fetched.
+  """
+  store = cache.user_cache()
+  if files(root) or store is None:
+    return root
+  if files(store):
+    return store
+  if not fetch:
+    return root
+  unpack(name, retrieve(name, store), store / name)
+  if not files(store):
+    raise InputError(
+      f'{ARCHIVES[name].url} without {ARCHIVES[name].files}',
+      'the archive as it was when this was written',
+      f'delete {store / name}, and unpack the data set by hand',
+    )
+  return store
+
+
+def retrieve(name: str, store: Path) -> Path:
+  """Downloads an archive into `store`/archives, unless it is there and whole.
+
+  Raises:
+    InputError: no connection, no space, another size or checksum.
+  """
+  import pooch
+  import requests
+
+  archive = ARCHIVES[name]
+  known = archive.sha256 and f'sha256:{archive.sha256}'
+  try:
+    found = pooch.retrieve(
+      archive.url,
+      known,
+      fname=f'{name}.zip',
+      path=store / 'archives',
+      downloader=_downloader(archive),
+    )
+  except (OSError, ValueError, requests.RequestException) as error:
+    bytes_ = f', {archive.size:,} bytes' if archive.size else ''
+    raise InputError(
+      f'{archive.url}: {error}',
+      f'the archive of {name}{bytes_}'
+      + (f', SHA-256 {archive.sha256}' if archive.sha256 else ''),
+      'download it on another machine and put it at '
+      f'{store / "archives" / name}.zip, or unpack it so that a data folder '
+      f'(--data_dir) holds {archive.files}',
+    ) from error
+  return Path(found)
+
+
+def unpack(name: str, archive: Path, folder: Path) -> None:
+  """Unpacks a zip file, and zip files in it, into a new folder in one step.
+
+  Raises:
+    InputError: no zip file, or a folder that cannot be written.
+  """
+  try:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = tempfile.mkdtemp(dir=folder.parent)
+    try:
+      with zipfile.ZipFile(archive) as outer:
+        outer.extractall(draft)
+      for inner in sorted(Path(draft).glob('**/*.zip')):
+        with zipfile.ZipFile(inner) as nested:
+          nested.extractall(inner.parent)
+        inner.unlink()
+      with contextlib.suppress(OSError):  # another process was faster
+        os.rename(draft, folder)
+    finally:
+      shutil.rmtree(draft, ignore_errors=True)
+  except (OSError, zipfile.BadZipFile) as error:
+    raise InputError(
+      f'{archive}: {error}',
+      f'the zip file of {name}, and room to unpack it in {folder.parent}',
+      'delete it and try again',
+    ) from error
+
+
+class Progress:
+  """One line on stderr; pooch calls it, with the total where it is known."""
+
+  def __init__(self, name: str, total: int | None):
+    """Args: name: what is shown. total: bytes, if the server tells none."""
+    self.total, self._expected, self._name = 0, total, name
+    self._done = self._shown = 0
+
+  def update(self, size: int) -> None:
+    """Tells of `size` more bytes."""
+    self._done += size
+    total = self.total or self._expected or 0
+    if self._done - self._shown >= max(1 << 20, total // 100):
+      self._shown = self._done
+      share = f' of {total / 1e6:.0f}' if total else ''
+      print(
+        f'\r{self._name}: {self._done / 1e6:.0f}{share} MB',
+        end='',
+        file=sys.stderr,
+        flush=True,
+      )
+
+  def reset(self) -> None:
+    """Starts to count anew."""
+    self._done = self._shown = 0
+
+  def close(self) -> None:
+    """Ends the line."""
+    print(file=sys.stderr)
+
+
+def _downloader(archive: Archive):
+  import pooch
+
+  name = archive.url.rsplit('/', 1)[-1]
+  return pooch.HTTPDownloader(
+    progressbar=Progress(name, archive.size), chunk_size=1 << 16, timeout=60
+  )

@@ -1,0 +1,128 @@
+"""MHEALTH, Mobile Health: 10 people, 12 activities, 50 Hz.
+
+Read from the original text, `mHealth_subject1.log` and so on, 24 columns apart
+by tabs: chest acceleration (m/s2), two ECG leads (mV), then for the left ankle
+and for the right lower arm acceleration, gyroscope (deg/s) and magnetometer
+(local), the label last. Label 0 is no activity and is left out.
+
+What is done with missing values (the original has none) is **ours**: up to
+`data.max_gap` seconds are interpolated, longer ones cut the run.
+
+UCI Machine Learning Repository, https://doi.org/10.24432/C5TW22, CC BY 4.0.
+O. Banos and others, "mHealthDroid: a novel framework for agile development of
+mobile health applications", IWAAL 2014.
+"""
+
+from pathlib import Path
+
+import ml_collections
+
+from relief_jax.datasets import download, parsing, signals
+from relief_jax.datasets.recording import (
+  Recording,
+  every,
+  kept,
+  labelled,
+  resample,
+  to_windows,
+)
+from relief_jax.windows import Windows
+
+RATE = 50.0  # Hz
+CLASSES = (
+  'standing',
+  'sitting',
+  'lying',
+  'walking',
+  'climbing_stairs',
+  'waist_bends',
+  'arm_elevation',
+  'knees_bending',
+  'cycling',
+  'jogging',
+  'running',
+  'jumping',
+)
+COLUMNS = 24
+# Columns of every modality.
+MODALITIES: dict[str, dict[str, list[int]]] = {
+  'sensor': {
+    'acc': [0, 1, 2, 5, 6, 7, 14, 15, 16],
+    'gyro': [8, 9, 10, 17, 18, 19],
+    'mag': [11, 12, 13, 20, 21, 22],
+    'ecg': [3, 4],
+  },
+  'place': {
+    'chest': [0, 1, 2, 3, 4],
+    'ankle': list(range(5, 14)),
+    'arm': list(range(14, 23)),
+  },
+}
+
+
+def files(root: Path | None) -> list[Path]:
+  """The text files under `root`, none where they are not there."""
+  return parsing.find(
+    root, ('mhealth', 'MHEALTHDATASET'), 'mHealth_subject*.log'
+  )
+
+
+def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
+  """Cuts MHEALTH into windows.
+
+  `config.data.modalities` is 'sensor' (acc 9, gyro 6, mag 6, ecg 2 channels) or
+  'place' (chest 5, ankle 9, arm 9). Persons may be missing.
+
+  Args:
+    config: `data.modalities`, `data.max_gap`, `data.rate`, `data.width`,
+      `data.stride`.
+    root: folder that holds `mhealth/` or `MHEALTHDATASET/`.
+
+  Returns:
+    Windows, [., width, channels] float32, in m/s2, deg/s, local units and mV.
+
+  Raises:
+    InputError: no files, a file that cannot be used (with its line), or
+      windows longer than every run.
+  """
+  paths = files(root)
+  if not paths:
+    raise download.missing('mhealth', root)
+  parsing.once(paths, [path.name for path in paths])
+  options = dict(max_gap=config.data.max_gap, rate=config.data.rate)
+
+  def read(path: Path) -> Recording:
+    data = parsing.read_bytes(path)
+    about = options | {'person': path.name}
+    return kept('mhealth', [data], about, lambda: parse(path, data, **options))
+
+  paths.sort(key=lambda path: parsing.person(path, _PERSON))
+  return to_windows(
+    every(read, paths), MODALITIES[config.data.modalities], CLASSES, config
+  )
+
+
+_PERSON = r'subject(\d+)'
+
+
+def parse(path: Path, data: bytes, max_gap: float, rate: float) -> Recording:
+  """Parses one file.
+
+  Args:
+    path: for messages, and for the person's number.
+    data: the file's bytes.
+    max_gap: seconds of NaN that are interpolated.
+    rate: Hz to resample to, 0 for as recorded.
+
+  Returns:
+    Recording of 23 channels, in the file's order.
+
+  Raises:
+    InputError: a line that is not as it should be.
+  """
+  found = parsing.table(path, data, COLUMNS, '\t')
+  x = found[:-1]
+  label = parsing.codes(path, found[-1], range(len(CLASSES) + 1)) - 1
+  signals.interpolate(x, round(max_gap * RATE))
+  person = parsing.person(path, _PERSON)
+  return resample(labelled(x, label, person, RATE), rate)

@@ -1,0 +1,346 @@
+"""Your own data: a file, `--config.dataset=npz --config.data_path=FILE`.
+
+    np.savez('mine.npz', x=x, y=y, subject=subject, rate=50.0,
+             modality=['acc', 'acc', 'acc', 'ecg'])
+
+Either windows or continuous recordings:
+
+    key           windows                    continuous
+    x             [windows, time, channels]  [samples, channels] numbers
+    y             [windows]                  [samples] labels: names, or ints
+    subject       [windows]                  [samples] persons: names, or ints
+    rate          one number, Hz
+    modality      [channels] names: which modality each channel belongs to
+    channels      [channels] names, optional
+    classes       [classes] names, optional; y then counts from 0
+    run           [windows] ints, optional   [samples] ints, optional
+    start         [windows] ints, optional: first sample, see windows.py
+    official_test [windows] bool, optional   [samples] bool, optional
+
+An int label below 0 or an empty name is no label: the sample is left out. In
+continuous data a change of person, label or `run` ends a run; NaN of up to
+`data.max_gap` seconds are interpolated, longer ones cut. Windows are used as
+they are; without `start` they are taken to share no sample.
+
+`--config.data.channels='acc=ax,ay,az;ecg=3'` (names or numbers from 0) replaces
+`modality`. `python -m relief_jax.datasets.check FILE` tells what a file holds.
+No pickles. The schema is **ours**.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ml_collections
+import numpy as np
+from numpy.typing import NDArray
+
+from relief_jax.datasets import packed, signals
+from relief_jax.datasets.recording import (
+  Recording,
+  labelled,
+  resample,
+  to_windows,
+)
+from relief_jax.errors import InputError
+from relief_jax.windows import Windows
+
+_NEEDED = ('x', 'y', 'subject', 'rate')
+_PER_ROW = ('y', 'subject', 'run', 'start', 'official_test')
+
+
+class Own(NamedTuple):
+  """What a file holds, checked, in numbers.
+
+  Attributes:
+    x: [windows, time, channels] or [samples, channels] float32.
+    label: [rows] int64, class from 0; below 0 for none.
+    subject: [rows] int64.
+    run: [rows] int64.
+    start: [windows] int64, None if not given or continuous.
+    official_test: [rows] bool or None.
+    rate: in Hz.
+    modalities: {modality: channel numbers}.
+    channels: names of the channels.
+    classes: names of the classes.
+    subjects: {number: name} of persons that were named.
+  """
+
+  x: NDArray
+  label: NDArray
+  subject: NDArray
+  run: NDArray
+  start: NDArray | None
+  official_test: NDArray | None
+  rate: float
+  modalities: dict[str, list[int]]
+  channels: tuple[str, ...]
+  classes: tuple[str, ...]
+  subjects: dict[int, str]
+
+
+def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
+  """Windows of the file `config.data_path`.
+
+  Args:
+    config: `data_path`, `data.channels`, and for continuous data
+      `data.max_gap`, `data.rate`, `data.width`, `data.stride`.
+    root: not used.
+
+  Returns:
+    Windows, float32, in the file's units.
+
+  Raises:
+    InputError: no such file, arrays that do not fit together, or options that
+      windows cannot follow.
+  """
+  del root
+  if not config.data_path:
+    raise InputError(
+      "dataset=npz with config.data_path=''",
+      'the path of an .npz file',
+      'set --config.data_path=FILE',
+    )
+  own = read(Path(config.data_path), config.data.channels)
+  if own.x.ndim == 3:
+    return _ready(own, config)
+  recordings = [
+    resample(_person(own, person, config.data.max_gap), config.data.rate)
+    for person in np.unique(own.subject).tolist()
+  ]
+  return to_windows(recordings, own.modalities, own.classes, config)
+
+
+def read(path: Path, channels: str = '') -> Own:
+  """Reads and checks a file.
+
+  Args:
+    path: of the `.npz`.
+    channels: 'acc=ax,ay,az;ecg=3', or '' for the file's own `modality`.
+
+  Raises:
+    InputError: what is wrong, and how to mend it.
+  """
+  try:
+    with np.load(path, allow_pickle=False) as archive:
+      found = {key: archive[key] for key in archive.files}
+  except packed.DAMAGED as error:
+    raise _wrong(
+      path,
+      f'{type(error).__name__}: {error}',
+      'an .npz of plain numbers and names',
+      'write it with numpy.savez, names as str arrays and not as objects',
+    ) from error
+  lacking = [key for key in _NEEDED if key not in found]
+  if lacking:
+    raise _wrong(
+      path,
+      f'no {lacking[0]!r} among {", ".join(sorted(found)) or "no keys"}',
+      ', '.join(_NEEDED),
+    )
+  x = found['x']
+  if x.ndim not in (2, 3) or x.dtype.kind not in 'fiu' or not x.size:
+    raise _wrong(
+      path,
+      f'x of {x.dtype}, shape {x.shape}',
+      'numbers, [windows, time, channels] or [samples, channels]',
+    )
+  for key in _PER_ROW:
+    if key in found and found[key].shape != (len(x),):
+      raise _wrong(
+        path,
+        f'{key} of shape {found[key].shape}',
+        f'({len(x)},), one per {"window" if x.ndim == 3 else "sample"}',
+      )
+  rate = found['rate']
+  if rate.size != 1 or rate.dtype.kind not in 'fiu' or not 0 < rate.flat[0]:
+    raise _wrong(path, f'rate {rate.tolist()}', 'one number above 0, in Hz')
+  names = _names(path, found, x.shape[-1])
+  label, classes = _labels(path, found)
+  subject, subjects = _subjects(path, found['subject'])
+  return Own(
+    x=x.astype(np.float32),
+    label=label,
+    subject=subject,
+    run=_ints(path, found, 'run', len(x)),
+    start=_ints(path, found, 'start', len(x)) if 'start' in found else None,
+    official_test=found['official_test'].astype(bool)
+    if 'official_test' in found
+    else None,
+    rate=float(rate.flat[0]),
+    modalities=_modalities(path, found, names, channels),
+    channels=names,
+    classes=classes,
+    subjects=subjects,
+  )
+
+
+def _wrong(path: Path, found: str, expected: str, cure: str = '') -> InputError:
+  return InputError(
+    f'{path}: {found}',
+    expected,
+    cure or 'see relief_jax/datasets/npz.py for what the file should hold',
+  )
+
+
+def _names(path: Path, found: dict[str, Any], size: int) -> tuple[str, ...]:
+  for key in ('channels', 'modality'):
+    if key in found and found[key].shape != (size,):
+      raise _wrong(
+        path,
+        f'{key} of shape {found[key].shape}',
+        f'({size},), one name per channel of x',
+      )
+  names = found.get('channels', np.arange(size)).astype(str)
+  if len(set(names)) < size:
+    raise _wrong(path, f'channels {names.tolist()}', 'every name once')
+  return tuple(names.tolist())
+
+
+def _modalities(
+  path: Path, found: dict[str, Any], names: tuple[str, ...], asked: str
+) -> dict[str, list[int]]:
+  """{modality: channel numbers}, from the config or else the file."""
+  if not asked:
+    if 'modality' not in found:
+      raise _wrong(
+        path,
+        "no 'modality'",
+        'a modality for each channel',
+        "add it, or set --config.data.channels='acc=0,1,2;ecg=3'",
+      )
+    given = found['modality'].astype(str).tolist()
+    return {
+      m: [i for i, n in enumerate(given) if n == m] for m in sorted(set(given))
+    }
+  modalities = {}
+  for part in asked.split(';'):
+    name, _, members = part.partition('=')
+    numbers = []
+    for member in (m.strip() for m in members.split(',')):
+      if member in names:
+        numbers.append(names.index(member))
+      elif member.isdecimal() and int(member) < len(names):
+        numbers.append(int(member))
+      else:
+        raise InputError(
+          f'config.data.channels={asked!r} with the channel {member!r}',
+          f'channels {", ".join(names)}, or numbers up to {len(names) - 1}',
+          "write it like 'acc=ax,ay,az;ecg=3'",
+        )
+    modalities[name.strip()] = numbers
+  return modalities
+
+
+def _labels(
+  path: Path, found: dict[str, Any]
+) -> tuple[NDArray, tuple[str, ...]]:
+  """Class from 0 of every row, below 0 for none, and the classes' names."""
+  y = found['y']
+  if y.dtype.kind in 'iu':
+    if 'classes' in found:
+      names = found['classes'].astype(str)
+      if y.max() >= len(names):
+        raise _wrong(
+          path, f'label {y.max()}', f'below {len(names)}, as there are classes'
+        )
+      return y.astype(np.int64), tuple(names.tolist())
+    unlabelled = y < 0
+  elif y.dtype.kind == 'U':
+    unlabelled = y == ''
+  else:
+    raise _wrong(path, f'y of {y.dtype}', 'ints or names')
+  if unlabelled.all():
+    raise _wrong(path, 'no label', 'an int from 0, or a name')
+  values, number = np.unique(y[~unlabelled], return_inverse=True)
+  label = np.full(len(y), -1, np.int64)
+  label[~unlabelled] = number
+  return label, tuple(values.astype(str).tolist())
+
+
+def _subjects(path: Path, subject: NDArray) -> tuple[NDArray, dict[int, str]]:
+  """Numbers of persons; those with names are numbered from 1, by name."""
+  if subject.dtype.kind in 'iu':
+    if subject.min() < 0 or subject.max() >= 2**31:
+      raise _wrong(path, 'a subject below 0 or too large', 'int32 from 0')
+    return subject.astype(np.int64), {}
+  if subject.dtype.kind != 'U':
+    raise _wrong(path, f'subject of {subject.dtype}', 'ints or names')
+  names, number = np.unique(subject, return_inverse=True)
+  return number + 1, dict(enumerate(names.tolist(), 1))
+
+
+def _ints(path: Path, found: dict[str, Any], key: str, rows: int) -> NDArray:
+  """An optional array of ints, zeros where it is not given."""
+  value = found.get(key, np.zeros(rows, np.int64))
+  if value.dtype.kind not in 'iu' or value.min() < 0:
+    raise _wrong(path, f'{key} of {value.dtype}', 'ints from 0')
+  return value.astype(np.int64)
+
+
+def _person(own: Own, person: int, max_gap: float) -> Recording:
+  """The labelled runs of one person, out of continuous data."""
+  rows = np.flatnonzero(own.subject == person)
+  x = np.ascontiguousarray(own.x[rows].T)
+  breaks = np.diff(rows, prepend=rows[0] - 1) != 1
+  breaks[1:] |= np.diff(own.run[rows]) != 0
+  tested = own.official_test
+  if tested is not None:
+    breaks[1:] |= np.diff(tested[rows]) != 0
+  edges = np.append(np.flatnonzero(breaks), len(rows))
+  # Straight lines only within what was recorded in one go.
+  for low, high in zip(np.append(0, edges), edges, strict=False):
+    signals.interpolate(x[:, low:high], round(max_gap * own.rate))
+  label = own.label[rows]
+  found = labelled(x, label, person, own.rate, breaks)
+  if tested is None:
+    return found
+  valid = (label >= 0) & ~np.isnan(x).any(0)
+  return found._replace(run_test=tested[rows][valid][found.run_start])
+
+
+def _ready(own: Own, config: ml_collections.ConfigDict) -> Windows:
+  """Windows that were cut by the user."""
+  width = own.x.shape[1]
+  for key, found in (('width', width), ('rate', own.rate)):
+    asked = config.data[key]
+    if asked != found and not (key == 'rate' and asked == 0):
+      raise InputError(
+        f'config.data.{key} is {asked}, but {config.data_path} holds windows '
+        f'of {found:g}',
+        'the same, since windows cannot be cut anew',
+        f'set --config.data.{key}={found:g}, or give continuous data',
+      )
+  if own.start is None and config.data.split == 'time':
+    raise InputError(
+      f"{config.data_path}: no 'start' for config.data.split=time",
+      'the first sample of every window, to tell which of them overlap',
+      'add it to the file, or set --config.data.split=folds',
+    )
+  kept = np.flatnonzero(own.label >= 0)
+  kept = kept[np.argsort(own.subject[kept], kind='stable')]
+  subject = own.subject[kept]
+  if own.start is None:
+    _, first, count = np.unique(subject, return_index=True, return_counts=True)
+    start = (np.arange(len(kept)) - np.repeat(first, count)) * width
+  else:
+    start = own.start[kept]
+  # Runs of two persons are never one.
+  _, run = np.unique(
+    np.stack([subject, own.run[kept]]), axis=1, return_inverse=True
+  )
+  return Windows(
+    x={
+      name: np.ascontiguousarray(own.x[kept][..., numbers])
+      for name, numbers in own.modalities.items()
+    },
+    y=own.label[kept].astype(np.int32),
+    subject=subject.astype(np.int32),
+    run=run.reshape(-1).astype(np.int32),
+    start=start,
+    classes=own.classes,
+    rate=own.rate,
+    width=width,
+    official_test=None
+    if own.official_test is None
+    else own.official_test[kept],
+  )
