@@ -30,9 +30,15 @@ def default() -> ml_collections.ConfigDict:
   # The world.
   c.clients = 48
   c.clients_per_round = 0  # 0: everybody
-  c.fleet = 'four_tiers'
+  c.fleet = 'four_tiers'  # a name, or the path of your own .csv or .json
+  c.fleet_coupling = 1.0  # of speed and sensors: 1 nested, 0 independent
   c.partition = 'contiguous'  # contiguous, subject, dirichlet
   c.alpha = 0.5  # concentration of `dirichlet`
+  c.quantity_skew = 0.0  # deviation of the log of a device's windows; 0: even
+  c.min_windows = 1  # of every device
+  c.reuse = 0  # > 0: devices share windows, so many each on average (skew.py)
+  # How much sensors differ between devices (shift.py); 0: not at all.
+  c.shift = dict(gain=0.0, bias=0.0, noise=0.0, jitter=0.0)
   c.data = dict(
     modalities='sensor',  # by sensor (acc, gyro, ...) or by body place
     channels='',  # npz: 'acc=ax,ay,az;ecg=3'; '' takes the file's own
@@ -138,6 +144,7 @@ _AT_LEAST_ONE = (
   'rounds',
   'rounds_per_call',
   'eval_every',
+  'min_windows',
   'batch',
   'data.width',
   'data.stride',
@@ -205,6 +212,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
       f'set --config.rounds_per_call={config.eval_every}',
     )
   _validate_data(config.data)
+  _validate_clients(config)
   if not 0 <= config.modality_dropout < 1:
     raise InputError(
       f'config.modality_dropout is {config.modality_dropout}',
@@ -234,3 +242,21 @@ def _validate_data(data: ml_collections.ConfigDict) -> None:
       'a share above 0 and below 1',
       'set --config.data.test_share=0.25',
     )
+
+
+def _validate_clients(config: ml_collections.ConfigDict) -> None:
+  """Refuses keys of the dealing and the fleet that make no world."""
+  ranges = {
+    'quantity_skew': (5, 'even'),
+    'reuse': (10**6, 'every window on one device'),
+    'fleet_coupling': (1, 'independent'),
+    **{f'shift.{name}': (10, 'off') for name in config.shift},
+  }
+  for key, (most, zero) in ranges.items():
+    found = get(config, key)
+    if not 0 <= found <= most:  # NaN too
+      raise InputError(
+        f'config.{key} is {found}',
+        f'a number from 0 ({zero}) to {most}',
+        f'set --config.{key}={get(default(), key)}',
+      )

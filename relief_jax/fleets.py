@@ -4,7 +4,8 @@ A fleet is a tuple of tiers. Tiers are nested, cheap devices carry fewer
 sensors: a tier owns the first of the data set's modalities. Everything here is
 **ours**; the paper names only its two-device testbed.
 
-To add a fleet, add it to `FLEETS`. To use the figures of your own device:
+To add a fleet, add it to `FLEETS`, or write it into a file (`fleet_files.py`)
+and give its path for the name. To use the figures of your own device:
 
 >>> from relief_jax.devices import DEVICES, Device
 >>> DEVICES['mine'] = Device(1e9, 0.5, 2.0, 1.0, 1.0, 0.5, 1e7, 1e7)
@@ -15,46 +16,17 @@ Array([5.e+08, 5.e+08], dtype=float32)
 >>> del FLEETS['mine'], DEVICES['mine']
 """
 
+from collections.abc import Sequence
 from fractions import Fraction
-from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from relief_jax.devices import device
+from relief_jax import fleet_files
+from relief_jax.devices import Device, device
 from relief_jax.errors import InputError, unknown
+from relief_jax.tiers import Tier, Tiers, counts, owned_by, shuffle_sensors
 from relief_jax.types import Fleet
-
-
-class Tier(NamedTuple):
-  """One kind of device in a fleet.
-
-  Attributes:
-    name: for reports.
-    share: percent of the clients.
-    part: the tier owns the first ceil(M * part) modalities.
-    device: name of its profile in `DEVICES`.
-    speed: FLOP/s in place of the profile's, 0 for the profile's own.
-  """
-
-  name: str
-  share: int
-  part: Fraction
-  device: str
-  speed: float = 0.0
-
-
-class Tiers(NamedTuple):
-  """A fleet's description.
-
-  Attributes:
-    tiers: from fewest to most sensors; shares add up to 100.
-    clients: the only size the fleet comes in, 0 for any.
-  """
-
-  tiers: tuple[Tier, ...]
-  clients: int = 0
-
 
 _ALL = Fraction(1)
 
@@ -94,11 +66,13 @@ FLEETS = {
 
 
 def find(name: str) -> Tiers:
-  """The description of a fleet.
+  """The description of a fleet; a path of a .csv or .json is read.
 
   Raises:
-    InputError: no such fleet.
+    InputError: no such fleet, or a file that is none.
   """
+  if fleet_files.is_path(name):
+    return fleet_files.read(name)
   if name not in FLEETS:
     raise unknown('fleet', name, FLEETS)
   return FLEETS[name]
@@ -116,59 +90,13 @@ def tier_names(name: str) -> tuple[str, ...]:
   return tuple(tier.name for tier in find(name).tiers)
 
 
-def counts(tiers: tuple[Tier, ...], clients: int) -> list[int]:
-  """Clients of every tier by the largest remainder, in whole numbers.
-
-  Ties go to the tier with more sensors, so that a small fleet keeps a rare
-  cohort rather than one more of the common devices.
-
-  >>> counts(FLEETS['four_tiers'].tiers, 48)
-  [19, 14, 10, 5]
-
-  Args:
-    tiers: of a fleet.
-    clients: N.
-
-  Returns:
-    Clients of each tier; they add up to N.
-  """
-  total = sum(tier.share for tier in tiers)
-  quotas = [tier.share * clients for tier in tiers]
-  result = [quota // total for quota in quotas]
-  order = sorted(
-    range(len(tiers)), key=lambda t: (quotas[t] % total, t), reverse=True
-  )
-  for t in order[: clients - sum(result)]:
-    result[t] += 1
-  return result
-
-
-def owned_by(tiers: tuple[Tier, ...], modalities: int) -> np.ndarray:
-  """Which modalities every tier owns.
-
-  >>> owned_by(FLEETS['four_tiers'].tiers, 3).sum(1)
-  array([1, 2, 3, 3])
-
-  Args:
-    tiers: of a fleet.
-    modalities: M.
-
-  Returns:
-    [tiers, M] bool.
-  """
-  first = [
-    -(-tier.part.numerator * modalities // tier.part.denominator)
-    for tier in tiers
-  ]
-  return np.arange(modalities) < np.array(first)[:, None]
-
-
 def build(
   name: str,
   clients: int,
   modalities: tuple[str, ...],
   samples: np.ndarray,
   rng: np.random.Generator,
+  coupling: float = 1.0,
 ) -> Fleet:
   """The clients of a fleet, tiers dealt at random.
 
@@ -176,20 +104,29 @@ def build(
   always be the slow ones.
 
   Args:
-    name: in `FLEETS`.
+    name: in `FLEETS`, or a path.
     clients: N.
     modalities: names in the data set's order, common ones first.
     samples: [N] int, windows of every client.
-    rng: deals the tiers.
+    rng: deals the tiers, and the sensors where they are shuffled.
+    coupling: of speed and number of sensors, see `tiers.shuffle_sensors`.
 
   Returns:
     Fleet of N clients; `budget` is one FLOP until `deadlines.with_budgets`.
 
   Raises:
-    InputError: unknown fleet, a size it does not come in, or a modality that
-      no device would own.
+    InputError: unknown fleet, a size it does not come in, a sensor that the
+      data do not have, or a modality that no device would own.
   """
   tiers, size = find(name)
+  for one in tiers:
+    for sensor in one.sensors:
+      if sensor not in modalities:
+        raise unknown(
+          f'sensor of tier {one.name!r} of the fleet {name!r}',
+          sensor,
+          modalities,
+        )
   if clients < 1 or (size and clients != size):
     raise InputError(
       f'{clients} clients for the fleet {name!r}',
@@ -203,12 +140,15 @@ def build(
       f'shape ({clients},)',
       'partition the data into as many clients as the fleet has',
     )
-  owned = owned_by(tiers, len(modalities))
   tier = rng.permutation(
     np.repeat(np.arange(len(tiers)), counts(tiers, clients))
   )
-  _refuse_orphans(name, clients, modalities, owned[tier[samples > 0]])
-  profiles = [device(t.device) for t in tiers]
+  owned = shuffle_sensors(owned_by(tiers, modalities)[tier], coupling, rng)
+  _refuse_orphans(name, clients, modalities, owned[samples > 0])
+  profiles = [
+    t.device if isinstance(t.device, Device) else device(t.device)
+    for t in tiers
+  ]
   speed = [t.speed or d.speed for t, d in zip(tiers, profiles, strict=True)]
 
   def per_client(values):
@@ -216,7 +156,7 @@ def build(
 
   return Fleet(
     id=jnp.asarray(np.arange(clients), jnp.int32),
-    owned=jnp.asarray(owned[tier]),
+    owned=jnp.asarray(owned),
     tier=jnp.asarray(tier, jnp.int32),
     samples=jnp.asarray(samples, jnp.int32),
     speed=per_client(speed),
@@ -227,15 +167,15 @@ def build(
   )
 
 
-def smallest(name: str, modalities: int) -> int:
+def smallest(name: str, modalities: int | Sequence[str]) -> int:
   """Fewest clients with which every modality has an owner; 0: no number does.
 
   >>> smallest('four_tiers', 4)
   5
 
   Args:
-    name: in `FLEETS`.
-    modalities: M.
+    name: in `FLEETS`, or a path.
+    modalities: M, or the names where a tier lists its sensors.
 
   Raises:
     InputError: no such fleet.
@@ -243,7 +183,7 @@ def smallest(name: str, modalities: int) -> int:
   tiers, size = find(name)
   owned = owned_by(tiers, modalities)
   # Every tier has a client once the smallest share makes a whole one.
-  most = size or -(-100 // min(tier.share for tier in tiers))
+  most = size or int(-(-100 // min(tier.share for tier in tiers)))
   for clients in range(size or 1, most + 1):
     if owned[np.array(counts(tiers, clients)) > 0].any(0).all():
       return clients
@@ -257,8 +197,10 @@ def _refuse_orphans(
   orphans = [m for i, m in enumerate(modalities) if not owned[:, i].any()]
   if not orphans:
     return
-  enough = smallest(name, len(modalities))
-  if clients < enough:
+  enough = smallest(name, modalities)
+  if not enough:
+    cure = 'give a tier of the fleet that sensor'
+  elif clients < enough:
     cure = f'set --config.clients={enough} or more'
   else:
     cure = 'give every client at least one window'

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from relief_jax import skew
 from relief_jax.errors import InputError, unknown
 from relief_jax.windows import Windows
 
@@ -90,6 +91,7 @@ def assign(
   rng: np.random.Generator,
   alpha: float = 0.5,
   min_size: int = 1,
+  sigma: float = 0.0,
 ) -> list[NDArray]:
   """Deals training windows to clients; every row goes to exactly one.
 
@@ -105,33 +107,38 @@ def assign(
     Dirichlet(alpha), T.-M. H. Hsu, H. Qi, M. Brown, arXiv:1909.06335 as Q. Li
     and others draw it, arXiv:2102.02079; redrawn up to 100 times until every
     client has `min_size` windows. Persons are mixed.
+  With `sigma` above 0 the sizes of the clients are in proportion to log-normal
+  draws (`skew.py`): among a person's clients, or for 'dirichlet' among all.
 
   Args:
     kind: one of the above.
     windows: what `rows` points into.
     rows: [rows] distinct ints, the training windows.
     clients: N.
-    rng: used by 'dirichlet' only.
+    rng: used by 'dirichlet' and the sizes only.
     alpha: concentration of 'dirichlet'; small is uneven.
-    min_size: least windows per client, 'dirichlet' only.
+    min_size: least windows per client.
+    sigma: deviation of the logarithm of a client's size, 0 for even sizes.
 
   Returns:
     N ascending int64 arrays, none empty.
 
   Raises:
-    InputError: an unknown kind, more clients than windows, or proportions
-      that leave a client short.
+    InputError: an unknown kind, more clients than windows, or sizes that
+      leave a client short of `min_size`.
   """
   rows = np.sort(np.asarray(rows, np.int64))
   if not 1 <= clients <= len(rows):
     raise InputError(
       f'{clients} clients for {len(rows)} training windows',
       'at least one client, and a window for each',
-      'lower --config.clients, or cut more windows (--config.data.stride, '
-      '--config.synthetic.windows_per_class)',
+      'lower --config.clients, cut more windows (--config.data.stride, '
+      '--config.synthetic.windows_per_class), or let devices share them '
+      '(--config.reuse=20)',
     )
+  wish = skew.draw(clients, sigma, rng)
   if kind == 'dirichlet':
-    owner = _dirichlet(windows.y[rows], clients, rng, alpha, min_size)
+    owner = _dirichlet(windows.y[rows], wish, clients, rng, alpha, min_size)
   elif kind in ('contiguous', 'subject'):
     # In time, person by person and run by run.
     rows = rows[
@@ -139,11 +146,22 @@ def assign(
         (windows.start[rows], windows.run[rows], windows.subject[rows])
       )
     ]
-    owner = _by_person(windows, rows, clients, interleave=kind == 'subject')
+    owner = _by_person(
+      windows, rows, wish, clients, min_size, kind == 'subject'
+    )
   else:
     raise unknown('partition', kind, ('contiguous', 'subject', 'dirichlet'))
   order = np.lexsort((rows, owner))
-  ends = np.cumsum(np.bincount(owner, minlength=clients))
+  size = np.bincount(owner, minlength=clients)
+  if size.min() < min_size:
+    raise InputError(
+      f'{(size < min_size).sum()} of {clients} clients with less than '
+      f'{min_size} windows, the smallest with {size.min()}',
+      f'config.min_windows={min_size} for each',
+      'lower --config.clients or --config.quantity_skew, or let devices share '
+      'windows (--config.reuse=20)',
+    )
+  ends = np.cumsum(size)
   return np.split(rows[order], ends[:-1])
 
 
@@ -164,10 +182,11 @@ def pad_rows(parts: Sequence[NDArray]) -> tuple[NDArray, NDArray]:
   samples = np.fromiter(map(len, parts), np.int64, len(parts))
   flat = np.concatenate([*parts, [0]]).astype(np.int32)
   first = np.cumsum(samples) - samples
-  column = np.arange(samples.max(initial=0))
-  real = column < samples[:, None]
-  at = first[:, None] + np.where(real, column, 0)
-  rows = np.where(samples[:, None] > 0, flat[at], np.int32(0))
+  first = np.where(samples > 0, flat[first], np.int32(0))
+  # In place: for large fleets a table of indices would be twice the rows.
+  rows = np.empty((len(parts), samples.max(initial=0)), np.int32)
+  rows[:] = first[:, None]
+  rows[np.arange(rows.shape[1]) < samples[:, None]] = flat[:-1]
   return rows, samples.astype(np.int32)
 
 
@@ -193,15 +212,25 @@ def no_overlap(windows: Windows, a: NDArray, b: NDArray) -> bool:
 
 
 def _by_person(
-  windows: Windows, rows: NDArray, clients: int, interleave: bool
+  windows: Windows,
+  rows: NDArray,
+  wish: NDArray | None,
+  clients: int,
+  least: int,
+  interleave: bool,
 ) -> NDArray:
   """Client of every row [rows], which are sorted by person, run and time."""
   _, person, sizes = np.unique(
     windows.subject[rows], return_inverse=True, return_counts=True
   )
   if clients < len(sizes):
+    if wish is not None:
+      return skew.merge(sizes, wish)[person]
     return _merge(sizes, clients)[person]
   share = _apportion(sizes, clients)
+  if wish is not None:
+    run = windows.run[rows]
+    return skew.deal(person, run, share, wish, least, not interleave)
   first = np.cumsum(share) - share
   if interleave:
     rank = np.arange(len(rows)) - (np.cumsum(sizes) - sizes)[person]
@@ -280,6 +309,7 @@ def _merge(sizes: NDArray, clients: int) -> NDArray:
 
 def _dirichlet(
   y: NDArray,
+  wish: NDArray | None,
   clients: int,
   rng: np.random.Generator,
   alpha: float,
@@ -293,7 +323,7 @@ def _dirichlet(
   least, counts = 0, np.bincount(y)
   counts = counts[counts > 0]
   for _ in range(_REDRAWS):
-    size = np.stack([_shares(rng, n, clients, alpha) for n in counts])
+    size = np.stack([_shares(rng, n, clients, alpha, wish) for n in counts])
     least = int(size.sum(0).min())
     if least >= min_size:
       break
@@ -313,10 +343,17 @@ def _dirichlet(
 
 
 def _shares(
-  rng: np.random.Generator, total: int, clients: int, alpha: float
+  rng: np.random.Generator,
+  total: int,
+  clients: int,
+  alpha: float,
+  wish: NDArray | None,
 ) -> NDArray:
   """`total` windows cut by Dirichlet proportions, [clients] ints."""
   share = rng.dirichlet(np.full(clients, alpha))
+  if wish is not None:
+    share = share * wish
+    share = share / share.sum()
   ends = np.rint(np.cumsum(share) * total).astype(np.int64)
   ends[-1] = total
   return np.diff(np.minimum(ends, total), prepend=0)

@@ -120,9 +120,13 @@ def draw_steps(
   else:
     kept = jnp.broadcast_to(fleet.owned[:, None], shape)
   run = jnp.broadcast_to(run[:, None], shape)
+  shift = jax.tree.map(
+    lambda v: jnp.broadcast_to(v[:, None], (len(v), count) + v.shape[1:]),
+    fleet.shift,
+  )
   if setting.fill == 'input':
-    return Steps(row, weight, run, kept)
-  return Steps(row, weight, run & kept, None)
+    return Steps(row, weight, run, kept, shift)
+  return Steps(row, weight, run & kept, None, shift)
 
 
 def client_loss(task: Task, population: Population, trained: Array):
@@ -130,7 +134,7 @@ def client_loss(task: Task, population: Population, trained: Array):
 
   def loss(params, step):
     gate = Gate(step.run, step.sensed, trained)
-    batch = Batch(population.bank, step.row, step.weight)
+    batch = Batch(population.bank, step.row, step.weight, step.shift)
     scores = training.logits(task, params, population.frozen, batch, gate)
     return training.cross_entropy(
       scores, population.bank.y[step.row], step.weight

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from relief_jax import tree
+from relief_jax import shift, tree
 from relief_jax.types import Array, Batch, Gate, PyTree, Steps, Task
 
 
@@ -24,6 +24,8 @@ def _encode(task: Task, params, frozen, batch: Batch, gate: Gate, i: int):
   def branch(cut):
     def run():
       x = batch.bank.x[name][batch.row]
+      if batch.shift is not None:
+        x = shift.apply(batch.shift, i, x, batch.row)
       if gate.sensed is not None:
         x = jnp.where(gate.sensed[i], x, batch.bank.fill[name])
       return task.encode(params, frozen, i, x, cut)

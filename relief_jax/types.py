@@ -16,6 +16,24 @@ Array = jax.Array
 PyTree = Any
 
 
+class Shift(NamedTuple):
+  """How sensors on a device differ from the data set's (shift.py).
+
+  Attributes:
+    gain: [..., M] float32, factor; None: 1.
+    bias: [..., M] float32, added, in z-scored units; None: 0.
+    noise: [..., M] float32, deviation of white noise; None: 0.
+    jitter: [..., M] float32, deviation of sampling times in samples; None: 0.
+    key: [..., 2] uint32, of the noise and jitter, None without.
+  """
+
+  gain: Array | None
+  bias: Array | None
+  noise: Array | None
+  jitter: Array | None
+  key: Array | None
+
+
 @flax.struct.dataclass
 class Fleet:
   """What is known of every client; small, replicated over devices.
@@ -31,6 +49,7 @@ class Fleet:
     watts: [N, 4] float32, power while computing, sending, receiving, idle.
     budget: [N] float32, FLOPs per sample that fit a deadline of 1 (relief.md
       section 5: speed_n * T_th, per sample since the batch size cancels).
+    shift: [N, M] of every field, None where all sensors agree.
   """
 
   id: Array
@@ -42,6 +61,7 @@ class Fleet:
   downlink: Array
   watts: Array
   budget: Array
+  shift: Shift | None = None
 
 
 @flax.struct.dataclass
@@ -110,11 +130,13 @@ class Batch(NamedTuple):
     bank: the windows.
     row: [B] int32, rows of the bank.
     weight: [B] float32, 0 for padding.
+    shift: [M] of every field, the client's own, or None.
   """
 
   bank: Bank
   row: Array
   weight: Array
+  shift: Shift | None = None
 
 
 class Gate(NamedTuple):
@@ -140,12 +162,14 @@ class Steps(NamedTuple):
     weight: [T, B] float32, 0 for padding; a step of padding only is skipped.
     run: [T, M] bool, branches in the forward pass.
     sensed: [T, M] bool, real inputs, or None where all that runs is sensed.
+    shift: [T, M] of every field, the same in all steps, or None.
   """
 
   row: Array
   weight: Array
   run: Array
   sensed: Array | None
+  shift: Shift | None = None
 
 
 class Task(NamedTuple):

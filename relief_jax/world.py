@@ -1,12 +1,11 @@
 """Builds the world of a run on the host: data, clients, fleet, frozen base.
 
-Everything random comes from (seed, purpose), so that two methods with one
-seed meet the same clients, the same tiers and the same frozen base.
+Who has what comes from `dealing.py`; this file scales the windows and adds
+what the method and the model need.
 """
 
 import dataclasses
 import functools
-import json
 import math
 from typing import NamedTuple
 
@@ -18,23 +17,26 @@ import optax
 
 from relief_jax import (
   algorithms,
-  datasets,
   deadlines,
+  dealing,
   fleets,
   models,
   partition,
-  splits,
   training,
   tree,
   windows,
 )
-from relief_jax.config import validate
 from relief_jax.errors import InputError, unknown
 from relief_jax.models import cnn, lora
 from relief_jax.models.encoders import Spec
-from relief_jax.types import Bank, Batch, Gate, Population, PyTree, Steps
-
-_PARTITION, _FLEET, _SPLIT, _BASE = range(4)
+from relief_jax.types import (
+  Bank,
+  Batch,
+  Gate,
+  Population,
+  PyTree,
+  Steps,
+)
 
 
 class World(NamedTuple):
@@ -66,7 +68,7 @@ class World(NamedTuple):
 
 
 def build(config: ml_collections.ConfigDict, data_dir: str | None) -> World:
-  """Loads, splits, deals, scales; for LoRA also makes the frozen base.
+  """Deals and scales; for LoRA also makes the frozen base.
 
   Args:
     config: of the run.
@@ -75,35 +77,9 @@ def build(config: ml_collections.ConfigDict, data_dir: str | None) -> World:
   Raises:
     InputError: whatever is wrong with the config, the data or the fleet.
   """
-  validate(config)
-  for kind, name, known in (
-    ('method', config.method, algorithms.ALGORITHMS),
-    ('backbone', config.backbone, models.MODELS),
-    ('fleet', config.fleet, fleets.FLEETS),
-  ):
-    if name not in known:
-      raise unknown(kind, name, known)
-  data, dataset = _load(config, data_dir)
-  pretrained = config.backbone == 'lora' and config.model.base == 'pretrained'
-  split = splits.split(
-    data,
-    config.data,
-    config.data.public_subjects if pretrained else 0,
-    _rng(config, _SPLIT),
-  )
-  parts = partition.assign(
-    config.partition,
-    data,
-    split.train,
-    config.clients,
-    _rng(config, _PARTITION),
-    config.alpha,
-  )
+  data, dataset, split, parts, fleet = dealing.deal(config, data_dir)
   modalities = tuple(data.x)
-  _, samples = partition.pad_rows(parts)
-  fleet = fleets.build(
-    config.fleet, config.clients, modalities, samples, _rng(config, _FLEET)
-  )
+  pretrained = config.backbone == 'lora' and config.model.base == 'pretrained'
   spec = _spec(config, data)
   task = models.MODELS[config.backbone](spec)
   group_modality = task.group_modality
@@ -116,6 +92,8 @@ def build(config: ml_collections.ConfigDict, data_dir: str | None) -> World:
     )
     for i, m in enumerate(modalities)
   }
+  if config.reuse:  # a window counts once, however many hold it
+    by_owner = {m: np.unique(own) for m, own in by_owner.items()}
   scaled, mean, std = windows.zscore(data, by_owner)
   zero = config.fill_value == 'zero'
   fill = {
@@ -139,7 +117,7 @@ def build(config: ml_collections.ConfigDict, data_dir: str | None) -> World:
   )
   test = bank(split.test)
   if config.backbone == 'lora':
-    key = jax.random.fold_in(jax.random.key(config.seed), _BASE)
+    key = jax.random.fold_in(jax.random.key(config.seed), dealing.BASE)
     base = lora.base(key, spec)
     if pretrained:
       base = pretrain(key, spec, bank(split.public), config.model.base_steps)
@@ -168,35 +146,6 @@ def build(config: ml_collections.ConfigDict, data_dir: str | None) -> World:
   )
 
 
-def _rng(config, purpose):
-  return np.random.default_rng([config.seed, purpose])
-
-
-def _load(config, data_dir):
-  """The windows; the last few data sets stay in memory for sweeps."""
-  keys = ('dataset', 'data_path', 'data', 'synthetic')
-  relevant = {k: config[k] for k in keys} | {'stamp': datasets.stamp(config)}
-  seed = config.seed if config.dataset in ('synthetic', 'auto') else 0
-  return _load_cached(
-    json.dumps({k: _plain(v) for k, v in relevant.items()}, sort_keys=True),
-    seed,
-    data_dir,
-  )
-
-
-def _plain(value):
-  return (
-    value.to_dict() if isinstance(value, ml_collections.ConfigDict) else value
-  )
-
-
-@functools.lru_cache(maxsize=2)
-def _load_cached(text, seed, data_dir):
-  config = ml_collections.ConfigDict(json.loads(text))
-  config.seed = seed
-  return datasets.load(config, data_dir)
-
-
 def _spec(config, data) -> Spec:
   model = config.model
   spec = Spec(
@@ -214,7 +163,9 @@ def _spec(config, data) -> Spec:
     adapters=model.adapters and config.backbone == 'lora',
     fusion_norm=config.fusion_norm,
   )
-  cacheable = config.backbone == 'lora' and not spec.adapters
+  # Features of windows that every device sees in its own way are not shared.
+  own = any(config.shift.values())
+  cacheable = config.backbone == 'lora' and not spec.adapters and not own
   spec.lengths()
   return spec._replace(cached=cacheable and model.cache_features)
 
