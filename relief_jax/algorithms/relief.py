@@ -127,7 +127,7 @@ def relief(task: Task, setting: Setting) -> Algorithm:
     if rule in ('greedy', 'greedy_ratio', 'knapsack'):
       return jnp.broadcast_to(memory.divergence, shape)
     if rule == 'aged':
-      return memory.divergence * waited
+      return memory.divergence[None] * waited
     if rule == 'magnitude':
       return jnp.broadcast_to(memory.magnitude, shape)
     if rule == 'random':
@@ -136,7 +136,8 @@ def relief(task: Task, setting: Setting) -> Algorithm:
     turn = jnp.zeros(shape[:1], jnp.int32)
     if rule == 'round_robin':
       turn = context.round + context.fleet.id
-    return -jnp.mod(jnp.arange(num) - turn[:, None], num).astype(jnp.float32)
+    order = jnp.mod(jnp.arange(num)[None] - turn[:, None], num)
+    return -order.astype(jnp.float32)
 
   def choose(run, access, budget, score, last, overdue):
     """One client's groups, [G] bool."""
@@ -170,7 +171,8 @@ def relief(task: Task, setting: Setting) -> Algorithm:
     trained &= context.active[:, None]
     counted = trained
     if options['denominator'] == 'cohort':
-      counted = context.access & context.active[:, None]
+      # Who sits the round out takes no part and does not dilute it either.
+      counted = context.access & trained.any(-1, keepdims=True)
     run &= trained.any(-1, keepdims=True)
     return Plan(run, trained, counted.astype(jnp.float32))
 
