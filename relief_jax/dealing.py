@@ -4,6 +4,7 @@ Everything random comes from (seed, purpose), so that two methods with one
 seed meet the same clients, the same tiers and the same frozen base.
 """
 
+import dataclasses
 import functools
 import json
 from typing import NamedTuple
@@ -85,7 +86,7 @@ def deal(config: ml_collections.ConfigDict, data_dir: str | None) -> Clients:
   drawn = shift.draw(
     config.shift, config.clients, len(data.x), _rng(config, _SHIFT)
   )
-  fleet = fleet.replace(shift=drawn)
+  fleet = dataclasses.replace(fleet, shift=drawn)
   return Clients(data, dataset, split, parts, fleet)
 
 
