@@ -80,8 +80,8 @@ def round_costs(
   """Cost of a round for every participant.
 
   A client with no samples (padding) or that neither runs nor trains anything
-  costs nothing, whatever its speed, links and power say. Bytes are float32, exact up
-  to 2**24 and to 7 digits beyond: add them up over rounds in float64.
+  costs nothing, whatever its speed, links and power say. Bytes are float32,
+  exact up to 2**24 and to 7 digits beyond: add them up over rounds in float64.
 
   Args:
     work: of the model.
