@@ -99,7 +99,8 @@ def draw_epochs(
       )
       pad = (0, steps * batch - width)
       return (
-        jnp.pad(own[order], pad).reshape(steps, batch),
+        # With windows of its own: another's may be broken, and 0 * NaN is NaN.
+        jnp.pad(own[order], pad, mode='edge').reshape(steps, batch),
         jnp.pad(real[order].astype(jnp.float32), pad).reshape(steps, batch),
       )
 

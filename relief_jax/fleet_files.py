@@ -14,7 +14,7 @@ As JSON: a list of objects with the same keys; `sensors` may be a list.
 - `sensors`: names of the data set's modalities joined by `+`; `all`; or `1/2`,
   the first half of them, rounded up.
 - `device`: a profile, by its name in `devices.DEVICES` or as the path of a JSON
-  file (from the fleet file's folder) that `experiments.profile_device` wrote.
+  file (from the fleet file's folder) with the figures of `devices/figures.py`.
 - figures with their units, as `devices/figures.py` lists them. Those given
   replace the profile's; without `device` all seven are needed.
 

@@ -44,6 +44,11 @@ class Layout(NamedTuple):
   def devices(self) -> int:
     return self.mesh.size if self.mesh else 1
 
+  @property
+  def branch(self) -> bool:
+    """No vmap: a `lax.cond` on what differs by client really skips."""
+    return self.block == 1
+
   def __str__(self):
     name = {0: 'all', 1: 'one'}.get(self.block, f'block:{self.block}')
     return f'{name} on {self.devices} device(s)'

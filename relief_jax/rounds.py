@@ -129,13 +129,24 @@ def draw_steps(
   return Steps(row, weight, run & kept, None, shift)
 
 
-def client_loss(task: Task, population: Population, trained: Array):
-  """The local objective of one client: (params, step) -> []."""
+def client_loss(
+  task: Task, population: Population, trained: Array, branch: bool = True
+):
+  """The local objective of one client: (params, step) -> [].
+
+  Args:
+    task: the model.
+    population: windows and frozen base.
+    trained: [G] bool.
+    branch: of `training.logits`; `Layout.branch` where clients are mapped.
+  """
 
   def loss(params, step):
     gate = Gate(step.run, step.sensed, trained)
     batch = Batch(population.bank, step.row, step.weight, step.shift)
-    scores = training.logits(task, params, population.frozen, batch, gate)
+    scores = training.logits(
+      task, params, population.frozen, batch, gate, branch
+    )
     return training.cross_entropy(
       scores, population.bank.y[step.row], step.weight
     )
@@ -185,11 +196,11 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
   """
   num = len(task.group_names)
   client_tx, server_tx = setting.client_tx(), setting.server_tx()
-  compress = recipe.compress
+  compress, branch = recipe.compress, setting.layout.branch
 
   def client(shared, row):
     params, population = shared
-    objective = client_loss(task, population, row.trained)
+    objective = client_loss(task, population, row.trained, branch)
     mask = tree.spread(task.groups, row.trained)
 
     def loss(p, step):
@@ -205,6 +216,7 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
         row.steps,
         row.local or None,
         ragged=setting.epochs > 0,
+        branch=branch,
       )
       bits = jnp.float32(32.0)
       if compress:
@@ -221,7 +233,7 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
       return sums, record[:2] + (row.local,)
 
     # Padding and devices that train nothing do no work at all.
-    return jax.lax.cond(row.active, train, sit_out, row)
+    return tree.choose(row.active, train, sit_out, row, branch=branch)
 
   def init(key, params):
     del key

@@ -12,7 +12,6 @@ from relief_jax.types import Array, Batch, Gate, PyTree, Steps, Task
 
 def _encode(task: Task, params, frozen, batch: Batch, gate: Gate, i: int):
   """Features of modality i; nothing is computed where it does not run."""
-  name = task.modalities[i]
   owners = task.layer_groups[i]
   # Layers are frozen from the input side; only cuts between two groups occur.
   cuts = [
@@ -23,11 +22,7 @@ def _encode(task: Task, params, frozen, batch: Batch, gate: Gate, i: int):
 
   def branch(cut):
     def run():
-      x = batch.bank.x[name][batch.row]
-      if batch.shift is not None:
-        x = shift.apply(batch.shift, i, x, batch.row)
-      if gate.sensed is not None:
-        x = jnp.where(gate.sensed[i], x, batch.bank.fill[name])
+      x = _inputs(task, batch, gate, i)
       return task.encode(params, frozen, i, x, cut)
 
     return run
@@ -42,11 +37,34 @@ def _encode(task: Task, params, frozen, batch: Batch, gate: Gate, i: int):
   )
 
 
-def logits(task: Task, params, frozen, batch: Batch, gate: Gate) -> Array:
-  """The model's output for one client, [B, C].
+def _encode_masked(
+  task: Task, params, frozen, batch: Batch, gate: Gate, i: int
+):
+  """The same without branches; what does not train is left to the optimiser.
 
-  An absent modality's encoder is skipped, an untrained one has no backward
-  pass; both only where this is not under a vmap over clients.
+  Also the input is masked: no number of an absent sensor, not even a NaN, has
+  a part in the gradient.
+  """
+  x = jnp.where(gate.run[i], _inputs(task, batch, gate, i), 0.0)
+  cut = 0 if task.layer_groups[i] else task.cuts
+  h = task.encode(params, frozen, i, x, cut)
+  return jnp.where(gate.run[i], h, 0.0)
+
+
+def _inputs(task: Task, batch: Batch, gate: Gate, i: int) -> Array:
+  name = task.modalities[i]
+  x = batch.bank.x[name][batch.row]
+  if batch.shift is not None:
+    x = shift.apply(batch.shift, i, x, batch.row)
+  if gate.sensed is None:
+    return x
+  return jnp.where(gate.sensed[i], x, batch.bank.fill[name])
+
+
+def logits(
+  task: Task, params, frozen, batch: Batch, gate: Gate, branch: bool = True
+) -> Array:
+  """The model's output for one client, [B, C].
 
   Args:
     task: the model.
@@ -54,9 +72,13 @@ def logits(task: Task, params, frozen, batch: Batch, gate: Gate) -> Array:
     frozen: parameters that never train.
     batch: rows of the bank.
     gate: what this client runs, senses and trains.
+    branch: an absent modality's encoder is skipped, an untrained one has no
+      backward pass. False under a vmap over clients, which would run every
+      branch: everything runs once and is masked.
   """
+  encode = _encode if branch else _encode_masked
   features = {
-    name: _encode(task, params, frozen, batch, gate, i)
+    name: encode(task, params, frozen, batch, gate, i)
     for i, name in enumerate(task.modalities)
   }
   return task.fuse(params, frozen, features, gate.run)
@@ -112,6 +134,7 @@ def local_update(
   opt_state: PyTree | None = None,
   *,
   ragged: bool = False,
+  branch: bool = True,
 ) -> tuple[PyTree, Array, PyTree]:
   """Trains one client for T steps.
 
@@ -127,6 +150,7 @@ def local_update(
     opt_state: kept on the device from an earlier round, or None.
     ragged: steps may hold nothing but padding; such a step is skipped and
       leaves model and momentum as they were.
+    branch: such a step costs nothing; False under a vmap over clients.
 
   Returns:
     delta P, the mean loss over real steps [], the optimiser's state.
@@ -143,12 +167,13 @@ def local_update(
     return (optax.apply_updates(params, updates), opt_state), value
 
   def guarded(carry, one):
-    return jax.lax.cond(
+    return tree.choose(
       (one.weight > 0).any(),
       train,
       lambda carry, one: (carry, jnp.float32(0.0)),
       carry,
       one,
+      branch=branch,
     )
 
   (local, opt_state), values = jax.lax.scan(

@@ -1,5 +1,7 @@
 """Arithmetic of parameter trees whose weights are prefix trees of them."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
@@ -47,6 +49,25 @@ def select(mask: PyTree, new: PyTree, old: PyTree) -> PyTree:
     new,
     old,
   )
+
+
+def choose(flag: Array, on, off, *args, branch: bool = True) -> PyTree:
+  """`on(*args)` where `flag` [] holds, else `off(*args)`.
+
+  Under a vmap over `flag` a `lax.cond` runs both sides anyway, and first copies
+  everything that they close over for every client: the whole bank of windows
+  and the frozen base. There ask for a plain selection.
+
+  Args:
+    flag: [] bool.
+    on: function of `args`.
+    off: function of `args`, same output.
+    *args: pytrees.
+    branch: really skip the other side (static); False under a vmap.
+  """
+  if branch:
+    return jax.lax.cond(flag, on, off, *args)
+  return jax.tree.map(partial(jnp.where, flag), on(*args), off(*args))
 
 
 def group_sum(groups: PyTree, tree: PyTree, num: int) -> Array:

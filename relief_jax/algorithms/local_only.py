@@ -19,22 +19,32 @@ def local_only(task: Task, setting: Setting) -> Algorithm:
   """
   num = len(task.group_names)
   clients = setting.options['clients']
-  client_tx = setting.client_tx()
+  client_tx, branch = setting.client_tx(), setting.layout.branch
   alone = setting._replace(fill='skip')
 
   def client(population, row):
     params, steps, trained, active = row
-    loss = rounds.client_loss(task, population, trained)
+    loss = rounds.client_loss(task, population, trained, branch)
     mask = tree.spread(task.groups, trained)
 
     def train(params):
       delta, value, _ = training.local_update(
-        loss, client_tx, params, mask, steps, ragged=setting.epochs > 0
+        loss,
+        client_tx,
+        params,
+        mask,
+        steps,
+        ragged=setting.epochs > 0,
+        branch=branch,
       )
       return jax.tree.map(jnp.add, params, delta), value
 
-    record = jax.lax.cond(
-      active, train, lambda params: (params, jnp.float32(0.0)), params
+    record = tree.choose(
+      active,
+      train,
+      lambda params: (params, jnp.float32(0.0)),
+      params,
+      branch=branch,
     )
     return (), record
 

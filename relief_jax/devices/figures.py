@@ -4,7 +4,7 @@ A figure is a quantity, an underscore and a unit: `speed_gflops`, `active_w`,
 `uplink_mbps`. All of a device's figures:
 
 - `speed_`: sustained rate of *training*, in flops, mflops, gflops or tflops
-  (FLOP/s); `python -m experiments.profile_device` measures it;
+  (FLOP/s);
 - `active_`, `sending_`, `receiving_`, `idle_`: power, in mw or w;
 - `uplink_`, `downlink_`: in bps, kbps, mbps or gbps (bit/s, not byte/s).
 """
@@ -120,7 +120,7 @@ def to_device(
 
 
 def read(path: str | pathlib.Path) -> Device:
-  """A profile that `experiments.profile_device` or a user wrote.
+  """A profile that a user wrote.
 
   Args:
     path: of a JSON object; the keys `name`, `note` and `fit` are not figures.
@@ -133,7 +133,7 @@ def read(path: str | pathlib.Path) -> Device:
     raise InputError(
       f'{path}: {type(values).__name__}',
       'an object of figures',
-      'python -m experiments.profile_device writes one',
+      'see relief_jax/devices/figures.py for the keys',
     )
   figures = {k: v for k, v in values.items() if k not in _NOT_FIGURES}
   return to_device(figures, str(path))
