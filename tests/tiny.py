@@ -118,7 +118,9 @@ def population(
   rows = np.zeros((clients, max(int(samples.max()), 1)), np.int32)
   ends = np.cumsum(samples)
   for n, (end, count) in enumerate(zip(ends, samples, strict=True)):
-    rows[n, :count] = np.arange(end - count, end)
+    if count:  # padded with the client's first row, as `partition.pad_rows`
+      rows[n] = end - count
+      rows[n, :count] = np.arange(end - count, end)
   y = rng.integers(0, found.classes, total)
   x = {}
   for name, channels in zip(found.modalities, found.channels, strict=True):
