@@ -115,8 +115,8 @@ def relief(task: Task, setting: Setting) -> Algorithm:
 
   def memory():
     return Memory(
-      divergence=jnp.full(num, jnp.inf),
-      magnitude=jnp.full(num, jnp.inf),
+      divergence=jnp.full(num, jnp.inf, jnp.float32),
+      magnitude=jnp.full(num, jnp.inf, jnp.float32),
       last=jnp.full((clients, num), -1, jnp.int32),
     )
 
