@@ -13,7 +13,13 @@ OURS = ('relief_jax', 'experiments', 'benchmarks')
 # What a part of the library may import of it, itself included if a package.
 # Parts that are not here build the world on the host; see below.
 _BASE = {'types', 'tree', 'errors'}
-_ROUND = _BASE | {'placement', 'training', 'cohort', 'costs', 'recipe'}
+_ROUND = _BASE | {
+  'placement',
+  'training',
+  'cohort',
+  'costs',
+  'recipe',
+}
 MAY = {
   'types': set(),
   'errors': set(),
@@ -21,7 +27,8 @@ MAY = {
   'config': {'errors'},
   'windows': {'errors'},
   'placement': _BASE,
-  'training': _BASE,
+  'shift': _BASE,
+  'training': _BASE | {'shift'},
   'cohort': _BASE,
   'costs': _BASE,
   'evaluation': _BASE,
