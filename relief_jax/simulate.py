@@ -224,7 +224,8 @@ class Simulation:
     leaves = [jnp.asarray(v) for v in jax.tree.leaves(snapshot['state'])]
     self._state = self._place(jax.tree.unflatten(structure, leaves))
     self.round = int(snapshot['round'])
-    self._totals = {k: float(v) for k, v in snapshot['totals'].items()}
+    # In our own order: a pytree sorts its keys, and records are text.
+    self._totals = {k: float(snapshot['totals'][k]) for k in self._totals}
     self.history = list(history)
 
   def summary(self) -> dict[str, Any]:
