@@ -64,6 +64,10 @@ def set_devices(count: int) -> None:
   jax.config.update('jax_num_cpu_devices', count or os.cpu_count() or 1)
 
 
+# Compiled initial states, one per static configuration.
+_starts: dict[str, Callable[..., PyTree]] = {}
+
+
 class Simulation:
   """One run, advanced from evaluation to evaluation.
 
@@ -128,11 +132,14 @@ class Simulation:
     key = jax.random.key(config.seed)
     self._key = jax.random.fold_in(key, _ROUNDS)
     params_key = jax.random.fold_in(key, _PARAMS)
-    self._state = self._place(
-      jax.jit(lambda key: self._algorithm.init(key, self._task.init(key)))(
-        params_key
-      )
+    identity = repr(
+      (config.method, config.backbone, self._world.spec)
+      + (self._setting._replace(hparams={}),)
     )
+    if identity not in _starts:
+      algorithm, task = self._algorithm, self._task
+      _starts[identity] = jax.jit(lambda k: algorithm.init(k, task.init(k)))
+    self._state = self._place(_starts[identity](params_key))
     self._population = self._place(self._world.population)
 
   @property
