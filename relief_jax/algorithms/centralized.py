@@ -74,15 +74,16 @@ def centralized(task: Task, setting: Setting) -> Algorithm:
     )
     params = jax.tree.map(jnp.add, params, delta)
     flops = costs.step_flops(task.work, run[0], everything)
-    seconds = length * setting.batch * flops / fleet.speed.max()
-    best = jnp.argmax(fleet.speed)
+    speed = jnp.where(fleet.samples > 0, fleet.speed, 0.0)  # no padding
+    best = jnp.argmax(speed)
+    seconds = length * setting.batch * flops / speed[best]
     # float32 windows of the sensors on board, sent once.
     numbers = jnp.asarray(
       [population.bank.x[m][0].size for m in task.modalities], jnp.float32
     )
     raw = 4.0 * fleet.samples * (fleet.owned * numbers[None]).sum(-1)
     raw = jnp.where(number == 0, raw, 0.0)
-    sending = 8 * raw / fleet.uplink
+    sending = jnp.where(raw > 0, 8 * raw / fleet.uplink, 0.0)
     info = RoundInfo(
       client=fleet.id,
       loss=jnp.full(fleet.id.shape, value),
@@ -90,7 +91,7 @@ def centralized(task: Task, setting: Setting) -> Algorithm:
       upload=raw,
       download=jnp.zeros_like(raw),
       seconds=sending.at[best].add(seconds),
-      joules=(sending * fleet.watts[:, 1])
+      joules=jnp.where(raw > 0, sending * fleet.watts[:, 1], 0.0)
       .at[best]
       .add(seconds * fleet.watts[best, 0]),
       divergence=jnp.full(num, jnp.nan),
