@@ -23,7 +23,7 @@ quick: $(VENV)/installed
 
 test: lint
 	$(BIN)/python -m pytest -n 2
-	$(BIN)/python -m pytest --doctest-modules relief_jax experiments
+	$(BIN)/python -m pytest --doctest-modules relief_jax experiments/tables.py experiments/records.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
