@@ -18,8 +18,9 @@ def scale(weight: PyTree, tree: PyTree) -> PyTree:
   Returns:
     P.
 
-  >>> scale({'a': 0.}, {'a': {'w': jnp.array(jnp.nan), 'b': jnp.ones(())}})
-  {'a': {'b': Array(0., dtype=float32), 'w': Array(0., dtype=float32)}}
+  >>> tree = {'w': jnp.array(jnp.nan), 'b': jnp.ones(())}
+  >>> [float(v) for v in jax.tree.leaves(scale({'w': 0.0, 'b': 2.0}, tree))]
+  [2.0, 0.0]
   """
 
   def leaf(w, u):
