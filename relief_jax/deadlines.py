@@ -68,7 +68,7 @@ def reference_seconds(
   real = np.asarray(fleet.samples) > 0
   fastest = real & (speed == speed[real].max())
   flops = _flops(fleet, work, _owned_groups(fleet, group_modality))
-  return float((flops / speed)[fastest].max())
+  return float((flops[fastest] / speed[fastest]).max())
 
 
 def with_budgets(

@@ -78,16 +78,22 @@ def test_plain_averaging(method, overrides):
   compare(method, task, population, setting)
 
 
-@pytest.mark.parametrize('backbone', ['cnn', 'lora'])
-def test_relief(backbone):
+@pytest.mark.parametrize(
+  ('backbone', 'quick'),
+  [
+    ('cnn', True),
+    ('lora', True),
+    # With all of the compiler's passes, as in a real run.
+    pytest.param('cnn', False, marks=pytest.mark.slow),
+  ],
+)
+def test_relief(backbone, quick):
   """With budgets under which the devices really choose."""
   task = tiny.task(backbone)
   population = tiny.with_share(
     task, tiny.population(task), {'cnn': 0.6, 'lora': 0.8}[backbone]
   )
   setting = tiny.setting(population, deadline=1.0, client_lr=0.3)
-  # As in a real run, with all of the compiler's passes, for one of them.
-  quick = backbone == 'lora'
   plans = compare('relief', task, population, setting, 5, quick)
   slow = twin.ReliefTwin(task, population, setting)
   for n in range(slow.clients):

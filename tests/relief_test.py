@@ -442,10 +442,14 @@ def test_deadline_schedule():
 @pytest.mark.parametrize(
   'overrides',
   [
-    {'rule': 'greedy_ratio', 'norm': 'raw'},
     {'rule': 'knapsack', 'norm': 'relative', 'denominator': 'cohort'},
-    {'rule': 'aged', 'norm': 'cosine', 'max_stale': 2},
-    {'rule': 'random', 'shrinkage': True, 'weight': 'samples'},
+    {
+      'rule': 'aged',
+      'norm': 'cosine',
+      'max_stale': 2,
+      'shrinkage': True,
+      'weight': 'samples',
+    },
   ],
   ids=lambda o: o['rule'],
 )

@@ -39,6 +39,12 @@ QUICK = {
   'xla_cpu_use_fusion_emitters': False,
 }
 
+# What conftest.py takes away.
+FULL = {
+  'xla_backend_optimization_level': 3,
+  'xla_llvm_disable_expensive_passes': False,
+}
+
 _made: dict[int, tuple[Task, str, Spec]] = {}
 _steps: dict[tuple, tuple] = {}
 
@@ -241,7 +247,7 @@ def compiled(method, task: Task, setting: Setting, quick: bool = True):
     method: a name or a factory.
     task: made by `task`.
     setting: of the round.
-    quick: with the options `QUICK`; else as in a real run.
+    quick: with the options `QUICK`; else with `FULL`, as in a real run.
   """
   identity = method, id(task), repr(setting._replace(hparams={})), quick
   if identity not in _steps:
@@ -253,7 +259,7 @@ def compiled(method, task: Task, setting: Setting, quick: bool = True):
 
     # The task is held too: an id is only unique while its object lives.
     _steps[identity] = (
-      jax.jit(one, compiler_options=QUICK if quick else None),
+      jax.jit(one, compiler_options=QUICK if quick else FULL),
       task,
     )
   return _steps[identity][0]
