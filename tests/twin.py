@@ -49,7 +49,7 @@ def logits(spec, params, frozen, x, present):
     h = x[name]
     for i in range(len(spec.filters)):
       w = every[f'encoder/{name}/{i}/w']
-      w = w.reshape(spec.kernel, h.shape[-1], spec.filters[i])
+      w = w.T.reshape(spec.kernel, h.shape[-1], spec.filters[i])
       h = jax.lax.conv_general_dilated(
         h, w, (spec.stride,), 'VALID', dimension_numbers=('NWC', 'WIO', 'NWC')
       )

@@ -72,12 +72,12 @@ class Spec(NamedTuple):
 
 
 def init_encoder(key: Array, spec: Spec, m: int) -> list[dict[str, Array]]:
-  """One {'w': [kernel * c_in, c_out], 'b': [c_out]} per convolution."""
+  """One {'w': [c_out, kernel * c_in], 'b': [c_out]} per convolution."""
   sizes = (spec.channels[m],) + spec.filters
   keys = jax.random.split(key, len(spec.filters))
   return [
     {
-      'w': layers.dense_init(k, spec.kernel * a, b),
+      'w': layers.dense_init(k, spec.kernel * a, b).T,
       'b': jnp.zeros(b),
     }
     for k, a, b in zip(keys, sizes, sizes[1:], strict=False)
@@ -97,11 +97,13 @@ def encode(spec: Spec, encoder, x: Array, cut: int, adapters=None) -> Array:
   scale = spec.lora_alpha / spec.rank
   for i, layer in enumerate(encoder):
     own = layers.stop_below(layer, i < cut)
-    y = layers.conv1d(x, own['w'], spec.kernel, spec.stride)
-    if adapters is not None:
-      low = layers.stop_below(adapters[i], i < cut)
-      down = layers.conv1d(x, low['a'], spec.kernel, spec.stride)
-      y = y + scale * (down @ low['b'])
+    size = spec.kernel, spec.stride
+    if adapters is None:
+      x = layers.conv1d_relu(x, own['w'], own['b'], *size)
+      continue
+    low = layers.stop_below(adapters[i], i < cut)
+    y = layers.conv1d(x, own['w'], *size)
+    y += scale * (layers.conv1d(x, low['a'], *size) @ low['b'])
     x = jax.nn.relu(layers.bias(y, own['b']))
   return x.mean(1)
 
@@ -222,15 +224,19 @@ def encoder_work(
   for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False)):
     after = lengths[i + 1]
     small = float(after * b)
-    # The input's gradient covers whole strides (layers.conv1d).
-    whole = -(-lengths[i] // spec.stride)
+    # The input's gradient adds up that of the columns (layers.conv1d).
+    whole = max(
+      -(-lengths[i] // spec.stride), after - (-spec.kernel // spec.stride) - 1
+    )
+    adds = float(whole * max(spec.kernel - spec.stride, 0) * a)
     work.fwd[m] += layers.conv_flops(after, spec.kernel, a, b)
-    work.fwd[m] += 2 * small  # bias, ReLU
+    # Bias, ReLU; layers.conv1d_relu compares and chooses.
+    work.fwd[m] += (2 if spec.adapters else 3) * small
     if i == len(spec.filters) - 1:
       work.fwd[m] += small  # mean over time
     if not owners:
       continue
-    back = layers.conv_flops(whole, spec.kernel, a, b)
+    back = layers.conv_flops(after, spec.kernel, a, b) + adds
     through = 2 * small  # ReLU
     if spec.adapters:
       down = layers.conv_flops(after, spec.kernel, a, spec.rank)
@@ -238,7 +244,7 @@ def encoder_work(
       work.fwd[m] += down + up + 2 * small  # scaled and added
       work.wgrad[owners[i]] += down + up
       through += up + small  # A and what is below get the gradient through B
-      back += layers.conv_flops(whole, spec.kernel, a, spec.rank)
+      back += layers.conv_flops(after, spec.kernel, a, spec.rank) + adds
       back += lengths[i] * a  # both gradients of the input added
     else:
       work.wgrad[owners[i]] += layers.conv_flops(after, spec.kernel, a, b)

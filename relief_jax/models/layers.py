@@ -24,62 +24,106 @@ def conv_length(length: int, kernel: int, stride: int) -> int:
 
 
 def columns(x: Array, kernel: int, stride: int) -> Array:
-  """im2col by slices: [B, L, c] -> [B, L', kernel * c]."""
-  length = conv_length(x.shape[1], kernel, stride)
-  last = stride * (length - 1) + 1
+  """im2col: [B, L, c] -> [B, L', kernel * c].
+
+  `stride` neighbours in time are taken as one position of stride * c numbers:
+  then slices are contiguous, and a third as many of them are copied.
+  """
+  batch, length, channels = x.shape
+  after = conv_length(length, kernel, stride)
+  shifts = -(-kernel // stride)
+  whole = after + shifts - 1
+  if whole * stride > length:
+    x = jnp.pad(x, ((0, 0), (0, whole * stride - length), (0, 0)))
+  pairs = x[:, : whole * stride].reshape(batch, whole, stride * channels)
   return jnp.concatenate(
-    [x[:, i : i + last : stride] for i in range(kernel)], axis=-1
+    [
+      pairs[:, j : j + after, : min(stride, kernel - j * stride) * channels]
+      for j in range(shifts)
+    ],
+    axis=-1,
   )
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def conv1d(x: Array, w: Array, kernel: int, stride: int) -> Array:
-  """Unpadded 1-D convolution, [B, L, c] and [kernel * c, f] -> [B, L', f].
+  """Unpadded 1-D convolution, [B, L, c] and [f, kernel * c] -> [B, L', f].
 
-  The gradient of the input is written out by hand as `stride` matrix
-  products: output positions of one residue class see the same taps. Autodiff
-  would scatter-add the columns' gradient instead, which costs half as much
-  again as the whole step.
+  The gradient of the input is written out by hand: one matrix product gives
+  the gradient of the columns, and every input position adds the few of them
+  that it went into. Autodiff would scatter them one tap after another.
+  Weights have their outputs first: the product for their gradient then has
+  the larger operand, the columns, as it lies in memory.
   """
-  return columns(x, kernel, stride) @ w
+  return columns(x, kernel, stride) @ w.T
 
 
 def _conv1d_forward(x, w, kernel, stride):
   cols = columns(x, kernel, stride)
-  return cols @ w, (cols, w, x.shape)
+  return cols @ w.T, (cols, w, x.shape)
 
 
 def _conv1d_backward(kernel, stride, saved, dy):
   cols, w, (batch, length, channels) = saved
-  features = w.shape[1]
-  dw = cols.reshape(-1, cols.shape[-1]).T @ dy.reshape(-1, features)
-  taps = w.reshape(kernel, channels, features)
-  whole = -(-length // stride)
+  after, features = dy.shape[1:]
+  flat = dy.reshape(-1, features)
+  dw = flat.T @ cols.reshape(-1, cols.shape[-1])
+  taps = (flat @ w).reshape(batch, after, kernel, channels)
+  # Input position residue + stride * q went into output q - j by its j-th
+  # tap of this residue.
+  whole = max(-(-length // stride), after + -(-kernel // stride) - 1)
   parts = []
   for residue in range(stride):
-    used = range(residue, kernel, stride)
-    if not used:
-      parts.append(jnp.zeros((batch, whole, channels), dy.dtype))
-      continue
-    # Input position p = residue + stride * q gets dy[q - j] through its j-th
-    # tap of this residue.
-    pad = jnp.pad(dy, ((0, 0), (len(used) - 1, whole), (0, 0)))
-    seen = jnp.concatenate(
-      [
-        jax.lax.slice_in_dim(
-          pad, len(used) - 1 - j, len(used) - 1 - j + whole, axis=1
-        )
-        for j in range(len(used))
-      ],
-      axis=-1,
-    )
-    back = jnp.concatenate([taps[i].T for i in used], axis=0)
-    parts.append(seen @ back)
-  dx = jnp.stack(parts, axis=2).reshape(batch, whole * stride, channels)
+    seen = [
+      jnp.pad(taps[:, :, i], ((0, 0), (j, whole - after - j), (0, 0)))
+      for j, i in enumerate(range(residue, kernel, stride))
+    ]
+    empty = jnp.zeros((batch, whole, channels), dy.dtype)
+    parts.append(sum(seen[1:], seen[0]) if seen else empty)
+  dx = jnp.concatenate(parts, -1).reshape(batch, whole * stride, channels)
   return dx[:, :length], dw
 
 
 conv1d.defvjp(_conv1d_forward, _conv1d_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def conv1d_relu(
+  x: Array, w: Array, b: Array, kernel: int, stride: int
+) -> Array:
+  """`relu(conv1d(x, w) + b)`, which keeps no mask for its gradient.
+
+  What was positive can be told from the output. At 0 the gradient is 0, as
+  that of `jax.nn.relu`.
+
+  Args:
+    x: [B, L, c].
+    w: [f, kernel * c].
+    b: [f].
+    kernel: taps.
+    stride: of the convolution.
+
+  Returns:
+    [B, L', f].
+  """
+  return _conv1d_relu_forward(x, w, b, kernel, stride)[0]
+
+
+def _conv1d_relu_forward(x, w, b, kernel, stride):
+  y, saved = _conv1d_forward(x, w, kernel, stride)
+  y = bias(y, b)
+  # Not maximum(): XLA:CPU would hand that to a kernel of its own.
+  y = jnp.where(y > 0, y, 0.0)
+  return y, (saved, y)
+
+
+def _conv1d_relu_backward(kernel, stride, saved, dy):
+  saved, y = saved
+  dy = jnp.where(y > 0, dy, 0.0)
+  return *_conv1d_backward(kernel, stride, saved, dy), dy.sum((0, 1))
+
+
+conv1d_relu.defvjp(_conv1d_relu_forward, _conv1d_relu_backward)
 
 
 def bias(x: Array, b: Array) -> Array:

@@ -38,7 +38,7 @@ def _init_adapters(key, spec, m):
     {
       'a': layers.dense_init(
         jax.random.fold_in(key, i), spec.kernel * sizes[i], spec.rank
-      ),
+      ).T,
       'b': jnp.zeros((spec.rank, sizes[i + 1])),
     }
     for i in range(len(spec.filters))
