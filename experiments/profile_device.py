@@ -40,7 +40,7 @@ _OUT = flags.DEFINE_string('out', None, 'the profile, a .json')
 _LIKE = flags.DEFINE_string('like', 'raspberry_pi_4', 'power and links of it')
 _STEPS = flags.DEFINE_integer('steps', 20, 'steps in a timing', lower_bound=1)
 _REPEATS = flags.DEFINE_integer(
-  'repeats', 7, 'timings, the median counts', lower_bound=1
+  'repeats', 11, 'timings of every case, the median counts', lower_bound=1
 )
 
 

@@ -7,6 +7,7 @@ pass, the weight gradients and the gradients between layers, and a constant per
 step. **Ours.**
 """
 
+import functools
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -67,8 +68,8 @@ class Phases(NamedTuple):
   error: float
 
 
-# (name of the case, its step) -> seconds of a step.
-Timer = Callable[[str, Callable[[], Any]], float]
+# {name of a case: its steps} -> {name: seconds of a step}.
+Timer = Callable[[dict[str, Callable[[], Any]]], dict[str, float]]
 
 
 def fit(points: Sequence[Point]) -> Fit:
@@ -146,20 +147,23 @@ def cases(task: Task) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 def clock(steps: int, repeats: int) -> Timer:
   """Wall-clock seconds of a step, the median of some timings.
 
+  The cases take turns: what slows a machine for a while slows all of them.
+
   Args:
     steps: in a call of what is timed.
     repeats: timings; a first call, which compiles, is not counted.
   """
 
-  def timer(name, call):
-    del name
-    jax.block_until_ready(call())
-    times = []
-    for _ in range(repeats):
-      started = time.perf_counter()
+  def timer(calls):
+    for call in calls.values():
       jax.block_until_ready(call())
-      times.append(time.perf_counter() - started)
-    return statistics.median(times) / steps
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(repeats):
+      for name, call in calls.items():
+        started = time.perf_counter()
+        jax.block_until_ready(call())
+        times[name].append(time.perf_counter() - started)
+    return {name: statistics.median(t) / steps for name, t in times.items()}
 
   return timer
 
@@ -183,14 +187,17 @@ def measure(
   """
   task, population = _model(config)
   params = task.init(jax.random.key(0))
-  points = []
+  calls: dict[str, Callable[[], Any]] = {}
+  flops: dict[str, tuple[float, float, float]] = {}
   for name, (run, train) in cases(task).items():
     step = _steps(task, population, config.batch, steps, run, train)
-    seconds = timer(name, lambda step=step: step(params))  # type: ignore[misc]
-    flops = step_flops(task.work, run, train)
-    forward, weights, layers = (config.batch * f for f in flops)
-    points.append(Point(name, (forward, weights, layers), seconds))
-  return points
+    calls[name] = functools.partial(step, params)
+    forward, weights, layers = (
+      config.batch * f for f in step_flops(task.work, run, train)
+    )
+    flops[name] = forward, weights, layers
+  seconds = timer(calls)
+  return [Point(name, flops[name], seconds[name]) for name in calls]
 
 
 def _model(config: ml_collections.ConfigDict) -> tuple[Task, Population]:

@@ -27,7 +27,9 @@ def points(seconds):
     name: config.batch * np.array(step_times.step_flops(task.work, *case))
     for name, case in step_times.cases(task).items()
   }
-  found = step_times.measure(config, 2, lambda name, _: seconds(flops[name]))
+  found = step_times.measure(
+    config, 2, lambda calls: {name: seconds(flops[name]) for name in calls}
+  )
   assert [p.name for p in found] == list(flops)
   return task, config, found
 
