@@ -1,45 +1,87 @@
-"""How long and how much memory dealing a bank to many clients takes.
+"""How long and how much memory does a world of many clients take to build?
 
-    python -m benchmarks.build_world [clients] [windows per client]
+python -m benchmarks.build_world [--clients=100000] [--smoke]
 
-Host only: nothing is compiled. Prints seconds and the process's peak memory.
+`world.build` on synthetic windows, 20 on a device on average (a window is on
+several), in every way of dealing them. Each case is a process of its own: that
+is what makes its peak memory its own. `deal_seconds` is the part of it that
+deals windows, sensors and devices, once more with the windows at hand; nothing
+of a round is compiled.
 """
 
+import json
+import os
 import resource
+import subprocess
 import sys
 import time
 
 import numpy as np
+from absl import app, flags
 
-from relief_jax import config, dealing, partition
+_CLIENTS = flags.DEFINE_integer('clients', 100_000, 'devices', lower_bound=2)
+_SMOKE = flags.DEFINE_bool('smoke', False, '50 devices')
+_CASE = flags.DEFINE_string('case', None, 'internal: partition@quantity skew')
+
+CASES = ('contiguous@0', 'subject@0', 'subject@0.5', 'dirichlet@0')
+_MEAN = 20  # windows on a device
 
 
-def main(clients: int = 100_000, mean: int = 20) -> None:
-  """Deals a synthetic bank in every way."""
-  base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-  print(f'after imports: {base:.0f} MiB')
-  for kind, skew in (
-    ('contiguous', 0.0),
-    ('subject', 0.0),
-    ('subject', 0.5),
-    ('dirichlet', 0.0),
-  ):
-    c = config.default()
-    c.dataset, c.clients, c.reuse = 'synthetic', clients, mean
-    c.data.width = c.data.stride = 32
-    c.synthetic.windows_per_class = 60
-    c.partition, c.quantity_skew, c.alpha = kind, skew, 100.0
-    cpu, started = time.process_time(), time.perf_counter()
-    found = dealing.deal(c, None)
-    rows, samples = partition.pad_rows(found.parts)
-    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(
-      f'{kind}, skew {skew}: {seconds:.1f} s ({cpu:.1f} s of CPU), rows '
-      f'{rows.shape} {rows.nbytes / 2**20:.0f} MiB, mean '
-      f'{np.mean(samples):.1f} windows, peak so far {peak:.0f} MiB'
-    )
+def _peak_mb() -> int:
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def measure(case: str, clients: int) -> dict:
+  """Builds a world and tells seconds and peak memory of this process.
+
+  Args:
+    case: one of `CASES`.
+    clients: N.
+  """
+  from relief_jax import config, dealing, world
+
+  kind, skew = case.split('@')
+  c = config.default()
+  c.dataset, c.clients, c.reuse = 'synthetic', clients, _MEAN
+  c.data.width = c.data.stride = 32
+  c.synthetic.windows_per_class = 60
+  c.partition, c.quantity_skew, c.alpha = kind, float(skew), 100.0
+  start_mb = _peak_mb()
+  started, used = time.perf_counter(), time.process_time()
+  built = world.build(c, None)
+  samples = np.asarray(built.population.fleet.samples)
+  seconds = time.perf_counter() - started
+  used = time.process_time() - used
+  peak_mb = _peak_mb()
+  started = time.perf_counter()
+  dealing.deal(c, None)
+  return {
+    'benchmark': 'build_world',
+    'clients': clients,
+    'partition': kind,
+    'quantity_skew': float(skew),
+    'windows': int(samples.sum()),
+    'seconds': round(seconds, 2),
+    'cpu_seconds': round(used, 2),
+    'deal_seconds': round(time.perf_counter() - started, 2),
+    'rows_mb': built.population.rows.nbytes // 2**20,
+    'peak_mb': peak_mb,
+    'start_mb': start_mb,
+    'load_average': os.getloadavg()[0],
+  }
+
+
+def main(_) -> None:
+  """Measures every case in a process of its own."""
+  clients = 50 if _SMOKE.value else _CLIENTS.value
+  if _CASE.value:
+    print(json.dumps(measure(_CASE.value, clients)), flush=True)
+    return
+  for case in CASES:
+    command = [sys.executable, '-m', 'benchmarks.build_world']
+    command += [f'--case={case}', f'--clients={clients}']
+    subprocess.run(command, check=True)
 
 
 if __name__ == '__main__':
-  main(*map(int, sys.argv[1:]))
+  app.run(main)

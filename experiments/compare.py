@@ -3,9 +3,10 @@
 python -m experiments.compare --config=experiments/configs/compare.py \
     --workdir=runs/compare [--data_dir=DIR] [--workers=N]
 
-Every run is a run directory DIR/LABEL/seed_K. What is finished is never run
-again, what was interrupted goes on: start the same command again. At the end
-there are DIR/table.csv, DIR/table.md and DIR/figures.
+Every run is a run directory DIR/LABEL/seed_K (fold_K in a sweep over folds).
+What is finished is never run again, what was interrupted goes on: start the
+same command again. At the end there are DIR/table.csv, DIR/table.md and
+DIR/figures.
 """
 
 import fnmatch
@@ -44,9 +45,10 @@ def expand(config, folder: pathlib.Path, data_dir: str | None = None):
     Jobs, in the order of labels and seeds.
 
   Raises:
-    InputError: no method key, an unknown key or no label left.
+    InputError: no method key, an unknown key, no label left or no such fold.
   """
   values = records.clean(config)
+  values.setdefault('vary', 'seed')
   own = {}
   for key in comparisons.OWN_KEYS:
     if key not in values:
@@ -62,6 +64,9 @@ def expand(config, folder: pathlib.Path, data_dir: str | None = None):
     for label in own['labels']
     if any(fnmatch.fnmatch(label, p) for p in patterns)
   ]
+  vary = own['vary']
+  if vary == 'data.fold' and not own['seeds']:
+    own['seeds'] = list(range(values['data']['folds']))
   if not labels or not own['seeds']:
     raise InputError(
       f'no run in only={own["only"]!r}, seeds={own["seeds"]}',
@@ -78,10 +83,19 @@ def expand(config, folder: pathlib.Path, data_dir: str | None = None):
         raise InputError(
           f'methods[{label!r}]: {error}', 'keys of a run', 'correct the config'
         ) from error
-      run.seed = seed
-      workdir = str(folder / label / f'seed_{seed}')
+      run.update_from_flattened_dict({vary: seed})
+      workdir = str(folder / label / f'{over(vary)}_{seed}')
       jobs.append(pool.Job(label, seed, workdir, records.clean(run), data_dir))
   return jobs
+
+
+def over(vary: str) -> str:
+  """What the runs of a label differ in, for people.
+
+  >>> over('seed'), over('data.fold')
+  ('seed', 'fold')
+  """
+  return vary.rpartition('.')[2]
 
 
 def is_done(job: pool.Job) -> bool:
@@ -141,7 +155,7 @@ class Overview:
 
   def event(self, job: pool.Job, message: dict) -> None:
     """What a worker tells."""
-    name = f'{job.label} seed {job.seed}'
+    name = f'{job.label} {_number(job)}'
     if message['event'] != 'end':
       self._at[job.workdir] = message['round']
       shown = f'{name} F1 {progress.percent(message.get("f1"))} %'
@@ -170,6 +184,11 @@ class Overview:
       description=f'runs {self._ended}/{self._total}',
       now=now,
     )
+
+
+def _number(job: pool.Job) -> str:
+  """'seed 0' or 'fold 0', from the run directory's name."""
+  return pathlib.Path(job.workdir).name.replace('_', ' ')
 
 
 def reason_of(job: pool.Job) -> str:
@@ -210,7 +229,7 @@ def compare(
   crew = pool.Pool(left, workers, logs)
   with Overview(console, left, len(done)) as overview, Stop(crew):
     crew.run(overview.event)
-  report(jobs, folder, config.baseline, console)
+  report(jobs, folder, config.baseline, console, over(config.vary) + 's')
   for name, reason in overview.failures.items():
     console.print(f'failed: {name}: {reason}', markup=False, highlight=False)
   if overview.interrupted or crew.stopped:
@@ -232,8 +251,17 @@ class Stop(runner.Stop):
     self._crew.stop()
 
 
-def report(jobs, folder: pathlib.Path, baseline: str, console) -> None:
+def report(
+  jobs, folder: pathlib.Path, baseline: str, console, numbers: str = 'seeds'
+) -> None:
   """Tables and figures of what is finished.
+
+  Args:
+    jobs: all of the comparison.
+    folder: where they go.
+    baseline: label that the others are compared with.
+    console: to print on.
+    numbers: what a mean is over, 'seeds' or 'folds'.
 
   Raises:
     InputError: a file of a run that cannot be read.
@@ -246,9 +274,9 @@ def report(jobs, folder: pathlib.Path, baseline: str, console) -> None:
   if not runs:
     return
   cells = tables.table(runs, baseline)
-  tables.save(cells, folder)
-  tables.show(cells, console, baseline)
-  plots.figures(runs, folder / 'figures', baseline)
+  tables.save(cells, folder, numbers)
+  tables.show(cells, console, baseline, numbers)
+  plots.figures(runs, folder / 'figures', baseline, numbers)
   datasets = {run.summary['dataset'] for run in runs}
   if len(datasets) > 1:
     console.print(

@@ -60,7 +60,10 @@ def curve(runs: Sequence[tables.Run], axis: str):
 
 
 def figures(
-  runs: Sequence[tables.Run], folder: pathlib.Path, baseline: str
+  runs: Sequence[tables.Run],
+  folder: pathlib.Path,
+  baseline: str,
+  numbers: str = 'seeds',
 ) -> list[pathlib.Path]:
   """Draws both figures of every group of labels.
 
@@ -68,6 +71,7 @@ def figures(
     runs: all of them.
     folder: made where it is not there.
     baseline: drawn in black in every panel.
+    numbers: what a mean is over, 'seeds' or 'folds'.
 
   Returns:
     The files.
@@ -86,7 +90,8 @@ def figures(
       stem = 'f1_rounds' if axis == 'round' else 'f1_time'
       name = '_'.join(filter(None, [group.replace('/', '_'), stem]))
       files.append(folder / f'{name}.png')
-      _draw(members, axis, files[-1], group, baseline)
+      head = ', '.join(filter(None, [group, _count(members, numbers)]))
+      _draw(members, axis, files[-1], head, baseline)
   return files
 
 
@@ -100,7 +105,11 @@ def _panels(labels: list[str], base: str) -> list[list[str]]:
   return [first + rest[i * size : (i + 1) * size] for i in range(count)]
 
 
-def _draw(members, axis: str, path: pathlib.Path, group, baseline) -> None:
+def _count(members, numbers: str) -> str:
+  return f'{max(map(len, members.values()))} {numbers}'
+
+
+def _draw(members, axis: str, path: pathlib.Path, head, baseline) -> None:
   base = tables.baseline_of(next(iter(members)), baseline)
   panels = _panels(list(members), base)
   curves = {label: curve(runs, axis) for label, runs in members.items()}
@@ -138,7 +147,7 @@ def _draw(members, axis: str, path: pathlib.Path, group, baseline) -> None:
   sample = next(iter(members.values()))
   seeds = max(len(runs) for runs in members.values())
   dataset = sample[0].summary.get('dataset', '')
-  head = ', '.join(filter(None, [str(dataset), group, f'{seeds} seeds']))
+  head = ', '.join(filter(None, [str(dataset), head]))
   band = ', band: 95 % interval' if seeds > 1 else ''
   figure.suptitle(f'{head}{band}', fontsize=11)
   figure.savefig(path, dpi=150)

@@ -2,7 +2,8 @@
 
 An interval is Student's t at 95 % over seeds. Differences are taken seed by
 seed against the baseline of the group, so that what a seed does to all
-methods alike cancels.
+methods alike cancels. In a sweep over folds the fold takes the seed's place;
+folds share training persons, so their interval is too narrow.
 """
 
 import csv
@@ -25,7 +26,7 @@ class Run(NamedTuple):
 
   Attributes:
     label: what is compared.
-    seed: of the run.
+    seed: of the run, or its fold.
     summary: its `summary.json`.
     metrics: the lines of its `metrics.jsonl`.
   """
@@ -89,6 +90,7 @@ def _share(own: float, base: float) -> float:
 F1S = ('f1', 'f1_all', 'f1_rare_owners', 'f1_rare_only', 'f1_without_rare')
 QUALITY = (
   *(Column(name, f'{name} %', _last(name)) for name in F1S),
+  Column('accuracy', 'accuracy %', _last('accuracy')),
   Column('f1_difference', 'f1 − base', _last('f1'), against=_minus),
   Column(
     'rare_owners_difference',
@@ -236,8 +238,17 @@ def text(value: Cell, digits: int | None) -> str:
   return shown
 
 
-def save(cells: dict[str, dict[str, Cell]], folder: pathlib.Path) -> None:
+def save(
+  cells: dict[str, dict[str, Cell]],
+  folder: pathlib.Path,
+  numbers: str = 'seeds',
+) -> None:
   """Writes `table.csv` (numbers) and `table.md` (to read).
+
+  Args:
+    cells: from `table`.
+    folder: of the comparison.
+    numbers: what a mean is over, 'seeds' or 'folds'.
 
   Raises:
     OSError: the folder cannot be written.
@@ -245,12 +256,12 @@ def save(cells: dict[str, dict[str, Cell]], folder: pathlib.Path) -> None:
   with open(folder / 'table.csv', 'w', newline='', encoding='utf-8') as file:
     writer = csv.writer(file)
     names = [n for c in COLUMNS for n in (c.name, f'{c.name}_half95')]
-    writer.writerow(['label', 'seeds', *names])
+    writer.writerow(['label', numbers, *names])
     for label, row in cells.items():
-      numbers = []
+      values = []
       for column in COLUMNS:
-        numbers += [row[column.name].mean, row[column.name].half]
-      shown = ['' if math.isnan(n) else repr(n) for n in numbers]
+        values += [row[column.name].mean, row[column.name].half]
+      shown = ['' if math.isnan(n) else repr(n) for n in values]
       writer.writerow([label, row[COLUMNS[0].name].total, *shown])
   parts = []
   for columns in (QUALITY, COST):
@@ -262,7 +273,7 @@ def save(cells: dict[str, dict[str, Cell]], folder: pathlib.Path) -> None:
       shown = [text(row[c.name], c.digits) for c in columns]
       lines.append(f'| {label} | ' + ' | '.join(shown) + ' |')
     parts.append('\n'.join(lines))
-  note = 'Mean ± half the 95 % interval over seeds.'
+  note = f'Mean ± half the 95 % interval over {numbers}.'
   (folder / 'table.md').write_text(
     '\n\n'.join([*parts, note]) + '\n', encoding='utf-8'
   )
@@ -272,6 +283,7 @@ def show(
   cells: dict[str, dict[str, Cell]],
   console: rich.console.Console,
   baseline: str,
+  numbers: str = 'seeds',
 ) -> None:
   """Prints the tables of every group: first quality, then cost.
 
@@ -287,8 +299,9 @@ def show(
         console.print(_rich(title, some, labels, cells))
         title += ', continued'
   console.print(
-    f'Mean ± half the 95 % t-interval over seeds; base is {baseline}, paired '
-    'by seed. Times, joules and bytes are simulated; wall s is this machine.',
+    f'Mean ± half the 95 % t-interval over {numbers}; base is {baseline}, '
+    f'paired by {numbers[:-1]}. Times, joules and bytes are simulated; wall s '
+    'is this machine.',
     highlight=False,
   )
 

@@ -178,7 +178,7 @@ def draw(found: View, path: pathlib.Path) -> None:
 
 
 def _shorten(name: str) -> str:
-  return name if len(name) <= 24 else name[:23] + '…'
+  return name if len(name) <= 30 else name[:29] + '…'
 
 
 def _classes(here, found: View, at: NDArray) -> None:
@@ -198,7 +198,7 @@ def _classes(here, found: View, at: NDArray) -> None:
     image,
     ax=here,
     pad=0.01,
-    format=ticker.PercentFormatter(1, decimals=0),
+    format=ticker.PercentFormatter(1),
     label="share of the device's windows",
   )
   num = len(found.classes)
@@ -227,15 +227,22 @@ def _windows(here, found: View) -> None:
     for t, name in enumerate(found.kinds):
       own = np.flatnonzero(found.kind[order] == t)
       here.bar(own, size[order][own], color=_colour(t), width=0.8, label=name)
-    here.set_xlabel('devices, from most to fewest windows')
-    here.set_xticks([])
+    here.set_xlabel('device, from most to fewest windows')
+    here.set_xticks(range(len(order)), [f'{n}' for n in order])
+    here.tick_params(axis='x', labelsize=9 if len(order) <= 30 else 6)
   else:
+    kinds = len(found.kinds)
     for t, name in enumerate(found.kinds):
       own = np.sort(size[found.kind == t])[::-1]
       if len(own):
         share = (np.arange(len(own)) + 0.5) / len(own)
         here.step(
-          share, own, where='mid', color=_colour(t), label=name, linewidth=1.5
+          share,
+          own,
+          where='mid',
+          color=_colour(t),
+          label=name,
+          linewidth=1.3 + 0.9 * (kinds - 1 - t),  # equal curves stay visible
         )
     here.xaxis.set_major_formatter(ticker.PercentFormatter(1))
     here.set_xlim(0, 1)
@@ -249,9 +256,8 @@ def _windows(here, found: View) -> None:
     here.yaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
   here.set_ylabel('windows')
   here.spines[['top', 'right']].set_visible(False)
-  here.legend(
-    loc='center left', bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8
-  )
+  # Both fall from left to right: the upper right is free.
+  here.legend(loc='upper right', ncols=4, frameon=False, fontsize=8)
   here.set_title('Windows per device', loc='left', fontsize=10)
 
 

@@ -13,22 +13,48 @@ CASES = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('name', CASES)
-def test_smoke(name):
+def smoke(name, *args):
+  """The JSON lines of a benchmark's smoke preset."""
   done = subprocess.run(
-    [sys.executable, '-m', f'benchmarks.{name}', '--smoke', *CASES[name]],
+    [sys.executable, '-m', f'benchmarks.{name}', '--smoke', *args],
     stdout=subprocess.PIPE,
     text=True,
     check=True,
     env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
   )
-  (line,) = done.stdout.splitlines()
-  case = json.loads(line)
-  assert case['benchmark'] == name
+  cases = [json.loads(line) for line in done.stdout.splitlines()]
+  assert {case['benchmark'] for case in cases} == {name}
+  return cases
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', CASES)
+def test_smoke(name):
+  (case,) = smoke(name, *CASES[name])
   rate = case['clients'] / case['median_seconds']
   assert case['clients_per_second'] == pytest.approx(rate)
   assert case['min_seconds'] <= case['median_seconds']
   if name == 'layouts':
     assert case['compiles'] == 1
     assert case['layout'] == 'one on 2 device(s)'
+
+
+@pytest.mark.slow
+def test_building_a_world():
+  (case,) = smoke('build_world', '--case=subject@0.5')
+  assert (case['clients'], case['partition']) == (50, 'subject')
+  assert case['windows'] >= 20 * 50
+  assert case['seconds'] >= 0 and case['peak_mb'] >= case['start_mb'] > 0
+
+
+@pytest.mark.slow
+def test_parsing(tmp_path):
+  cases = smoke('parsing', f'--workdir={tmp_path}')
+  assert [(case['data'], case['from']) for case in cases] == [
+    (name, source)
+    for name in ('pamap2', 'mhealth')
+    for source in ('text', 'cache')
+  ]
+  for text, cached in (cases[:2], cases[2:]):
+    assert text['windows'] == cached['windows'] > 0
+  assert not list(tmp_path.iterdir())

@@ -17,6 +17,7 @@ from experiments.configs import (
   compare,
   fedavg,
   fedprox,
+  folds,
   from_json,
   local_only,
   relief,
@@ -72,7 +73,7 @@ def test_smoke_configs_run(module, variant, tmp_path):
   assert simulate.Simulation(again).config == again
 
 
-@pytest.mark.parametrize('module', [*METHODS, compare, study])
+@pytest.mark.parametrize('module', [*METHODS, compare, folds, study])
 def test_variants(module):
   for variant in ('smoke', 'paper', 'best', 'lora', 'best,full', ''):
     module.get_config(variant)

@@ -1,7 +1,12 @@
 """The README's Python runs, top to bottom, as a reader would paste it."""
 
+import json
+import os
 import pathlib
 import re
+import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -40,6 +45,36 @@ def test_python_blocks(registries, capsys):
   assert float(outputs[2]) > 0.6
   shares = space['simulate'].run(space['c']).history[-1]['trained_share']
   assert all(0 < share < 1 for share in shares.values())
+
+
+@pytest.mark.slow
+def test_the_walk_through_with_a_file_of_ones_own(tmp_path):
+  """The section's shell commands, as they stand there, in an empty folder."""
+  text = README.read_text()
+  start = text.index('\n## Your own data\n')
+  (block,) = re.findall(r'```\n(.*?)```', text[start:].split('\n## ')[1], re.S)
+  block = block.replace('.venv/bin/python', shlex.quote(sys.executable))
+  block = block.replace('=experiments/', f'={README.parent}/experiments/')
+  done = subprocess.run(
+    ['bash', '-euc', block],
+    cwd=tmp_path,
+    capture_output=True,
+    text=True,
+    env={**os.environ, 'PYTHONPATH': str(README.parent)},
+    timeout=500,
+  )
+  out = done.stdout
+  assert done.returncode == 0, out + done.stderr
+  # What `check` finds in the file that the first command made.
+  assert 'layout      continuous, 27000 samples' in out
+  assert '  1         4500 samples (ann)' in out
+  assert 'gaps' not in out and out.count('nothing wrong') == 1
+  # What the run was about, and that it learnt: chance is 1/2.
+  summary = json.loads((tmp_path / 'runs/mine/summary.json').read_text())
+  assert summary['status'] == 'complete' and summary['dataset'] == 'npz'
+  assert len(summary['world']['subjects']['test']) == 2
+  assert len(summary['world']['subjects']['train']) == 4
+  assert summary['last']['f1_all'] > 0.7
 
 
 def test_commands_exist():

@@ -24,10 +24,10 @@ METHODS = {
   'relief_tight': {**MID, 'deadline': 'tight'},
 }
 
-OWN_KEYS = ('methods', 'labels', 'seeds', 'baseline', 'only')
+OWN_KEYS = ('methods', 'labels', 'seeds', 'baseline', 'only', 'vary')
 
 
-def comparison(c, methods, seeds, baseline='fedavg'):
+def comparison(c, methods, seeds, baseline='fedavg', vary='seed'):
   """Turns a run's config into one of several runs.
 
   Args:
@@ -35,8 +35,10 @@ def comparison(c, methods, seeds, baseline='fedavg'):
     methods: label -> nested keys in which its runs differ. The part of a
       label before its last slash is its group: a group has a table section
       and figures of its own, and is compared with its own baseline.
-    seeds: one run per label and seed.
+    seeds: one run per label and seed; () for all folds.
     baseline: label, within a group, that the others are compared with.
+    vary: what the numbers in `seeds` are, the key of a run that they are
+      written to: 'seed', or 'data.fold' for a mean over folds.
   """
   with c.unlocked():
     c.methods = methods
@@ -44,6 +46,7 @@ def comparison(c, methods, seeds, baseline='fedavg'):
     c.seeds = tuple(seeds)
     c.baseline = baseline
     c.only = ''  # labels to run, patterns joined by commas; '' for all
+    c.vary = vary
   return c
 
 
@@ -54,10 +57,11 @@ def from_dict(values):
     InputError: an unknown key or a value of another type.
   """
   values = dict(values)
+  values.setdefault('vary', 'seed')
   own = {k: values.pop(k) for k in OWN_KEYS}
   c = records.config_from_dict(values)
   methods = {label: own['methods'][label] for label in own['labels']}
-  comparison(c, methods, own['seeds'], own['baseline'])
+  comparison(c, methods, own['seeds'], own['baseline'], own['vary'])
   c.only = own['only']
   return c
 

@@ -1,0 +1,58 @@
+"""Leave-subjects-out: every person is tested on once, then the mean over folds.
+
+python -m experiments.compare --config=experiments/configs/folds.py \
+    --workdir=runs/folds --data_dir=DIR
+
+python -m experiments.compare --config=experiments/configs/folds.py:central \
+    --workdir=runs/central --data_dir=DIR
+
+A run per label and fold, DIR/LABEL/fold_K; the table is the mean over folds,
+differences are paired by fold. Eight folds of DSADS are one person each;
+`--config.data.folds=4` deals the persons to four parts,
+`--config.seeds='(0,1)'` runs some folds only, `--config.seed=1` is another
+seed for all of them.
+
+The variant `central` trains one model on the pooled windows of all training
+persons, every sensor on, an epoch a round: what the data allow, to be held
+against published models. Also the variants of `common`.
+"""
+
+from experiments.configs import common, compare
+from relief_jax import config as config_lib
+
+METHODS = {
+  'fedavg': {'method': 'fedavg'},
+  'cohort_mean': {'method': 'cohort_mean'},
+  'relief': compare.MID,
+}
+CENTRAL = {'centralized': {'method': 'centralized'}}
+
+
+def central(c):
+  """One place, every sensor, an epoch a round."""
+  c.clients, c.fleet, c.local_epochs = 1, 'uniform', 1
+  c.rounds, c.rounds_per_call, c.eval_every = 10, 2, 2
+
+
+def smoke(c):
+  """Two folds of the small world."""
+  common.smoke(c)
+  c.data.folds = 2
+
+
+def get_config(arg=None):
+  """The config.
+
+  Raises:
+    InputError: an unknown variant.
+  """
+  c = config_lib.default()
+  c.dataset, c.clients, c.rounds = 'dsads', 24, 60
+  c.rounds_per_call = c.eval_every = 5
+  c.target_f1 = 0.5  # of the fleet, on persons it has never seen
+  c.devices = 1  # of each worker process
+  c.data.split, c.data.folds = 'folds', 8
+  common.apply(c, arg, smoke=smoke, central=central)
+  alone = 'central' in (arg or '').split(',')
+  methods = CENTRAL if alone else METHODS
+  return compare.comparison(c, methods, (), next(iter(methods)), 'data.fold')

@@ -1,0 +1,83 @@
+"""Measures how fast this machine trains, and writes a device profile.
+
+python -m experiments.profile_device --out=my_board.json \
+    [--config=experiments/configs/relief.py] [--like=raspberry_pi_4]
+
+Times local steps of the config's model on random windows: the forward pass,
+every parameter group trained alone, all together, and the same with a single
+sensor. The speed is the least-squares fit, on relative errors, of
+
+    seconds per step = batch * FLOPs per sample / speed,
+
+the form in which the simulator uses it. How far it is off is printed and
+written into the file, beside a fit with a rate per phase: where that one is
+much better, absolute seconds deserve little trust. Power and links cannot be
+measured from here: they are copied from the profile that `--like` names;
+correct them in the file. A fleet takes the file as a device: README, "Your own
+devices".
+
+Run it with nothing else on the machine. On a board without JAX for its GPU it
+measures the CPU.
+"""
+
+import json
+import pathlib
+import platform
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+from experiments import command, step_times
+from relief_jax import config as config_lib
+from relief_jax.devices import device
+from relief_jax.errors import InputError
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config', None, 'a config file for the model and batch; the default if none'
+)
+_OUT = flags.DEFINE_string('out', None, 'the profile, a .json')
+_LIKE = flags.DEFINE_string('like', 'raspberry_pi_4', 'power and links of it')
+_STEPS = flags.DEFINE_integer('steps', 20, 'steps in a timing', lower_bound=1)
+_REPEATS = flags.DEFINE_integer(
+  'repeats', 11, 'timings of every case, the median counts', lower_bound=1
+)
+
+
+def main(argv):
+  """Returns the exit code (see `command`).
+
+  Raises:
+    InputError: an unknown profile, a bad config, or a file that cannot be
+      written.
+  """
+  del argv
+  path = pathlib.Path(_OUT.value)
+  like = device(_LIKE.value)
+  if path.suffix != '.json' or not path.parent.is_dir():
+    raise InputError(
+      f'--out={path}', 'a .json in a folder that is there', 'correct --out'
+    )
+  config = _CONFIG.value or config_lib.default()
+  timer = step_times.clock(_STEPS.value, _REPEATS.value)
+  points = step_times.measure(config, _STEPS.value, timer)
+  one, each = step_times.fit(points), step_times.phases(points)
+  print(step_times.table(points, one, each))
+  made = step_times.profile(path.stem, (_LIKE.value, like), points, one, each)
+  made['note'] += (
+    f' {jax.devices()[0].device_kind} of {platform.platform()}, '
+    f'{config.backbone} with batches of {config.batch}.'
+  )
+  try:
+    path.write_text(json.dumps(made, indent=2) + '\n', encoding='utf-8')
+  except OSError as error:
+    raise InputError(
+      f'--out={path}: {error.strerror}', 'a place to write', 'correct --out'
+    ) from error
+  print(f'profile: {path}')
+  return 0
+
+
+if __name__ == '__main__':
+  flags.mark_flags_as_required(['out'])
+  command.launch(main)
