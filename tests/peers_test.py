@@ -76,7 +76,7 @@ def test_model_of_the_paper():
 def test_forms_of_the_encoder_agree():
   setup = common.SETUPS['pfl_cifar10']
   own = image_task.init(jax.random.key(0), setup)['encoder']['image']
-  x = jax.random.normal(jax.random.key(1), (2, 14, 14, 3))
+  x = jax.random.normal(jax.random.key(1), (2, 12, 12, 3))
   found = [
     np.sort(image_task.encode(kind, own, x), axis=-1)
     for kind in ('winograd', 'im2col')
@@ -103,6 +103,7 @@ def test_driver(workload):
   ours = sides.pop('relief')
   assert ours['clients_per_second'] > 0
   for side, line in sides.items():
+    side = side.removesuffix('_im2col')
     if side in GIVEN or side == 'naive_vmap':
       assert line['clients_per_second'] > 0
       if workload != 'sensor':

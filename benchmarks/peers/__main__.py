@@ -52,6 +52,7 @@ def sides(workload: str) -> dict[str, tuple[str | None, str]]:
       'naive_vmap': (sys.executable, 'benchmarks.peers.sensor_naive_vmap'),
       'torch': (_PYTHONS['torch'].value, 'benchmarks.peers.sensor_torch'),
     }
+    found['torch_im2col'] = found['torch']
   else:
     found = {'relief': (sys.executable, 'benchmarks.peers.public_relief')}
     for side, python in _PYTHONS.items():
@@ -74,6 +75,7 @@ def arguments(workload: str, side: str) -> list[str]:
   if _SMOKE.value:
     given.append('--smoke')
   if workload == 'sensor':
+    given += ['--form=im2col'] if side == 'torch_im2col' else []
     return given + (['--clients=8'] if _SMOKE.value else [])
   cohort = _COHORT.value or _COHORTS.get(workload, 0)
   return given + [f'--setup={workload}', f'--cohort={cohort}']
@@ -83,10 +85,11 @@ def run(workload: str, side: str, python: str | None, module: str) -> dict:
   """One run: the side's JSON line, or why there is none."""
   case = {'benchmark': 'peers', 'workload': workload, 'side': side}
   if not python:
-    return {**case, 'skipped': f'no --{side}_python given'}
+    name = side.removesuffix('_im2col')
+    return {**case, 'skipped': f'no --{name}_python given'}
   count = str(_CORES.value if side in _THREADED else 1)
   env = {**os.environ, 'PYTHONPATH': str(_ROOT), 'JAX_PLATFORMS': 'cpu'}
-  if side in _PYTHONS and side != 'fedjax':
+  if side not in ('relief', 'naive_vmap', 'fedjax'):
     env |= dict.fromkeys(_THREADS, count)
   command = [python, '-m', module, *arguments(workload, side)]
   try:

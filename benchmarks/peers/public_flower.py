@@ -6,45 +6,17 @@ Set OMP_NUM_THREADS=1: one actor per core, each on one thread. Start-up of Ray
 is not counted; nothing is evaluated.
 """
 
-import functools
 import time
 
 import torch
 from absl import app
-from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 from flwr.serverapp.strategy import FedAvg
 from flwr.simulation import run_simulation
 
-from benchmarks.peers import common, torch_models
-
-
-@functools.cache
-def shards(setup):
-  """The data, once per actor."""
-  return torch_models.tensors(*common.data(setup))
-
-
-def train(setup, message: Message) -> Message:
-  """One client's local epochs."""
-  torch.set_num_threads(1)
-  x, y = shards(setup)
-  client = message.metadata.dst_node_id % setup.clients
-  x, y = x[client], y[client]
-  model = torch_models.build(setup)
-  model.load_state_dict(message.content['arrays'].to_torch_state_dict())
-  optimizer = torch.optim.SGD(model.parameters(), lr=setup.lr)
-  for _ in range(setup.epochs):
-    for rows in torch.randperm(len(x)).split(setup.batch):
-      optimizer.zero_grad()
-      torch.nn.functional.cross_entropy(model(x[rows]), y[rows]).backward()
-      optimizer.step()
-  content = {
-    'arrays': ArrayRecord(model.state_dict()),
-    'metrics': MetricRecord({'num-examples': len(x)}),
-  }
-  return Message(content=RecordDict(content), reply_to=message)
+from benchmarks.peers import common, flower_client, torch_models
 
 
 def main(argv) -> None:
@@ -57,7 +29,7 @@ def main(argv) -> None:
   @client_app.train()
   def _(message, context):
     del context
-    return train(setup, message)
+    return flower_client.train(setup, message)
 
   def clock(number, arrays):
     del number, arrays

@@ -22,7 +22,10 @@ _CONV = flags.DEFINE_enum(
 )
 _LAYOUT = flags.DEFINE_string('layout', 'one', 'see config.layout')
 _DRAW = flags.DEFINE_enum(
-  'draw', 'epochs', ['epochs', 'steps'], 'whole epochs, or with replacement'
+  'draw',
+  'steps',
+  ['epochs', 'steps'],
+  'batches drawn with replacement, or whole shuffled epochs',
 )
 
 
@@ -101,6 +104,7 @@ def main(argv) -> None:
     seconds,
     parameters=size,
     conv=_CONV.value,
+    draw=_DRAW.value,
     layout=str(layout),
     jax=jax.__version__,
   )

@@ -1,6 +1,6 @@
 """The sensor workload as a plain PyTorch loop: one process per core.
 
-python -m benchmarks.peers.sensor_torch [--form=conv] [--smoke]
+python -m benchmarks.peers.sensor_torch [--form=conv|im2col] [--smoke]
 
 Clients are divided over the processes by the number of sensors they own; each
 process trains its clients one after the other on one thread. Encoders of
@@ -18,7 +18,7 @@ from torch.nn import functional
 from benchmarks.peers import common
 
 _FORM = flags.DEFINE_enum(
-  'form', 'conv', ['conv', 'compile'], 'eager, or torch.compile per signature'
+  'form', 'conv', ['conv', 'im2col'], "PyTorch's convolution, or products"
 )
 _CLIENTS = flags.DEFINE_integer('clients', 64, 'in the round')
 
@@ -40,20 +40,35 @@ def init(world: common.Sensor) -> dict[str, torch.Tensor]:
   return params
 
 
+def columns(x: torch.Tensor) -> torch.Tensor:
+  """im2col, kernel 5 and stride 2: [B, L, c] -> [B * L', 5 * c]."""
+  length = (x.shape[1] - 5) // 2 + 1
+  taps = [x[:, i : i + 2 * length - 1 : 2] for i in range(5)]
+  return torch.cat(taps, -1).view(-1, 5 * x.shape[2])
+
+
+def encode(w, b, x: torch.Tensor) -> torch.Tensor:
+  """One convolution and its ReLU; time comes last, or second for im2col."""
+  if _FORM.value == 'conv':
+    return torch.relu(functional.conv1d(x, w, b, stride=2))
+  y = torch.addmm(b, columns(x), w.permute(2, 1, 0).reshape(-1, w.shape[0]))
+  return torch.relu(y).view(len(x), -1, w.shape[0])
+
+
 def loss(params, inputs, y) -> torch.Tensor:
   """Mean cross-entropy of a batch over the modalities given.
 
   Args:
     params: by name.
-    inputs: {modality: [B, channels, time]}.
+    inputs: {modality: [B, channels, time], for im2col [B, time, channels]}.
     y: [B].
   """
-  z = params['bias']
+  z, time = params['bias'], -1 if _FORM.value == 'conv' else 1
   for name, x in inputs.items():
     for layer in '12':
       w, b = params[f'{name}/w{layer}'], params[f'{name}/b{layer}']
-      x = torch.relu(functional.conv1d(x, w, b, stride=2))
-    z = z + x.mean(-1) @ params[f'{name}/fusion']
+      x = encode(w, b, x)
+    z = z + x.mean(time) @ params[f'{name}/fusion']
   scores = torch.addmm(params['b'], torch.relu(z), params['w'])
   return functional.cross_entropy(scores, y)
 
@@ -69,17 +84,14 @@ class Client:
 
   def __init__(self, world, start, sums):
     self.world, self.start, self.sums = world, start, sums
-    # [windows, channels, time] as PyTorch's convolutions want it.
+    order = (0, 2, 1) if _FORM.value == 'conv' else (0, 1, 2)
     self.x = {
-      name: torch.from_numpy(x.transpose(0, 2, 1).copy())
+      name: torch.from_numpy(x.transpose(order).copy())
       for name, x in world.x.items()
     }
     self.y = torch.from_numpy(world.y)
     self.rows = torch.from_numpy(world.rows)
     self.params = {k: v.clone().requires_grad_(True) for k, v in start.items()}
-    self.loss = loss
-    if _FORM.value == 'compile':
-      self.loss = torch.compile(loss, dynamic=False)
     self.draw = torch.Generator().manual_seed(0)
 
   def train(self, client: int) -> None:
@@ -95,7 +107,7 @@ class Client:
       at = torch.randint(40, (world.batch,), generator=self.draw)
       row = self.rows[client][at]
       inputs = {n: self.x[n].index_select(0, row) for n in own}
-      value = self.loss(self.params, inputs, self.y[row])
+      value = loss(self.params, inputs, self.y[row])
       grads = torch.autograd.grad(value, params)
       with torch.no_grad():
         torch._foreach_add_(params, grads, alpha=-0.01)
