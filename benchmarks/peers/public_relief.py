@@ -1,0 +1,114 @@
+"""This simulator on a public set-up: FedAvg in its own round.
+
+python -m benchmarks.peers.public_relief [--setup=pfl_cifar10] [--smoke]
+
+One client at a time on each of `--cores` virtual CPU devices, the whole round
+in one program. Costs (seconds, joules, bytes) are simulated as always.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import app, flags
+
+from benchmarks.peers import common, image_task
+from relief_jax import algorithms, placement, simulate
+from relief_jax.recipe import Setting
+from relief_jax.types import Bank, Fleet, Population
+
+_CONV = flags.DEFINE_enum(
+  'conv', 'winograd', ['winograd', 'im2col'], 'form of the second convolution'
+)
+_LAYOUT = flags.DEFINE_string('layout', 'one', 'see config.layout')
+_DRAW = flags.DEFINE_enum(
+  'draw',
+  'steps',
+  ['epochs', 'steps'],
+  'batches drawn with replacement, or whole shuffled epochs',
+)
+
+
+class PlainSgd(Setting):
+  """Local SGD without momentum, as all other sides have it."""
+
+  def client_tx(self):
+    """No trace: momentum of zero still costs a pass over the parameters."""
+    return optax.sgd(self.hparams['client_lr'])
+
+
+def population(setup: common.Setup) -> Population:
+  """Equal devices with one camera each."""
+  x, y = common.data(setup)
+  total, n = setup.clients * setup.samples, setup.clients
+  ones = jnp.ones(n)
+  fleet = Fleet(
+    id=jnp.arange(n, dtype=jnp.int32),
+    owned=jnp.ones((n, 1), bool),
+    tier=jnp.zeros(n, jnp.int32),
+    samples=jnp.full(n, setup.samples, jnp.int32),
+    speed=1e9 * ones,
+    uplink=1e7 * ones,
+    downlink=1e7 * ones,
+    watts=jnp.ones((n, 4)),
+    budget=1e12 * ones,
+  )
+  bank = Bank(
+    {'image': jnp.asarray(x.reshape((total,) + setup.shape))},
+    {'image': jnp.zeros(setup.shape[-1])},
+    jnp.asarray(y.reshape(-1)),
+  )
+  rows = np.arange(total, dtype=np.int32).reshape(n, -1)
+  return Population(bank, fleet, jnp.asarray(rows), {})
+
+
+def main(argv) -> None:
+  """One JSON line."""
+  del argv
+  simulate.set_devices(common.CORES.value)
+  setup = common.chosen()
+  task = image_task.image_task(setup, _CONV.value)
+  hparams = {
+    'client_lr': jnp.float32(setup.lr),
+    'server_lr': jnp.float32(1.0),
+    'deadline': jnp.float32(jnp.inf),
+  }
+  layout = placement.parse_layout(_LAYOUT.value, common.CORES.value)
+  setting = PlainSgd(
+    hparams=hparams,
+    layout=layout,
+    cohort=setup.cohort,
+    steps=setup.steps,
+    epochs=setup.epochs if _DRAW.value == 'epochs' else 0,
+    batch=setup.batch,
+  )
+  algorithm = algorithms.ALGORITHMS['fedavg'](task, setting)
+  key = jax.random.key(0)
+  state = algorithm.init(key, task.init(key))
+  size = sum(v.size for v in jax.tree.leaves(algorithm.params(state)))
+  step = jax.jit(algorithm.step, donate_argnums=1)
+  people, number = population(setup), 0
+
+  def one_round():
+    nonlocal state, number
+    number += 1
+    state, info = step(jax.random.key(number), state, people)
+    jax.block_until_ready((state, info))
+    if not np.isfinite(info.loss).all():
+      raise FloatingPointError('the loss is not finite')
+
+  seconds = common.timed(one_round, common.ROUNDS.value)
+  common.emit_setup(
+    'relief',
+    setup,
+    seconds,
+    parameters=size,
+    conv=_CONV.value,
+    draw=_DRAW.value,
+    layout=str(layout),
+    jax=jax.__version__,
+  )
+
+
+if __name__ == '__main__':
+  app.run(main)
