@@ -1,5 +1,8 @@
 """Who takes part in a round, and which windows they see."""
 
+import dataclasses
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -78,7 +81,8 @@ def take(population: Population, index: Array) -> tuple[Fleet, Array]:
 
 def shared(population: Population) -> Population:
   """What every client sees: the bank and the frozen base, nobody's rows."""
-  return population.replace(fleet=None, rows=None)
+  nobody: Any = None
+  return dataclasses.replace(population, fleet=nobody, rows=nobody)
 
 
 def draw_steps(
