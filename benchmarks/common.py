@@ -2,8 +2,11 @@
 
 import datetime
 import json
+import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -37,3 +40,42 @@ def emit(case: dict[str, Any]) -> None:
     'date': datetime.date.today().isoformat(),
   }
   print(json.dumps({**case, **machine}), flush=True)
+
+
+def child(
+  name: str, environment: dict[str, str] | None = None, **options: Any
+) -> list[dict[str, Any]]:
+  """Runs a benchmark in a process of its own.
+
+  Args:
+    name: of the script.
+    environment: added to this process's.
+    **options: flags of the script.
+
+  Returns:
+    What it printed, or one line that says that it failed.
+  """
+  return collect(name, options, start(name, environment, **options))
+
+
+def start(
+  name: str, environment: dict[str, str] | None = None, **options: Any
+) -> subprocess.Popen:
+  """As `child`, without waiting."""
+  flags = [f'--{key}={value}' for key, value in options.items()]
+  return subprocess.Popen(
+    [sys.executable, '-m', f'benchmarks.{name}', *flags],
+    stdout=subprocess.PIPE,
+    text=True,
+    env={**os.environ, **(environment or {})},
+  )
+
+
+def collect(
+  name: str, case: dict[str, Any], process: subprocess.Popen
+) -> list[dict[str, Any]]:
+  """Waits for a process of `start`; its lines, or one on its failure."""
+  out, _ = process.communicate()
+  if process.returncode:
+    return [{'benchmark': name, **case, 'failed': True}]
+  return [json.loads(line) for line in out.splitlines()]

@@ -27,12 +27,20 @@ class Checkpoints:
     Raises:
       OSError: the folder cannot be made.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     self._manager = ocp.CheckpointManager(
       folder.absolute(),
       options=ocp.CheckpointManagerOptions(
         preservation_policy=checkpoint_managers.LatestN(KEEP),
+        create=False,
         cleanup_tmp_directories=True,
         enable_async_checkpointing=False,
+        # Of several processes only this one has anything to do with it.
+        multiprocessing_options=ocp.options.MultiprocessingOptions(
+          primary_host=jax.process_index(),
+          active_processes={jax.process_index()},
+          barrier_sync_key_prefix='checkpoints',
+        ),
       ),
     )
 
@@ -58,6 +66,22 @@ class Checkpoints:
     leaves = {k: v for k, v in _flat(snapshot).items() if v.size}
     self._manager.save(number, args=ocp.args.StandardSave(leaves))
 
+  def read(self) -> dict[str, np.ndarray]:
+    """The newest snapshot's leaves by their path, as stored.
+
+    Raises:
+      InputError: there is none.
+    """
+    if self.newest is None:
+      raise InputError('no checkpoint', 'one', 'start without --resume')
+    with warnings.catch_warnings():
+      # Given a target, Orbax would pad or cut arrays.
+      warnings.simplefilter('ignore')
+      found = self._manager.restore(
+        self.newest, args=ocp.args.StandardRestore()
+      )
+    return {k: np.asarray(v) for k, v in found.items()}
+
   def restore(self, like: PyTree) -> PyTree:
     """The newest snapshot.
 
@@ -67,16 +91,7 @@ class Checkpoints:
     Raises:
       InputError: there is none, or its arrays are others.
     """
-    if self.newest is None:
-      raise InputError('no checkpoint', 'one', 'start without --resume')
-    shapes = _flat(like)
-    with warnings.catch_warnings():
-      # Restored as stored: given a target, Orbax would pad or cut arrays.
-      warnings.simplefilter('ignore')
-      found = self._manager.restore(
-        self.newest, args=ocp.args.StandardRestore()
-      )
-    found = {k: np.asarray(v) for k, v in found.items()}
+    found, shapes = self.read(), _flat(like)
     wanted = {k: _kind(v) for k, v in shapes.items() if v.size}
     stored = {k: _kind(v) for k, v in found.items()}
     if wanted != stored:

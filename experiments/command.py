@@ -7,9 +7,12 @@ interrupted and resumable (the system's EX_TEMPFAIL: try again later).
 import os
 import pathlib
 import sys
+import traceback
 
+import jax
 from absl import app, flags, logging
 
+from relief_jax import processes
 from relief_jax.errors import InputError
 
 FAILED, BAD_INPUT, DIVERGED, INTERRUPTED = 1, 2, 3, 75
@@ -103,9 +106,33 @@ def _call(function, keep: bool = False):
   except InputError as error:
     print(f'error: {error}', file=sys.stderr)
     sys.exit(BAD_INPUT)
+  except processes.PeerError as error:
+    print(f'error: {error}', file=sys.stderr)
+    sys.exit(FAILED)
   except KeyboardInterrupt:
     print('interrupted before there was anything to save', file=sys.stderr)
     sys.exit(INTERRUPTED)
+  except Exception as error:
+    if not processes.started():
+      raise
+    _leave(error)
   if keep:
     return result
   sys.exit(result)
+
+
+def _leave(error: Exception) -> None:
+  """Ends one of several processes at once: the others may wait for it."""
+  if isinstance(error, jax.errors.JaxRuntimeError):
+    reason = str(error).splitlines()[0]
+    print(
+      f'error: process {jax.process_index()} lost the others; one of them '
+      f'has probably ended, see its output ({reason})',
+      file=sys.stderr,
+    )
+  else:
+    traceback.print_exception(error)
+    print(f'error: process {jax.process_index()} failed', file=sys.stderr)
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(FAILED)

@@ -52,6 +52,9 @@ class Quiet:
   def start(self, title: str, rounds: int, done: int) -> None:
     """A run begins, or goes on, after `done` of `rounds`."""
 
+  def note(self, text: str) -> None:
+    """Something worth a line in the log."""
+
   def update(self, record: dict) -> None:
     """An evaluation was made."""
 
@@ -66,6 +69,10 @@ class Lines(Quiet):
     """Prints the title and starts the clock."""
     print(title, flush=True)
     self._rounds, self._first, self._start = rounds, None, 0.0
+
+  def note(self, text: str) -> None:
+    """Prints the line."""
+    print(text, flush=True)
 
   def update(self, record: dict) -> None:
     """Prints one line."""
@@ -110,6 +117,10 @@ class Bar(Quiet):
       '', total=rounds, completed=done, f1='–', simulated='–'
     )
     self._bar.start()
+
+  def note(self, text: str) -> None:
+    """Prints the line above the bar."""
+    self._bar.console.print(text, highlight=False, markup=False)
 
   def update(self, record: dict) -> None:
     """Moves the bar."""

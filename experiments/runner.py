@@ -19,7 +19,7 @@ import tensorboardX
 
 from experiments import progress, records
 from experiments.checkpoints import Checkpoints
-from relief_jax import simulate
+from relief_jax import processes, simulate
 from relief_jax.errors import InputError
 
 
@@ -67,7 +67,11 @@ def run(
   Returns:
     The status: 'complete', 'interrupted' or 'diverged'.
 
+  Of several processes all call this, and the first one alone touches the
+  directory.
+
   Raises:
+    PeerError: another process of the run refused or failed.
     InputError: bad config or data, a directory that already holds a run
       (without `resume`) or one of another config (with it).
     OSError: the directory cannot be written.
@@ -79,7 +83,9 @@ def run(
   folder = pathlib.Path(workdir)
   reporter = reporter or progress.Quiet()
   config = config.copy_and_resolve_references()
-  stored = _stored_config(folder, resume)
+  with processes.together():
+    stored = _stored_config(folder, resume) if processes.is_main() else None
+  stored = processes.share(stored)
   if stored:
     records.adopt(config, stored)
   simulation = simulate.Simulation(config, data_dir)
@@ -91,11 +97,17 @@ def run(
         'the config that it was begun with',
         'use another --workdir, or take the change back',
       )
-  folder.mkdir(parents=True, exist_ok=True)
-  with _claim(folder), Checkpoints(folder / 'checkpoints') as checkpoints:
-    if not stored:
-      records.write_json(folder / 'config.json', simulation.config)
-    done = _finished(folder)
+  with contextlib.ExitStack() as stack:
+    checkpoints, done = None, ''
+    with processes.together():
+      if processes.is_main():
+        folder.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(_claim(folder))
+        checkpoints = stack.enter_context(Checkpoints(folder / 'checkpoints'))
+        if not stored:
+          records.write_json(folder / 'config.json', simulation.config)
+        done = _finished(folder)
+    done = processes.share(done)
     if done:
       return done
     _restore(simulation, folder, checkpoints)
@@ -164,34 +176,41 @@ def _claim(folder: pathlib.Path) -> Iterator[None]:
 def _restore(simulation, folder: pathlib.Path, checkpoints) -> None:
   """Puts the simulation where the newest checkpoint was made."""
   metrics = folder / 'metrics.jsonl'
-  if checkpoints.newest is None:
-    records.truncate_metrics(metrics, -1)
-    return
-  history = records.truncate_metrics(metrics, checkpoints.newest)
-  simulation.restore(checkpoints.restore(simulation.snapshot()), history)
+  like, found, history = simulation.snapshot(), None, None
+  with processes.together():
+    if checkpoints and checkpoints.newest is None:
+      records.truncate_metrics(metrics, -1)
+    elif checkpoints:
+      history = records.truncate_metrics(metrics, checkpoints.newest)
+      found = checkpoints.restore(like)
+  history = processes.share(history)
+  if history is not None:
+    simulation.restore(processes.share_arrays(like, found), history)
 
 
 def _loop(simulation, folder, checkpoints, reporter) -> str:
   """Evaluates, records and saves until the end."""
-  config = simulation.config
+  config, main = simulation.config, processes.is_main()
   saved = simulation.round
   status, failure = records.COMPLETE, {}
-  board = tensorboardX.SummaryWriter(
-    str(folder / 'tb'), purge_step=simulation.round + 1, flush_secs=10
-  )
   reporter.start(title(simulation), config.rounds, simulation.round)
-  with Stop() as stop, contextlib.closing(board):
+  with Stop() as stop, _board(folder, simulation.round) as board:
     try:
+      reporter.note(str(simulation.prepare()))
       while not simulation.done:
         record = simulation.advance()
-        records.append_line(folder / 'metrics.jsonl', record)
-        write_scalars(board, record)
+        if main:
+          records.append_line(folder / 'metrics.jsonl', record)
+          write_scalars(board, record)
         reporter.update(record)
+        # A signal may have reached one process only.
+        requested = any(processes.gather(stop.requested))
         due = 0 < config.checkpoint_every <= simulation.round - saved
-        if due or stop.requested or simulation.done:
-          checkpoints.save(simulation.round, simulation.snapshot())
+        if due or requested or simulation.done:
+          if main:
+            checkpoints.save(simulation.round, simulation.snapshot())
           saved = simulation.round
-        if stop.requested and not simulation.done:
+        if requested and not simulation.done:
           status = records.INTERRUPTED
           break
     except simulate.Diverged as error:
@@ -209,9 +228,24 @@ def _loop(simulation, folder, checkpoints, reporter) -> str:
     **failure,
     **records.environment(),
   }
-  records.write_json(folder / 'summary.json', summary)
+  if main:
+    records.write_json(folder / 'summary.json', summary)
   reporter.finish(summary)
   return status
+
+
+@contextlib.contextmanager
+def _board(folder: pathlib.Path, done: int):
+  """TensorBoard's writer, in the process that writes."""
+  if not processes.is_main():
+    yield None
+    return
+  with contextlib.closing(
+    tensorboardX.SummaryWriter(
+      str(folder / 'tb'), purge_step=done + 1, flush_secs=10
+    )
+  ) as board:
+    yield board
 
 
 def title(simulation) -> str:

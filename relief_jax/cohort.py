@@ -1,5 +1,8 @@
 """Who takes part in a round, and which windows they see."""
 
+import dataclasses
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,13 +33,44 @@ def draw(key: Array, fleet: Fleet, size: int) -> Array:
   """Indices of the clients of a round, [size] int32, in increasing order.
 
   Everybody when `size` is the whole fleet, else a uniform draw without
-  replacement.
+  replacement, whose cost does not grow with the fleet.
   """
   num = fleet.id.shape[0]
   if size == num:
     return jnp.arange(num, dtype=jnp.int32)
-  chosen = jax.random.choice(key, num, (size,), replace=False)
-  return jnp.sort(chosen).astype(jnp.int32)
+  if 4 * size > num:
+    chosen = jax.random.choice(key, num, (size,), replace=False)
+    return jnp.sort(chosen).astype(jnp.int32)
+  return jnp.sort(_distinct(key, num, size))
+
+
+def _distinct(key: Array, num: int, size: int) -> Array:
+  """`size` distinct numbers below `num`, [size] int32; `size <= num / 4`.
+
+  The first `size` distinct ones of a long draw with replacement: uniform, since
+  no number is treated unlike another. A quarter more than needed is drawn; in
+  the rare case that this is too little, all is drawn anew.
+  """
+  length = size + size // 4 + 16
+
+  def attempt(key):
+    value = jax.random.randint(key, (length,), 0, num, jnp.int32)
+    order = jnp.argsort(value, stable=True)
+    ordered = value[order]
+    again = jnp.append(False, ordered[1:] == ordered[:-1])
+    first = jnp.zeros(length, bool).at[order].set(~again)
+    return value, first
+
+  def short(carry):
+    return carry[2].sum() < size
+
+  def redraw(carry):
+    key, _, _ = carry
+    key, own = jax.random.split(key)
+    return key, *attempt(own)
+
+  value, first = jax.lax.while_loop(short, redraw, (key, *attempt(key)))[1:]
+  return value[jnp.nonzero(first, size=size)[0]]
 
 
 def take(population: Population, index: Array) -> tuple[Fleet, Array]:
@@ -45,66 +79,61 @@ def take(population: Population, index: Array) -> tuple[Fleet, Array]:
   return fleet, population.rows[index]
 
 
+def shared(population: Population) -> Population:
+  """What every client sees: the bank and the frozen base, nobody's rows."""
+  nobody: Any = None
+  return dataclasses.replace(population, fleet=nobody, rows=nobody)
+
+
 def draw_steps(
-  key: Array, fleet: Fleet, rows: Array, steps: int, batch: int
+  key: Array, own: Array, count: Array, steps: int, batch: int
 ) -> tuple[Array, Array]:
-  """Windows of every local step, drawn with replacement.
+  """Windows of a client's local steps, drawn with replacement.
 
   Args:
-    key: of the round and this purpose.
-    fleet: [K] participants.
-    rows: [K, W] their windows.
+    key: of the client, the round and this purpose.
+    own: [W] the client's windows.
+    count: [] how many of them are real.
     steps: T.
     batch: B.
 
   Returns:
-    rows [K, T, B] int32 and weights [K, T, B] float32, all 1.
+    rows [T, B] int32 and weights [T, B] float32, all 1.
   """
-
-  def one(key, own, count):
-    at = jax.random.randint(key, (steps, batch), 0, jnp.maximum(count, 1))
-    return own[at]
-
-  drawn = jax.vmap(one)(client_keys(key, fleet), rows, fleet.samples)
-  return drawn, jnp.ones(drawn.shape, jnp.float32)
+  at = jax.random.randint(key, (steps, batch), 0, jnp.maximum(count, 1))
+  return own[at], jnp.ones(at.shape, jnp.float32)
 
 
 def draw_epochs(
-  key: Array, fleet: Fleet, rows: Array, epochs: int, batch: int
+  key: Array, own: Array, count: Array, epochs: int, batch: int
 ) -> tuple[Array, Array]:
-  """Windows of every local step over whole shuffled epochs.
+  """Windows of a client's local steps over whole shuffled epochs.
 
   The number of steps is the largest client's; a smaller client's last steps
   hold only padding (weight 0) and are skipped.
 
   Args:
-    key: of the round and this purpose.
-    fleet: [K] participants.
-    rows: [K, W] their windows.
+    key: of the client, the round and this purpose.
+    own: [W] the client's windows.
+    count: [] how many of them are real.
     epochs: E.
     batch: B.
 
   Returns:
-    rows [K, T, B] int32 and weights [K, T, B] float32, T = E * ceil(W / B).
+    rows [T, B] int32 and weights [T, B] float32, T = E * ceil(W / B).
   """
-  width = rows.shape[1]
+  width = own.shape[0]
   steps = -(-width // batch)
+  real = jnp.arange(width) < count
 
-  def one(key, own, count):
-    real = jnp.arange(width) < count
+  def epoch(key):
+    order = jnp.argsort(jnp.where(real, jax.random.uniform(key, (width,)), 2.0))
+    pad = (0, steps * batch - width)
+    return (
+      # With windows of its own: another's may be broken, and 0 * NaN is NaN.
+      jnp.pad(own[order], pad, mode='edge').reshape(steps, batch),
+      jnp.pad(real[order].astype(jnp.float32), pad).reshape(steps, batch),
+    )
 
-    def epoch(key):
-      order = jnp.argsort(
-        jnp.where(real, jax.random.uniform(key, (width,)), 2.0)
-      )
-      pad = (0, steps * batch - width)
-      return (
-        # With windows of its own: another's may be broken, and 0 * NaN is NaN.
-        jnp.pad(own[order], pad, mode='edge').reshape(steps, batch),
-        jnp.pad(real[order].astype(jnp.float32), pad).reshape(steps, batch),
-      )
-
-    drawn = jax.vmap(epoch)(jax.random.split(key, epochs))
-    return jax.tree.map(lambda v: v.reshape(-1, batch), drawn)
-
-  return jax.vmap(one)(client_keys(key, fleet), rows, fleet.samples)
+  drawn = jax.vmap(epoch)(jax.random.split(key, epochs))
+  return jax.tree.map(lambda v: v.reshape(-1, batch), drawn)

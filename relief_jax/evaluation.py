@@ -149,9 +149,11 @@ def report(
   place = (masks[None] == owned[:, None]).all(-1).argmax(1)  # [N] own subset
   personal = counts.ndim == 4
   every = counts if personal else counts[None]
-  own = every[np.arange(num) if personal else 0, place]  # [N, C, C]
+  own = every[np.arange(num), place] if personal else counts  # or [S, C, C]
   own_f1 = np.array([macro_f1(c) for c in own])
   accuracy = np.array([np.trace(c) / max(c.sum(), 1) for c in own])
+  if not personal:  # once per subset, however many devices have it
+    own_f1, accuracy = own_f1[place], accuracy[place]
 
   def pick(mask):
     found = int((masks == mask).all(-1).argmax())

@@ -165,7 +165,9 @@ def assign(
   return np.split(rows[order], ends[:-1])
 
 
-def pad_rows(parts: Sequence[NDArray]) -> tuple[NDArray, NDArray]:
+def pad_rows(
+  parts: Sequence[NDArray], width: int = 0
+) -> tuple[NDArray, NDArray]:
   """Stacks clients of different size.
 
   >>> pad_rows([np.array([4, 7]), np.array([5])])
@@ -174,6 +176,7 @@ def pad_rows(parts: Sequence[NDArray]) -> tuple[NDArray, NDArray]:
 
   Args:
     parts: N arrays of row numbers, one per client.
+    width: W; 0 for the largest client's.
 
   Returns:
     rows [N, W] int32, padded by repeating the client's first row (0 for an
@@ -184,7 +187,7 @@ def pad_rows(parts: Sequence[NDArray]) -> tuple[NDArray, NDArray]:
   first = np.cumsum(samples) - samples
   first = np.where(samples > 0, flat[first], np.int32(0))
   # In place: for large fleets a table of indices would be twice the rows.
-  rows = np.empty((len(parts), samples.max(initial=0)), np.int32)
+  rows = np.empty((len(parts), width or samples.max(initial=0)), np.int32)
   rows[:] = first[:, None]
   rows[np.arange(rows.shape[1]) < samples[:, None]] = flat[:-1]
   return rows, samples.astype(np.int32)

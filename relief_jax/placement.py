@@ -18,8 +18,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax.microbatching
-from jax.sharding import AxisType, Mesh
+from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from relief_jax import tree
@@ -51,7 +52,9 @@ class Layout(NamedTuple):
 
   def __str__(self):
     name = {0: 'all', 1: 'one'}.get(self.block, f'block:{self.block}')
-    return f'{name} on {self.devices} device(s)'
+    text = f'{name} on {self.devices} device(s)'
+    count = jax.process_count() if self.mesh else 1
+    return text + (f' of {count} processes' if count > 1 else '')
 
 
 def parse_layout(name: str, devices: int = 0) -> Layout:
@@ -60,7 +63,7 @@ def parse_layout(name: str, devices: int = 0) -> Layout:
   Args:
     name: `auto` (one at a time on CPU, all at once elsewhere), `one`,
       `block:<clients>` or `all`.
-    devices: how many of the local devices; 0 for all of them.
+    devices: how many of each process's own devices; 0 for all of them.
 
   Raises:
     InputError: an unknown name, or more devices than there are.
@@ -86,16 +89,7 @@ def parse_layout(name: str, devices: int = 0) -> Layout:
       'on CPU virtual devices must be asked for before JAX starts '
       '(relief_jax.simulate.set_devices)',
     )
-  count = devices or found
-  if count == 1:
-    return Layout(number)
-  mesh = jax.make_mesh(
-    (count,),
-    (AXIS,),
-    axis_types=(AxisType.Auto,),
-    devices=jax.local_devices()[:count],
-  )
-  return Layout(number, mesh)
+  return Layout(number, clients_mesh(devices or found))
 
 
 def map_reduce(
@@ -173,3 +167,88 @@ def map_reduce(
     back = jnp.argsort(deal)
     records = jax.tree.map(lambda r: r[back], records)
   return sums, jax.tree.map(lambda r: r[:cohort], records)
+
+
+def clients_mesh(count: int) -> Mesh | None:
+  """A mesh over `count` devices of every process; None for a single device.
+
+  Raises:
+    InputError: a process has fewer.
+  """
+  if count == 1 and jax.process_count() == 1:
+    return None
+  devices = []
+  for process in range(jax.process_count()):
+    own = [d for d in jax.devices() if d.process_index == process]
+    if len(own) < count:
+      raise InputError(
+        f'{len(own)} device(s) in process {process}',
+        f'{count} as in the others',
+        f'set --config.devices={len(own)}',
+      )
+    devices += own[:count]
+  return jax.make_mesh(
+    (len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices
+  )
+
+
+def replicate(value: PyTree, layout: Layout) -> PyTree:
+  """Puts arrays on all devices of the mesh, each whole.
+
+  Args:
+    value: the same arrays in every process, keys among them.
+    layout: of the clients.
+  """
+  if layout.mesh is None:
+    return value
+  everywhere = NamedSharding(layout.mesh, P())
+  if jax.process_count() == 1:
+    return jax.device_put(value, everywhere)
+
+  def put(v):
+    if jnp.issubdtype(v.dtype, jax.dtypes.prng_key):
+      return jax.random.wrap_key_data(put(jax.random.key_data(v)))
+    host = np.asarray(v)
+    return jax.make_array_from_callback(
+      host.shape, everywhere, lambda index: host[index]
+    )
+
+  return jax.tree.map(put, value)
+
+
+def spread_rows(
+  make: Callable[[int, int], np.ndarray],
+  shape: tuple[int, int],
+  layout: Layout,
+) -> Array:
+  """A table of one row per client, cut over the devices of the mesh.
+
+  Every process makes and holds only the rows that its own devices hold.
+
+  Args:
+    make: (first, last) -> those rows, [last - first, W].
+    shape: [N, W] of the whole table.
+    layout: of the clients.
+
+  Returns:
+    [N, W], and with a mesh rows of zeros up to a multiple of its size.
+  """
+  if layout.mesh is None:
+    return jnp.asarray(make(0, shape[0]))
+  each = -(-shape[0] // layout.devices)
+
+  def part(index):
+    first = min(index[0].start or 0, shape[0])
+    rows = make(first, min(first + each, shape[0]))
+    return np.pad(rows, ((0, each - len(rows)), (0, 0)))
+
+  return jax.make_array_from_callback(
+    (each * layout.devices, shape[1]),
+    NamedSharding(layout.mesh, P(AXIS)),
+    part,
+  )
+
+
+def local(value: PyTree) -> PyTree:
+  """This process's own copy of replicated arrays, on one device."""
+  return jax.tree.map(lambda v: v.addressable_data(0), value)

@@ -6,14 +6,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from relief_jax import algorithms, evaluation, tree
+from relief_jax import algorithms, evaluation, placement, tree
 from relief_jax.models.encoders import Spec
 from relief_jax.recipe import Setting
-from relief_jax.types import PyTree, Task
+from relief_jax.types import Bank, PyTree, Task
+from relief_jax.world import World
 
 
 class Call(NamedTuple):
@@ -41,9 +43,10 @@ class Program(NamedTuple):
   Attributes:
     rounds: (state, population, key, first round, all rounds, hparams) ->
       (state, infos [rounds, ...]); the state is donated.
-    evaluate: (params, frozen, test bank) -> confusion matrices.
-    seconds: spent on tracing and on compiling `rounds`.
-    memory: bytes that XLA reserves for `rounds` beside its arguments.
+    evaluate: (params, frozen, test bank) -> confusion matrices, on one device.
+    seconds: spent on tracing, lowering and compiling them.
+    memory: bytes that XLA reserves on a device for the larger of the two,
+      beside its arguments.
   """
 
   rounds: Callable[..., tuple[PyTree, Any]]
@@ -52,11 +55,46 @@ class Program(NamedTuple):
   memory: int
 
 
+def setting(
+  config: ml_collections.ConfigDict, world: World, layout: placement.Layout
+) -> Setting:
+  """The round that a config describes.
+
+  Args:
+    config: of the run.
+    world: that it runs in.
+    layout: of the clients.
+  """
+  values = {k: float(v) for k, v in config.hparams.items()}
+  values |= {
+    'dropout': config.modality_dropout,
+    'deadline': world.deadline,
+    'deadline_end': world.deadline_end,
+    'rounds': config.rounds,
+  }
+  return Setting(
+    hparams={k: jnp.float32(v) for k, v in values.items()},
+    layout=layout,
+    cohort=config.clients_per_round or config.clients,
+    steps=config.local_steps,
+    epochs=config.local_epochs,
+    batch=config.batch,
+    weight=config.weight,
+    fill=world.fill,
+    dropout=config.modality_dropout > 0,
+    schedule=world.deadline != world.deadline_end,
+    server_optimizer=config.server_optimizer,
+    keep_client_state=config.keep_client_state,
+    idle_power=config.idle_power,
+    options={**config.relief.to_dict(), 'clients': config.clients},
+  )
+
+
 _programs: dict[str, Program] = {}
 
 
 def get(
-  task: Task, setting: Setting, call: Call, args: tuple
+  task: Task, setting: Setting, call: Call, args: tuple, test: Bank
 ) -> tuple[Program, bool]:
   """The program, from memory where an equal one was compiled before.
 
@@ -67,17 +105,18 @@ def get(
     task: the model.
     setting: of the round.
     call: what else is static.
-    args: of `Program.rounds`, for their shapes.
+    args: of `Program.rounds`, for their shapes and places.
+    test: windows that `Program.evaluate` is to see, likewise.
 
   Returns:
     The program, and whether it had to be compiled.
   """
-  shapes = jax.tree.map(lambda v: (v.shape, str(v.dtype)), args)
+  shapes = jax.tree.map(lambda v: (v.shape, str(v.dtype)), (args, test))
   static = setting._replace(hparams={})
   identity = repr((call, static, shapes))
   fresh = identity not in _programs
   if fresh:
-    _programs[identity] = _compile(task, setting, call, args)
+    _programs[identity] = _compile(task, setting, call, args, test)
   return _programs[identity], fresh
 
 
@@ -86,7 +125,7 @@ def clear() -> None:
   _programs.clear()
 
 
-def _compile(task, setting, call, args) -> Program:
+def _compile(task, setting, call, args, test) -> Program:
   factory = algorithms.ALGORITHMS[call.method]
 
   def rounds(state, population, key, first, total, hparams):
@@ -117,23 +156,44 @@ def _compile(task, setting, call, args) -> Program:
 
     return jax.lax.map(one, params) if personal else one(params)
 
-  everywhere = None
+  places, everywhere = None, None
   if setting.layout.mesh:
+    places = jax.tree.map(lambda v: v.sharding, args)
     everywhere = NamedSharding(setting.layout.mesh, P())
   jitted = jax.jit(
     rounds,
     donate_argnums=0,
-    in_shardings=everywhere,
+    in_shardings=places,
     out_shardings=everywhere,
   )
-  started = time.perf_counter()
-  lowered = jitted.lower(*args)
-  traced = time.perf_counter()
+  seconds = {'trace': 0.0, 'lower': 0.0, 'compile': 0.0}
+  state, population = args[:2]
+  params = placement.local(factory(task, setting).params(state))
+  frozen = placement.local(population.frozen)
+  run = _build(jitted, args, seconds)
+  test_run = _build(jax.jit(evaluate), (params, frozen, test), seconds)
+  memory = max(_reserved(run), _reserved(test_run))
+  return Program(run, test_run, seconds, memory)
+
+
+def _build(jitted, args, seconds):
+  """Compiles, adding to what each stage took."""
+  clock = [time.perf_counter()]
+  traced = jitted.trace(*args)
+  clock.append(time.perf_counter())
+  lowered = traced.lower()
+  clock.append(time.perf_counter())
   compiled = lowered.compile()
-  seconds = {
-    'trace': traced - started,
-    'compile': time.perf_counter() - traced,
-  }
-  analysis = compiled.memory_analysis()
-  memory = analysis.temp_size_in_bytes if analysis else 0
-  return Program(compiled, jax.jit(evaluate), seconds, memory)
+  clock.append(time.perf_counter())
+  for stage, before, after in zip(seconds, clock, clock[1:], strict=False):
+    seconds[stage] += after - before
+  return compiled
+
+
+def _reserved(compiled) -> int:
+  """Bytes on a device beside the arguments; 0 where XLA does not tell."""
+  found = compiled.memory_analysis()
+  if not found:
+    return 0
+  fresh = found.output_size_in_bytes - found.alias_size_in_bytes
+  return found.temp_size_in_bytes + max(fresh, 0)

@@ -48,13 +48,18 @@ class RoundState(NamedTuple):
 
 
 class _Row(NamedTuple):
-  """One client's row of the client map; zeros stand for nobody."""
+  """One client's row of the client map; zeros stand for nobody.
 
-  steps: Steps
+  Its local steps are drawn inside the map: numbers for every batch of every
+  client at once would be the largest thing in a round of many clients.
+  """
+
+  fleet: Fleet  # of one client
+  own: Array  # [W] int32, its windows in the bank
+  run: Array  # [M] bool
   trained: Array  # [G] bool
   weight: Array  # [G] float32
   active: Array  # [] bool
-  key: Array  # key data, so that rows can be padded
   local: PyTree
 
 
@@ -96,37 +101,45 @@ def make_context(
 
 
 def draw_steps(
-  key: Array, setting: Setting, fleet: Fleet, rows: Array, run: Array
+  key: Array, setting: Setting, fleet: Fleet, own: Array, run: Array
 ) -> Steps:
-  """Local steps of all participants, [K, T, ...]."""
-  row_key, drop_key = jax.random.split(key)
+  """Local steps of one client, [T, ...].
+
+  Args:
+    key: of the round and this purpose; the client's own follows from its id.
+    setting: of the round.
+    fleet: of one client, [] and [M].
+    own: [W] its windows.
+    run: [M] bool, branches in the forward pass.
+  """
+  row_key, drop_key = (
+    jax.random.fold_in(k, fleet.id) for k in jax.random.split(key)
+  )
   if setting.epochs:
     row, weight = cohort.draw_epochs(
-      row_key, fleet, rows, setting.epochs, setting.batch
+      row_key, own, fleet.samples, setting.epochs, setting.batch
     )
   else:
     row, weight = cohort.draw_steps(
-      row_key, fleet, rows, setting.steps, setting.batch
+      row_key, own, fleet.samples, setting.steps, setting.batch
     )
-  count = row.shape[1]
-  shape = (row.shape[0], count, run.shape[1])
+  count = row.shape[0]
   if setting.dropout:
-    kept = jax.vmap(training.modality_dropout, (0, 0, None, None))(
-      cohort.client_keys(drop_key, fleet),
-      fleet.owned,
-      setting.hparams['dropout'],
-      count,
+    kept = training.modality_dropout(
+      drop_key, fleet.owned, setting.hparams['dropout'], count
     )
   else:
-    kept = jnp.broadcast_to(fleet.owned[:, None], shape)
-  run = jnp.broadcast_to(run[:, None], shape)
-  shift = jax.tree.map(
-    lambda v: jnp.broadcast_to(v[:, None], (len(v), count) + v.shape[1:]),
-    fleet.shift,
-  )
+    kept = _repeat(fleet.owned, count)
+  run = _repeat(run, count)
+  shift = jax.tree.map(lambda v: _repeat(v, count), fleet.shift)
   if setting.fill == 'input':
     return Steps(row, weight, run, kept, shift)
   return Steps(row, weight, run & kept, None, shift)
+
+
+def _repeat(value: Array, count: int) -> Array:
+  """The same in all steps, [count, ...]."""
+  return jnp.broadcast_to(value[None], (count, *value.shape))
 
 
 def client_loss(
@@ -199,7 +212,7 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
   compress, branch = recipe.compress, setting.layout.branch
 
   def client(shared, row):
-    params, population = shared
+    params, population, step_key, noise_key = shared
     objective = client_loss(task, population, row.trained, branch)
     mask = tree.spread(task.groups, row.trained)
 
@@ -213,14 +226,16 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
         client_tx,
         params,
         mask,
-        row.steps,
+        draw_steps(step_key, setting, row.fleet, row.own, row.run),
         row.local or None,
         ragged=setting.epochs > 0,
         branch=branch,
       )
       bits = jnp.float32(32.0)
       if compress:
-        delta, bits = compress(delta, jax.random.wrap_key_data(row.key))
+        delta, bits = compress(
+          delta, jax.random.fold_in(noise_key, row.fleet.id)
+        )
       sums = (
         tree.scale(tree.spread(task.groups, row.weight), delta),
         tree.scale(row.weight, tree.group_sq_norms(task.groups, delta, num)),
@@ -252,22 +267,22 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
   def step(key, state, population):
     cohort_key, plan_key, step_key, noise_key = jax.random.split(key, 4)
     index = cohort.draw(cohort_key, population.fleet, setting.cohort)
-    fleet, rows = cohort.take(population, index)
+    fleet, own = cohort.take(population, index)
     context = make_context(plan_key, task, setting, fleet, index, state.round)
     plan = recipe.plan(state.memory, context)
-    steps = draw_steps(step_key, setting, fleet, rows, plan.run)
     weight = plan.counted * weights(setting, fleet, context.active)[:, None]
     row = _Row(
-      steps=steps,
+      fleet=fleet,
+      own=own,
+      run=plan.run,
       trained=plan.trained,
       weight=weight,
       active=context.active & plan.trained.any(-1),
-      key=jax.random.key_data(cohort.client_keys(noise_key, fleet)),
       local=jax.tree.map(lambda v: v[index], state.local),
     )
     sums, (loss, bits, local) = placement.map_reduce(
       client,
-      (state.params, population),
+      (state.params, cohort.shared(population), step_key, noise_key),
       row,
       setting.layout,
       costs.step_flops(task.work, plan.run, plan.trained),

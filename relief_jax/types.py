@@ -89,7 +89,8 @@ class Population:
     bank: every training window.
     fleet: every client.
     rows: [N, W] int32, each client's windows in the bank; entries from
-      `fleet.samples[n]` on are padding and are never drawn.
+      `fleet.samples[n]` on are padding and are never drawn. On a mesh it is
+      cut by clients, and padded with rows of zeros to a multiple of its size.
     frozen: parameters that never train, the same for all ({} if none).
   """
 

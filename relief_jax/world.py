@@ -22,6 +22,7 @@ from relief_jax import (
   fleets,
   models,
   partition,
+  placement,
   training,
   tree,
   windows,
@@ -67,12 +68,17 @@ class World(NamedTuple):
   subjects: dict[str, list[int]]
 
 
-def build(config: ml_collections.ConfigDict, data_dir: str | None) -> World:
+def build(
+  config: ml_collections.ConfigDict,
+  data_dir: str | None,
+  layout: placement.Layout | None = None,
+) -> World:
   """Deals and scales; for LoRA also makes the frozen base.
 
   Args:
     config: of the run.
     data_dir: folder of the data sets, None to search.
+    layout: of the clients; where their rows are held. None: one device.
 
   Raises:
     InputError: whatever is wrong with the config, the data or the fleet.
@@ -111,9 +117,19 @@ def build(config: ml_collections.ConfigDict, data_dir: str | None) -> World:
   # Rows in the training bank instead of in the whole data set.
   place = np.zeros(len(data.y), np.int64)
   place[split.train] = np.arange(len(split.train))
-  rows, _ = partition.pad_rows([place[p] for p in parts])
+  width = max(map(len, parts))
+
+  def rows(first, last):
+    own = [place[p] for p in parts[first:last]]
+    return partition.pad_rows(own, width)[0]
+
   population = Population(
-    bank=bank(split.train), fleet=fleet, rows=jnp.asarray(rows), frozen={}
+    bank=bank(split.train),
+    fleet=fleet,
+    rows=placement.spread_rows(
+      rows, (len(parts), width), layout or placement.Layout()
+    ),
+    frozen={},
   )
   test = bank(split.test)
   if config.backbone == 'lora':

@@ -44,6 +44,9 @@ class Simulation:
   def done(self):
     return bool(self.history) and self.round >= self.rounds
 
+  def prepare(self):
+    return 'about 1 kB of memory'
+
   def advance(self):
     CALLS.append(self.round)
     if self.history:

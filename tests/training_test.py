@@ -151,8 +151,12 @@ def test_epochs_show_every_window_once():
   row, weight = map(
     np.asarray,
     quick(
-      lambda key: cohort.draw_epochs(
-        key, population.fleet, population.rows, 2, 3
+      lambda key: jax.vmap(cohort.draw_epochs, (0, 0, 0, None, None))(
+        cohort.client_keys(key, population.fleet),
+        population.rows,
+        population.fleet.samples,
+        2,
+        3,
       )
     )(jax.random.key(0)),
   )
@@ -182,11 +186,11 @@ def test_a_client_of_few_windows_trains_few_steps():
   everything = jnp.ones(3, bool)
   mask = tree.spread(task.groups, everything)
   steps = quick(
-    lambda key: rounds.draw_steps(
-      key, setting, population.fleet, population.rows, jnp.ones((2, 1), bool)
+    lambda key, fleet, own: rounds.draw_steps(
+      key, setting, fleet, own, jnp.ones(1, bool)
     )
-  )(key)
-  mine = jax.tree.map(lambda v: v[1], steps)
+  )
+  mine = steps(key, *cohort.take(population, 1))
   assert (np.asarray(mine.weight) > 0).any(1).nonzero()[0].tolist() == [0, 8]
 
   @quick

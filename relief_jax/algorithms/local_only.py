@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from relief_jax import cohort, placement, rounds, training, tree
 from relief_jax.algorithms import fedavg
 from relief_jax.recipe import Setting
-from relief_jax.types import Algorithm, Steps, Task
+from relief_jax.types import Algorithm, Task
 
 
 def local_only(task: Task, setting: Setting) -> Algorithm:
@@ -22,8 +22,9 @@ def local_only(task: Task, setting: Setting) -> Algorithm:
   client_tx, branch = setting.client_tx(), setting.layout.branch
   alone = setting._replace(fill='skip')
 
-  def client(population, row):
-    params, steps, trained, active = row
+  def client(shared, row):
+    population, step_key = shared
+    params, fleet, own, run, trained, active = row
     loss = rounds.client_loss(task, population, trained, branch)
     mask = tree.spread(task.groups, trained)
 
@@ -33,7 +34,7 @@ def local_only(task: Task, setting: Setting) -> Algorithm:
         client_tx,
         params,
         mask,
-        steps,
+        rounds.draw_steps(step_key, alone, fleet, own, run),
         ragged=setting.epochs > 0,
         branch=branch,
       )
@@ -59,15 +60,14 @@ def local_only(task: Task, setting: Setting) -> Algorithm:
     params, number = state
     cohort_key, plan_key, step_key, _ = jax.random.split(key, 4)
     index = cohort.draw(cohort_key, population.fleet, setting.cohort)
-    fleet, rows = cohort.take(population, index)
+    fleet, own = cohort.take(population, index)
     context = rounds.make_context(plan_key, task, alone, fleet, index, number)
     plan = fedavg.plan(alone, context)
-    steps: Steps = rounds.draw_steps(step_key, alone, fleet, rows, plan.run)
     mine = jax.tree.map(lambda v: v[index], params)
     _, (new, loss) = placement.map_reduce(
       client,
-      population,
-      (mine, steps, plan.trained, context.active),
+      (cohort.shared(population), step_key),
+      (mine, fleet, own, plan.run, plan.trained, context.active),
       setting.layout,
     )
     params = jax.tree.map(lambda a, v: a.at[index].set(v), params, new)

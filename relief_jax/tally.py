@@ -1,0 +1,100 @@
+"""Adds rounds up on the host, in float64, and finds what is not finite."""
+
+from typing import Any
+
+import numpy as np
+
+from relief_jax.types import RoundInfo
+
+TOTALS = ('sim_seconds', 'joules', 'up_bytes', 'down_bytes')
+
+
+class Diverged(RuntimeError):
+  """A loss or a parameter is no finite number any more.
+
+  Attributes:
+    round: the last round of the call in which it was seen.
+    group: name of the first group with a non-finite parameter, or ''.
+  """
+
+  def __init__(self, number: int, group: str, client: int | None):
+    where = (
+      f'in group {group!r}' if group else f'in the loss of client {client}'
+    )
+    super().__init__(
+      f'diverged by round {number}: a non-finite number {where}. Usual cure: '
+      'lower --config.hparams.client_lr'
+    )
+    self.round, self.group = number, group
+
+
+class Tally:
+  """What rounds cost so far, and what happened since the last evaluation.
+
+  Attributes:
+    totals: simulated seconds, joules and bytes of all rounds.
+  """
+
+  def __init__(self) -> None:
+    """Nothing has happened yet."""
+    self.totals: dict[str, float] = dict.fromkeys(TOTALS, 0.0)
+    self.begin()
+
+  def begin(self) -> None:
+    """A new window: what is averaged between two evaluations."""
+    self._rounds, self._loss = 0, 0.0
+    self._trained: Any = 0.0
+    self._divergence: np.ndarray | None = None
+
+  def add(self, infos: RoundInfo) -> int | None:
+    """Adds rounds.
+
+    Args:
+      infos: numpy arrays with a leading axis of rounds, [R, K, ...].
+
+    Returns:
+      The first client with a loss that is not finite, None if there is none;
+      then nothing was added.
+    """
+    bad = ~np.isfinite(infos.loss)
+    if bad.any():
+      return int(infos.client[bad][0])
+    seconds = infos.seconds.astype(np.float64).max(1).sum()
+    self.totals['sim_seconds'] += float(seconds)
+    for key, values in (
+      ('joules', infos.joules),
+      ('up_bytes', infos.upload),
+      ('down_bytes', infos.download),
+    ):
+      self.totals[key] += float(values.astype(np.float64).sum())
+    count = len(infos.loss)
+    working = infos.trained.any(-1)
+    loss = np.where(working, infos.loss, 0).sum() / max(working.sum(), 1)
+    self._rounds += count
+    self._loss += float(loss) * count
+    self._trained += infos.trained.mean(1).sum(0)
+    self._divergence = np.asarray(infos.divergence[-1])
+    return None
+
+  def window(self, names: tuple[str, ...]) -> dict[str, Any]:
+    """Divergence, trained share and loss since the last evaluation.
+
+    Args:
+      names: [G] of the groups.
+    """
+    count = self._rounds
+    return {
+      'divergence': by_name(names, self._divergence),
+      'trained_share': by_name(names, self._trained / count if count else None),
+      'loss': self._loss / count if count else None,
+    }
+
+
+def by_name(names, values) -> dict[str, float | None]:
+  """Names -> floats; what is not a finite number becomes None (JSON)."""
+  if values is None:
+    return dict.fromkeys(names)
+  return {
+    n: float(v) if np.isfinite(v) else None
+    for n, v in zip(names, values, strict=True)
+  }

@@ -1,0 +1,76 @@
+"""What each of the processes in `processes_test.py` does.
+
+python -m tests.processes_job FOLDER PORT COUNT NUMBER DEVICES
+
+Prints one JSON line: what it saw.
+"""
+
+import json
+import sys
+
+import jax
+
+from experiments import runner
+from relief_jax import placement, processes, simulate
+from relief_jax.errors import InputError
+from tests import tiny
+
+
+def config(**overrides):
+  """Seven clients, which no number of devices divides; a cohort of them."""
+  return tiny.config(
+    **{
+      'clients': 7,
+      'rounds': 6,
+      'layout': 'one',
+      'synthetic.modalities': 2,
+      'synthetic.subjects': 6,
+      'keep_client_state': True,
+      'deadline': '1.5*tight',
+      **overrides,
+    },
+  )
+
+
+class StopInOne(runner.Stop):
+  """As if a signal had reached the second process alone, in round 2."""
+
+  requested = property(lambda self: jax.process_index() == 1)  # type: ignore
+
+
+def main(folder: str, port: int, count: int, number: int, devices: int):
+  """Refusals, then a run that is stopped and resumed."""
+  simulate.set_devices(devices)
+  processes.start(f'127.0.0.1:{port}', count, number)
+  own = config(devices=devices)
+  seen = {'devices': len(jax.devices()), 'local': jax.local_device_count()}
+
+  found = simulate.Simulation(own)._population.rows
+  seen['rows'] = sum(s.data.shape[0] for s in found.addressable_shards)
+  seen['table'] = found.shape[0]
+
+  for name, changed in (
+    ('another', config(devices=devices, seed=number)),
+    ('broken', config(devices=devices, clients=7 if number else 0)),
+  ):
+    try:
+      runner.run(changed, f'{folder}/{name}')
+    except (InputError, processes.PeerError) as error:
+      seen[name] = f'{type(error).__name__}: {error}'
+
+  stop, runner.Stop = runner.Stop, StopInOne
+  seen['first'] = runner.run(own, f'{folder}/whole')
+  runner.Stop = stop
+  try:
+    runner.run(own, f'{folder}/whole')
+  except (InputError, processes.PeerError) as error:
+    seen['again'] = f'{type(error).__name__}: {error}'
+  seen['second'] = runner.run(own, f'{folder}/whole', resume=True)
+  seen['third'] = runner.run(own, f'{folder}/whole', resume=True)
+  layout = placement.parse_layout('one', devices)
+  seen['layout'] = str(layout)
+  print(json.dumps(seen))
+
+
+if __name__ == '__main__':
+  main(sys.argv[1], *map(int, sys.argv[2:]))
