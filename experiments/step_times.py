@@ -97,6 +97,8 @@ def phases(points: Sequence[Point]) -> Phases:
   load = np.array([(1.0, *p.flops) for p in points]) / seconds[:, None]
   size = np.maximum(load.max(0), 1e-30)  # columns of one magnitude
   found, _ = scipy.optimize.nnls(load / size, np.ones(len(points)))
+  # What rounding leaves of a zero is no rate.
+  found = np.where(found > 1e-9 * found.max(), found, 0.0)
   cost = found / size
   speed = {
     name: float(1 / c) if c > 0 else None

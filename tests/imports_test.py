@@ -41,10 +41,11 @@ MAY = {
   'datasets': {'errors', 'windows', 'datasets'},
   # Algorithms see a Task and a Population, whatever made them.
   'algorithms': _ROUND | {'rounds', 'budgets', 'compressors', 'algorithms'},
-  'program': _ROUND | {'rounds', 'algorithms', 'models', 'evaluation'},
+  'program': _ROUND | {'rounds', 'algorithms', 'models', 'evaluation', 'world'},
 }
 # What builds the world looks names up, of algorithms too; its parts do not.
-WORLD = {'dealing', 'world'}
+# So does what describes a run.
+WORLD = {'dealing', 'world', 'reports'}
 WORLD_NOT = {'program', 'simulate', 'rounds'}
 HOST_NOT = WORLD | WORLD_NOT | {'algorithms'}
 
