@@ -22,7 +22,7 @@ _CLIENTS = flags.DEFINE_list(
 _COHORT = flags.DEFINE_integer('cohort', 0, 'clients of a round, 0: everybody')
 _METHOD = flags.DEFINE_string('method', 'relief', 'method')
 _DEVICES = flags.DEFINE_integer('devices', 1, 'devices that share the clients')
-_REPEATS = flags.DEFINE_integer('repeats', 5, 'timed rounds; fewer when long')
+_REPEATS = flags.DEFINE_integer('repeats', 50, 'timed rounds; fewer if long')
 _SMOKE = flags.DEFINE_bool('smoke', False, 'a tiny case, in seconds')
 _CASE = flags.DEFINE_integer('case', 0, 'internal: one number of clients')
 
@@ -54,7 +54,7 @@ def measure(clients: int) -> dict:
     simulation.advance_rounds(1)
     return simulation.params
 
-  repeats = max(1, min(_REPEATS.value, 20_000 // cohort))
+  repeats = max(1, min(_REPEATS.value, 10_000 // cohort))
   seconds = common.times(one_round, repeats)
   facts = simulation.summary()
   return {

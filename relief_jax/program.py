@@ -17,6 +17,8 @@ from relief_jax.recipe import Setting
 from relief_jax.types import Bank, PyTree, Task
 from relief_jax.world import World
 
+_PARAMS, _ROUNDS = range(2)
+
 
 class Call(NamedTuple):
   """What is static about a program beside the setting.
@@ -145,17 +147,7 @@ def _compile(task, setting, call, args, test) -> Program:
       step if call.even else guarded, state, first + jnp.arange(call.rounds)
     )
 
-  personal = factory(task, setting).personal
-  fill = 'skip' if personal else setting.fill
-
-  def evaluate(params, frozen, test):
-    def one(params):
-      return evaluation.confusions(
-        task, params, frozen, test, jnp.asarray(call.masks), fill
-      )
-
-    return jax.lax.map(one, params) if personal else one(params)
-
+  evaluate = evaluator(task, setting, call.method, call.masks)
   places, everywhere = None, None
   if setting.layout.mesh:
     places = jax.tree.map(lambda v: v.sharding, args)
@@ -174,6 +166,35 @@ def _compile(task, setting, call, args, test) -> Program:
   test_run = _build(jax.jit(evaluate), (params, frozen, test), seconds)
   memory = max(_reserved(run), _reserved(test_run))
   return Program(run, test_run, seconds, memory)
+
+
+def evaluator(task: Task, setting: Setting, method: str, masks: np.ndarray):
+  """The test of a model: (params, frozen, test bank) -> confusion matrices.
+
+  Args:
+    task: the model.
+    setting: of the round.
+    method: in `ALGORITHMS`.
+    masks: [S, M] bool, modality subsets that are tested.
+  """
+  personal = algorithms.ALGORITHMS[method](task, setting).personal
+  fill = 'skip' if personal else setting.fill
+
+  def evaluate(params, frozen, test):
+    def one(params):
+      return evaluation.confusions(
+        task, params, frozen, test, jnp.asarray(masks), fill
+      )
+
+    return jax.lax.map(one, params) if personal else one(params)
+
+  return evaluate
+
+
+def keys(seed) -> tuple[jax.Array, jax.Array]:
+  """The keys of a seed's initial parameters and of its rounds."""
+  key = jax.random.key(seed)
+  return jax.random.fold_in(key, _PARAMS), jax.random.fold_in(key, _ROUNDS)
 
 
 def _build(jitted, args, seconds):

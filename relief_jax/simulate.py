@@ -33,8 +33,6 @@ from relief_jax.types import PyTree
 
 __all__ = ['Diverged', 'Simulation', 'run', 'set_devices']
 
-_PARAMS, _ROUNDS = range(2)
-
 
 def set_devices(count: int) -> None:
   """Asks for virtual CPU devices; must come before JAX starts its backend.
@@ -120,11 +118,11 @@ class Simulation:
     self._program: Program | None = None
     self._memory: memory.Estimate | None = None
     self._memory_limit = memory_limit
-    key = jax.random.key(config.seed)
-    self._key = self._place(jax.random.fold_in(key, _ROUNDS))
+    params_key, rounds_key = program.keys(config.seed)
+    self._key = self._place(rounds_key)
     self._hparams = self._place(self._setting.hparams)
     self._population = self._place_population()
-    self._state = self._start(jax.random.fold_in(key, _PARAMS))
+    self._state = self._start(params_key)
     self._wall['setup'] = time.perf_counter() - started
 
   @property
@@ -181,7 +179,10 @@ class Simulation:
 
     Raises:
       Diverged: a loss or a parameter is not finite.
+      InputError: the first call finds that the run does not fit into memory.
     """
+    if self._memory is None:
+      self.prepare()
     if self.history:
       until = min(self.round + self.config.eval_every, self.rounds)
       self._tally.begin()

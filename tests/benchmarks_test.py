@@ -8,7 +8,10 @@ import sys
 import pytest
 
 CASES = {
+  'clients_scaling': ['--clients=8', '--cohort=2'],
+  'devices_scaling': ['--clients=8', '--devices=2'],
   'layouts': ['--clients=8', '--layouts=one@2', '--methods=relief'],
+  'processes_scaling': ['--cases=2x1', '--repeats=1'],
   'round_throughput': ['--clients=8', '--devices=1'],
 }
 
@@ -23,7 +26,8 @@ def smoke(name, *args):
     env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
   )
   cases = [json.loads(line) for line in done.stdout.splitlines()]
-  assert {case['benchmark'] for case in cases} == {name}
+  assert cases and {case['benchmark'] for case in cases} == {name}
+  assert not any(case.get('failed') for case in cases)
   return cases
 
 
@@ -31,12 +35,29 @@ def smoke(name, *args):
 @pytest.mark.parametrize('name', CASES)
 def test_smoke(name):
   (case,) = smoke(name, *CASES[name])
-  rate = case['clients'] / case['median_seconds']
+  number = case.get('cohort', case['clients'])
+  rate = number / case['median_seconds']
   assert case['clients_per_second'] == pytest.approx(rate)
   assert case['min_seconds'] <= case['median_seconds']
   if name == 'layouts':
     assert case['compiles'] == 1
     assert case['layout'] == 'one on 2 device(s)'
+  if name == 'processes_scaling':
+    assert case['layout'] == 'one on 2 device(s) of 2 processes'
+
+
+@pytest.mark.slow
+def test_compile_time():
+  cases = smoke('compile_time', '--methods=relief')
+  assert [case['compiles'] for case in cases] == [1, 1, 0]
+
+
+@pytest.mark.slow
+def test_sweep_throughput():
+  args = ['--seeds=1', '--rates=2', '--rounds=2', '--devices=2']
+  cases = smoke('sweep_throughput', *args)
+  assert [case['points'] for case in cases] == [2, 2]
+  assert cases[1]['largest_f1_difference'] < 1e-6
 
 
 @pytest.mark.slow
