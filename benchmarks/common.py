@@ -78,4 +78,5 @@ def collect(
   out, _ = process.communicate()
   if process.returncode:
     return [{'benchmark': name, **case, 'failed': True}]
-  return [json.loads(line) for line in out.splitlines()]
+  # Libraries print to the same stream (Gloo tells of its connections).
+  return [json.loads(line) for line in out.splitlines() if line.startswith('{')]
