@@ -9,9 +9,55 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+
+from relief_jax import placement
+
+
+class Product(NamedTuple):
+  """A matrix product on every device at once: the machine's measured peak.
+
+  Attributes:
+    call: computes it.
+    flops: of one call, all devices together.
+  """
+
+  call: Callable[[], Any]
+  flops: float
+
+
+def matrix_product(size: int, layout: placement.Layout) -> Product:
+  """float32 products of two matrices [size, size], eight in a row per device.
+
+  Args:
+    size: of the matrices.
+    layout: whose devices take part.
+  """
+
+  def chain(a):
+    for _ in range(_IN_A_ROW):
+      a = a @ a / size
+    return a
+
+  if layout.mesh:
+    chain = jax.shard_map(
+      chain,
+      mesh=layout.mesh,
+      in_specs=P(),
+      out_specs=P(placement.AXIS),
+      check_vma=False,
+    )
+  a = placement.replicate(jnp.ones((size, size)), layout)
+  compiled = jax.jit(chain).lower(a).compile()
+  flops = 2.0 * size**3 * _IN_A_ROW * layout.devices
+  return Product(lambda: compiled(a), flops)
+
+
+_IN_A_ROW = 8
 
 
 def times(call: Callable[[], Any], repeats: int) -> dict[str, float]:
@@ -28,6 +74,27 @@ def times(call: Callable[[], Any], repeats: int) -> dict[str, float]:
     jax.block_until_ready(call())
     found.append(time.perf_counter() - started)
   return {'min_seconds': min(found), 'median_seconds': statistics.median(found)}
+
+
+def in_turns(
+  calls: dict[str, Callable[[], Any]], repeats: int
+) -> dict[str, list[float]]:
+  """Seconds of several calls, one after the other in every turn.
+
+  What slows the machine down for a while then slows down all of them. The
+  first turn is dropped.
+
+  Args:
+    calls: each returns arrays; they are waited for.
+    repeats: timed turns.
+  """
+  found: dict[str, list[float]] = {name: [] for name in calls}
+  for _ in range(repeats + 1):
+    for name, call in calls.items():
+      started = time.perf_counter()
+      jax.block_until_ready(call())
+      found[name].append(time.perf_counter() - started)
+  return {name: seconds[1:] for name, seconds in found.items()}
 
 
 def emit(case: dict[str, Any]) -> None:

@@ -1,6 +1,11 @@
-"""Clients per second in the sensor workload.
+"""Clients per second in a round of the sensor workload.
 
-python -m benchmarks.round_throughput [--layout=one] [--devices=2] [--smoke]
+python -m benchmarks.round_throughput [--workload=sensor,lora,lora_cached]
+  [--methods=cohort_mean] [--layout=one] [--devices=2] [--smoke]
+
+One JSON line per workload and method. `lora` trains adapters on a random
+frozen base instead of the whole model, `lora_cached` the same from features
+computed once.
 
 64 clients; modalities of 9, 9, 9 and 1 channels, 128 samples; two convolutions
 (kernel 5, stride 2, 32 and 64 filters), mean pool, fusion to 128, 12 classes;
@@ -8,18 +13,25 @@ python -m benchmarks.round_throughput [--layout=one] [--devices=2] [--smoke]
 other one with probability 0.45. Data is random: this measures speed only.
 """
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
 from benchmarks import common
-from relief_jax import algorithms, models, placement, simulate
+from relief_jax import algorithms, costs, models, placement, simulate, world
+from relief_jax.models import lora
 from relief_jax.models.encoders import Spec
 from relief_jax.recipe import Setting
 from relief_jax.types import Bank, Fleet, Population
 
-_METHOD = flags.DEFINE_list('methods', 'cohort_mean', 'methods')
+WORKLOADS = {'sensor': 'cnn', 'lora': 'lora', 'lora_cached': 'lora'}
+
+_WORKLOADS = flags.DEFINE_list('workload', 'sensor', ', '.join(WORKLOADS))
+_METHODS = flags.DEFINE_list('methods', 'cohort_mean', 'methods')
 _LAYOUT = flags.DEFINE_string('layout', 'auto', 'see config.layout')
 _DEVICES = flags.DEFINE_integer('devices', 0, '0: one per core')
 _CLIENTS = flags.DEFINE_integer('clients', 64, 'in the round')
@@ -62,10 +74,35 @@ def workload(clients: int, smoke: bool) -> tuple[Spec, Population]:
   return spec, Population(Bank(x, fill, y), fleet, rows, {})
 
 
-def measure(method: str) -> dict:
-  """Times one round of the workload."""
+class Round(NamedTuple):
+  """A round that can be timed.
+
+  Attributes:
+    call: runs it, always from the same state.
+    layout: of its clients.
+    flops: useful ones, of all devices together (`costs.step_flops`); with
+      cached features those of the uncached model.
+    facts: of the case.
+  """
+
+  call: Callable[[], Any]
+  layout: placement.Layout
+  flops: float
+  facts: dict[str, Any]
+
+
+def make_round(name: str, method: str) -> Round:
+  """A round of a workload, over the flags' clients, layout and devices."""
   spec, population = workload(_CLIENTS.value, _SMOKE.value)
-  task = models.MODELS['cnn'](spec)
+  key = jax.random.key(0)
+  if WORKLOADS[name] == 'lora':
+    frozen = lora.base(key, spec)
+    population = population.replace(frozen=frozen)
+    if name == 'lora_cached':
+      bank = world.cache_features(spec, frozen, population.bank)
+      population = population.replace(bank=bank)
+      spec = spec._replace(cached=True)
+  task = models.MODELS[WORKLOADS[name]](spec)
   fleet = population.fleet
   names = ('client_lr', 'client_momentum', 'server_lr', 'ema', 'prox', 'rounds')
   hparams = dict.fromkeys((*names, 'dropout', 'deadline'), jnp.float32(0.0))
@@ -87,28 +124,42 @@ def measure(method: str) -> dict:
     },
   )
   algorithm = algorithms.ALGORITHMS[method](task, setting)
-  key = jax.random.key(0)
   state = algorithm.init(key, task.init(key))
   step = jax.jit(algorithm.step)
-  seconds = common.times(lambda: step(key, state, population), _REPEATS.value)
-  return {
-    'benchmark': 'round_throughput',
-    'workload': 'sensor',
+  _, info = step(key, state, population)
+  modality = np.asarray(task.group_modality)
+  run = np.asarray(fleet.owned)[np.asarray(info.client)]
+  trained = np.asarray(info.trained) & ((modality < 0) | run[:, modality])
+  samples = setting.steps * setting.batch
+  flops = samples * float(costs.step_flops(task.work, run, trained).sum())
+  facts = {
+    'workload': name,
     'method': method,
     'layout': str(layout),
     'clients': _CLIENTS.value,
     'modalities_owned': float(np.asarray(fleet.owned).sum(1).mean()),
-    **seconds,
-    'clients_per_second': _CLIENTS.value / seconds['median_seconds'],
+    'useful_gflop': flops / 1e9,
   }
+  return Round(lambda: step(key, state, population), layout, flops, facts)
 
 
 def main(argv):
-  """One JSON line per method."""
+  """One JSON line per workload and method."""
   del argv
   simulate.set_devices(_DEVICES.value)
-  for method in _METHOD.value:
-    common.emit(measure(method))
+  for name in _WORKLOADS.value:
+    for method in _METHODS.value:
+      one = make_round(name, method)
+      seconds = common.times(one.call, _REPEATS.value)
+      rate = _CLIENTS.value / seconds['median_seconds']
+      common.emit(
+        {
+          'benchmark': 'round_throughput',
+          **one.facts,
+          **seconds,
+          'clients_per_second': rate,
+        }
+      )
 
 
 if __name__ == '__main__':

@@ -79,3 +79,24 @@ def test_parsing(tmp_path):
   for text, cached in (cases[:2], cases[2:]):
     assert text['windows'] == cached['windows'] > 0
   assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_conv_lowering():
+  cases = smoke('conv_lowering')
+  assert [c['form'] for c in cases[-2:]] == ['ours', 'vmapped']
+  assert max(c['largest_difference'] for c in cases) < 1e-6
+  for case in cases:
+    assert 0 < case['min_ms_per_step'] <= case['median_ms_per_step']
+
+
+@pytest.mark.slow
+def test_roofline():
+  args = ['--clients=8', '--devices=2', '--workload=sensor,lora,lora_cached']
+  cases = smoke('roofline', *args, '--repeats=2')
+  assert [c['workload'] for c in cases] == ['sensor', 'lora', 'lora_cached']
+  # The simulated device runs the frozen encoders, cached here or not.
+  assert cases[0]['useful_gflop'] > cases[1]['useful_gflop']
+  assert cases[1]['useful_gflop'] == cases[2]['useful_gflop']
+  for case in cases:
+    assert case['min_share'] <= case['share'] <= case['max_share']

@@ -51,6 +51,7 @@ def reference_conv(x, w, kernel, stride):
     (14, 4, 3, 3, 2),
     (13, 2, 3, 2, 3),  # samples between the taps that no output sees
     (5, 5, 2, 2, 3),  # one output position
+    (12, 5, 2, 3, 2),  # rows of columns are filled up to 16 numbers
   ],
 )
 def test_conv1d_and_its_gradients(length, kernel, stride, channels, filters):
@@ -167,6 +168,13 @@ def starts(prefix):
   return lambda name: name.startswith(prefix)
 
 
+@pytest.fixture
+def bare_columns(monkeypatch):
+  """No zeros that fill rows of columns: no device is charged for them."""
+  monkeypatch.setattr(layers, '_zeros_after', lambda size: 0)
+
+
+@pytest.mark.usefixtures('bare_columns')
 @pytest.mark.parametrize(
   'backbone, overrides, chosen',
   [
@@ -198,6 +206,7 @@ def test_flops_are_the_compilers_before_fusion(backbone, overrides, chosen):
   np.testing.assert_allclose(analytic, counted, rtol=1e-3)
 
 
+@pytest.mark.usefixtures('bare_columns')
 @pytest.mark.parametrize(
   'backbone, overrides, chosen, share',
   [

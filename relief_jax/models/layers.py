@@ -24,10 +24,11 @@ def conv_length(length: int, kernel: int, stride: int) -> int:
 
 
 def columns(x: Array, kernel: int, stride: int) -> Array:
-  """im2col: [B, L, c] -> [B, L', kernel * c].
+  """im2col: [B, L, c] -> [B, L', kernel * c + zeros].
 
   `stride` neighbours in time are taken as one position of stride * c numbers:
-  then slices are contiguous, and a third as many of them are copied.
+  then slices are contiguous, and a third as many of them are copied. Zeros
+  fill a row up to a whole number of vector registers where few are needed.
   """
   batch, length, channels = x.shape
   after = conv_length(length, kernel, stride)
@@ -36,13 +37,20 @@ def columns(x: Array, kernel: int, stride: int) -> Array:
   if whole * stride > length:
     x = jnp.pad(x, ((0, 0), (0, whole * stride - length), (0, 0)))
   pairs = x[:, : whole * stride].reshape(batch, whole, stride * channels)
-  return jnp.concatenate(
-    [
-      pairs[:, j : j + after, : min(stride, kernel - j * stride) * channels]
-      for j in range(shifts)
-    ],
-    axis=-1,
-  )
+  parts = [
+    pairs[:, j : j + after, : min(stride, kernel - j * stride) * channels]
+    for j in range(shifts)
+  ]
+  zeros = _zeros_after(kernel * channels)
+  if zeros:
+    parts.append(jnp.zeros((batch, after, zeros), x.dtype))
+  return jnp.concatenate(parts, -1)
+
+
+def _zeros_after(size: int) -> int:
+  """Zeros that round a row of columns up to 16 numbers; 0 if too many."""
+  zeros = -size % 16
+  return zeros if 8 * zeros <= size else 0
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -55,19 +63,20 @@ def conv1d(x: Array, w: Array, kernel: int, stride: int) -> Array:
   Weights have their outputs first: the product for their gradient then has
   the larger operand, the columns, as it lies in memory.
   """
-  return columns(x, kernel, stride) @ w.T
+  return _conv1d_forward(x, w, kernel, stride)[0]
 
 
 def _conv1d_forward(x, w, kernel, stride):
   cols = columns(x, kernel, stride)
-  return cols @ w.T, (cols, w, x.shape)
+  padded = jnp.pad(w, ((0, 0), (0, _zeros_after(w.shape[1]))))
+  return cols @ padded.T, (cols, w, x.shape)
 
 
 def _conv1d_backward(kernel, stride, saved, dy):
   cols, w, (batch, length, channels) = saved
   after, features = dy.shape[1:]
   flat = dy.reshape(-1, features)
-  dw = flat.T @ cols.reshape(-1, cols.shape[-1])
+  dw = (flat.T @ cols.reshape(-1, cols.shape[-1]))[:, : w.shape[1]]
   taps = (flat @ w).reshape(batch, after, kernel, channels)
   # Input position residue + stride * q went into output q - j by its j-th
   # tap of this residue.
