@@ -25,6 +25,8 @@ def _encode(task: Task, params, frozen, batch: Batch, gate: Gate, i: int):
   # several times slower on XLA:CPU.
   inputs = partial(_inputs, task, batch, gate, i)
   x = jax.lax.cond(gate.run[i], inputs, lambda: tree.zeros_like_output(inputs))
+  if not task.cuts:  # the bank holds features: there is no layer to skip
+    return x
 
   def branch(cut):
     return lambda: task.encode(params, frozen, i, x, cut)

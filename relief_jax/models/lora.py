@@ -96,7 +96,7 @@ def lora(spec: Spec) -> Task:
     work=_work(spec, number, groups),
     init=lambda key: init(key, spec),
     encode=encode,
-    cuts=len(spec.filters),
+    cuts=0 if spec.cached else len(spec.filters),
     layer_groups=number.layer,
     fuse=fuse,
   )
