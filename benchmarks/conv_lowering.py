@@ -1,6 +1,7 @@
 """Which form of a client's own 1-D convolution is the fastest to train?
 
-python -m benchmarks.conv_lowering [--channels=9] [--repeats=15] [--smoke]
+python -m benchmarks.conv_lowering [--channels=9] [--batch=32]
+  [--repeats=15] [--smoke]
 
 One SGD step of one encoder of the sensor workload (batch 32, 128 samples,
 kernel 5, stride 2, 32 and 64 filters, mean over time) inside a scan, forward
@@ -16,7 +17,8 @@ those of a product of two 1024 matrices of the same turns.
   JAX.
 - `ours`: the same columns with the gradient written out
   (`layers.conv1d_relu`), which all models use.
-- `vmapped`: `ours` for 8 clients at once, each with its own weights.
+- `vmapped`: `ours` for 8 clients at once, each with its own weights: products
+  batched over clients, as they would be over modalities of equal shapes.
 
 All forms agree: the largest difference of their updates is in the line.
 """
@@ -33,6 +35,7 @@ from relief_jax import placement, simulate
 from relief_jax.models import layers
 
 _CHANNELS = flags.DEFINE_integer('channels', 9, 'of the window')
+_BATCH = flags.DEFINE_integer('batch', 32, 'windows of a step')
 _REPEATS = flags.DEFINE_integer('repeats', 15, 'timed turns')
 _FORMS = flags.DEFINE_list('forms', None, 'forms; all of them by default')
 _SMOKE = flags.DEFINE_bool('smoke', False, 'a tiny case, in seconds')
@@ -133,7 +136,9 @@ def main(argv):
   """Times all forms in turns."""
   del argv
   simulate.set_devices(1)
-  batch, width, steps = (4, 32, 2) if _SMOKE.value else (32, 128, 32)
+  batch, width, steps = _BATCH.value, 128, 32
+  if _SMOKE.value:
+    batch, width, steps = 4, 32, 2
   sizes = (_CHANNELS.value, *((4, 8) if _SMOKE.value else (32, 64)))
   rng = np.random.default_rng(0)
   bank = jnp.asarray(rng.normal(size=(1000, width, sizes[0])) / 10, jnp.float32)
@@ -186,6 +191,7 @@ def main(argv):
         'benchmark': 'conv_lowering',
         'form': name,
         'channels': _CHANNELS.value,
+        'batch': batch,
         'clients': clients,
         'median_ms_per_step': 1e3 * each,
         'min_ms_per_step': 1e3 * min(found[name]) / steps / clients,
