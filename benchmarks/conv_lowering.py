@@ -13,8 +13,8 @@ those of a product of two 1024 matrices of the same turns.
 - `patches`: `lax.conv_general_dilated_patches` and a product.
 - `taps`: im2col by a strided slice per tap and a product.
 - `shifted`: a product per tap, summed.
-- `pairs`: im2col by contiguous slices (`layers.columns`), differentiated by
-  JAX.
+- `rows`: im2col by one contiguous slice per position (`layers.columns`),
+  differentiated by JAX.
 - `ours`: the same columns with the gradient written out
   (`layers.conv1d_relu`), which all models use.
 - `vmapped`: `ours` for 8 clients at once, each with its own weights: products
@@ -80,9 +80,9 @@ def _shifted(x, w, b):
   return _relu(sum(parts[1:], parts[0]), b)
 
 
-def _pairs(x, w, b):
-  cols = layers.columns(x, KERNEL, STRIDE)
-  return _relu(cols[..., : w.shape[1]] @ w.T, b)
+def _rows(x, w, b):
+  cols = layers.columns(x, KERNEL, STRIDE)[:, : w.shape[1]]
+  return _relu((cols @ w.T).reshape(len(x), -1, len(w)), b)
 
 
 def _ours(x, w, b):
@@ -94,7 +94,7 @@ FORMS = {
   'patches': _patches,
   'taps': _taps,
   'shifted': _shifted,
-  'pairs': _pairs,
+  'rows': _rows,
   'ours': _ours,
   'vmapped': _ours,
 }

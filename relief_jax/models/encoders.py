@@ -225,10 +225,8 @@ def encoder_work(
     after = lengths[i + 1]
     small = float(after * b)
     # The input's gradient adds up that of the columns (layers.conv1d).
-    whole = max(
-      -(-lengths[i] // spec.stride), after - (-spec.kernel // spec.stride) - 1
-    )
-    adds = float(whole * max(spec.kernel - spec.stride, 0) * a)
+    more = -(-spec.kernel // spec.stride) - 1
+    adds = float(more * (after + more) * spec.stride * a)
     work.fwd[m] += layers.conv_flops(after, spec.kernel, a, b)
     # Bias, ReLU; layers.conv1d_relu compares and chooses.
     work.fwd[m] += (2 if spec.adapters else 3) * small
