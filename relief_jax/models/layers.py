@@ -78,8 +78,8 @@ def _conv1d_forward(x, w, kernel, stride):
 
 def _conv1d_backward(kernel, stride, saved, dy):
   cols, w, (batch, length, channels) = saved
-  after, features = dy.shape[1:]
-  flat = dy.reshape(-1, features)
+  after = conv_length(length, kernel, stride)
+  flat = dy.reshape(batch * after, -1)
   dw = (flat.T @ cols)[:, : w.shape[1]]
   taps = (flat @ w).reshape(batch, after, kernel * channels)
   # Output q saw `stride` input positions from stride * (q + j) on by its taps
@@ -131,8 +131,9 @@ def _conv1d_relu_forward(x, w, b, kernel, stride):
 
 def _conv1d_relu_backward(kernel, stride, saved, dy):
   saved, y = saved
-  dy = jnp.where(y > 0, dy, 0.0)
-  return *_conv1d_backward(kernel, stride, saved, dy), dy.sum((0, 1))
+  # Flat for all of its readers, or XLA:CPU makes it once per shape.
+  flat = jnp.where(y > 0, dy, 0.0).reshape(-1, y.shape[-1])
+  return *_conv1d_backward(kernel, stride, saved, flat), flat.sum(0)
 
 
 conv1d_relu.defvjp(_conv1d_relu_forward, _conv1d_relu_backward)
