@@ -109,7 +109,8 @@ def default() -> ml_collections.ConfigDict:
     cache_features=True,  # lora without adapters
   )
   # How the simulator runs; cannot change results.
-  c.layout = 'auto'  # auto, one, block:<clients>, all
+  # auto, tune (tuner.py), one, block:<clients>, all; @<devices> after a name
+  c.layout = 'auto'
   c.devices = 0  # 0: all accelerators, or one virtual device per core
   # Values (traced).
   c.hparams = dict(

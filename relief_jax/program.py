@@ -164,7 +164,7 @@ def _compile(task, setting, call, args, test) -> Program:
   frozen = placement.local(population.frozen)
   run = _build(jitted, args, seconds)
   test_run = _build(jax.jit(evaluate), (params, frozen, test), seconds)
-  memory = max(_reserved(run), _reserved(test_run))
+  memory = max(reserved(run), reserved(test_run))
   return Program(run, test_run, seconds, memory)
 
 
@@ -211,8 +211,12 @@ def _build(jitted, args, seconds):
   return compiled
 
 
-def _reserved(compiled) -> int:
-  """Bytes on a device beside the arguments; 0 where XLA does not tell."""
+def reserved(compiled) -> int:
+  """Bytes on a device beside the arguments; 0 where XLA does not tell.
+
+  Args:
+    compiled: a compiled program.
+  """
   found = compiled.memory_analysis()
   if not found:
     return 0

@@ -42,6 +42,9 @@ MAY = {
   # Algorithms see a Task and a Population, whatever made them.
   'algorithms': _ROUND | {'rounds', 'budgets', 'compressors', 'algorithms'},
   'program': _ROUND | {'rounds', 'algorithms', 'models', 'evaluation', 'world'},
+  'tuner': _ROUND
+  | {'algorithms', 'program', 'models', 'datasets'}
+  | {'compile_cache', 'memory', 'processes'},
 }
 # What builds the world looks names up, of algorithms too; its parts do not.
 # So does what describes a run.
