@@ -14,7 +14,7 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks import common
-from relief_jax import algorithms, models, placement, simulate
+from relief_jax import algorithms, buckets, models, placement, simulate
 from relief_jax.models.encoders import Spec
 from relief_jax.recipe import Setting
 from relief_jax.types import Bank, Fleet, Population
@@ -23,6 +23,7 @@ _METHOD = flags.DEFINE_list('methods', 'cohort_mean', 'methods')
 _LAYOUT = flags.DEFINE_string('layout', 'auto', 'see config.layout')
 _DEVICES = flags.DEFINE_integer('devices', 0, '0: one per core')
 _CLIENTS = flags.DEFINE_integer('clients', 64, 'in the round')
+_BUCKETS = flags.DEFINE_integer('buckets', 1, 'see config.buckets')
 _REPEATS = flags.DEFINE_integer('repeats', 5, 'timed rounds')
 _SMOKE = flags.DEFINE_bool('smoke', False, 'a tiny case, in seconds')
 
@@ -72,11 +73,18 @@ def measure(method: str) -> dict:
   hparams |= {'client_lr': jnp.float32(0.01), 'server_lr': jnp.float32(1.0)}
   hparams['deadline'] = jnp.float32(jnp.inf)
   layout = placement.parse_layout(_LAYOUT.value, _DEVICES.value)
+  together = layout.devices * max(layout.block, 1)
+  owned = np.asarray(fleet.owned)
+  fill = algorithms.DEFAULT_FILL.get(method, 'skip')
+  cut: tuple[buckets.Bucket, ...] = ()
+  if _BUCKETS.value > 1 and fill == 'skip' and not layout.branch:
+    cut = buckets.bucket(owned, task, _BUCKETS.value, together)
   setting = Setting(
     hparams=hparams,
     layout=layout,
+    buckets=cut,
     cohort=_CLIENTS.value,
-    fill=algorithms.DEFAULT_FILL.get(method, 'skip'),
+    fill=fill,
     options={
       'rule': 'greedy',
       'norm': 'per_param',
@@ -97,7 +105,8 @@ def measure(method: str) -> dict:
     'method': method,
     'layout': str(layout),
     'clients': _CLIENTS.value,
-    'modalities_owned': float(np.asarray(fleet.owned).sum(1).mean()),
+    'buckets': max(len(cut), 1),
+    'modalities_owned': float(owned.sum(1).mean()),
     **seconds,
     'clients_per_second': _CLIENTS.value / seconds['median_seconds'],
   }

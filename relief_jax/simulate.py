@@ -145,7 +145,7 @@ class Simulation:
     w = self._world
     return {
       **reports.describe(w, self._task, self._setting.cohort),
-      'layout': str(self._layout),
+      'layout': self._layout_text(),
       'memory_bytes': {
         'data': memory.size((w.population, w.test)),
         'state': memory.size(self._state),
@@ -241,12 +241,16 @@ class Simulation:
       'program_bytes': self._program.memory if self._program else None,
       'memory_estimate': self._memory._asdict() if self._memory else None,
       'peak_memory_bytes': memory.peak(),
-      'layout': str(self._layout),
+      'layout': self._layout_text(),
       'layout_choice': self.choice._asdict(),
       'processes': processes.count(),
       'device_kind': jax.devices()[0].device_kind,
       'world': self.description,
     }
+
+  def _layout_text(self) -> str:
+    count = len(self._setting.buckets)
+    return str(self._layout) + (f' in {count} buckets' if count else '')
 
   def _settle_layout(self) -> tuner.Choice:
     """Finds the layout where the config leaves it open, and takes it."""

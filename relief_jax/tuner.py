@@ -261,6 +261,7 @@ def sample(job: Job) -> Sample:
     fleet = fleet.replace(samples=np.minimum(fleet.samples, width))
   small = setting._replace(
     cohort=count,
+    buckets=(),  # of the whole population
     steps=min(setting.steps, _STEPS),
     epochs=min(setting.epochs, 1),
     options={**setting.options, 'clients': count},
@@ -346,7 +347,7 @@ def _fitting(jitted, args, limit: int | None):
 
 def key(job: Job) -> dict[str, Any]:
   """What an answer holds for: machine, versions, shapes; plain values."""
-  setting = job.setting._replace(hparams={}, layout=Layout())
+  setting = job.setting._replace(hparams={}, layout=Layout(), buckets=())
   return {
     'machine': {
       'kind': compile_cache.kind(),

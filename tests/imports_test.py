@@ -18,6 +18,7 @@ _ROUND = _BASE | {
   'training',
   'cohort',
   'costs',
+  'buckets',
   'recipe',
 }
 MAY = {
@@ -32,7 +33,8 @@ MAY = {
   'cohort': _BASE,
   'costs': _BASE,
   'evaluation': _BASE,
-  'recipe': _BASE | {'placement'},
+  'buckets': _BASE | {'placement', 'cohort', 'costs'},
+  'recipe': _BASE | {'placement', 'buckets'},
   'rounds': _ROUND,
   'budgets': _BASE | {'budgets'},
   'compressors': _BASE | {'compressors'},
