@@ -17,8 +17,8 @@ class Setting(NamedTuple):
     hparams: traced values: client_lr, client_momentum, server_lr, ema, prox,
       dropout, deadline, deadline_end, rounds (R, for schedules over the run).
     layout: of the clients.
-    buckets: of the whole population, which then takes part in every round and
-      runs nothing but what it owns; () for none.
+    buckets: of the whole population, which then takes part in every round
+      with `fill='skip'`; () for none.
     cohort: K, clients per round.
     steps: T, local steps (when `epochs` is 0).
     epochs: E, local epochs; replaces `steps` when positive.

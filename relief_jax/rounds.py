@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from relief_jax import buckets, cohort, costs, training, tree
@@ -158,11 +157,9 @@ def client_loss(
     population: windows and frozen base.
     trained: [G] bool.
     branch: of `training.logits`; `Layout.branch` where clients are mapped.
-    present: of `training.logits`; the loss is NaN where another one runs.
+    present: of `training.logits`. `draw_steps` lets nothing run that is not
+      owned, unless `fill` is `input`.
   """
-  absent: list[int] = []
-  if present is not None:
-    absent = sorted(set(range(len(task.modalities))) - set(present))
 
   def loss(params, step):
     gate = Gate(step.run, step.sensed, trained)
@@ -170,13 +167,9 @@ def client_loss(
     scores = training.logits(
       task, params, population.frozen, batch, gate, branch, present
     )
-    value = training.cross_entropy(
+    return training.cross_entropy(
       scores, population.bank.y[step.row], step.weight
     )
-    if absent:
-      stray = step.run[np.array(absent)].any()
-      value = jnp.where(stray, jnp.nan, value)
-    return value
 
   return loss
 
