@@ -23,6 +23,7 @@ _METHODS = flags.DEFINE_list('methods', 'relief,fedavg', 'methods')
 _LAYOUTS = flags.DEFINE_list(
   'layouts', 'one@2,one@1,block:8@2,block:24@1,all@1', 'layout@devices'
 )
+_BUCKETS = flags.DEFINE_integer('buckets', 1, 'see config.buckets')
 _SMOKE = flags.DEFINE_bool('smoke', False, 'a tiny case, in seconds')
 _CASE = flags.DEFINE_string('case', None, 'internal: method@layout@devices')
 
@@ -34,7 +35,7 @@ def measure(case: str) -> dict:
   c = config_lib.default()
   c.method, c.layout, c.devices = method, layout, int(devices)
   c.clients, c.rounds_per_call, c.eval_every = _CLIENTS.value, 1, 1
-  c.rounds = 10_000
+  c.rounds, c.buckets = 10_000, _BUCKETS.value
   if _SMOKE.value:
     c.dataset, c.data.width, c.model.filters = 'synthetic', 32, (4, 8)
     c.batch, c.local_steps = 4, 2
@@ -74,6 +75,7 @@ def main(argv):
       command += [
         f'--clients={_CLIENTS.value}',
         f'--repeats={_REPEATS.value}',
+        f'--buckets={_BUCKETS.value}',
         f'--smoke={_SMOKE.value}',
       ]
       if _DATA_DIR.value:

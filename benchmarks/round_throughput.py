@@ -22,7 +22,15 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks import common
-from relief_jax import algorithms, costs, models, placement, simulate, world
+from relief_jax import (
+  algorithms,
+  buckets,
+  costs,
+  models,
+  placement,
+  simulate,
+  world,
+)
 from relief_jax.models import lora
 from relief_jax.models.encoders import Spec
 from relief_jax.recipe import Setting
@@ -35,6 +43,7 @@ _METHODS = flags.DEFINE_list('methods', 'cohort_mean', 'methods')
 _LAYOUT = flags.DEFINE_string('layout', 'auto', 'see config.layout')
 _DEVICES = flags.DEFINE_integer('devices', 0, '0: one per core')
 _CLIENTS = flags.DEFINE_integer('clients', 64, 'in the round')
+_BUCKETS = flags.DEFINE_integer('buckets', 1, 'see config.buckets')
 _REPEATS = flags.DEFINE_integer('repeats', 5, 'timed rounds')
 _SMOKE = flags.DEFINE_bool('smoke', False, 'a tiny case, in seconds')
 
@@ -109,11 +118,18 @@ def make_round(name: str, method: str) -> Round:
   hparams |= {'client_lr': jnp.float32(0.01), 'server_lr': jnp.float32(1.0)}
   hparams['deadline'] = jnp.float32(jnp.inf)
   layout = placement.parse_layout(_LAYOUT.value, _DEVICES.value)
+  together = layout.devices * max(layout.block, 1)
+  owned = np.asarray(fleet.owned)
+  fill = algorithms.DEFAULT_FILL.get(method, 'skip')
+  cut: tuple[buckets.Bucket, ...] = ()
+  if _BUCKETS.value > 1 and fill == 'skip' and not layout.branch:
+    cut = buckets.bucket(owned, task, _BUCKETS.value, together)
   setting = Setting(
     hparams=hparams,
     layout=layout,
+    buckets=cut,
     cohort=_CLIENTS.value,
-    fill=algorithms.DEFAULT_FILL.get(method, 'skip'),
+    fill=fill,
     options={
       'rule': 'greedy',
       'norm': 'per_param',
@@ -128,7 +144,7 @@ def make_round(name: str, method: str) -> Round:
   step = jax.jit(algorithm.step)
   _, info = step(key, state, population)
   modality = np.asarray(task.group_modality)
-  run = np.asarray(fleet.owned)[np.asarray(info.client)]
+  run = (owned | (fill == 'input'))[np.asarray(info.client)]
   trained = np.asarray(info.trained) & ((modality < 0) | run[:, modality])
   samples = setting.steps * setting.batch
   flops = samples * float(costs.step_flops(task.work, run, trained).sum())
@@ -137,7 +153,8 @@ def make_round(name: str, method: str) -> Round:
     'method': method,
     'layout': str(layout),
     'clients': _CLIENTS.value,
-    'modalities_owned': float(np.asarray(fleet.owned).sum(1).mean()),
+    'buckets': max(len(cut), 1),
+    'modalities_owned': float(owned.sum(1).mean()),
     'useful_gflop': flops / 1e9,
   }
   return Round(lambda: step(key, state, population), layout, flops, facts)

@@ -17,6 +17,7 @@ import ml_collections
 import numpy as np
 
 from relief_jax import config as config_lib
+from relief_jax import tuner
 from relief_jax.errors import InputError
 
 SCHEMA = 1
@@ -201,10 +202,10 @@ def flatten(values: dict, at: str = '') -> dict:
 
 
 def adopt(config: ml_collections.ConfigDict, stored: dict) -> None:
-  """Settles what was left to be found out: 'auto' takes the stored value."""
+  """Settles what was left to be found out: it takes the stored value."""
   known = flatten(stored)
   for key, value in flatten(clean(config)).items():
-    if value == 'auto' and isinstance(known.get(key), str):
+    if value in tuner.OPEN and isinstance(known.get(key), str):
       config.update_from_flattened_dict({key: known[key]})
 
 
@@ -217,6 +218,8 @@ def first_difference(config, stored: dict) -> str:
   old = flatten(clean(config_lib.default())) | flatten(stored)
   new = flatten(clean(config))
   for key in sorted(new.keys() | old.keys()):
+    if key == 'layout' and old[key] in tuner.OPEN:
+      continue  # stored before layouts were
     if new.get(key) != old.get(key):
       return f'config.{key}={new.get(key)!r} where {old.get(key)!r} is stored'
   return ''

@@ -196,6 +196,7 @@ def _loop(simulation, folder, checkpoints, reporter) -> str:
   reporter.start(title(simulation), config.rounds, simulation.round)
   with Stop() as stop, _board(folder, simulation.round) as board:
     try:
+      reporter.note(str(simulation.choice))
       reporter.note(str(simulation.prepare()))
       while not simulation.done:
         record = simulation.advance()

@@ -109,7 +109,11 @@ def default() -> ml_collections.ConfigDict:
     cache_features=True,  # lora without adapters
   )
   # How the simulator runs; cannot change results.
-  c.layout = 'auto'  # auto, one, block:<clients>, all
+  # auto, tune (tuner.py), one, block:<clients>, all; @<devices> after a name
+  c.layout = 'auto'
+  # Programs for clients of like sensors, at most (buckets.py); only in layouts
+  # other than `one` and where everybody takes part. 1: one for all.
+  c.buckets = 1
   c.devices = 0  # 0: all accelerators, or one virtual device per core
   # Values (traced).
   c.hparams = dict(
@@ -146,6 +150,7 @@ _AT_LEAST_ONE = (
   'eval_every',
   'min_windows',
   'batch',
+  'buckets',
   'data.width',
   'data.stride',
   'model.kernel',

@@ -37,6 +37,11 @@ class Estimate(NamedTuple):
   def total(self) -> int:
     return self.held + self.program
 
+  @property
+  def fits(self) -> bool:
+    """It is not above the limit; an unknown limit refuses nothing."""
+    return not self.limit or self.total <= self.limit
+
   def __str__(self):
     of = f' of {_human(self.limit)}' if self.limit else ''
     return (
@@ -102,7 +107,7 @@ def check(found: Estimate, cure: str) -> None:
   Raises:
     InputError: the estimate is above its limit.
   """
-  if found.limit and found.total > found.limit:
+  if not found.fits:
     raise InputError(
       f'a run that takes {_human(found.total)} of memory '
       f'({_human(found.held)} held, {_human(found.program)} for a call)',

@@ -13,6 +13,7 @@ With a mesh the clients are spread over its devices by `shard_map` and the sums
 end in one `psum`.
 """
 
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -28,6 +29,9 @@ from relief_jax.errors import InputError
 from relief_jax.types import Array, PyTree
 
 AXIS = 'clients'
+_LAYOUT = re.compile(
+  '(?:(auto|one|all)|block:([1-9][0-9]*))(?:@([1-9][0-9]*))?'
+)
 
 
 class Layout(NamedTuple):
@@ -62,34 +66,41 @@ def parse_layout(name: str, devices: int = 0) -> Layout:
 
   Args:
     name: `auto` (one at a time on CPU, all at once elsewhere), `one`,
-      `block:<clients>` or `all`.
+      `block:<clients>` or `all`; with `@<devices>` on so many of them only.
     devices: how many of each process's own devices; 0 for all of them.
 
   Raises:
     InputError: an unknown name, or more devices than there are.
   """
-  block, _, size = name.partition(':')
-  if name == 'auto':
-    number = 1 if jax.default_backend() == 'cpu' else 0
-  elif name in ('one', 'all'):
-    number = 1 if name == 'one' else 0
-  elif block == 'block' and size.isdigit() and int(size) > 0:
-    number = int(size)
-  else:
+  found = _LAYOUT.fullmatch(name)
+  if found is None:
     raise InputError(
       f'config.layout is {name!r}',
-      "'auto', 'one', 'block:<clients>' or 'all'",
+      "'auto', 'tune', 'one', 'block:<clients>' or 'all', the last three also "
+      'with @<devices>',
       'set --config.layout=auto',
     )
-  found = jax.local_device_count()
-  if devices < 0 or devices > found:
+  kind, size, fewer = found.groups()
+  block = int(size or 0)
+  if kind == 'one' or kind == 'auto' and jax.default_backend() == 'cpu':
+    block = 1
+  most = jax.local_device_count()
+  if devices < 0 or devices > most:
     raise InputError(
       f'config.devices is {devices}',
-      f'0 for all, or up to the {found} device(s) that JAX sees',
+      f'0 for all, or up to the {most} device(s) that JAX sees',
       'on CPU virtual devices must be asked for before JAX starts '
       '(relief_jax.simulate.set_devices)',
     )
-  return Layout(number, clients_mesh(devices or found))
+  most = devices or most
+  count = int(fewer or most)
+  if count > most:
+    raise InputError(
+      f'config.layout is {name!r}',
+      f'at most the {most} device(s) that may be used',
+      'leave @ and the number out, or set --config.layout=auto',
+    )
+  return Layout(block, clients_mesh(count))
 
 
 def map_reduce(

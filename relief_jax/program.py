@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from relief_jax import algorithms, evaluation, placement, tree
+from relief_jax import algorithms, buckets, evaluation, models, placement, tree
 from relief_jax.models.encoders import Spec
 from relief_jax.recipe import Setting
 from relief_jax.types import Bank, PyTree, Task
@@ -77,6 +77,7 @@ def setting(
   return Setting(
     hparams={k: jnp.float32(v) for k, v in values.items()},
     layout=layout,
+    buckets=_buckets(config, world, layout),
     cohort=config.clients_per_round or config.clients,
     steps=config.local_steps,
     epochs=config.local_epochs,
@@ -90,6 +91,21 @@ def setting(
     idle_power=config.idle_power,
     options={**config.relief.to_dict(), 'clients': config.clients},
   )
+
+
+def _buckets(config, world, layout) -> tuple[buckets.Bucket, ...]:
+  """Those that a config asks for, () where they are no use."""
+  everybody = config.clients_per_round in (0, config.clients)
+  if not everybody or layout.branch or world.fill == 'input':
+    return ()
+  together = layout.devices * max(layout.block, 1)
+  found = buckets.bucket(
+    np.asarray(world.population.fleet.owned),
+    models.MODELS[config.backbone](world.spec),
+    config.buckets,
+    together,
+  )
+  return found if len(found) > 1 else ()
 
 
 _programs: dict[str, Program] = {}
@@ -164,7 +180,7 @@ def _compile(task, setting, call, args, test) -> Program:
   frozen = placement.local(population.frozen)
   run = _build(jitted, args, seconds)
   test_run = _build(jax.jit(evaluate), (params, frozen, test), seconds)
-  memory = max(_reserved(run), _reserved(test_run))
+  memory = max(reserved(run), reserved(test_run))
   return Program(run, test_run, seconds, memory)
 
 
@@ -211,8 +227,12 @@ def _build(jitted, args, seconds):
   return compiled
 
 
-def _reserved(compiled) -> int:
-  """Bytes on a device beside the arguments; 0 where XLA does not tell."""
+def reserved(compiled) -> int:
+  """Bytes on a device beside the arguments; 0 where XLA does not tell.
+
+  Args:
+    compiled: a compiled program.
+  """
   found = compiled.memory_analysis()
   if not found:
     return 0

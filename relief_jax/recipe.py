@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import optax
 
 from relief_jax import placement
+from relief_jax.buckets import Bucket
 from relief_jax.types import Array, Fleet, Plan, PyTree
 
 
@@ -16,6 +17,8 @@ class Setting(NamedTuple):
     hparams: traced values: client_lr, client_momentum, server_lr, ema, prox,
       dropout, deadline, deadline_end, rounds (R, for schedules over the run).
     layout: of the clients.
+    buckets: of the whole population, which then takes part in every round
+      with `fill='skip'`; () for none.
     cohort: K, clients per round.
     steps: T, local steps (when `epochs` is 0).
     epochs: E, local epochs; replaces `steps` when positive.
@@ -32,6 +35,7 @@ class Setting(NamedTuple):
 
   hparams: Mapping[str, Any]
   layout: placement.Layout = placement.Layout()
+  buckets: tuple[Bucket, ...] = ()
   cohort: int = 0
   steps: int = 5
   epochs: int = 0

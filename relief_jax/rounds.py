@@ -6,13 +6,14 @@ An algorithm is a `Recipe`: how it differs from FedAvg. Updates are summed as
 they are made and never stacked over clients.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from relief_jax import cohort, costs, placement, training, tree
+from relief_jax import buckets, cohort, costs, training, tree
 from relief_jax.recipe import Context, Merge, Recipe, Setting
 from relief_jax.types import (
   Algorithm,
@@ -143,7 +144,11 @@ def _repeat(value: Array, count: int) -> Array:
 
 
 def client_loss(
-  task: Task, population: Population, trained: Array, branch: bool = True
+  task: Task,
+  population: Population,
+  trained: Array,
+  branch: bool = True,
+  present: tuple[int, ...] | None = None,
 ):
   """The local objective of one client: (params, step) -> [].
 
@@ -152,13 +157,15 @@ def client_loss(
     population: windows and frozen base.
     trained: [G] bool.
     branch: of `training.logits`; `Layout.branch` where clients are mapped.
+    present: of `training.logits`. `draw_steps` lets nothing run that is not
+      owned, unless `fill` is `input`.
   """
 
   def loss(params, step):
     gate = Gate(step.run, step.sensed, trained)
     batch = Batch(population.bank, step.row, step.weight, step.shift)
     scores = training.logits(
-      task, params, population.frozen, batch, gate, branch
+      task, params, population.frozen, batch, gate, branch, present
     )
     return training.cross_entropy(
       scores, population.bank.y[step.row], step.weight
@@ -211,9 +218,9 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
   client_tx, server_tx = setting.client_tx(), setting.server_tx()
   compress, branch = recipe.compress, setting.layout.branch
 
-  def client(shared, row):
+  def client(present, shared, row):
     params, population, step_key, noise_key = shared
-    objective = client_loss(task, population, row.trained, branch)
+    objective = client_loss(task, population, row.trained, branch, present)
     mask = tree.spread(task.groups, row.trained)
 
     def loss(p, step):
@@ -280,11 +287,12 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
       active=context.active & plan.trained.any(-1),
       local=jax.tree.map(lambda v: v[index], state.local),
     )
-    sums, (loss, bits, local) = placement.map_reduce(
-      client,
+    sums, (loss, bits, local) = buckets.map_reduce(
+      lambda present: partial(client, present),
       (state.params, cohort.shared(population), step_key, noise_key),
       row,
       setting.layout,
+      setting.buckets,
       costs.step_flops(task.work, plan.run, plan.trained),
     )
     merge = merge_sums(task, weight, plan.trained, sums)

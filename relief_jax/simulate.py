@@ -25,6 +25,7 @@ from relief_jax import (
   program,
   reports,
   tree,
+  tuner,
   world,
 )
 from relief_jax.program import Program
@@ -62,6 +63,7 @@ class Simulation:
     config: the resolved config.
     history: one record per evaluation so far.
     round: rounds done.
+    choice: the layout and why it was taken; `config.layout` names it.
 
   Raises:
     InputError: bad config, data or fleet, a state that does not fit into
@@ -89,13 +91,16 @@ class Simulation:
     started = time.perf_counter()
     config = config.copy_and_resolve_references()
     with processes.together():
-      self._layout = placement.parse_layout(config.layout, config.devices)
+      asked = 'auto' if config.layout in tuner.OPEN else config.layout
+      self._layout = placement.parse_layout(asked, config.devices)
       self._world = world.build(config, data_dir, self._layout)
     with config.unlocked():
       config.dataset = self._world.dataset
       config.fill = self._world.fill
     processes.agree('config', repr(config))
     self.config = config
+    self._memory_limit = memory_limit
+    self.choice = self._settle_layout()
     self.rounds = config.rounds
     self.round = 0
     self.history: list[dict[str, Any]] = []
@@ -117,7 +122,6 @@ class Simulation:
     self._compiles = 0
     self._program: Program | None = None
     self._memory: memory.Estimate | None = None
-    self._memory_limit = memory_limit
     params_key, rounds_key = program.keys(config.seed)
     self._key = self._place(rounds_key)
     self._hparams = self._place(self._setting.hparams)
@@ -141,7 +145,7 @@ class Simulation:
     w = self._world
     return {
       **reports.describe(w, self._task, self._setting.cohort),
-      'layout': str(self._layout),
+      'layout': self._layout_text(),
       'memory_bytes': {
         'data': memory.size((w.population, w.test)),
         'state': memory.size(self._state),
@@ -237,11 +241,45 @@ class Simulation:
       'program_bytes': self._program.memory if self._program else None,
       'memory_estimate': self._memory._asdict() if self._memory else None,
       'peak_memory_bytes': memory.peak(),
-      'layout': str(self._layout),
+      'layout': self._layout_text(),
+      'layout_choice': self.choice._asdict(),
       'processes': processes.count(),
       'device_kind': jax.devices()[0].device_kind,
       'world': self.description,
     }
+
+  def _layout_text(self) -> str:
+    count = len(self._setting.buckets)
+    return str(self._layout) + (f' in {count} buckets' if count else '')
+
+  def _settle_layout(self) -> tuner.Choice:
+    """Finds the layout where the config leaves it open, and takes it."""
+    config, found = self.config, self._world
+    task = models.MODELS[config.backbone](found.spec)
+    choice = tuner.settle(
+      config.layout,
+      tuner.Job(
+        method=config.method,
+        backbone=config.backbone,
+        spec=found.spec,
+        task=task,
+        setting=program.setting(config, found, self._layout),
+        population=found.population,
+        memory_limit=self._memory_limit,
+      ),
+    )
+    config.layout = choice.name
+    layout = placement.parse_layout(choice.name, config.devices)
+    if layout.mesh != self._layout.mesh:  # in one process only
+      population = found.population
+      rows = np.asarray(population.rows)[: len(population.fleet.id)]
+      moved = placement.spread_rows(
+        lambda first, last: rows[first:last], rows.shape, layout
+      )
+      population = dataclasses.replace(population, rows=moved)
+      self._world = found._replace(population=population)
+    self._layout = layout
+    return choice
 
   def _place(self, value: PyTree) -> PyTree:
     """Puts a pytree on the mesh, replicated."""

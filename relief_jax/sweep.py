@@ -176,6 +176,12 @@ def run_points(
 
 def _check(config, points) -> None:
   """Refuses what no sweep can run."""
+  if config.layout == 'tune':
+    raise InputError(
+      'a sweep with config.layout=tune',
+      "'auto' or a layout by name: points are spread here, not clients",
+      'set --config.layout=auto',
+    )
   if not points:
     raise InputError('no points', 'at least one', 'give seeds and values')
   for point in points:

@@ -66,7 +66,13 @@ def _inputs(task: Task, batch: Batch, gate: Gate, i: int) -> Array:
 
 
 def logits(
-  task: Task, params, frozen, batch: Batch, gate: Gate, branch: bool = True
+  task: Task,
+  params,
+  frozen,
+  batch: Batch,
+  gate: Gate,
+  branch: bool = True,
+  present: tuple[int, ...] | None = None,
 ) -> Array:
   """The model's output for one client, [B, C].
 
@@ -79,11 +85,14 @@ def logits(
     branch: an absent modality's encoder is skipped, an untrained one has no
       backward pass. False under a vmap over clients, which would run every
       branch: everything runs once and is masked.
+    present: numbers of the modalities that are in the program (static); the
+      caller knows that no other one runs. None: all.
   """
   encode = _encode if branch else _encode_masked
   features = {
     name: encode(task, params, frozen, batch, gate, i)
     for i, name in enumerate(task.modalities)
+    if present is None or i in present
   }
   return task.fuse(params, frozen, features, gate.run)
 

@@ -187,7 +187,8 @@ class Task(NamedTuple):
       modality number m; `cut` (static) freezes the encoder's layers below it.
     cuts: number of layers an encoder can be cut at; `cut == cuts` freezes all.
     layer_groups: [M][cuts] group numbers of the encoder's layers.
-    fuse: (params, frozen, {m: [B, d_m]}, run [M]) -> [B, C] logits.
+    fuse: (params, frozen, {m: [B, d_m]}, run [M]) -> [B, C] logits; a
+      modality that is not there (at least one is) counts as zeros.
   """
 
   modalities: tuple[str, ...]

@@ -44,6 +44,8 @@ class Simulation:
   def done(self):
     return bool(self.history) and self.round >= self.rounds
 
+  choice = 'layout one: as the config says'
+
   def prepare(self):
     return 'about 1 kB of memory'
 

@@ -18,6 +18,7 @@ _ROUND = _BASE | {
   'training',
   'cohort',
   'costs',
+  'buckets',
   'recipe',
 }
 MAY = {
@@ -32,7 +33,8 @@ MAY = {
   'cohort': _BASE,
   'costs': _BASE,
   'evaluation': _BASE,
-  'recipe': _BASE | {'placement'},
+  'buckets': _BASE | {'placement', 'cohort', 'costs'},
+  'recipe': _BASE | {'placement', 'buckets'},
   'rounds': _ROUND,
   'budgets': _BASE | {'budgets'},
   'compressors': _BASE | {'compressors'},
@@ -42,6 +44,9 @@ MAY = {
   # Algorithms see a Task and a Population, whatever made them.
   'algorithms': _ROUND | {'rounds', 'budgets', 'compressors', 'algorithms'},
   'program': _ROUND | {'rounds', 'algorithms', 'models', 'evaluation', 'world'},
+  'tuner': _ROUND
+  | {'algorithms', 'program', 'models', 'datasets'}
+  | {'compile_cache', 'memory', 'processes'},
 }
 # What builds the world looks names up, of algorithms too; its parts do not.
 # So does what describes a run.

@@ -41,7 +41,8 @@ def test_the_estimate_is_in_the_log_and_the_record(tmp_path, capsys):
   config = tiny.config(rounds=2)
   runner.run(config, tmp_path, reporter=progress.Lines())
   lines = capsys.readouterr().out.splitlines()
-  assert lines[1].startswith('about ') and 'held' in lines[1]
+  assert lines[1].startswith('layout one: ')
+  assert lines[2].startswith('about ') and 'held' in lines[2]
   summary = runner.records.read_json(tmp_path / 'summary.json')
   assert summary['memory_estimate'].keys() == {'held', 'program', 'limit'}
   assert summary['compile_seconds'].keys() == {'trace', 'lower', 'compile'}

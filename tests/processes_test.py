@@ -38,6 +38,7 @@ def pair(tmp_path_factory):
     **os.environ,
     'JAX_PLATFORMS': 'cpu',
     'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
+    'XDG_CACHE_HOME': str(folder / 'cache'),
   }
   jobs = [
     subprocess.Popen(
@@ -69,6 +70,17 @@ def test_every_process_holds_its_own_rows(pair):
     assert one['table'] == 8  # seven clients and a row of padding
     assert one['rows'] == 4
     assert one['layout'] == 'one on 4 device(s) of 2 processes'
+
+
+@pytest.mark.slow
+def test_the_first_process_settles_the_layout_of_all(pair):
+  folder, (first, second) = pair
+  seconds = {'one': 2.0, 'block:8': 1.0}
+  layout = 'block:8 on 4 device(s) of 2 processes'
+  assert first['tuned'] == ['block:8', 'timed', seconds, layout]
+  assert second['tuned'] == first['tuned']
+  assert first['kept'] == second['kept'] == ['block:8', 'cache', seconds]
+  assert len(list(folder.glob('cache*/relief_jax/layouts/*'))) == 1
 
 
 @pytest.mark.slow

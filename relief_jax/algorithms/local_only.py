@@ -3,10 +3,12 @@
 Every device keeps a model of its own, which is inherently [N, *P].
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
-from relief_jax import cohort, placement, rounds, training, tree
+from relief_jax import buckets, cohort, rounds, training, tree
 from relief_jax.algorithms import fedavg
 from relief_jax.recipe import Setting
 from relief_jax.types import Algorithm, Task
@@ -22,10 +24,10 @@ def local_only(task: Task, setting: Setting) -> Algorithm:
   client_tx, branch = setting.client_tx(), setting.layout.branch
   alone = setting._replace(fill='skip')
 
-  def client(shared, row):
+  def client(present, shared, row):
     population, step_key = shared
     params, fleet, own, run, trained, active = row
-    loss = rounds.client_loss(task, population, trained, branch)
+    loss = rounds.client_loss(task, population, trained, branch, present)
     mask = tree.spread(task.groups, trained)
 
     def train(params):
@@ -64,11 +66,12 @@ def local_only(task: Task, setting: Setting) -> Algorithm:
     context = rounds.make_context(plan_key, task, alone, fleet, index, number)
     plan = fedavg.plan(alone, context)
     mine = jax.tree.map(lambda v: v[index], params)
-    _, (new, loss) = placement.map_reduce(
-      client,
+    _, (new, loss) = buckets.map_reduce(
+      lambda present: partial(client, present),
       (cohort.shared(population), step_key),
       (mine, fleet, own, plan.run, plan.trained, context.active),
       setting.layout,
+      setting.buckets,
     )
     params = jax.tree.map(lambda a, v: a.at[index].set(v), params, new)
     # Nothing is sent in either direction.

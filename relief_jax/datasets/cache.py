@@ -84,7 +84,7 @@ def arrays(
         return {k: archive[k] for k in archive.files}
   found = build()
   if copy:
-    _keep(copy, lambda file: _savez(file, found))
+    keep(copy, lambda file: _savez(file, found))
   return found
 
 
@@ -114,7 +114,7 @@ def member(path: Path, name: str, label: str) -> NDArray:
           return _array(data)
     data = archive.read(found)
   if copy:
-    _keep(copy, lambda file: file.write(data))
+    keep(copy, lambda file: file.write(data))
   return _array(data)
 
 
@@ -126,8 +126,13 @@ def _savez(file: Any, found: dict[str, Any]) -> None:
   np.savez(file, **found)
 
 
-def _keep(copy: Path, write: Callable[[Any], Any]) -> None:
-  """Writes a file in one step, or not at all where that is not possible."""
+def keep(copy: Path, write: Callable[[Any], Any]) -> None:
+  """Writes a file in one step, or not at all where that is not possible.
+
+  Args:
+    copy: the file; its folder is made where it is not there.
+    write: (open binary file) -> anything.
+  """
   temporary = None
   try:
     copy.parent.mkdir(parents=True, exist_ok=True)

@@ -49,7 +49,7 @@ def cnn(spec: Spec) -> Task:
 
   def fuse(params, frozen, features, run):
     del frozen
-    z = sum(features[m] @ params['fusion'][m] for m in spec.modalities)
+    z = sum(h @ params['fusion'][m] for m, h in features.items())
     z = encoders.fuse_norm(spec, z, run)
     return encoders.head(params['head'], layers.bias(z, params['bias']))
 

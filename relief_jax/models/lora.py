@@ -74,8 +74,8 @@ def lora(spec: Spec) -> Task:
     return encoders.encode(spec, frozen['encoder'][name], x, cut, adapters)
 
   def fuse(params, frozen, features, run):
-    base = sum(features[m] @ frozen['fusion'][m] for m in spec.modalities)
-    down = sum(features[m] @ params['lora_a'][m] for m in spec.modalities)
+    base = sum(h @ frozen['fusion'][m] for m, h in features.items())
+    down = sum(h @ params['lora_a'][m] for m, h in features.items())
     z = encoders.fuse_norm(spec, base + scale * (down @ params['lora_b']), run)
     return encoders.head(params['head'], layers.bias(z, frozen['bias']))
 
