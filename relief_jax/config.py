@@ -92,6 +92,11 @@ def default() -> ml_collections.ConfigDict:
     shrinkage=False,
     denominator='contributors',  # contributors, cohort
   )
+  # Options of the other methods, each explained in its own file.
+  c.fedpmt = dict(
+    depth='budget',  # budget, cycle
+    side='output',  # trained from: output, or input (prefix training)
+  )
   c.modality_dropout = 0.0
   c.fusion_norm = False
   # Model.
@@ -134,6 +139,8 @@ _CHOICES = {
   'fill_value': ('mean', 'zero'),
   'relief.norm': ('per_param', 'raw', 'relative', 'cosine'),
   'relief.denominator': ('contributors', 'cohort'),
+  'fedpmt.depth': ('budget', 'cycle'),
+  'fedpmt.side': ('output', 'input'),
   'model.groups': ('split', 'joint', 'layer'),
   'model.base': ('pretrained', 'random'),
   'data.modalities': ('sensor', 'place'),

@@ -249,9 +249,12 @@ class Algorithm(NamedTuple):
     step: (key, state, population) -> (state, RoundInfo).
     params: state -> P, or [N, *P] for a `personal` algorithm.
     personal: every client has a model of its own.
+    check: (fleet, latest deadline) -> None, before the run and on the host;
+      raises InputError where the fleet leaves parts of the model untrained.
   """
 
   init: Callable[..., PyTree]
   step: Callable[..., tuple[PyTree, RoundInfo]]
   params: Callable[[PyTree], PyTree]
   personal: bool = False
+  check: Callable[[Fleet, float], None] = lambda fleet, deadline: None

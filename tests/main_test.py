@@ -16,6 +16,7 @@ from experiments.configs import (
   cohort_mean,
   compare,
   fedavg,
+  fedpmt,
   fedprox,
   folds,
   from_json,
@@ -27,7 +28,15 @@ from relief_jax import simulate
 from relief_jax.errors import InputError
 
 ROOT = pathlib.Path(__file__).parent.parent
-METHODS = (centralized, cohort_mean, fedavg, fedprox, local_only, relief)
+METHODS = (
+  centralized,
+  cohort_mean,
+  fedavg,
+  fedpmt,
+  fedprox,
+  local_only,
+  relief,
+)
 
 
 def launch(*args, **options):

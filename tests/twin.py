@@ -183,6 +183,28 @@ class Twin:
     """Strength of the pull to the received weights."""
     return 0.0
 
+  def flops(self, n, chosen) -> float:
+    """F_n(S) term by term."""
+    work = jax.tree.map(lambda v: np.asarray(v, np.float64), self.task.work)
+    total = float(work.shared)
+    for m in range(len(self.spec.modalities)):
+      if self.fleet.owned[n, m] or self.setting.fill == 'input':
+        total += work.fwd[m]
+    for g, name in enumerate(self.task.group_names):
+      if name in chosen:
+        total += work.wgrad[g]
+    for q in range(len(work.agrad)):
+      if any(
+        work.path[q, g] and name in chosen
+        for g, name in enumerate(self.task.group_names)
+      ):
+        total += work.agrad[q]
+    return total
+
+  def spent(self, n, trained) -> float:
+    """FLOPs per sample that client n is charged."""
+    return self.flops(n, trained) if trained else 0.0
+
   def plan(self, number) -> tuple[list, list]:
     """Groups that each client trains, and those in whose mean it counts."""
     trained, counted = [], []
@@ -279,24 +301,6 @@ class ReliefTwin(Twin):
       dict.fromkeys(task.group_names, -1) for _ in range(self.clients)
     ]
 
-  def flops(self, n, chosen) -> float:
-    """F_n(S) term by term."""
-    work = jax.tree.map(lambda v: np.asarray(v, np.float64), self.task.work)
-    total = float(work.shared)
-    for m in range(len(self.spec.modalities)):
-      if self.fleet.owned[n, m]:
-        total += work.fwd[m]
-    for g, name in enumerate(self.task.group_names):
-      if name in chosen:
-        total += work.wgrad[g]
-    for q in range(len(work.agrad)):
-      if any(
-        work.path[q, g] and name in chosen
-        for g, name in enumerate(self.task.group_names)
-      ):
-        total += work.agrad[q]
-    return total
-
   def plan(self, number):
     trained = []
     for n in range(self.clients):
@@ -328,3 +332,19 @@ class ReliefTwin(Twin):
     for n, groups in enumerate(trained):
       for g in groups:
         self.last[n][g] = number
+
+
+class DepthTwin(Twin):
+  """As many levels from the output as the budget allows."""
+
+  def plan(self, number):
+    trained = []
+    for n in range(self.clients):
+      budget = float(self.fleet.budget[n]) * self.hparams['deadline']
+      chosen = set()
+      for level in ('shared', 'fusion', 'encoder'):
+        more = chosen | {g for g in self.access(n) if g.startswith(level)}
+        if self.fleet.samples[n] and self.flops(n, more) <= budget:
+          chosen = more
+      trained.append(chosen)
+    return trained, trained

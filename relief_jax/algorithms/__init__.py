@@ -4,6 +4,7 @@ from relief_jax.algorithms import (
   centralized,
   cohort_mean,
   fedavg,
+  fedpmt,
   fedprox,
   local_only,
   relief,
@@ -13,6 +14,7 @@ ALGORITHMS = {
   'centralized': centralized.centralized,
   'cohort_mean': cohort_mean.cohort_mean,
   'fedavg': fedavg.fedavg,
+  'fedpmt': fedpmt.fedpmt,
   'fedprox': fedprox.fedprox,
   'local_only': local_only.local_only,
   'relief': relief.relief,
@@ -22,4 +24,4 @@ ALGORITHMS = {
 DEFAULT_FILL = {'fedavg': 'input', 'fedprox': 'input'}
 
 # Methods that choose what to train under `config.deadline`.
-BUDGETED = ('relief',)
+BUDGETED = ('fedpmt', 'relief')
