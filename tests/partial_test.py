@@ -49,6 +49,7 @@ def test_a_cohort_without_a_whole_device_is_refused():
     for rule in ('budget', 'cycle')
   ]
   found[0].check(population.fleet, 1.0)
-  found[1].check(population.fleet, 0.5)
+  with pytest.raises(InputError, match='levels of mag;'):
+    found[1].check(population.fleet, 1.0)
   with pytest.raises(InputError, match='all 3 levels of acc, gyro, mag'):
     found[0].check(population.fleet, 0.5)

@@ -71,7 +71,7 @@ def fedpmt(task: Task, setting: Setting) -> Algorithm:
       raise InputError(
         f'no device that trains all {count} levels of {", ".join(names)}',
         'one in every cohort: else some layers stay as they were initialised',
-        'raise --config.deadline, or set --config.fedpmt.depth=cycle',
+        'raise --config.deadline',
       )
 
   algorithm = rounds.federated(task, setting, Recipe(plan=plan))
