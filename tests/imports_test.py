@@ -37,7 +37,7 @@ MAY = {
   'budgets': _BASE | {'budgets'},
   'depth': _BASE | {'costs', 'budgets'},
   'compressors': _BASE | {'compressors'},
-  'widths': _BASE,
+  'widths': _BASE | {'costs', 'budgets'},
   'models': _BASE | {'models', 'widths'},
   'devices': {'errors', 'devices'},
   'datasets': {'errors', 'windows', 'datasets'},

@@ -1,10 +1,11 @@
 """What makes each method of partial training different from FedAvg."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relief_jax import depth
+from relief_jax import costs, depth, widths
 from relief_jax.errors import InputError
 from tests import tiny
 
@@ -53,3 +54,75 @@ def test_a_cohort_without_a_whole_device_is_refused():
     found[1].check(population.fleet, 1.0)
   with pytest.raises(InputError, match='all 3 levels of acc, gyro, mag'):
     found[0].check(population.fleet, 0.5)
+
+
+def test_units_drawn_at_random():
+  """In the mean the share, with `exact` its floor, and nothing dropped at 1."""
+  units = tiny.task().widths
+  keys = jax.random.split(jax.random.key(0), 400)
+
+  def kept(share, exact):
+    def one(key):
+      return widths.counts(widths.drawn(units, key, share, exact))
+
+    return np.stack(jax.vmap(one)(keys), 1) / np.array(units.sizes)
+
+  share = kept(0.6, False)[:, :-1].mean(0)
+  np.testing.assert_allclose(share, 0.6, atol=0.06)
+  whole = [np.floor(0.6 * size) / size for size in units.sizes[:-1]]
+  np.testing.assert_array_equal(kept(0.6, True)[:, :-1], [whole] * 400)
+  np.testing.assert_array_equal(kept(1.0, False), 1.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('exact', [False, True])
+def test_the_drop_rate_meets_the_budget(exact):
+  """In the mean; with `exact` in every round."""
+  task = tiny.task(modalities=('acc', 'gyro'), filters=(8, 16), hidden=32)
+  population = tiny.population(task, 4)
+  every = jnp.ones(len(task.group_names), bool)
+  share = jnp.array([1.0, 0.7, 0.5, 0.35])
+  budget = share * costs.step_flops(task.work, every[:2], every)
+  fleet = population.fleet.replace(
+    budget=budget, uplink=jnp.full(4, jnp.inf), downlink=jnp.full(4, jnp.inf)
+  )
+  setting = tiny.setting(
+    population, 'feddrop', deadline=1.0, fill='input', exact=exact
+  )
+  runs = tiny.run('feddrop', task, population.replace(fleet=fleet), setting, 30)
+  seconds = np.stack([info.seconds for _, info in runs])
+  ratio = seconds * np.asarray(fleet.speed / (8 * budget))
+  np.testing.assert_allclose(ratio[:, 0], 1.0, rtol=1e-5)
+  if exact:
+    assert ratio.max() <= 1 + 1e-5 and ratio.min() > 0.6
+  else:
+    np.testing.assert_allclose(ratio.mean(0), 1.0, atol=0.12)
+
+
+def test_rolling_windows():
+  """Over U rounds every unit is kept ceil(s U) times; round 0 is HeteroFL."""
+  units = tiny.task().widths
+  *hidden, classes = units.sizes
+  for layer, size in enumerate(hidden):
+    keep = [widths.rolling(units, 0.5, r)[layer] for r in range(size)]
+    np.testing.assert_array_equal(np.sum(keep, 0), np.ceil(size / 2))
+    np.testing.assert_array_equal(keep[0], np.arange(size) < np.ceil(size / 2))
+  np.testing.assert_array_equal(
+    widths.rolling(units, 0.5, 1)[-1], [1] * classes
+  )
+
+
+@pytest.mark.parametrize('masked', ['zero', 'inf'])
+def test_absent_classes_are_left_alone(masked):
+  """Their rows of the head move only where somebody has the class."""
+  task = tiny.task(modalities=('acc', 'gyro'))
+  population = tiny.population(task, 3)
+  y = jnp.where(population.bank.y == 2, 1, population.bank.y)
+  population = population.replace(bank=population.bank.replace(y=y))
+  setting = tiny.setting(population, 'heterofl', fill='input', masked=masked)
+  state, _ = tiny.step('heterofl', task, population, setting)
+  before, now = tiny.init(task)['head'], state.params['head']
+  for name in ('w', 'b'):
+    np.testing.assert_array_equal(now[name][..., 2], before[name][..., 2])
+    # Some units are dead.
+    assert (now[name][..., :2] != before[name][..., :2]).any()

@@ -4,8 +4,11 @@ from relief_jax.algorithms import (
   centralized,
   cohort_mean,
   fedavg,
+  feddrop,
   fedpmt,
   fedprox,
+  fedrolex,
+  heterofl,
   local_only,
   relief,
 )
@@ -14,14 +17,23 @@ ALGORITHMS = {
   'centralized': centralized.centralized,
   'cohort_mean': cohort_mean.cohort_mean,
   'fedavg': fedavg.fedavg,
+  'feddrop': feddrop.feddrop,
   'fedpmt': fedpmt.fedpmt,
   'fedprox': fedprox.fedprox,
+  'fedrolex': fedrolex.fedrolex,
+  'heterofl': heterofl.heterofl,
   'local_only': local_only.local_only,
   'relief': relief.relief,
 }
 
 # What a method does with absent modalities where the config leaves it open.
-DEFAULT_FILL = {'fedavg': 'input', 'fedprox': 'input'}
+DEFAULT_FILL = {
+  'fedavg': 'input',
+  'feddrop': 'input',
+  'fedprox': 'input',
+  'fedrolex': 'input',
+  'heterofl': 'input',
+}
 
 # Methods that choose what to train under `config.deadline`.
-BUDGETED = ('fedpmt', 'relief')
+BUDGETED = ('feddrop', 'fedpmt', 'fedrolex', 'heterofl', 'relief')
