@@ -108,6 +108,7 @@ def default() -> ml_collections.ConfigDict:
     scale=True,  # activations by 1 / share
   )
   c.fedrolex = dict(masked='zero', scale=True)  # as heterofl
+  c.fiarse = dict(flops='kept')  # charged: kept, dense
   c.modality_dropout = 0.0
   c.fusion_norm = False
   # Model.
@@ -156,6 +157,7 @@ _CHOICES = {
   'feddrop.denominator': ('contributors', 'all'),
   'heterofl.masked': ('zero', 'inf', 'off'),
   'fedrolex.masked': ('zero', 'inf', 'off'),
+  'fiarse.flops': ('kept', 'dense'),
   'model.groups': ('split', 'joint', 'layer'),
   'model.base': ('pretrained', 'random'),
   'data.modalities': ('sensor', 'place'),

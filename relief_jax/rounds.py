@@ -205,10 +205,14 @@ def merge_sums(
   mean_sq = tree.divide(total_sq, jnp.square(trainers))
   everybody = held is None or dilute
   over = tree.spread(task.groups, counted) if everybody else held
-  own = tree.spread(task.groups, trainers) if held is None else held
+  touched = (
+    tree.spread(task.groups, trainers > 0)
+    if held is None
+    else jax.tree.map(lambda v: v > 0, held)
+  )
   return Merge(
     mean=tree.divide(total, over),
-    touched=jax.tree.map(lambda v: v > 0, own),
+    touched=touched,
     weight=trainers,
     trainers=(moved > 0).sum(0).astype(jnp.float32),
     spread=jnp.maximum(tree.divide(sq, trainers) - mean_sq, 0.0),

@@ -23,7 +23,7 @@ PADDING = 3
 OWNED = np.array([[1, 1], [1, 0], [1, 1], [1, 1], [1, 0]], bool)
 
 # Methods that hold parts of layers, which a frozen base does not have.
-NARROW = ('feddrop', 'fedrolex', 'heterofl')
+NARROW = ('feddrop', 'fedrolex', 'fiarse', 'heterofl')
 CASES = pytest.mark.parametrize(
   ('method', 'backbone'),
   [
@@ -202,6 +202,7 @@ TABLE = {
   'fedpmt': Row(twin.DepthTwin),
   'fedprox': Row(twin.ProxTwin, {'prox': 0.0}),
   'fedrolex': Row(twin.RollTwin, {'masked': 'off'}),
+  'fiarse': Row(twin.MagnitudeTwin),
   'heterofl': Row(twin.SliceTwin, {'masked': 'off'}),
   'relief': Row(twin.ReliefTwin),
 }

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from relief_jax import costs, depth, widths
+from relief_jax.algorithms import fiarse
 from relief_jax.errors import InputError
+from relief_jax.placement import Layout
 from tests import tiny
 
 
@@ -126,3 +128,49 @@ def test_absent_classes_are_left_alone(masked):
     np.testing.assert_array_equal(now[name][..., 2], before[name][..., 2])
     # Some units are dead.
     assert (now[name][..., :2] != before[name][..., :2]).any()
+
+
+def test_the_largest_weights():
+  """The count is exact, also among equals."""
+  params = {'a': jnp.array([0.0, -3.0, 1.0]), 'b': jnp.array([[1.0, 0.0, 1.0]])}
+  tau, last = fiarse.largest_weights(params, (1.0, 0.5, 0.3))
+  for i, count in enumerate((6, 3, 2)):
+    held = fiarse.holds(params, tau[i], last[i])
+    assert sum(int(v.sum()) for v in jax.tree.leaves(held)) == count
+  assert held['a'].tolist() == [False, True, True] and not held['b'].any()
+
+
+def test_the_surrogate_gradient():
+  value = jnp.array([0.5, -2.0, 1.0, 3.0])
+  held = jnp.array([True, True, True, False])
+  slope = jax.grad(lambda v: fiarse.masked(v, held, 1.0).sum())(value)
+  expected = [0.0, 1 + 2 * 2 / 9, 1 + 2 / 4, 0.0]
+  np.testing.assert_allclose(slope, expected, rtol=1e-6)
+  whole = jax.grad(lambda v: fiarse.masked(v, held | True, 0.0).sum())(
+    value.at[0].set(0.0)
+  )
+  np.testing.assert_array_equal(whole, 1.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('method', ['feddrop', 'fiarse', 'heterofl'])
+def test_parts_of_layers_in_every_layout(method):
+  """One at a time and under a vmap; who sits out holds nothing."""
+  task = tiny.task(modalities=('acc', 'gyro'))
+  population = tiny.with_share(task, tiny.population(task), 0.6)
+  budget = population.fleet.budget.at[1].set(0.0)
+  fleet = population.fleet.replace(budget=budget)
+  population = population.replace(fleet=fleet)
+  setting = tiny.setting(population, method, deadline=1.0, fill='input')
+  found = [
+    tiny.step(method, task, population, setting._replace(layout=Layout(block)))[
+      0
+    ].params
+    for block in (1, 0)
+  ]
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6), *found
+  )
+  start = tiny.init(task)
+  moved = jax.tree.map(lambda a, b: bool((a != b).any()), found[0], start)
+  assert any(jax.tree.leaves(moved))

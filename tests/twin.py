@@ -174,7 +174,9 @@ class Twin:
       losses.append(float(value) + pull)
       for k in theta:
         if group_of(k) in trained:
-          gradient = np.asarray(grads[k], np.float64) * self.slope(n, k)
+          gradient = np.asarray(grads[k], np.float64) * self.slope(
+            n, k, theta[k]
+          )
           gradient = gradient + self.prox() * gap[k]
           velocity[k] = self.hparams['client_momentum'] * velocity[k] + gradient
           theta[k] = theta[k] - self.hparams['client_lr'] * velocity[k]
@@ -187,9 +189,9 @@ class Twin:
     del n
     return theta
 
-  def slope(self, n, k):
-    """How they change with parameter k of the model."""
-    del n, k
+  def slope(self, n, k, value):
+    """How they change with the value of parameter k of the model."""
+    del n, k, value
     return 1.0
 
   def held(self, n, k):
@@ -439,9 +441,10 @@ class WidthTwin(Twin):
     )
 
   def seen(self, n, theta):
-    return {k: v * self.slope(n, k) for k, v in theta.items()}
+    return {k: v * self.slope(n, k, v) for k, v in theta.items()}
 
-  def slope(self, n, k):
+  def slope(self, n, k, value):
+    del value
     hidden = not k.startswith('head')
     return self.held(n, k) * (self.factor(n) if hidden else 1.0)
 
@@ -526,3 +529,56 @@ class DropTwin(WidthTwin):
 
   def factor(self, n):
     return 1 / self.share[n]
+
+
+class MagnitudeTwin(Twin):
+  """FIARSE."""
+
+  def plan(self, number):
+    del number
+    every = set(self.task.group_names)
+    flat = np.concatenate([np.abs(v).ravel() for v in self.params.values()])
+    order = np.argsort(-flat.astype(np.float32), kind='stable')
+    self.share, self.tau, self.masks, trained = {}, {}, {}, []
+    for n in range(self.clients):
+      budget = float(self.fleet.budget[n]) * self.hparams['deadline']
+      fits = [
+        s
+        for s in (1.0, 1 / 4, 1 / 16, 1 / 64)
+        if self.fleet.samples[n]
+        and s * self.flops(n, every) <= budget * (1 + 1e-5)
+      ]
+      trained.append(every if fits else set())
+      if fits:
+        chosen = order[: int(np.ceil(fits[0] * flat.size))]
+        mask = np.zeros(flat.size)
+        mask[chosen] = 1
+        self.share[n] = fits[0]
+        self.tau[n] = 0.0 if fits[0] == 1 else flat[chosen[-1]]
+        ends = np.cumsum([v.size for v in self.params.values()])
+        self.masks[n] = {
+          k: part.reshape(v.shape)
+          for (k, v), part in zip(
+            self.params.items(), np.split(mask, ends[:-1]), strict=True
+          )
+        }
+    return trained, trained
+
+  def spent(self, n, trained):
+    return self.share[n] * self.flops(n, trained) if trained else 0.0
+
+  def held(self, n, k):
+    if n not in self.masks:
+      return np.zeros(self.params[k].shape)
+    return self.masks[n][k]
+
+  def passes(self, n, k, value):
+    return self.held(n, k) * (np.abs(value) >= self.tau[n] * (1 - 1e-7))
+
+  def seen(self, n, theta):
+    return {k: v * self.passes(n, k, v) for k, v in theta.items()}
+
+  def slope(self, n, k, value):
+    size, tau = np.abs(value), self.tau[n]
+    more = 2 * size * tau / np.square(size + tau) if tau else 0.0
+    return self.passes(n, k, value) * (1 + more)

@@ -8,6 +8,7 @@ from relief_jax.algorithms import (
   fedpmt,
   fedprox,
   fedrolex,
+  fiarse,
   heterofl,
   local_only,
   relief,
@@ -21,6 +22,7 @@ ALGORITHMS = {
   'fedpmt': fedpmt.fedpmt,
   'fedprox': fedprox.fedprox,
   'fedrolex': fedrolex.fedrolex,
+  'fiarse': fiarse.fiarse,
   'heterofl': heterofl.heterofl,
   'local_only': local_only.local_only,
   'relief': relief.relief,
@@ -32,8 +34,9 @@ DEFAULT_FILL = {
   'feddrop': 'input',
   'fedprox': 'input',
   'fedrolex': 'input',
+  'fiarse': 'input',
   'heterofl': 'input',
 }
 
 # Methods that choose what to train under `config.deadline`.
-BUDGETED = ('feddrop', 'fedpmt', 'fedrolex', 'heterofl', 'relief')
+BUDGETED = ('feddrop', 'fedpmt', 'fedrolex', 'fiarse', 'heterofl', 'relief')
