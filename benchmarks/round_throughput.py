@@ -14,7 +14,7 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks import common
-from relief_jax import algorithms, models, placement, simulate
+from relief_jax import algorithms, config, models, placement, simulate
 from relief_jax.models.encoders import Spec
 from relief_jax.recipe import Setting
 from relief_jax.types import Bank, Fleet, Population
@@ -78,11 +78,7 @@ def measure(method: str) -> dict:
     cohort=_CLIENTS.value,
     fill=algorithms.DEFAULT_FILL.get(method, 'skip'),
     options={
-      'rule': 'greedy',
-      'norm': 'per_param',
-      'max_stale': 0,
-      'shrinkage': False,
-      'denominator': 'contributors',
+      **config.default().to_dict().get(method, {}),
       'clients': _CLIENTS.value,
     },
   )

@@ -13,6 +13,10 @@ does not afford the smallest sits out. *FLOPs*: the kept share of the whole
 model's, a lower bound, since the mask has no structure; `flops='dense'`
 charges the whole (the choice stays). *Bytes*: kept values both ways, and on
 the way down a bit per element.
+
+The weights of all layers compete, as in the code's default. A head that starts
+small is in no small sub-model at first, and such a device then computes a
+gradient of zero until whole devices have made the head grow.
 """
 
 import jax
