@@ -24,6 +24,9 @@ OWNED = np.array([[1, 1], [1, 0], [1, 1], [1, 1], [1, 0]], bool)
 
 # Methods that hold parts of layers, which a frozen base does not have.
 NARROW = ('feddrop', 'fedrolex', 'fiarse', 'heterofl')
+# With narrow models these need more rounds, or a larger model, to learn: units
+# take turns, or the head starts too small to be among the largest weights.
+UNLIMITED = ('fedrolex', 'fiarse')
 CASES = pytest.mark.parametrize(
   ('method', 'backbone'),
   [
@@ -55,7 +58,7 @@ def made(method, backbone):
     steps=4,
     batch=6,
     client_momentum=0.5,
-    deadline=1.0,
+    deadline=float('inf') if method in UNLIMITED else 1.0,
     fill=algorithms.DEFAULT_FILL.get(method, 'skip'),
   )
   return tiny.algorithm(method, task, setting)
