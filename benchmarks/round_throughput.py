@@ -25,6 +25,7 @@ from benchmarks import common
 from relief_jax import (
   algorithms,
   buckets,
+  config,
   costs,
   models,
   placement,
@@ -131,11 +132,7 @@ def make_round(name: str, method: str) -> Round:
     cohort=_CLIENTS.value,
     fill=fill,
     options={
-      'rule': 'greedy',
-      'norm': 'per_param',
-      'max_stale': 0,
-      'shrinkage': False,
-      'denominator': 'contributors',
+      **config.default().to_dict().get(method, {}),
       'clients': _CLIENTS.value,
     },
   )

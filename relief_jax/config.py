@@ -92,6 +92,23 @@ def default() -> ml_collections.ConfigDict:
     shrinkage=False,
     denominator='contributors',  # contributors, cohort
   )
+  # Options of the other methods, each explained in its own file.
+  c.fedpmt = dict(
+    depth='budget',  # budget, cycle
+    side='output',  # trained from: output, or input (prefix training)
+  )
+  c.feddrop = dict(
+    rate='fit',  # fit, sqrt
+    exact=False,  # a fixed number of units per layer: Federated Dropout
+    denominator='contributors',  # contributors, all
+    scale=True,  # activations by 1 / (1 - rate)
+  )
+  c.heterofl = dict(
+    masked='zero',  # logits of classes a device lacks: zero, inf, off
+    scale=True,  # activations by 1 / share
+  )
+  c.fedrolex = dict(masked='zero', scale=True)  # as heterofl
+  c.fiarse = dict(flops='kept')  # charged: kept, dense
   c.modality_dropout = 0.0
   c.fusion_norm = False
   # Model.
@@ -138,6 +155,13 @@ _CHOICES = {
   'fill_value': ('mean', 'zero'),
   'relief.norm': ('per_param', 'raw', 'relative', 'cosine'),
   'relief.denominator': ('contributors', 'cohort'),
+  'fedpmt.depth': ('budget', 'cycle'),
+  'fedpmt.side': ('output', 'input'),
+  'feddrop.rate': ('fit', 'sqrt'),
+  'feddrop.denominator': ('contributors', 'all'),
+  'heterofl.masked': ('zero', 'inf', 'off'),
+  'fedrolex.masked': ('zero', 'inf', 'off'),
+  'fiarse.flops': ('kept', 'dense'),
   'model.groups': ('split', 'joint', 'layer'),
   'model.base': ('pretrained', 'random'),
   'data.modalities': ('sensor', 'place'),

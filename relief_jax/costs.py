@@ -11,6 +11,7 @@ A round lasts as long as its slowest participant.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from relief_jax.types import Array, Fleet, Plan, Work
@@ -69,6 +70,20 @@ def step_flops(work: Work, run: Array, train: Array) -> Array:
   )
 
 
+def plan_flops(work: Work, plan: Plan) -> Array:
+  """FLOPs of one training sample of every client's plan, [K] float32."""
+  if plan.charge.work is None:
+    return step_flops(work, plan.run, plan.trained)
+  return jax.vmap(step_flops)(plan.charge.work, plan.run, plan.trained)
+
+
+def _numbers(work: Work, plan: Plan, chosen: Array) -> Array:
+  """Numbers in the chosen groups [K, G] of each client's model, [K]."""
+  if plan.charge.work is None:
+    return _total(chosen, work.size)
+  return jax.vmap(_total)(chosen, plan.charge.work.size)
+
+
 def round_costs(
   work: Work,
   fleet: Fleet,
@@ -96,9 +111,13 @@ def round_costs(
   """
   works = (fleet.samples > 0) & (plan.run.any(-1) | plan.trained.any(-1))
   live = works.astype(jnp.float32)
-  flops = live * samples * step_flops(work, plan.run, plan.trained)
-  upload = live * _total(plan.trained, work.size) * bits / 8
-  download = live * _total(downloaded, work.size) * 4.0
+  flops = live * samples * plan_flops(work, plan)
+  if plan.charge.flops is not None:
+    flops += live * plan.charge.flops
+  upload = live * _numbers(work, plan, plan.trained) * bits / 8
+  download = live * _numbers(work, plan, downloaded) * 4.0
+  if plan.charge.download is not None:
+    download += live * plan.charge.download
   # A padding client may have a speed of 0, and 0 / 0 would spoil every sum.
   compute = flops / jnp.where(works, fleet.speed, 1.0)
   sending = 8 * upload / jnp.where(works, fleet.uplink, 1.0)

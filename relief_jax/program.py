@@ -89,7 +89,10 @@ def setting(
     server_optimizer=config.server_optimizer,
     keep_client_state=config.keep_client_state,
     idle_power=config.idle_power,
-    options={**config.relief.to_dict(), 'clients': config.clients},
+    options={
+      **(config[config.method].to_dict() if config.method in config else {}),
+      'clients': config.clients,
+    },
   )
 
 

@@ -78,6 +78,7 @@ class Context(NamedTuple):
     access: [K, G] bool, groups of their modalities and the shared ones.
     active: [K] bool, False for padding and for devices that sit out.
     budget: [K] FLOPs per sample under this round's deadline.
+    params: P, the server's model; () where every client has its own.
   """
 
   key: Array
@@ -87,6 +88,37 @@ class Context(NamedTuple):
   access: Array
   active: Array
   budget: Array
+  params: PyTree = ()
+
+
+class Client(NamedTuple):
+  """What a device knows when it takes its part of the model.
+
+  Attributes:
+    key: of the round and the device, `cohort.client_keys(Context.key, fleet)`:
+      the server can draw the same numbers in its plan.
+    fleet: of this client.
+    y: [W] int32, classes of its windows; real ones are `fleet.samples`.
+    piece: its row of `Plan.piece`.
+  """
+
+  key: Array
+  fleet: Fleet
+  y: Array
+  piece: PyTree
+
+
+class Part(NamedTuple):
+  """The elements of the model that one device holds.
+
+  Attributes:
+    held: P bool; only these move, and the mean of an element is over those
+      who hold it.
+    view: P -> P, the parameters that the forward pass sees.
+  """
+
+  held: PyTree
+  view: Callable[[PyTree], PyTree]
 
 
 class Merge(NamedTuple):
@@ -94,6 +126,7 @@ class Merge(NamedTuple):
 
   Attributes:
     mean: P, the masked mean update over everybody counted.
+    touched: prefix tree of P, bool: somebody trained it.
     weight: [G] sum of the weights of those who count and trained, T_g.
     trainers: [G] their number |T_g|.
     spread: [G] weighted variance of their updates around *their* mean, summed
@@ -104,6 +137,7 @@ class Merge(NamedTuple):
   """
 
   mean: PyTree
+  touched: PyTree
   weight: Array
   trainers: Array
   spread: Array
@@ -124,6 +158,10 @@ class Recipe(NamedTuple):
     remember: (memory, merge, plan, context) -> memory.
     memory: () -> initial memory.
     report: memory -> [G] tracked divergence, or None for this round's own.
+    part: (params, Client) -> Part, where devices hold elements and not whole
+      groups; made inside the client map, so that no mask is kept per client.
+    dilute: the mean of an element is over all that count for its group, also
+      those who do not hold it.
   """
 
   plan: Callable[[PyTree, Context], Plan]
@@ -134,3 +172,5 @@ class Recipe(NamedTuple):
   remember: Callable[..., PyTree] = lambda memory, merge, plan, context: memory
   memory: Callable[[], PyTree] = lambda: ()
   report: Callable[[PyTree], Array] | None = None
+  part: Callable[[PyTree, Client], Part] | None = None
+  dilute: bool = False

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from relief_jax import buckets, cohort, costs, training, tree
-from relief_jax.recipe import Context, Merge, Recipe, Setting
+from relief_jax.recipe import Client, Context, Merge, Recipe, Setting
 from relief_jax.types import (
   Algorithm,
   Array,
@@ -62,6 +62,7 @@ class _Row(NamedTuple):
   weight: Array  # [G] float32
   active: Array  # [] bool
   local: PyTree
+  piece: PyTree  # of the plan
 
 
 def weights(setting: Setting, fleet: Fleet, active: Array) -> Array:
@@ -85,7 +86,13 @@ def deadline(setting: Setting, number: Array) -> Array:
 
 
 def make_context(
-  key: Array, task: Task, setting: Setting, fleet: Fleet, index, number
+  key: Array,
+  task: Task,
+  setting: Setting,
+  fleet: Fleet,
+  index,
+  number,
+  params: PyTree = (),
 ) -> Context:
   """What the plan of this round may look at."""
   access = cohort.owned_groups(fleet.owned, task.group_modality)
@@ -98,6 +105,7 @@ def make_context(
     access=access,
     active=fleet.samples > 0,
     budget=budget,
+    params=params,
   )
 
 
@@ -174,7 +182,14 @@ def client_loss(
   return loss
 
 
-def merge_sums(task: Task, weight: Array, trained: Array, sums) -> Merge:
+def merge_sums(
+  task: Task,
+  weight: Array,
+  trained: Array,
+  sums,
+  held: PyTree | None = None,
+  dilute: bool = False,
+) -> Merge:
   """Means and divergences from sums: E|D|^2 - |ED|^2, never negative.
 
   Devices that count without training contribute zeros to `total`, so the
@@ -185,6 +200,9 @@ def merge_sums(task: Task, weight: Array, trained: Array, sums) -> Merge:
     weight: [K, G] weights in the mean.
     trained: [K, G] bool.
     sums: total weighted update P, weighted squared norms [G], extra.
+    held: P, summed weights of those who hold an element, where groups are not
+      held whole; the mean is then over them.
+    dilute: the mean is over all that count even so.
   """
   total, sq, extra = sums
   num = len(task.group_names)
@@ -192,8 +210,16 @@ def merge_sums(task: Task, weight: Array, trained: Array, sums) -> Merge:
   counted, trainers = weight.sum(0), moved.sum(0)
   total_sq = tree.group_sq_norms(task.groups, total, num)
   mean_sq = tree.divide(total_sq, jnp.square(trainers))
+  everybody = held is None or dilute
+  over = tree.spread(task.groups, counted) if everybody else held
+  touched = (
+    tree.spread(task.groups, trainers > 0)
+    if held is None
+    else jax.tree.map(lambda v: v > 0, held)
+  )
   return Merge(
-    mean=tree.divide(total, tree.spread(task.groups, counted)),
+    mean=tree.divide(total, over),
+    touched=touched,
     weight=trainers,
     trainers=(moved > 0).sum(0).astype(jnp.float32),
     spread=jnp.maximum(tree.divide(sq, trainers) - mean_sq, 0.0),
@@ -219,15 +245,21 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
   compress, branch = recipe.compress, setting.layout.branch
 
   def client(present, shared, row):
-    params, population, step_key, noise_key = shared
+    params, population, step_key, noise_key, part_key = shared
     objective = client_loss(task, population, row.trained, branch, present)
-    mask = tree.spread(task.groups, row.trained)
-
-    def loss(p, step):
-      value = objective(p, step)
-      return value + recipe.penalty(p, params) if recipe.penalty else value
 
     def train(row):
+      mask, view = tree.spread(task.groups, row.trained), None
+      if recipe.part:
+        key = jax.random.fold_in(part_key, row.fleet.id)
+        y = population.bank.y[row.own]
+        held, view = recipe.part(params, Client(key, row.fleet, y, row.piece))
+        mask = tree.both(mask, held)
+
+      def loss(p, step):
+        value = objective(view(p) if view else p, step)
+        return value + recipe.penalty(p, params) if recipe.penalty else value
+
       delta, value, local = training.local_update(
         loss,
         client_tx,
@@ -248,6 +280,9 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
         tree.scale(row.weight, tree.group_sq_norms(task.groups, delta, num)),
         recipe.measure(row.weight, delta),
       )
+      if recipe.part:
+        holds = jax.tree.map(lambda m: m.astype(jnp.float32), mask)
+        sums += (tree.scale(tree.spread(task.groups, row.weight), holds),)
       return sums, (value, bits, local if setting.keep_client_state else ())
 
     def sit_out(row):
@@ -275,7 +310,9 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
     cohort_key, plan_key, step_key, noise_key = jax.random.split(key, 4)
     index = cohort.draw(cohort_key, population.fleet, setting.cohort)
     fleet, own = cohort.take(population, index)
-    context = make_context(plan_key, task, setting, fleet, index, state.round)
+    context = make_context(
+      plan_key, task, setting, fleet, index, state.round, state.params
+    )
     plan = recipe.plan(state.memory, context)
     weight = plan.counted * weights(setting, fleet, context.active)[:, None]
     row = _Row(
@@ -286,18 +323,22 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
       weight=weight,
       active=context.active & plan.trained.any(-1),
       local=jax.tree.map(lambda v: v[index], state.local),
+      piece=plan.piece,
     )
+    part_key = plan_key if recipe.part else None
     sums, (loss, bits, local) = buckets.map_reduce(
       lambda present: partial(client, present),
-      (state.params, cohort.shared(population), step_key, noise_key),
+      (state.params, cohort.shared(population), step_key, noise_key, part_key),
       row,
       setting.layout,
       setting.buckets,
-      costs.step_flops(task.work, plan.run, plan.trained),
+      costs.plan_flops(task.work, plan),
     )
-    merge = merge_sums(task, weight, plan.trained, sums)
+    merge = merge_sums(
+      task, weight, plan.trained, sums[:3], *sums[3:], dilute=recipe.dilute
+    )
     params, opt_state = server_update(
-      server_tx, task, state, recipe.adjust(merge), merge.weight > 0
+      server_tx, state, recipe.adjust(merge), merge.touched
     )
     memory = recipe.remember(state.memory, merge, plan, context)
     if setting.keep_client_state:
@@ -318,15 +359,14 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
   return Algorithm(init, step, params=lambda state: state.params)
 
 
-def server_update(tx, task: Task, state: RoundState, delta, touched: Array):
-  """Applies the mean update; untouched groups keep their bits.
+def server_update(tx, state: RoundState, delta: PyTree, touched: PyTree):
+  """Applies the mean update; what nobody touched keeps their bits.
 
   Args:
     tx: the server's optimiser.
-    task: the model.
     state: before the round.
     delta: P, mean update.
-    touched: [G] bool, groups somebody trained.
+    touched: prefix tree of P, bool, what somebody trained.
 
   Returns:
     Params and optimiser state.
@@ -335,7 +375,7 @@ def server_update(tx, task: Task, state: RoundState, delta, touched: Array):
     jax.tree.map(jnp.negative, delta), state.opt_state, state.params
   )
   params = tree.select(
-    tree.spread(task.groups, touched),
+    touched,
     optax.apply_updates(state.params, updates),
     state.params,
   )

@@ -109,6 +109,11 @@ class Simulation:
     self._algorithm = algorithms.ALGORITHMS[config.method](
       self._task, self._setting
     )
+    with processes.together():
+      self._algorithm.check(
+        self._world.population.fleet,
+        max(self._world.deadline, self._world.deadline_end),
+      )
     self._masks = evaluation.subsets(
       np.asarray(self._world.population.fleet.owned), self._world.rare
     )

@@ -42,6 +42,11 @@ def spread(groups: PyTree, row: Array) -> PyTree:
   return jax.tree.map(lambda g: row[g], groups)
 
 
+def both(mask: PyTree, tree: PyTree) -> PyTree:
+  """A prefix tree of bools and a tree P of bools, both true: P."""
+  return jax.tree.map(lambda m, t: jax.tree.map(lambda u: m & u, t), mask, tree)
+
+
 def select(mask: PyTree, new: PyTree, old: PyTree) -> PyTree:
   """`new` where the prefix tree of bools says so, else the bits of `old`."""
   return jax.tree.map(

@@ -6,6 +6,7 @@ round, `M` modalities, `G` parameter groups, `W` windows per client (padded),
 client axis comes first, always. `P` means "shaped like the parameters".
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -173,6 +174,34 @@ class Steps(NamedTuple):
   shift: Shift | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Axes:
+  """Which units the axes of one parameter belong to; no pytree, but a leaf.
+
+  Attributes:
+    units: per axis the number of a layer, or None where all of it is always
+      kept, and how often the layer's units follow each other (a kernel's taps).
+    output: the layer whose activations this parameter makes.
+  """
+
+  units: tuple[tuple[int | None, int], ...]
+  output: int
+
+
+class Widths(NamedTuple):
+  """The units of a model, for methods that keep some of every layer.
+
+  Attributes:
+    sizes: [L] ints, units of each hidden layer, then the classes.
+    axes: P of Axes.
+    work: [L] numbers of units kept, traced or not -> Work of that sub-model.
+  """
+
+  sizes: tuple[int, ...]
+  axes: PyTree
+  work: Callable[..., Work]
+
+
 class Task(NamedTuple):
   """A model and its loss, as algorithms see them.
 
@@ -189,6 +218,7 @@ class Task(NamedTuple):
     layer_groups: [M][cuts] group numbers of the encoder's layers.
     fuse: (params, frozen, {m: [B, d_m]}, run [M]) -> [B, C] logits; a
       modality that is not there (at least one is) counts as zeros.
+    widths: the model's units, None where it has no narrower form.
   """
 
   modalities: tuple[str, ...]
@@ -201,6 +231,21 @@ class Task(NamedTuple):
   cuts: int
   layer_groups: tuple[tuple[int, ...], ...]
   fuse: Callable[..., Array]
+  widths: Widths | None = None
+
+
+class Charge(NamedTuple):
+  """What clients pay where it is not the whole model's price of their groups.
+
+  Attributes:
+    work: [K] of every field, of each client's own sub-model; None: the model's.
+    flops: [K] beside the local steps, or None.
+    download: [K] bytes beside the groups that run, or None.
+  """
+
+  work: Work | None = None
+  flops: Array | None = None
+  download: Array | None = None
 
 
 class Plan(NamedTuple):
@@ -211,11 +256,16 @@ class Plan(NamedTuple):
     trained: [K, G] bool, moved by local training, hence uploaded.
     counted: [K, G] float32, weight in the server's mean. FedAvg counts
       everybody, a cohort mean only the owners, RELIEF only the trainers.
+    piece: [K, ...] of every leaf, what the recipe's `part` needs to know of
+      each client, such as its width.
+    charge: other prices.
   """
 
   run: Array
   trained: Array
   counted: Array
+  piece: PyTree = ()
+  charge: Charge = Charge()
 
 
 class RoundInfo(NamedTuple):
@@ -250,9 +300,12 @@ class Algorithm(NamedTuple):
     step: (key, state, population) -> (state, RoundInfo).
     params: state -> P, or [N, *P] for a `personal` algorithm.
     personal: every client has a model of its own.
+    check: (fleet, latest deadline) -> None, before the run and on the host;
+      raises InputError where the fleet leaves parts of the model untrained.
   """
 
   init: Callable[..., PyTree]
   step: Callable[..., tuple[PyTree, RoundInfo]]
   params: Callable[[PyTree], PyTree]
   personal: bool = False
+  check: Callable[[Fleet, float], None] = lambda fleet, deadline: None

@@ -257,12 +257,16 @@ def test_server_leaves_untouched_groups_alone(name):
   state = rounds.RoundState(params, tx.init(params), (), (), jnp.int32(0))
   delta = jax.tree.map(lambda p: 0.1 + jnp.abs(p), params)
   every = jnp.ones(7, bool)
-  moved, opt_state = rounds.server_update(tx, task, state, delta, every)
+  moved, opt_state = rounds.server_update(
+    tx, state, delta, tree.spread(task.groups, every)
+  )
   assert min(distance(a, b) for a, b in pairs(moved, params)) > 1e-4
   state = state._replace(params=moved, opt_state=opt_state)
   touched = every.at[jnp.array([2, 5])].set(False)
   rest = tree.scale(tree.spread(task.groups, touched * 1.0), delta)
-  later, _ = rounds.server_update(tx, task, state, rest, touched)
+  later, _ = rounds.server_update(
+    tx, state, rest, tree.spread(task.groups, touched)
+  )
   names = twin.named(moved)
   for k, v in twin.named(later).items():
     still = twin.group_of(k) in ('encoder/mag', 'fusion/mag')

@@ -37,12 +37,15 @@ MAY = {
   'recipe': _BASE | {'placement', 'buckets'},
   'rounds': _ROUND,
   'budgets': _BASE | {'budgets'},
+  'depth': _BASE | {'costs', 'budgets'},
   'compressors': _BASE | {'compressors'},
-  'models': _BASE | {'models'},
+  'widths': _BASE | {'costs', 'budgets'},
+  'models': _BASE | {'models', 'widths'},
   'devices': {'errors', 'devices'},
   'datasets': {'errors', 'windows', 'datasets'},
   # Algorithms see a Task and a Population, whatever made them.
-  'algorithms': _ROUND | {'rounds', 'budgets', 'compressors', 'algorithms'},
+  'algorithms': _ROUND
+  | {'rounds', 'budgets', 'compressors', 'algorithms', 'depth', 'widths'},
   'program': _ROUND | {'rounds', 'algorithms', 'models', 'evaluation', 'world'},
   'tuner': _ROUND
   | {'algorithms', 'program', 'models', 'datasets'}

@@ -16,9 +16,14 @@ from experiments.configs import (
   cohort_mean,
   compare,
   fedavg,
+  feddrop,
+  fedpmt,
   fedprox,
+  fedrolex,
+  fiarse,
   folds,
   from_json,
+  heterofl,
   local_only,
   relief,
   study,
@@ -27,7 +32,19 @@ from relief_jax import simulate
 from relief_jax.errors import InputError
 
 ROOT = pathlib.Path(__file__).parent.parent
-METHODS = (centralized, cohort_mean, fedavg, fedprox, local_only, relief)
+METHODS = (
+  centralized,
+  cohort_mean,
+  fedavg,
+  feddrop,
+  fedpmt,
+  fedprox,
+  fedrolex,
+  fiarse,
+  heterofl,
+  local_only,
+  relief,
+)
 
 
 def launch(*args, **options):

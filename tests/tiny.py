@@ -166,16 +166,20 @@ def population(
   )
 
 
-def setting(population: Population, **overrides) -> Setting:
+def setting(
+  population: Population, method: str = 'relief', **overrides
+) -> Setting:
   """Two steps of batch 4, everybody in, no deadline, absent sensors skipped.
 
   Args:
     population: tells the number of clients.
-    **overrides: fields of `Setting`, hyperparameters and options of RELIEF,
-      each by its own name.
+    method: whose options it holds.
+    **overrides: fields of `Setting`, hyperparameters and options of the
+      method, each by its own name.
   """
   clients = population.fleet.id.shape[0]
-  options = {**config_lib.default().relief.to_dict(), 'clients': clients}
+  options = config_lib.default().to_dict().get(method, {})
+  options = {**options, 'clients': clients}
   hparams = dict(HPARAMS)
   fields = {}
   for key, value in overrides.items():

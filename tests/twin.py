@@ -119,6 +119,7 @@ class Twin:
     self.momentum = [None] * self.clients  # kept between rounds as an option
 
     self.gradient = _gradient(self.spec)
+    self.dilute = setting.options.get('denominator') == 'all'
 
   def access(self, n) -> set[str]:
     """Groups of client n's own modalities, and the shared one."""
@@ -159,7 +160,9 @@ class Twin:
       short = self.setting.batch - len(rows)
       x = {k: jnp.pad(v, ((0, short), (0, 0), (0, 0))) for k, v in x.items()}
       value, grads = self.gradient(
-        {k: jnp.asarray(v, jnp.float32) for k, v in theta.items()},
+        {
+          k: jnp.asarray(v, jnp.float32) for k, v in self.seen(n, theta).items()
+        },
         self.frozen,
         x,
         jnp.asarray(present, jnp.float32),
@@ -171,7 +174,9 @@ class Twin:
       losses.append(float(value) + pull)
       for k in theta:
         if group_of(k) in trained:
-          gradient = np.asarray(grads[k], np.float64)
+          gradient = np.asarray(grads[k], np.float64) * self.slope(
+            n, k, theta[k]
+          )
           gradient = gradient + self.prox() * gap[k]
           velocity[k] = self.hparams['client_momentum'] * velocity[k] + gradient
           theta[k] = theta[k] - self.hparams['client_lr'] * velocity[k]
@@ -179,9 +184,50 @@ class Twin:
     delta = {k: theta[k] - self.params[k] for k in theta}
     return delta, float(np.mean(losses))
 
+  def seen(self, n, theta) -> dict:
+    """The parameters that client n computes with."""
+    del n
+    return theta
+
+  def slope(self, n, k, value):
+    """How they change with the value of parameter k of the model."""
+    del n, k, value
+    return 1.0
+
+  def held(self, n, k):
+    """Elements of parameter k that client n holds."""
+    del n
+    return np.ones(self.params[k].shape)
+
+  def sent(self, n, k) -> float:
+    """Numbers of parameter k that client n sends."""
+    return self.held(n, k).sum()
+
   def prox(self) -> float:
     """Strength of the pull to the received weights."""
     return 0.0
+
+  def flops(self, n, chosen) -> float:
+    """F_n(S) term by term."""
+    work = jax.tree.map(lambda v: np.asarray(v, np.float64), self.task.work)
+    total = float(work.shared)
+    for m in range(len(self.spec.modalities)):
+      if self.fleet.owned[n, m] or self.setting.fill == 'input':
+        total += work.fwd[m]
+    for g, name in enumerate(self.task.group_names):
+      if name in chosen:
+        total += work.wgrad[g]
+    for q in range(len(work.agrad)):
+      if any(
+        work.path[q, g] and name in chosen
+        for g, name in enumerate(self.task.group_names)
+      ):
+        total += work.agrad[q]
+    return total
+
+  def spent(self, n, trained) -> float:
+    """FLOPs per sample that client n is charged."""
+    return self.flops(n, trained) if trained else 0.0
 
   def plan(self, number) -> tuple[list, list]:
     """Groups that each client trains, and those in whose mean it counts."""
@@ -217,20 +263,20 @@ class Twin:
       losses.append(loss)
       upload.append(
         4.0
-        * sum(
-          v.size for k, v in self.params.items() if group_of(k) in trained[n]
-        )
+        * sum(self.sent(n, k) for k in self.params if group_of(k) in trained[n])
       )
     before = self.params
+    holds = [{k: self.held(n, k) for k in before} for n in range(self.clients)]
     self.params = {}
     for k, old in before.items():
       g = group_of(k)
-      total, weight = np.zeros_like(old), 0.0
+      total, weight = np.zeros_like(old), np.zeros_like(old)
       for n in range(self.clients):
         if g in counted[n]:
           total += self.weight(n) * updates[n][k]
-          weight += self.weight(n)
-      self.params[k] = old + total / weight if weight else old
+          weight += self.weight(n) * (1.0 if self.dilute else holds[n][k])
+      mean = np.divide(total, weight, where=weight > 0, out=0 * old)
+      self.params[k] = old + mean
     divergence = {}
     for g in self.task.group_names:
       those = [n for n in range(self.clients) if g in trained[n]]
@@ -279,24 +325,6 @@ class ReliefTwin(Twin):
       dict.fromkeys(task.group_names, -1) for _ in range(self.clients)
     ]
 
-  def flops(self, n, chosen) -> float:
-    """F_n(S) term by term."""
-    work = jax.tree.map(lambda v: np.asarray(v, np.float64), self.task.work)
-    total = float(work.shared)
-    for m in range(len(self.spec.modalities)):
-      if self.fleet.owned[n, m]:
-        total += work.fwd[m]
-    for g, name in enumerate(self.task.group_names):
-      if name in chosen:
-        total += work.wgrad[g]
-    for q in range(len(work.agrad)):
-      if any(
-        work.path[q, g] and name in chosen
-        for g, name in enumerate(self.task.group_names)
-      ):
-        total += work.agrad[q]
-    return total
-
   def plan(self, number):
     trained = []
     for n in range(self.clients):
@@ -328,3 +356,229 @@ class ReliefTwin(Twin):
     for n, groups in enumerate(trained):
       for g in groups:
         self.last[n][g] = number
+
+
+class DepthTwin(Twin):
+  """As many levels from the output as the budget allows."""
+
+  def plan(self, number):
+    trained = []
+    for n in range(self.clients):
+      budget = float(self.fleet.budget[n]) * self.hparams['deadline']
+      chosen = set()
+      for level in ('shared', 'fusion', 'encoder'):
+        more = chosen | {g for g in self.access(n) if g.startswith(level)}
+        if self.fleet.samples[n] and self.flops(n, more) <= budget:
+          chosen = more
+      trained.append(chosen)
+    return trained, trained
+
+
+class WidthTwin(Twin):
+  """Sub-models of kept units; what is kept comes from `keep`."""
+
+  layers = ('encoder/acc/0', 'encoder/acc/1', 'encoder/gyro/0')
+  layers += ('encoder/gyro/1', 'fusion', 'head')
+
+  def plan(self, number):
+    self.number = number
+    self.kept = [self.keep(n) for n in range(self.clients)]
+    every = [set(self.task.group_names) if k else set() for k in self.kept]
+    return every, every
+
+  def budget(self, n) -> float:
+    """FLOPs per sample."""
+    return float(self.fleet.budget[n]) * self.hparams['deadline']
+
+  def priced(self, units) -> float:
+    """FLOPs of training a whole model of so many units per layer."""
+    spec = self.spec
+    *filters, hidden, classes = units
+    total = 4 * hidden * classes + 2 * hidden + 5 * classes  # head, twice
+    total += 2 * hidden * classes + hidden
+    for m, channels in enumerate(spec.channels):
+      length, below = spec.width, channels
+      own = filters[2 * m : 2 * m + 2]
+      for i, count in enumerate(own):
+        after = (length - spec.kernel) // spec.stride + 1
+        products = 2 * after * spec.kernel * below * count
+        total += 2 * products + 6 * after * count  # bias and ReLU, both ways
+        if i:  # the input's gradient and the sum of its taps
+          whole = max(
+            -(-length // spec.stride),
+            after + -(-spec.kernel // spec.stride) - 1,
+          )
+          total += products + whole * (spec.kernel - spec.stride) * below
+        length, below = after, count
+      total += length * below  # mean over time
+      total += 3 * 2 * below * hidden + hidden
+    return total
+
+  def spent(self, n, trained):
+    return self.priced([k.sum() for k in self.kept[n]]) if trained else 0.0
+
+  def axes(self, n, k):
+    """What client n keeps of the axes of a parameter, [rows], [columns]."""
+    part, *rest = k.split('/')
+    keep = dict(zip(self.layers, self.kept[n], strict=True))
+    if part == 'bias' or k == 'head/b':
+      return (keep['fusion' if part == 'bias' else 'head'],)
+    if part == 'fusion':
+      return keep[f'encoder/{rest[0]}/1'], keep['fusion']
+    if part == 'head':
+      return keep['fusion'], keep['head']
+    own = keep[f'encoder/{rest[0]}/{rest[1]}']
+    if rest[2] == 'b':
+      return (own,)
+    channels = self.spec.channels[self.spec.modalities.index(rest[0])]
+    below = np.ones(channels) if rest[1] == '0' else keep[k[:-3] + '0']
+    return own, np.concatenate([below] * self.spec.kernel)
+
+  def held(self, n, k):
+    axes = self.axes(n, k) if self.kept[n] else (np.zeros(1),)
+    return np.ones(self.params[k].shape) * functools.reduce(
+      np.multiply.outer, axes
+    )
+
+  def seen(self, n, theta):
+    return {k: v * self.slope(n, k, v) for k, v in theta.items()}
+
+  def slope(self, n, k, value):
+    del value
+    hidden = not k.startswith('head')
+    return self.held(n, k) * (self.factor(n) if hidden else 1.0)
+
+  def classes(self, n):
+    """Among the windows of client n, [C]."""
+    own = self.rows[n][: self.fleet.samples[n]]
+    return np.isin(np.arange(self.spec.classes), np.asarray(self.bank.y)[own])
+
+
+class SliceTwin(WidthTwin):
+  """HeteroFL."""
+
+  start = 0
+
+  def keep(self, n):
+    *hidden, classes = self.task.widths.sizes
+    for share in (1.0, 0.5, 0.25, 0.125, 0.0625):
+      counts = [int(np.ceil(share * size)) for size in hidden]
+      if self.fleet.samples[n] and (
+        self.priced(counts + [classes]) <= self.budget(n) * (1 + 1e-5)
+      ):
+        self.share = {**getattr(self, 'share', {}), n: share}
+        keep = []
+        for count, size in zip(counts, hidden, strict=True):
+          mask = np.zeros(size)
+          mask[[(self.start + i) % size for i in range(count)]] = 1
+          keep.append(mask)
+        off = self.setting.options['masked'] == 'off'
+        return keep + [np.ones(classes) if off else self.classes(n) * 1.0]
+    return None
+
+  def whole_head(self, n) -> list:
+    """Rows of absent classes are left out of the mean, but run and sent."""
+    *hidden, head = self.kept[n]
+    return hidden + [np.ones(len(head))]
+
+  def spent(self, n, trained):
+    if not trained:
+      return 0.0
+    return self.priced([k.sum() for k in self.whole_head(n)])
+
+  def sent(self, n, k):
+    masked, self.kept[n] = self.kept[n], self.whole_head(n)
+    total = self.held(n, k).sum()
+    self.kept[n] = masked
+    return total
+
+  def factor(self, n):
+    return 1 / self.share[n]
+
+
+class RollTwin(SliceTwin):
+  """FedRolex."""
+
+  def plan(self, number):
+    self.start = number
+    return super().plan(number)
+
+
+class DropTwin(WidthTwin):
+  """FedDrop; the parabola is searched by halving."""
+
+  def keep(self, n):
+    *hidden, classes = self.task.widths.sizes
+    low, high = 0.0, 1.0
+    for _ in range(60):
+      middle = (low + high) / 2
+      cost = self.priced([middle * size for size in hidden] + [classes])
+      low, high = (middle, high) if cost <= self.budget(n) else (low, middle)
+    if not self.fleet.samples[n] or low < 1 / 16:
+      return None
+    self.share = {**getattr(self, 'share', {}), n: low}
+    key = jax.random.split(tiny.round_key(self.seed, self.number), 4)[1]
+    key = jax.random.fold_in(key, self.fleet.id[n])
+    keep = []
+    for layer, size in enumerate(hidden):
+      draw = np.asarray(
+        jax.random.uniform(jax.random.fold_in(key, layer), (size,))
+      )
+      keep.append((draw < low) * 1.0)
+    return keep + [np.ones(classes)]
+
+  def factor(self, n):
+    return 1 / self.share[n]
+
+
+class MagnitudeTwin(Twin):
+  """FIARSE."""
+
+  def plan(self, number):
+    del number
+    every = set(self.task.group_names)
+    flat = np.concatenate([np.abs(v).ravel() for v in self.params.values()])
+    order = np.argsort(-flat.astype(np.float32), kind='stable')
+    self.share, self.tau, self.masks, trained = {}, {}, {}, []
+    for n in range(self.clients):
+      budget = float(self.fleet.budget[n]) * self.hparams['deadline']
+      fits = [
+        s
+        for s in (1.0, 1 / 4, 1 / 16, 1 / 64)
+        if self.fleet.samples[n]
+        and s * self.flops(n, every) <= budget * (1 + 1e-5)
+      ]
+      trained.append(every if fits else set())
+      if fits:
+        chosen = order[: int(np.ceil(fits[0] * flat.size))]
+        mask = np.zeros(flat.size)
+        mask[chosen] = 1
+        self.share[n] = fits[0]
+        self.tau[n] = 0.0 if fits[0] == 1 else flat[chosen[-1]]
+        ends = np.cumsum([v.size for v in self.params.values()])
+        self.masks[n] = {
+          k: part.reshape(v.shape)
+          for (k, v), part in zip(
+            self.params.items(), np.split(mask, ends[:-1]), strict=True
+          )
+        }
+    return trained, trained
+
+  def spent(self, n, trained):
+    return self.share[n] * self.flops(n, trained) if trained else 0.0
+
+  def held(self, n, k):
+    if n not in self.masks:
+      return np.zeros(self.params[k].shape)
+    return self.masks[n][k]
+
+  def passes(self, n, k, value):
+    return self.held(n, k) * (np.abs(value) >= self.tau[n] * (1 - 1e-7))
+
+  def seen(self, n, theta):
+    return {k: v * self.passes(n, k, v) for k, v in theta.items()}
+
+  def slope(self, n, k, value):
+    size, tau = np.abs(value), self.tau[n]
+    more = 2 * size * tau / np.square(size + tau) if tau else 0.0
+    return self.passes(n, k, value) * (1 + more)

@@ -4,7 +4,12 @@ from relief_jax.algorithms import (
   centralized,
   cohort_mean,
   fedavg,
+  feddrop,
+  fedpmt,
   fedprox,
+  fedrolex,
+  fiarse,
+  heterofl,
   local_only,
   relief,
 )
@@ -13,13 +18,25 @@ ALGORITHMS = {
   'centralized': centralized.centralized,
   'cohort_mean': cohort_mean.cohort_mean,
   'fedavg': fedavg.fedavg,
+  'feddrop': feddrop.feddrop,
+  'fedpmt': fedpmt.fedpmt,
   'fedprox': fedprox.fedprox,
+  'fedrolex': fedrolex.fedrolex,
+  'fiarse': fiarse.fiarse,
+  'heterofl': heterofl.heterofl,
   'local_only': local_only.local_only,
   'relief': relief.relief,
 }
 
 # What a method does with absent modalities where the config leaves it open.
-DEFAULT_FILL = {'fedavg': 'input', 'fedprox': 'input'}
+DEFAULT_FILL = {
+  'fedavg': 'input',
+  'feddrop': 'input',
+  'fedprox': 'input',
+  'fedrolex': 'input',
+  'fiarse': 'input',
+  'heterofl': 'input',
+}
 
 # Methods that choose what to train under `config.deadline`.
-BUDGETED = ('relief',)
+BUDGETED = ('feddrop', 'fedpmt', 'fedrolex', 'fiarse', 'heterofl', 'relief')

@@ -5,13 +5,15 @@ weight W = [W_1 ... W_M] is kept as one leaf per modality, so that a column
 block is a leaf and cohort means, elastic training and uploads need no slicing.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
-from relief_jax import tree
+from relief_jax import tree, widths
 from relief_jax.models import encoders, layers
 from relief_jax.models.encoders import Spec
-from relief_jax.types import Array, PyTree, Task
+from relief_jax.types import Array, Axes, PyTree, Task, Widths, Work
 
 
 def init(key: Array, spec: Spec) -> PyTree:
@@ -61,32 +63,70 @@ def cnn(spec: Spec) -> Task:
     'bias': number.shared,
     'head': number.shared,
   }
+  units = spec.filters * len(spec.modalities) + (spec.hidden, spec.classes)
+  axes = _axes(spec)
+  work = partial(_work, spec, number, groups, axes)
   return Task(
     modalities=spec.modalities,
     group_names=number.names,
     group_modality=number.modality,
     groups=groups,
-    work=_work(spec, number, groups),
+    work=work(units),
     init=lambda key: init(key, spec),
     encode=encode,
     cuts=len(spec.filters),
     layer_groups=number.layer,
     fuse=fuse,
+    widths=Widths(units, axes, work),
   )
 
 
-def _work(spec, number, groups):
-  num = len(number.names)
+def _work(spec, number, groups, axes, kept) -> Work:
+  """FLOPs and sizes of the sub-model of `kept` units, traced or not."""
+  num, depth = len(number.names), len(spec.filters)
+  *filters, hidden, classes = kept
   work = encoders.WorkBuilder(len(spec.modalities), num)
-  column = encoders.dense_flops(spec.features, spec.hidden)
   for m in range(len(spec.modalities)):
-    encoders.encoder_work(spec, number, work, m)
-    work.fwd[m] += column + spec.hidden
+    own = filters[m * depth : (m + 1) * depth]
+    column = encoders.dense_flops(own[-1], hidden)
+    encoders.encoder_work(spec, number, work, m, own)
+    work.fwd[m] += column + hidden
     work.wgrad[number.column[m]] += column
     work.gradient_path(column, set(number.layer[m]))
-  last = encoders.dense_flops(spec.hidden, spec.classes)
-  work.shared += last + 2 * spec.hidden + 5 * spec.classes
+  last = encoders.dense_flops(hidden, classes)
+  work.shared += last + 2 * hidden + 5 * classes
   work.wgrad[number.shared] += last
-  work.gradient_path(last + spec.hidden, range(num))
+  work.gradient_path(last + hidden, range(num))
   shapes = jax.eval_shape(lambda: init(jax.random.key(0), spec))
-  return work.build(tree.group_sizes(groups, shapes, num))
+  sizes = widths.sizes(axes, shapes, kept)
+  return work.build(tree.group_sum(groups, sizes, num))
+
+
+def _axes(spec: Spec) -> PyTree:
+  """Layers are numbered through the encoders, then fusion, then classes."""
+  depth = len(spec.filters)
+  fusion = depth * len(spec.modalities)
+
+  def convolution(m, i):
+    layer = m * depth + i
+    below = layer - 1 if i else None
+    return {
+      'w': Axes(((layer, 1), (below, spec.kernel)), layer),
+      'b': Axes(((layer, 1),), layer),
+    }
+
+  def column(m):
+    return Axes((((m + 1) * depth - 1, 1), (fusion, 1)), fusion)
+
+  return {
+    'encoder': {
+      name: [convolution(m, i) for i in range(depth)]
+      for m, name in enumerate(spec.modalities)
+    },
+    'fusion': {name: column(m) for m, name in enumerate(spec.modalities)},
+    'bias': Axes(((fusion, 1),), fusion),
+    'head': {
+      'w': Axes(((fusion, 1), (fusion + 1, 1)), fusion + 1),
+      'b': Axes(((fusion + 1, 1),), fusion + 1),
+    },
+  }

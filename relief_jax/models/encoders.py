@@ -1,6 +1,6 @@
 """What the models share: 1-D CNN encoders, the fusion's cut, FLOPs, groups."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -182,12 +182,13 @@ class WorkBuilder:
   """Collects FLOPs and gradient paths while a model describes itself."""
 
   def __init__(self, num_modalities: int, num_groups: int):
-    self.shared = 0.0
-    self.fwd = np.zeros(num_modalities)
-    self.wgrad = np.zeros(num_groups)
-    self._agrad: dict[frozenset[int], float] = {}
+    # Numbers, or traced where the width is (`types.Widths.work`).
+    self.shared: Any = 0.0
+    self.fwd: list[Any] = [0.0] * num_modalities
+    self.wgrad: list[Any] = [0.0] * num_groups
+    self._agrad: dict[frozenset[int], Any] = {}
 
-  def gradient_path(self, flops: float, groups) -> None:
+  def gradient_path(self, flops: Any, groups) -> None:
     """A pass of the gradient through a layer, needed to train `groups`."""
     needed = frozenset(groups)
     if needed:
@@ -195,11 +196,11 @@ class WorkBuilder:
 
   def build(self, size: Array) -> Work:
     """The finished record; `size` is [G]."""
-    path = np.zeros((len(self._agrad), self.wgrad.size), bool)
+    path = np.zeros((len(self._agrad), len(self.wgrad)), bool)
     for row, needed in zip(path, self._agrad, strict=True):
       row[list(needed)] = True
     return Work(
-      shared=jnp.float32(self.shared),
+      shared=jnp.asarray(self.shared, jnp.float32),
       fwd=jnp.asarray(self.fwd, jnp.float32),
       wgrad=jnp.asarray(self.wgrad, jnp.float32),
       agrad=jnp.asarray(list(self._agrad.values()), jnp.float32),
@@ -209,9 +210,16 @@ class WorkBuilder:
 
 
 def encoder_work(
-  spec: Spec, number: Numbering, work: WorkBuilder, m: int
+  spec: Spec, number: Numbering, work: WorkBuilder, m: int, filters=None
 ) -> None:
   """Adds encoder m: forward, weight gradients, gradients between layers.
+
+  Args:
+    spec: of the model.
+    number: its groups.
+    work: is added to.
+    m: number of the modality.
+    filters: of a narrower encoder, None for the spec's.
 
   Elementwise work is counted once per element and operation, as the compiler
   counts it before it fuses (a fusion may compute an element once per reader).
@@ -219,14 +227,14 @@ def encoder_work(
   if spec.cached:
     return
   lengths = spec.lengths()
-  sizes = (spec.channels[m],) + spec.filters
+  sizes = (spec.channels[m], *(filters or spec.filters))
   owners = number.layer[m]
   for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False)):
     after = lengths[i + 1]
-    small = float(after * b)
+    small = after * b
     # The input's gradient adds up that of the columns (layers.conv1d).
     more = -(-spec.kernel // spec.stride) - 1
-    adds = float(more * (after + more) * spec.stride * a)
+    adds = more * (after + more) * spec.stride * a
     work.fwd[m] += layers.conv_flops(after, spec.kernel, a, b)
     # Bias, ReLU; layers.conv1d_relu compares and chooses.
     work.fwd[m] += (2 if spec.adapters else 3) * small

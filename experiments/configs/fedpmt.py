@@ -1,0 +1,30 @@
+"""FedPMT: trains as many levels from the output side as the deadline allows.
+
+python -m experiments.main --config=experiments/configs/fedpmt.py:smoke \
+    --workdir=runs/fedpmt
+
+Variants: smoke, paper, best, lora, tight, full, prefix, cycle.
+"""
+
+from experiments.configs import common
+
+
+def get_config(arg=None):
+  """The config; every layer is a level.
+
+  Raises:
+    InputError: an unknown variant.
+  """
+  c = common.method('fedpmt', arg, prefix=prefix, cycle=cycle)
+  c.model.groups = 'layer'
+  return c
+
+
+def prefix(c):
+  """Trains from the input side instead: the ablation of the claim."""
+  c.fedpmt.side = 'input'
+
+
+def cycle(c):
+  """Depths 1..L by device, whatever the deadline."""
+  c.fedpmt.depth = 'cycle'

@@ -1,0 +1,23 @@
+"""FIARSE: the largest weights, as many as the deadline allows.
+
+python -m experiments.main --config=experiments/configs/fiarse.py:smoke \
+    --workdir=runs/fiarse
+
+Variants: smoke, paper, best, tight, full, dense.
+"""
+
+from experiments.configs import common
+
+
+def get_config(arg=None):
+  """The config.
+
+  Raises:
+    InputError: an unknown variant.
+  """
+  return common.method('fiarse', arg, dense=dense)
+
+
+def dense(c):
+  """Charges the FLOPs of the whole model: masks without structure save none."""
+  c.fiarse.flops = 'dense'

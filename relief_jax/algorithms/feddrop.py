@@ -1,0 +1,88 @@
+"""FedDrop (https://arxiv.org/abs/2109.15258) and Federated Dropout.
+
+Every device gets a random sub-network of its own in every round: units of the
+hidden layers are kept with probability 1 - gamma_n and their activations
+scaled by 1 / (1 - gamma_n). Grade: abstract published; mask and cost secondary
+(https://arxiv.org/abs/2501.00379). `exact` keeps floor((1 - gamma) U) units of
+every layer, Federated Dropout (https://arxiv.org/abs/1812.07210).
+
+*Budget*: 'sqrt', the secondary source's gamma = max(0, 1 - sqrt(b_n / F_n)),
+holds where all FLOPs scale with the square of the share; 'fit' (ours) solves
+the model's own F_n(1 - gamma) = b_n, a parabola, since inputs and classes stay
+whole. With random counts only the expected FLOPs meet the budget; with `exact`
+and 'fit' all do. Who affords less than a sixteenth of the units sits out
+(ours). *Bytes*: the kept elements, both ways; masks are derived from the
+round's key on both sides and cost none. *Mean* (open in the source):
+`contributors`, over those who hold an element, or `all`, which with the
+scaling is unbiased and has more variance.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from relief_jax import cohort, rounds, widths
+from relief_jax.algorithms import fedavg
+from relief_jax.costs import step_flops
+from relief_jax.recipe import Client, Context, Part, Recipe, Setting
+from relief_jax.types import Algorithm, Array, Plan, Task
+
+SMALLEST = 1 / 16
+
+
+def feddrop(task: Task, setting: Setting) -> Algorithm:
+  """FedDrop; with nothing dropped it is FedAvg.
+
+  Args:
+    task: the model, with `widths`.
+    setting: the round; `options` holds `rate` (`fit`, `sqrt`), `exact`,
+      `denominator` (`contributors`, `all`) and `scale`.
+
+  Raises:
+    InputError: a model without a narrower form.
+  """
+  units = widths.required(task, 'feddrop')
+  options = setting.options
+
+  def keep(key: Array, share: Array) -> list[Array]:
+    """Kept units of one client, the same here and on the device."""
+    return widths.drawn(units, key, share, options['exact'])
+
+  def share(run, trained, budget) -> Array:
+    """1 - gamma of one client, []; 0 where it sits out."""
+    *hidden, classes = units.sizes
+
+    def flops(part):
+      work = units.work([part * size for size in hidden] + [classes])
+      return step_flops(work, run, trained)
+
+    if options['rate'] == 'sqrt':
+      found = jnp.sqrt(budget / flops(1.0))
+    else:
+      # F(p) = c + b p + a p^2 through three of its points.
+      c, middle, whole = flops(0.0), flops(0.5), flops(1.0)
+      a = 2 * (whole + c) - 4 * middle
+      b = whole - c - a
+      room = jnp.maximum(budget - c, 0.0)
+      found = 2 * room / (b + jnp.sqrt(jnp.square(b) + 4 * a * room))
+      found = jnp.where(jnp.isinf(room), 1.0, found)
+    # A budget of the whole model's cost is enough, whatever the rounding.
+    found = jnp.where(found > 1 - 1e-5, 1.0, found)
+    return jnp.where(found >= SMALLEST, found, 0.0)
+
+  def plan(memory, context: Context) -> Plan:
+    del memory
+    whole = fedavg.plan(setting, context)
+    kept = jax.vmap(share)(whole.run, whole.trained, context.budget)
+    keys = cohort.client_keys(context.key, context.fleet)
+    work = jax.vmap(lambda k, s: units.work(widths.counts(keep(k, s))))(
+      keys, kept
+    )
+    return widths.narrow(whole, kept > 0, kept, work)
+
+  def part(params, client: Client) -> Part:
+    held = widths.elements(units, params, keep(client.key, client.piece))
+    factor = 1 / client.piece if options['scale'] else jnp.float32(1.0)
+    return Part(held, widths.scaled(units, held, factor))
+
+  recipe = Recipe(plan=plan, part=part, dilute=options['denominator'] == 'all')
+  return rounds.federated(task, setting, recipe)

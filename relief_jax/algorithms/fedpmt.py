@@ -1,0 +1,78 @@
+"""FedPMT (https://doi.org/10.1109/TNSE.2025.3577910), partial model training.
+
+Every device runs the whole model forward and trains the levels nearest the
+output; slow devices never compute gradients of shallow layers. Grade: the
+abstract is published, the rule is secondary (FedProC,
+https://github.com/nclabteam/FedProC): trust orderings, not numbers.
+
+*Budget* (ours): the largest depth whose F_n fits b_n; who cannot even train
+the head within it sits out. The paper's solver for its vector of layers is not
+public. *Bytes*: the groups that run come down (frozen layers still change,
+since others train them), the trained ones go up.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from relief_jax import cohort, depth, rounds
+from relief_jax.errors import InputError
+from relief_jax.recipe import Context, Recipe, Setting
+from relief_jax.types import Algorithm, Fleet, Plan, Task
+
+
+def fedpmt(task: Task, setting: Setting) -> Algorithm:
+  """FedPMT and its ablation, prefix training.
+
+  The mean of a group is over those who trained it. With all levels trained by
+  everybody it is FedAvg.
+
+  Args:
+    task: the model; `config.model.groups='layer'` gives a level per layer.
+    setting: the round; `options` holds `depth` (`budget`, or `cycle`: the
+      library's default of depths 1..L by device, whatever the deadline) and
+      `side` (`output`, or `input`: train shallow, freeze deep).
+  """
+  rank = depth.levels(task)
+  if setting.options['side'] == 'input':
+    rank = rank.max() - rank
+  count = int(rank.max()) + 1
+  everywhere = setting.fill == 'input'
+
+  def reach(fleet: Fleet):
+    """Branches that run [K, M] and groups that could train [K, G]."""
+    run = fleet.owned | everywhere
+    return run, cohort.owned_groups(run, task.group_modality)
+
+  def depths(fleet: Fleet, budget):
+    """Levels that each device trains, [K] int32."""
+    if setting.options['depth'] == 'cycle':
+      return 1 + fleet.id % count
+    run, access = reach(fleet)
+    return jax.vmap(depth.largest, (None, 0, 0, None, 0))(
+      task.work, run, access, rank, budget
+    )
+
+  def plan(memory, context: Context) -> Plan:
+    del memory
+    run, access = reach(context.fleet)
+    deep = depths(context.fleet, context.budget)
+    trained = access & (rank[None] < deep[:, None]) & context.active[:, None]
+    run &= trained.any(-1, keepdims=True)
+    return Plan(run, trained, trained.astype(jnp.float32))
+
+  def check(fleet: Fleet, deadline: float) -> None:
+    real = np.asarray(fleet.samples) > 0
+    whole = np.asarray(depths(fleet, fleet.budget * deadline) == count) & real
+    run = np.asarray(reach(fleet)[0])
+    left = (run & real[:, None]).any(0) & ~(run & whole[:, None]).any(0)
+    if left.any():
+      names = [task.modalities[m] for m in np.flatnonzero(left)]
+      raise InputError(
+        f'no device that trains all {count} levels of {", ".join(names)}',
+        'one in every cohort: else some layers stay as they were initialised',
+        'raise --config.deadline',
+      )
+
+  algorithm = rounds.federated(task, setting, Recipe(plan=plan))
+  return algorithm._replace(check=check)

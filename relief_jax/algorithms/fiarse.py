@@ -1,0 +1,156 @@
+"""FIARSE (https://github.com/HarliWu/FIARSE): magnitude is importance.
+
+A device of capacity s_n holds the ceil(s_n |theta|) largest weights of the
+whole model; the mask is looked at again in every local step, with the
+threshold tau_n of the start, and the gradient passes through it by the
+surrogate 1 + 2 |theta| tau / (|theta| + tau)^2. Grade: published code.
+Departures: ties are broken by the weight's place, so that the count is exact;
+tau is 0 at s = 1; an element's mean is over those who held it at the start,
+where the code counts non-zero updates.
+
+*Budget* (ours): the largest s in 1, 1/4, 1/16, 1/64 with s F_n <= b_n; who
+does not afford the smallest sits out. *FLOPs*: the kept share of the whole
+model's, a lower bound, since the mask has no structure; `flops='dense'`
+charges the whole (the choice stays). *Bytes*: kept values both ways, and on
+the way down a bit per element.
+
+The weights of all layers compete, as in the code's default. A head that starts
+small is in no small sub-model at first, and such a device then computes a
+gradient of zero until whole devices have made the head grow.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from relief_jax import cohort, rounds, tree, widths
+from relief_jax.algorithms import fedavg
+from relief_jax.recipe import Client, Context, Part, Recipe, Setting
+from relief_jax.types import Algorithm, Array, Plan, PyTree, Task
+
+SHARES = (1.0, 1 / 4, 1 / 16, 1 / 64)
+
+
+@jax.custom_vjp
+def masked(value: Array, held: Array, tau: Array) -> Array:
+  """`value` where it is held and at least tau, else 0.
+
+  Args:
+    value: a parameter.
+    held: bool, of its shape, at the start of the round.
+    tau: [].
+  """
+  return jnp.where(held & (jnp.abs(value) >= tau), value, 0.0)
+
+
+def _forward(value, held, tau):
+  return masked(value, held, tau), (value, held, tau)
+
+
+def _backward(saved, cotangent):
+  value, held, tau = saved
+  size = jnp.abs(value)
+  both = jnp.where(tau > 0, jnp.square(size + tau), 1.0)
+  slope = 1 + 2 * size * tau / both
+  passes = held & (size >= tau)
+  return jnp.where(passes, cotangent * slope, 0.0), None, None
+
+
+masked.defvjp(_forward, _backward)
+
+
+def largest_weights(params: PyTree, shares) -> tuple[Array, Array]:
+  """Where the top `ceil(s size)` of all weights together end.
+
+  Args:
+    params: P.
+    shares: of the weights, numbers in (0, 1].
+
+  Returns:
+    The least magnitude that is kept and, of those equal to it, the last place
+    that is; [shares] each. At a share of 1 the magnitude is 0.
+  """
+  flat = jnp.concatenate([jnp.abs(v).ravel() for v in jax.tree.leaves(params)])
+  order = jnp.argsort(-flat, stable=True)
+  count = [int(np.ceil(s * flat.size)) for s in shares]
+  last = order[np.array(count) - 1]
+  whole = np.array(count) == flat.size
+  return (
+    jnp.where(whole, 0.0, flat[last]),
+    jnp.where(whole, flat.size, last).astype(jnp.int32),
+  )
+
+
+def holds(params: PyTree, tau: Array, last: Array) -> PyTree:
+  """Which elements are kept, P bool; see `largest_weights`."""
+  leaves, structure = jax.tree.flatten(params)
+  found, first = [], 0
+  for value in leaves:
+    place = first + jnp.arange(value.size).reshape(value.shape)
+    size = jnp.abs(value)
+    found.append((size > tau) | ((size == tau) & (place <= last)))
+    first += value.size
+  return jax.tree.unflatten(structure, found)
+
+
+def fiarse(task: Task, setting: Setting) -> Algorithm:
+  """FIARSE; all at s = 1 it is FedAvg.
+
+  Args:
+    task: the model; all of its layers must train.
+    setting: the round; `options` holds `flops` (`kept`, `dense`).
+
+  Raises:
+    InputError: a model with a frozen base: the half of LoRA that starts at
+      zero would never be among the largest.
+  """
+  widths.required(task, 'fiarse')
+  num = len(task.group_names)
+  shares = np.array(SHARES, np.float32)
+
+  def priced(share: Array, work):
+    """The work of a share of the model, its sizes apart."""
+    return work.replace(
+      shared=share * work.shared,
+      fwd=share * work.fwd,
+      wgrad=share * work.wgrad,
+      agrad=share * work.agrad,
+    )
+
+  def plan(memory, context: Context) -> Plan:
+    del memory
+    whole = fedavg.plan(setting, context)
+    tau, last = largest_weights(context.params, SHARES)
+
+    def kept(tau, last) -> Array:
+      held = holds(context.params, tau, last)
+      count = jax.tree.map(lambda v: v.sum().astype(jnp.float32), held)
+      return tree.group_sum(task.groups, count, num)
+
+    levels = jax.vmap(lambda s: priced(s, task.work))(shares)
+    found = widths.largest(levels, whole, context.budget)
+    level = jnp.minimum(found, len(SHARES) - 1)
+    if setting.options['flops'] == 'dense':
+      levels = jax.vmap(lambda s: task.work)(shares)
+    levels = levels.replace(size=jax.lax.map(lambda v: kept(*v), (tau, last)))
+    narrow = widths.narrow(
+      whole,
+      found < len(SHARES),
+      (tau[level], last[level]),
+      jax.tree.map(lambda v: v[level], levels),
+    )
+    received = cohort.owned_groups(narrow.run, task.group_modality)
+    bits = jnp.where(received, task.work.size, 0.0).sum(-1)
+    bitmask = jnp.where(level > 0, jnp.ceil(bits / 8), 0.0)
+    return narrow._replace(charge=narrow.charge._replace(download=bitmask))
+
+  def part(params, client: Client) -> Part:
+    tau, last = client.piece
+    held = holds(params, tau, last)
+
+    def view(params):
+      return jax.tree.map(lambda v, h: masked(v, h, tau), params, held)
+
+    return Part(held, view)
+
+  return rounds.federated(task, setting, Recipe(plan=plan, part=part))

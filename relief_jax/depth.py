@@ -1,0 +1,50 @@
+"""How far every parameter group is from the output."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from relief_jax import costs
+from relief_jax.budgets.greedy import SLACK
+from relief_jax.types import Array, Task, Work
+
+
+def levels(task: Task) -> np.ndarray:
+  """Depth of every group seen from the output, [G] ints from 0 without gaps.
+
+  The shared groups (fusion tail and head) are 0, the fusion's columns 1, the
+  encoders' last layer 2, and so on; a group of several layers lies as deep as
+  the deepest of them. All modalities' encoders are counted side by side, since
+  a model of parallel branches has no single order of layers (ours).
+
+  Args:
+    task: the model; its cut (`config.model.groups`) says how many levels there
+      are: three with `split`, one per layer with `layer`.
+  """
+  depth = np.where(np.asarray(task.group_modality) < 0, 0, 1)
+  for owners in task.layer_groups:
+    for i, g in enumerate(owners):
+      depth[g] = max(depth[g], 1 + len(owners) - i)
+  return np.unique(depth, return_inverse=True)[1]
+
+
+def largest(
+  work: Work, run: Array, access: Array, rank: np.ndarray, budget: Array
+) -> Array:
+  """The most levels that a device can afford to train, [] int32.
+
+  Args:
+    work: of the model.
+    run: [M] bool, branches in the forward pass.
+    access: [G] bool, groups that the device could train.
+    rank: [G] ints; `d` levels are the groups of a rank below `d`.
+    budget: [] FLOPs per sample.
+
+  Returns:
+    0 where not even the first level fits.
+  """
+  count = np.arange(1, int(rank.max()) + 2)
+  chosen = access[None] & (rank[None] < count[:, None])
+  run = jnp.broadcast_to(run[None], (len(count), run.size))
+  cost = costs.step_flops(work, run, chosen)
+  # Every level adds work, so what fits is a prefix.
+  return (cost <= budget * (1 + SLACK)).sum().astype(jnp.int32)

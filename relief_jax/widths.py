@@ -1,0 +1,183 @@
+"""Narrower models: from units that are kept to elements of the parameters.
+
+A method of width says which units of every layer a device keeps. Here, once
+for all of them, follow the parameters that the device holds: an element of a
+weight from unit u to unit v is held where both are kept, so that adjacent
+layers agree. A model says where its units are by its `types.Widths`.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from relief_jax import costs
+from relief_jax.budgets.greedy import SLACK
+from relief_jax.errors import InputError
+from relief_jax.types import Array, Charge, Plan, PyTree, Task, Widths, Work
+
+
+def rolling(widths: Widths, share: Array, start: Array) -> list[Array]:
+  """`ceil(share U)` neighbouring units of each hidden layer, and all classes.
+
+  Args:
+    widths: of the model.
+    share: [] in (0, 1].
+    start: [] int32, the first unit that is kept; the window wraps around.
+
+  Returns:
+    [L] of [U] bool.
+  """
+  *hidden, classes = widths.sizes
+  keep = [
+    jnp.mod(jnp.arange(size) - start, size) < jnp.ceil(share * size)
+    for size in hidden
+  ]
+  return keep + [jnp.ones(classes, bool)]
+
+
+def drawn(widths: Widths, key: Array, share: Array, exact: bool) -> list[Array]:
+  """Units of each hidden layer drawn at random, and all classes.
+
+  Server and device derive the same from the same key, so no mask is sent.
+
+  Args:
+    widths: of the model.
+    key: of the round, the device and this purpose.
+    share: [] in [0, 1], probability of a unit.
+    exact: keep `floor(share U)` units of every layer, at least one.
+
+  Returns:
+    [L] of [U] bool.
+  """
+  *hidden, classes = widths.sizes
+  keep = []
+  for layer, size in enumerate(hidden):
+    draw = jax.random.uniform(jax.random.fold_in(key, layer), (size,))
+    if exact:
+      # A share that was computed as k / U may lie just below it.
+      count = jnp.maximum(jnp.floor(share * size * (1 + 1e-6)), 1.0)
+      keep.append(jnp.argsort(jnp.argsort(draw)) < count)
+    else:
+      keep.append(draw < share)
+  return keep + [jnp.ones(classes, bool)]
+
+
+def elements(widths: Widths, params: PyTree, keep: list[Array]) -> PyTree:
+  """The elements of the parameters that belong to kept units, P bool.
+
+  Args:
+    widths: of the model.
+    params: P, for the shapes.
+    keep: [L] of [U] bool.
+  """
+
+  def leaf(axes, value):
+    mask = jnp.ones(value.shape, bool)
+    for i, (layer, copies) in enumerate(axes.units):
+      if layer is not None:
+        shape = [1] * value.ndim
+        shape[i] = value.shape[i]
+        mask &= jnp.tile(keep[layer], copies).reshape(shape)
+    return mask
+
+  return jax.tree.map(leaf, widths.axes, params)
+
+
+def scaled(widths: Widths, mask: PyTree, factor: Array):
+  """The masked model with hidden activations times `factor`: (P) -> P.
+
+  Weights and biases of a layer are scaled in place of its activations, which
+  is the same where the activation function is ReLU.
+
+  Args:
+    widths: of the model.
+    mask: from `elements`.
+    factor: [] of every hidden layer.
+  """
+  last = len(widths.sizes) - 1
+
+  def view(params):
+    def leaf(axes, value, held):
+      value = value if axes.output == last else value * factor
+      return jnp.where(held, value, 0.0)
+
+    return jax.tree.map(leaf, widths.axes, params, mask)
+
+  return view
+
+
+def counts(keep: list[Array]) -> list[Array]:
+  """Units kept in each layer, [L] of [] float32."""
+  return [k.sum().astype(jnp.float32) for k in keep]
+
+
+def sizes(axes: PyTree, shapes: PyTree, kept) -> PyTree:
+  """How many elements of every parameter belong to kept units, P of [].
+
+  Args:
+    axes: P of Axes.
+    shapes: P of anything with a shape.
+    kept: [L] numbers of units, traced or not.
+  """
+
+  def leaf(axes, value):
+    return math.prod(
+      value.shape[i] if layer is None else kept[layer] * copies
+      for i, (layer, copies) in enumerate(axes.units)
+    )
+
+  return jax.tree.map(leaf, axes, shapes)
+
+
+def required(task: Task, method: str) -> Widths:
+  """The model's units.
+
+  Raises:
+    InputError: it has no narrower form.
+  """
+  if task.widths is None:
+    raise InputError(
+      f'{method!r} with a model that has no narrower form',
+      'one whose layers are all trained',
+      'set --config.backbone=cnn',
+    )
+  return task.widths
+
+
+def largest(work: Work, plan: Plan, budget: Array) -> Array:
+  """The widest of several sub-models that fits each device's budget.
+
+  Args:
+    work: [levels] of every field, the widest first.
+    plan: what runs and trains where all fits.
+    budget: [K] FLOPs per sample.
+
+  Returns:
+    [K] int32, the number of sub-models where none fits.
+  """
+
+  def one(run, trained, budget):
+    cost = jax.vmap(costs.step_flops, (0, None, None))(work, run, trained)
+    return jnp.argmax(jnp.append(cost <= budget * (1 + SLACK), True))
+
+  return jax.vmap(one)(plan.run, plan.trained, budget)
+
+
+def narrow(plan: Plan, fits: Array, piece: PyTree, work: Work) -> Plan:
+  """The plan of devices that hold a part; who affords none sits out.
+
+  Args:
+    plan: of whole models.
+    fits: [K] bool, a sub-model fits.
+    piece: [K] of every leaf, for `Recipe.part`.
+    work: [K] of every field, of the sub-models.
+  """
+  fits = fits[:, None]
+  return Plan(
+    run=plan.run & fits,
+    trained=plan.trained & fits,
+    counted=jnp.where(fits, plan.counted, 0.0),
+    piece=piece,
+    charge=Charge(work=work),
+  )
