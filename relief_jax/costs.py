@@ -34,7 +34,7 @@ class Costs(NamedTuple):
   joules: Array
 
 
-def _total(chosen: Array, values: Array) -> Array:
+def total(chosen: Array, values: Array) -> Array:
   """Sum of `values` [G] over the chosen ones, [..., G] -> [...].
 
   At full precision: by default an accelerator rounds the factors of a product
@@ -63,19 +63,24 @@ def step_flops(work: Work, run: Array, train: Array) -> Array:
   passes = train.astype(jnp.float32) @ work.path.T.astype(jnp.float32) > 0
   return (
     work.shared
-    + _total(run, work.fwd)
-    + _total(train, work.wgrad)
-    + _total(passes, work.agrad)
+    + total(run, work.fwd)
+    + total(train, work.wgrad)
+    + total(passes, work.agrad)
   )
+
+
+def working(fleet: Fleet, plan: Plan) -> Array:
+  """Who takes part: has data, and runs or trains something, [K] bool."""
+  return (fleet.samples > 0) & (plan.run.any(-1) | plan.trained.any(-1))
 
 
 def round_costs(
   work: Work,
   fleet: Fleet,
   plan: Plan,
-  downloaded: Array,
   samples: Array,
-  bits: Array,
+  upload: Array,
+  download: Array,
 ) -> Costs:
   """Cost of a round for every participant.
 
@@ -87,18 +92,17 @@ def round_costs(
     work: of the model.
     fleet: [K] participants.
     plan: of the round.
-    downloaded: [K, G] bool, groups that the device runs and so receives.
     samples: [K] float32, training samples processed, T * B.
-    bits: [K] float32 or [], bits per number sent to the server.
+    upload: [K] float32 bytes that a device which works sends.
+    download: [K] float32 bytes that it is sent.
 
   Returns:
     Costs, each field [K].
   """
-  works = (fleet.samples > 0) & (plan.run.any(-1) | plan.trained.any(-1))
+  works = working(fleet, plan)
   live = works.astype(jnp.float32)
   flops = live * samples * step_flops(work, plan.run, plan.trained)
-  upload = live * _total(plan.trained, work.size) * bits / 8
-  download = live * _total(downloaded, work.size) * 4.0
+  upload, download = live * upload, live * download
   # A padding client may have a speed of 0, and 0 / 0 would spoil every sum.
   compute = flops / jnp.where(works, fleet.speed, 1.0)
   sending = 8 * upload / jnp.where(works, fleet.uplink, 1.0)

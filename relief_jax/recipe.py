@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import optax
 
 from relief_jax import placement
+from relief_jax.compressors import Codec, Compressor
 from relief_jax.types import Array, Fleet, Plan, PyTree
 
 
@@ -27,6 +28,8 @@ class Setting(NamedTuple):
     server_optimizer: `sgd`, `momentum`, `adam` or `yogi`.
     keep_client_state: local momentum stays on the device between rounds.
     idle_power: devices are charged for waiting.
+    uplink_codec: of updates (links.py).
+    downlink_codec: of the broadcast.
     options: options of the algorithm.
   """
 
@@ -43,6 +46,8 @@ class Setting(NamedTuple):
   server_optimizer: str = 'sgd'
   keep_client_state: bool = False
   idle_power: bool = False
+  uplink_codec: Codec = Codec()
+  downlink_codec: Codec = Codec()
   options: Mapping[str, Any] = {}
 
   def client_tx(self) -> optax.GradientTransformation:
@@ -114,7 +119,7 @@ class Recipe(NamedTuple):
   Attributes:
     plan: (memory, context) -> Plan.
     penalty: (params, anchor) -> [], added to the local loss.
-    compress: (delta, key) -> (what arrives, bits per number []).
+    compressor: of updates; the setting's codes what is left of them.
     measure: (weights [G], delta) -> pytree, summed over clients.
     adjust: merge -> mean update P, before the server's optimiser.
     remember: (memory, merge, plan, context) -> memory.
@@ -124,7 +129,7 @@ class Recipe(NamedTuple):
 
   plan: Callable[[PyTree, Context], Plan]
   penalty: Callable[..., Array] | None = None
-  compress: Callable[..., tuple[PyTree, Array]] | None = None
+  compressor: Compressor | None = None
   measure: Callable[..., PyTree] = lambda weights, delta: ()
   adjust: Callable[[Merge], PyTree] = lambda merge: merge.mean
   remember: Callable[..., PyTree] = lambda memory, merge, plan, context: memory

@@ -1,6 +1,7 @@
 """The parallel-then-average round, built once for every such algorithm.
 
-    plan -> train -> compress -> masked mean -> server optimiser -> remember
+    plan -> send -> train -> compress -> masked mean -> server optimiser ->
+    remember
 
 An algorithm is a `Recipe`: how it differs from FedAvg. Updates are summed as
 they are made and never stacked over clients.
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from relief_jax import cohort, costs, placement, training, tree
+from relief_jax import links as links_lib
 from relief_jax.recipe import Context, Merge, Recipe, Setting
 from relief_jax.types import (
   Algorithm,
@@ -38,6 +40,7 @@ class RoundState(NamedTuple):
     memory: of the recipe.
     local: [N, ...] optimiser states kept on the devices, or ().
     round: [] int32.
+    links: memories of the links.
   """
 
   params: PyTree
@@ -45,6 +48,7 @@ class RoundState(NamedTuple):
   memory: PyTree
   local: PyTree
   round: Array
+  links: links_lib.LinkState = links_lib.LinkState()
 
 
 class _Row(NamedTuple):
@@ -61,6 +65,7 @@ class _Row(NamedTuple):
   weight: Array  # [G] float32
   active: Array  # [] bool
   local: PyTree
+  residual: PyTree  # P or ()
 
 
 def weights(setting: Setting, fleet: Fleet, active: Array) -> Array:
@@ -209,10 +214,10 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
   """
   num = len(task.group_names)
   client_tx, server_tx = setting.client_tx(), setting.server_tx()
-  compress, branch = recipe.compress, setting.layout.branch
+  links, branch = links_lib.make(setting, recipe), setting.layout.branch
 
   def client(shared, row):
-    params, population, step_key, noise_key = shared
+    params, population, step_key, up_key = shared
     objective = client_loss(task, population, row.trained, branch)
     mask = tree.spread(task.groups, row.trained)
 
@@ -231,37 +236,45 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
         ragged=setting.epochs > 0,
         branch=branch,
       )
-      bits = jnp.float32(32.0)
-      if compress:
-        delta, bits = compress(
-          delta, jax.random.fold_in(noise_key, row.fleet.id)
-        )
+      delta, residual = links_lib.upload(
+        links,
+        task,
+        jax.random.fold_in(up_key, row.fleet.id),
+        delta,
+        row.residual,
+        row.trained,
+      )
       sums = (
         tree.scale(tree.spread(task.groups, row.weight), delta),
         tree.scale(row.weight, tree.group_sq_norms(task.groups, delta, num)),
         recipe.measure(row.weight, delta),
       )
-      return sums, (value, bits, local if setting.keep_client_state else ())
+      local = local if setting.keep_client_state else ()
+      return sums, (value, local, residual)
 
     def sit_out(row):
       sums, record = tree.zeros_like_output(train, row)
-      return sums, record[:2] + (row.local,)
+      return sums, (record[0], row.local, row.residual)
 
     # Padding and devices that train nothing do no work at all.
     return tree.choose(row.active, train, sit_out, row, branch=branch)
 
   def init(key, params):
     del key
-    local = ()
+    local, num_clients = (), setting.options['clients']
     if setting.keep_client_state:
-      num_clients = setting.options['clients']
       mask = tree.spread(task.groups, jnp.ones(num))
       one = training.gated_optimizer(client_tx, mask).init(params)
       local = jax.tree.map(
         lambda v: jnp.broadcast_to(v, (num_clients,) + v.shape), one
       )
     return RoundState(
-      params, server_tx.init(params), recipe.memory(), local, jnp.int32(0)
+      params=params,
+      opt_state=server_tx.init(params),
+      memory=recipe.memory(),
+      local=local,
+      round=jnp.int32(0),
+      links=links_lib.init(links, task, params, num_clients),
     )
 
   def step(key, state, population):
@@ -271,6 +284,16 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
     context = make_context(plan_key, task, setting, fleet, index, state.round)
     plan = recipe.plan(state.memory, context)
     weight = plan.counted * weights(setting, fleet, context.active)[:, None]
+    up_key, down_key = jax.random.split(noise_key)
+    start, link_state, download = links_lib.broadcast(
+      links,
+      task,
+      down_key,
+      state.params,
+      state.links,
+      index,
+      received(task, fleet, plan),
+    )
     row = _Row(
       fleet=fleet,
       own=own,
@@ -279,10 +302,11 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
       weight=weight,
       active=context.active & plan.trained.any(-1),
       local=jax.tree.map(lambda v: v[index], state.local),
+      residual=jax.tree.map(lambda v: v[index], link_state.residual),
     )
-    sums, (loss, bits, local) = placement.map_reduce(
+    sums, (loss, local, residual) = placement.map_reduce(
       client,
-      (state.params, cohort.shared(population), step_key, noise_key),
+      (start, cohort.shared(population), step_key, up_key),
       row,
       setting.layout,
       costs.step_flops(task.work, plan.run, plan.trained),
@@ -292,8 +316,13 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
       server_tx, task, state, recipe.adjust(merge), merge.weight > 0
     )
     memory = recipe.remember(state.memory, merge, plan, context)
-    if setting.keep_client_state:
-      local = jax.tree.map(lambda a, v: a.at[index].set(v), state.local, local)
+
+    def put(every, own):
+      return jax.tree.map(lambda a, v: a.at[index].set(v), every, own)
+
+    link_state = link_state._replace(
+      residual=put(link_state.residual, residual)
+    )
     divergence = (
       recipe.report(memory)
       if recipe.report
@@ -301,13 +330,26 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
         merge.trainers >= 2, merge.spread / task.work.size, jnp.nan
       )
     )
-    info = account(task, setting, plan, context, bits)._replace(
-      loss=loss, divergence=divergence
-    )
-    number = state.round + 1
-    return RoundState(params, opt_state, memory, local, number), info
+    wire = links_lib.group_bytes(links.up, task, state.params)
+    info = account(
+      task, setting, plan, context, costs.total(plan.trained, wire), download
+    )._replace(loss=loss, divergence=divergence)
+    return RoundState(
+      params=params,
+      opt_state=opt_state,
+      memory=memory,
+      local=put(state.local, local),
+      round=state.round + 1,
+      links=link_state,
+    ), info
 
   return Algorithm(init, step, params=lambda state: state.params)
+
+
+def received(task: Task, fleet: Fleet, plan: Plan) -> Array:
+  """Groups that a device is sent: those that it runs, [K, G] bool."""
+  groups = cohort.owned_groups(plan.run, task.group_modality)
+  return groups & costs.working(fleet, plan)[:, None]
 
 
 def server_update(tx, task: Task, state: RoundState, delta, touched: Array):
@@ -335,9 +377,23 @@ def server_update(tx, task: Task, state: RoundState, delta, touched: Array):
 
 
 def account(
-  task: Task, setting: Setting, plan: Plan, context: Context, bits: Array
+  task: Task,
+  setting: Setting,
+  plan: Plan,
+  context: Context,
+  upload: Array,
+  download: Array,
 ) -> RoundInfo:
-  """What the round cost; loss and divergence are filled in by the caller."""
+  """What the round cost; loss and divergence are filled in by the caller.
+
+  Args:
+    task: the model.
+    setting: the round.
+    plan: of the round.
+    context: of the plan.
+    upload: [K] float32 bytes sent by each participant that works.
+    download: [K] float32 bytes sent to it.
+  """
   fleet = context.fleet
   if setting.epochs:
     samples = (setting.epochs * fleet.samples).astype(jnp.float32)
@@ -345,8 +401,7 @@ def account(
     samples = jnp.full(
       fleet.samples.shape, float(setting.steps * setting.batch)
     )
-  downloaded = cohort.owned_groups(plan.run, task.group_modality)
-  cost = costs.round_costs(task.work, fleet, plan, downloaded, samples, bits)
+  cost = costs.round_costs(task.work, fleet, plan, samples, upload, download)
   joules = cost.joules
   if setting.idle_power:
     joules += costs.idle_joules(fleet, cost.seconds)

@@ -19,6 +19,7 @@ _ROUND = _BASE | {
   'cohort',
   'costs',
   'recipe',
+  'compressors',
 }
 MAY = {
   'types': set(),
@@ -32,15 +33,16 @@ MAY = {
   'cohort': _BASE,
   'costs': _BASE,
   'evaluation': _BASE,
-  'recipe': _BASE | {'placement'},
-  'rounds': _ROUND,
+  'recipe': _BASE | {'placement', 'compressors'},
+  'links': _BASE | {'costs', 'recipe', 'compressors'},
+  'rounds': _ROUND | {'links'},
   'budgets': _BASE | {'budgets'},
   'compressors': _BASE | {'compressors'},
   'models': _BASE | {'models'},
   'devices': {'errors', 'devices'},
   'datasets': {'errors', 'windows', 'datasets'},
   # Algorithms see a Task and a Population, whatever made them.
-  'algorithms': _ROUND | {'rounds', 'budgets', 'compressors', 'algorithms'},
+  'algorithms': _ROUND | {'links', 'rounds', 'budgets', 'algorithms'},
   'program': _ROUND | {'rounds', 'algorithms', 'models', 'evaluation', 'world'},
 }
 # What builds the world looks names up, of algorithms too; its parts do not.
@@ -166,13 +168,14 @@ def test_a_package_is_a_registry(package):
     assert (path.parent / f'{name}.py').is_file(), name
 
 
-def test_every_algorithm_budget_rule_and_device_is_registered():
+def test_every_file_of_a_registry_is_registered():
   """A file that nobody can name is of no use; helpers start otherwise."""
-  from relief_jax import algorithms, budgets, devices
+  from relief_jax import algorithms, budgets, compressors, devices
 
   for package, names, helpers in (
     ('algorithms', algorithms.ALGORITHMS, ()),
     ('budgets', budgets.BUDGETS, ()),
+    ('compressors', compressors.COMPRESSORS, ('base', 'rounding')),
     ('devices', devices.DEVICES, ('base', 'figures')),
   ):
     files = {p.stem for p in (LIBRARY / package).glob('*.py')}

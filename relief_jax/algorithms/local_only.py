@@ -6,7 +6,7 @@ Every device keeps a model of its own, which is inherently [N, *P].
 import jax
 import jax.numpy as jnp
 
-from relief_jax import cohort, placement, rounds, training, tree
+from relief_jax import cohort, links, placement, rounds, training, tree
 from relief_jax.algorithms import fedavg
 from relief_jax.recipe import Setting
 from relief_jax.types import Algorithm, Task
@@ -16,7 +16,11 @@ def local_only(task: Task, setting: Setting) -> Algorithm:
   """Local training without a federation; state is (params [N, *P], round).
 
   A device trains the groups of its own modalities; nothing is sent.
+
+  Raises:
+    InputError: a codec is set, and there is no link that would use it.
   """
+  links.refuse(setting, 'local_only')
   num = len(task.group_names)
   clients = setting.options['clients']
   client_tx, branch = setting.client_tx(), setting.layout.branch
@@ -71,11 +75,8 @@ def local_only(task: Task, setting: Setting) -> Algorithm:
       setting.layout,
     )
     params = jax.tree.map(lambda a, v: a.at[index].set(v), params, new)
-    # Nothing is sent in either direction.
-    silent = task._replace(
-      work=task.work.replace(size=jnp.zeros_like(task.work.size))
-    )
-    info = rounds.account(silent, setting, plan, context, jnp.float32(32.0))
+    silence = jnp.zeros(index.shape)  # nothing is sent in either direction
+    info = rounds.account(task, setting, plan, context, silence, silence)
     info = info._replace(loss=loss, divergence=jnp.full(num, jnp.nan))
     return (params, number + 1), info
 
