@@ -27,6 +27,9 @@ from relief_jax.errors import InputError
 from relief_jax.recipe import Recipe, Setting
 from relief_jax.types import Array, PyTree, Task
 
+# Purposes of a round's key.
+_UP, _DOWN = range(2)
+
 
 class Links(NamedTuple):
   """Both links; static.
@@ -170,7 +173,7 @@ def broadcast(
   Args:
     links: of the setting.
     task: the model.
-    key: of the round's broadcast; the same for all devices.
+    key: of the round.
     params: P, the server's model.
     state: memories.
     index: [K] places of the participants in the population.
@@ -182,6 +185,7 @@ def broadcast(
   wire = group_bytes(links.down, task, params)
   if links.down.lossless:
     return params, state, costs.total(received, wire)
+  key = jax.random.fold_in(key, _DOWN)
   if not links.replica:
     start = base.transmit(links.down, key, params)
     return start, state, costs.total(received, wire)
@@ -207,6 +211,7 @@ def upload(
   links: Links,
   task: Task,
   key: Array,
+  client: Array,
   delta: PyTree,
   residual: PyTree,
   trained: Array,
@@ -216,7 +221,8 @@ def upload(
   Args:
     links: of the setting.
     task: the model.
-    key: of the client and round.
+    key: of the round.
+    client: [] its id.
     delta: P, the update.
     residual: P, its memory, or ().
     trained: [G] bool; of other groups nothing is sent, nor forgotten.
@@ -226,6 +232,7 @@ def upload(
   """
   if links.up.lossless:
     return delta, residual
+  key = jax.random.fold_in(jax.random.fold_in(key, _UP), client)
   mask = tree.spread(task.groups, trained)
   if links.feedback:
     delta = jax.tree.map(jnp.add, delta, residual)

@@ -217,7 +217,7 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
   links, branch = links_lib.make(setting, recipe), setting.layout.branch
 
   def client(shared, row):
-    params, population, step_key, up_key = shared
+    params, population, step_key, link_key = shared
     objective = client_loss(task, population, row.trained, branch)
     mask = tree.spread(task.groups, row.trained)
 
@@ -239,7 +239,8 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
       delta, residual = links_lib.upload(
         links,
         task,
-        jax.random.fold_in(up_key, row.fleet.id),
+        link_key,
+        row.fleet.id,
         delta,
         row.residual,
         row.trained,
@@ -278,17 +279,16 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
     )
 
   def step(key, state, population):
-    cohort_key, plan_key, step_key, noise_key = jax.random.split(key, 4)
+    cohort_key, plan_key, step_key, link_key = jax.random.split(key, 4)
     index = cohort.draw(cohort_key, population.fleet, setting.cohort)
     fleet, own = cohort.take(population, index)
     context = make_context(plan_key, task, setting, fleet, index, state.round)
     plan = recipe.plan(state.memory, context)
     weight = plan.counted * weights(setting, fleet, context.active)[:, None]
-    up_key, down_key = jax.random.split(noise_key)
     start, link_state, download = links_lib.broadcast(
       links,
       task,
-      down_key,
+      link_key,
       state.params,
       state.links,
       index,
@@ -306,7 +306,7 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
     )
     sums, (loss, local, residual) = placement.map_reduce(
       client,
-      (start, cohort.shared(population), step_key, up_key),
+      (start, cohort.shared(population), step_key, link_key),
       row,
       setting.layout,
       costs.step_flops(task.work, plan.run, plan.trained),
