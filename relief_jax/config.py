@@ -82,7 +82,7 @@ def default() -> ml_collections.ConfigDict:
     share=0.05,  # top_k, random_k: of the numbers that are sent
     mode='twn',  # ternary: twn, released
     scaled=True,  # random_k: by 1 / share, unbiased; False allows a memory
-    memory='auto',  # auto, on, off: of what did not arrive; auto: top_k only
+    memory='auto',  # auto, on, off: of what did not arrive (links.py)
   )
   c.uplink_codec = codec  # of updates; memory: error feedback on the device
   c.downlink_codec = dict(codec)  # memory: the model's change is sent
