@@ -73,7 +73,7 @@ def wire(codec):
   return found
 
 
-@pytest.mark.parametrize('method', ['relief', 'fedavg', 'cohort_mean'])
+@pytest.mark.parametrize('method', ['relief', 'fedprox'])
 def test_charged_is_what_packed_arrays_weigh(method):
   task, population = world()
   up, down = wire(TOP), wire(INT8)
@@ -252,9 +252,7 @@ def test_who_missed_messages_is_sent_them_or_the_replica():
   assert missed * down.min() > whole.min()  # both cases occurred
 
 
-@pytest.mark.parametrize(
-  'name, devices', [('block:3', 1), ('all', 1), ('one', 8)]
-)
+@pytest.mark.parametrize('name, devices', [('all', 1), ('block:2', 2)])
 def test_layouts_agree(name, devices):
   task, population = world()
 
