@@ -76,6 +76,16 @@ def default() -> ml_collections.ConfigDict:
   c.weight = 'uniform'  # of a client in the mean: uniform, samples
   c.server_optimizer = 'sgd'  # sgd, momentum, adam, yogi
   c.keep_client_state = False  # momentum stays on the device between rounds
+  # What links code models with (links.py, compressors/).
+  codec = dict(
+    name='none',  # none, int8, int4, ternary, sign, top_k, random_k
+    share=0.05,  # top_k, random_k: of the numbers that are sent
+    mode='twn',  # ternary: twn, released
+    scaled=True,  # random_k: by 1 / share, unbiased; False allows a memory
+    memory='auto',  # auto, on, off: of what did not arrive (links.py)
+  )
+  c.uplink_codec = codec  # of updates; memory: error feedback on the device
+  c.downlink_codec = dict(codec)  # memory: the model's change is sent
   # Cost.
   c.deadline = 'tight'  # tight, full, none or a number (relief.md section 5)
   c.deadline_end = ''  # '' or as `deadline`: rise linearly over the run
@@ -165,6 +175,10 @@ _CHOICES = {
   'model.groups': ('split', 'joint', 'layer'),
   'model.base': ('pretrained', 'random'),
   'data.modalities': ('sensor', 'place'),
+  'uplink_codec.mode': ('released', 'twn'),
+  'uplink_codec.memory': ('on', 'off', 'auto'),
+  'downlink_codec.mode': ('released', 'twn'),
+  'downlink_codec.memory': ('on', 'off', 'auto'),
   'data.split': ('folds', 'time', 'official', 'subjects'),
 }
 

@@ -35,7 +35,7 @@ class Costs(NamedTuple):
   joules: Array
 
 
-def _total(chosen: Array, values: Array) -> Array:
+def total(chosen: Array, values: Array) -> Array:
   """Sum of `values` [G] over the chosen ones, [..., G] -> [...].
 
   At full precision: by default an accelerator rounds the factors of a product
@@ -64,9 +64,9 @@ def step_flops(work: Work, run: Array, train: Array) -> Array:
   passes = train.astype(jnp.float32) @ work.path.T.astype(jnp.float32) > 0
   return (
     work.shared
-    + _total(run, work.fwd)
-    + _total(train, work.wgrad)
-    + _total(passes, work.agrad)
+    + total(run, work.fwd)
+    + total(train, work.wgrad)
+    + total(passes, work.agrad)
   )
 
 
@@ -77,20 +77,25 @@ def plan_flops(work: Work, plan: Plan) -> Array:
   return jax.vmap(step_flops)(plan.charge.work, plan.run, plan.trained)
 
 
-def _numbers(work: Work, plan: Plan, chosen: Array) -> Array:
+def numbers(work: Work, plan: Plan, chosen: Array) -> Array:
   """Numbers in the chosen groups [K, G] of each client's model, [K]."""
   if plan.charge.work is None:
-    return _total(chosen, work.size)
-  return jax.vmap(_total)(chosen, plan.charge.work.size)
+    return total(chosen, work.size)
+  return jax.vmap(total)(chosen, plan.charge.work.size)
+
+
+def working(fleet: Fleet, plan: Plan) -> Array:
+  """Who takes part: has data, and runs or trains something, [K] bool."""
+  return (fleet.samples > 0) & (plan.run.any(-1) | plan.trained.any(-1))
 
 
 def round_costs(
   work: Work,
   fleet: Fleet,
   plan: Plan,
-  downloaded: Array,
   samples: Array,
-  bits: Array,
+  upload: Array,
+  download: Array,
 ) -> Costs:
   """Cost of a round for every participant.
 
@@ -102,22 +107,21 @@ def round_costs(
     work: of the model.
     fleet: [K] participants.
     plan: of the round.
-    downloaded: [K, G] bool, groups that the device runs and so receives.
     samples: [K] float32, training samples processed, T * B.
-    bits: [K] float32 or [], bits per number sent to the server.
+    upload: [K] float32 bytes that a device which works sends.
+    download: [K] float32 bytes that it is sent.
 
   Returns:
     Costs, each field [K].
   """
-  works = (fleet.samples > 0) & (plan.run.any(-1) | plan.trained.any(-1))
+  works = working(fleet, plan)
   live = works.astype(jnp.float32)
   flops = live * samples * plan_flops(work, plan)
   if plan.charge.flops is not None:
     flops += live * plan.charge.flops
-  upload = live * _numbers(work, plan, plan.trained) * bits / 8
-  download = live * _numbers(work, plan, downloaded) * 4.0
   if plan.charge.download is not None:
-    download += live * plan.charge.download
+    download += plan.charge.download
+  upload, download = live * upload, live * download
   # A padding client may have a speed of 0, and 0 / 0 would spoil every sum.
   compute = flops / jnp.where(works, fleet.speed, 1.0)
   sending = 8 * upload / jnp.where(works, fleet.uplink, 1.0)

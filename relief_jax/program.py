@@ -12,6 +12,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from relief_jax import algorithms, buckets, evaluation, models, placement, tree
+from relief_jax.compressors import Codec
 from relief_jax.models.encoders import Spec
 from relief_jax.recipe import Setting
 from relief_jax.types import Bank, PyTree, Task
@@ -89,6 +90,8 @@ def setting(
     server_optimizer=config.server_optimizer,
     keep_client_state=config.keep_client_state,
     idle_power=config.idle_power,
+    uplink_codec=Codec(**config.uplink_codec.to_dict()),
+    downlink_codec=Codec(**config.downlink_codec.to_dict()),
     options={
       **(config[config.method].to_dict() if config.method in config else {}),
       'clients': config.clients,

@@ -7,6 +7,7 @@ import optax
 
 from relief_jax import placement
 from relief_jax.buckets import Bucket
+from relief_jax.compressors import Codec, Compressor
 from relief_jax.types import Array, Fleet, Plan, PyTree
 
 
@@ -30,6 +31,8 @@ class Setting(NamedTuple):
     server_optimizer: `sgd`, `momentum`, `adam` or `yogi`.
     keep_client_state: local momentum stays on the device between rounds.
     idle_power: devices are charged for waiting.
+    uplink_codec: of updates (links.py).
+    downlink_codec: of the broadcast.
     options: options of the algorithm.
   """
 
@@ -47,6 +50,8 @@ class Setting(NamedTuple):
   server_optimizer: str = 'sgd'
   keep_client_state: bool = False
   idle_power: bool = False
+  uplink_codec: Codec = Codec()
+  downlink_codec: Codec = Codec()
   options: Mapping[str, Any] = {}
 
   def client_tx(self) -> optax.GradientTransformation:
@@ -152,7 +157,7 @@ class Recipe(NamedTuple):
   Attributes:
     plan: (memory, context) -> Plan.
     penalty: (params, anchor) -> [], added to the local loss.
-    compress: (delta, key) -> (what arrives, bits per number []).
+    compressor: of updates; the setting's codes what is left of them.
     measure: (weights [G], delta) -> pytree, summed over clients.
     adjust: merge -> mean update P, before the server's optimiser.
     remember: (memory, merge, plan, context) -> memory.
@@ -166,7 +171,7 @@ class Recipe(NamedTuple):
 
   plan: Callable[[PyTree, Context], Plan]
   penalty: Callable[..., Array] | None = None
-  compress: Callable[..., tuple[PyTree, Array]] | None = None
+  compressor: Compressor | None = None
   measure: Callable[..., PyTree] = lambda weights, delta: ()
   adjust: Callable[[Merge], PyTree] = lambda merge: merge.mean
   remember: Callable[..., PyTree] = lambda memory, merge, plan, context: memory

@@ -1,6 +1,7 @@
 """The parallel-then-average round, built once for every such algorithm.
 
-    plan -> train -> compress -> masked mean -> server optimiser -> remember
+    plan -> send -> train -> compress -> masked mean -> server optimiser ->
+    remember
 
 An algorithm is a `Recipe`: how it differs from FedAvg. Updates are summed as
 they are made and never stacked over clients.
@@ -13,19 +14,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from relief_jax import buckets, cohort, costs, training, tree
+from relief_jax import buckets, cohort, costs, local_training, training, tree
+from relief_jax import links as links_lib
 from relief_jax.recipe import Client, Context, Merge, Recipe, Setting
 from relief_jax.types import (
   Algorithm,
   Array,
-  Batch,
   Fleet,
-  Gate,
   Plan,
-  Population,
   PyTree,
   RoundInfo,
-  Steps,
   Task,
 )
 
@@ -39,6 +37,7 @@ class RoundState(NamedTuple):
     memory: of the recipe.
     local: [N, ...] optimiser states kept on the devices, or ().
     round: [] int32.
+    links: memories of the links.
   """
 
   params: PyTree
@@ -46,6 +45,7 @@ class RoundState(NamedTuple):
   memory: PyTree
   local: PyTree
   round: Array
+  links: links_lib.LinkState = links_lib.LinkState()
 
 
 class _Row(NamedTuple):
@@ -63,6 +63,7 @@ class _Row(NamedTuple):
   active: Array  # [] bool
   local: PyTree
   piece: PyTree  # of the plan
+  residual: PyTree  # P or ()
 
 
 def weights(setting: Setting, fleet: Fleet, active: Array) -> Array:
@@ -107,79 +108,6 @@ def make_context(
     budget=budget,
     params=params,
   )
-
-
-def draw_steps(
-  key: Array, setting: Setting, fleet: Fleet, own: Array, run: Array
-) -> Steps:
-  """Local steps of one client, [T, ...].
-
-  Args:
-    key: of the round and this purpose; the client's own follows from its id.
-    setting: of the round.
-    fleet: of one client, [] and [M].
-    own: [W] its windows.
-    run: [M] bool, branches in the forward pass.
-  """
-  row_key, drop_key = (
-    jax.random.fold_in(k, fleet.id) for k in jax.random.split(key)
-  )
-  if setting.epochs:
-    row, weight = cohort.draw_epochs(
-      row_key, own, fleet.samples, setting.epochs, setting.batch
-    )
-  else:
-    row, weight = cohort.draw_steps(
-      row_key, own, fleet.samples, setting.steps, setting.batch
-    )
-  count = row.shape[0]
-  if setting.dropout:
-    kept = training.modality_dropout(
-      drop_key, fleet.owned, setting.hparams['dropout'], count
-    )
-  else:
-    kept = _repeat(fleet.owned, count)
-  run = _repeat(run, count)
-  shift = jax.tree.map(lambda v: _repeat(v, count), fleet.shift)
-  if setting.fill == 'input':
-    return Steps(row, weight, run, kept, shift)
-  return Steps(row, weight, run & kept, None, shift)
-
-
-def _repeat(value: Array, count: int) -> Array:
-  """The same in all steps, [count, ...]."""
-  return jnp.broadcast_to(value[None], (count, *value.shape))
-
-
-def client_loss(
-  task: Task,
-  population: Population,
-  trained: Array,
-  branch: bool = True,
-  present: tuple[int, ...] | None = None,
-):
-  """The local objective of one client: (params, step) -> [].
-
-  Args:
-    task: the model.
-    population: windows and frozen base.
-    trained: [G] bool.
-    branch: of `training.logits`; `Layout.branch` where clients are mapped.
-    present: of `training.logits`. `draw_steps` lets nothing run that is not
-      owned, unless `fill` is `input`.
-  """
-
-  def loss(params, step):
-    gate = Gate(step.run, step.sensed, trained)
-    batch = Batch(population.bank, step.row, step.weight, step.shift)
-    scores = training.logits(
-      task, params, population.frozen, batch, gate, branch, present
-    )
-    return training.cross_entropy(
-      scores, population.bank.y[step.row], step.weight
-    )
-
-  return loss
 
 
 def merge_sums(
@@ -242,11 +170,13 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
   """
   num = len(task.group_names)
   client_tx, server_tx = setting.client_tx(), setting.server_tx()
-  compress, branch = recipe.compress, setting.layout.branch
+  links, branch = links_lib.make(setting, recipe), setting.layout.branch
 
   def client(present, shared, row):
-    params, population, step_key, noise_key, part_key = shared
-    objective = client_loss(task, population, row.trained, branch, present)
+    params, population, step_key, link_key, part_key = shared
+    objective = local_training.client_loss(
+      task, population, row.trained, branch, present
+    )
 
     def train(row):
       mask, view = tree.spread(task.groups, row.trained), None
@@ -265,16 +195,22 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
         client_tx,
         params,
         mask,
-        draw_steps(step_key, setting, row.fleet, row.own, row.run),
+        local_training.draw_steps(
+          step_key, setting, row.fleet, row.own, row.run
+        ),
         row.local or None,
         ragged=setting.epochs > 0,
         branch=branch,
       )
-      bits = jnp.float32(32.0)
-      if compress:
-        delta, bits = compress(
-          delta, jax.random.fold_in(noise_key, row.fleet.id)
-        )
+      delta, residual = links_lib.upload(
+        links,
+        task,
+        link_key,
+        row.fleet.id,
+        delta,
+        row.residual,
+        row.trained,
+      )
       sums = (
         tree.scale(tree.spread(task.groups, row.weight), delta),
         tree.scale(row.weight, tree.group_sq_norms(task.groups, delta, num)),
@@ -283,31 +219,36 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
       if recipe.part:
         holds = jax.tree.map(lambda m: m.astype(jnp.float32), mask)
         sums += (tree.scale(tree.spread(task.groups, row.weight), holds),)
-      return sums, (value, bits, local if setting.keep_client_state else ())
+      local = local if setting.keep_client_state else ()
+      return sums, (value, local, residual)
 
     def sit_out(row):
       sums, record = tree.zeros_like_output(train, row)
-      return sums, record[:2] + (row.local,)
+      return sums, (record[0], row.local, row.residual)
 
     # Padding and devices that train nothing do no work at all.
     return tree.choose(row.active, train, sit_out, row, branch=branch)
 
   def init(key, params):
     del key
-    local = ()
+    local, num_clients = (), setting.options['clients']
     if setting.keep_client_state:
-      num_clients = setting.options['clients']
       mask = tree.spread(task.groups, jnp.ones(num))
       one = training.gated_optimizer(client_tx, mask).init(params)
       local = jax.tree.map(
         lambda v: jnp.broadcast_to(v, (num_clients,) + v.shape), one
       )
     return RoundState(
-      params, server_tx.init(params), recipe.memory(), local, jnp.int32(0)
+      params=params,
+      opt_state=server_tx.init(params),
+      memory=recipe.memory(),
+      local=local,
+      round=jnp.int32(0),
+      links=links_lib.init(links, task, params, num_clients),
     )
 
   def step(key, state, population):
-    cohort_key, plan_key, step_key, noise_key = jax.random.split(key, 4)
+    cohort_key, plan_key, step_key, link_key = jax.random.split(key, 4)
     index = cohort.draw(cohort_key, population.fleet, setting.cohort)
     fleet, own = cohort.take(population, index)
     context = make_context(
@@ -315,6 +256,16 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
     )
     plan = recipe.plan(state.memory, context)
     weight = plan.counted * weights(setting, fleet, context.active)[:, None]
+    heard = received(task, fleet, plan)
+    start, link_state, download = links_lib.broadcast(
+      links,
+      task,
+      link_key,
+      state.params,
+      state.links,
+      index,
+      heard,
+    )
     row = _Row(
       fleet=fleet,
       own=own,
@@ -324,11 +275,12 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
       active=context.active & plan.trained.any(-1),
       local=jax.tree.map(lambda v: v[index], state.local),
       piece=plan.piece,
+      residual=jax.tree.map(lambda v: v[index], link_state.residual),
     )
     part_key = plan_key if recipe.part else None
-    sums, (loss, bits, local) = buckets.map_reduce(
+    sums, (loss, local, residual) = buckets.map_reduce(
       lambda present: partial(client, present),
-      (state.params, cohort.shared(population), step_key, noise_key, part_key),
+      (start, cohort.shared(population), step_key, link_key, part_key),
       row,
       setting.layout,
       setting.buckets,
@@ -341,8 +293,13 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
       server_tx, state, recipe.adjust(merge), merge.touched
     )
     memory = recipe.remember(state.memory, merge, plan, context)
-    if setting.keep_client_state:
-      local = jax.tree.map(lambda a, v: a.at[index].set(v), state.local, local)
+
+    def put(every, own):
+      return jax.tree.map(lambda a, v: a.at[index].set(v), every, own)
+
+    link_state = link_state._replace(
+      residual=put(link_state.residual, residual)
+    )
     divergence = (
       recipe.report(memory)
       if recipe.report
@@ -350,13 +307,31 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
         merge.trainers >= 2, merge.spread / task.work.size, jnp.nan
       )
     )
-    info = account(task, setting, plan, context, bits)._replace(
+    if plan.charge.work is None:
+      wire = links_lib.group_bytes(links.up, task, state.params)
+      upload = costs.total(plan.trained, wire)
+    else:  # parts of the model, which no codec codes (links.make)
+      upload = 4.0 * costs.numbers(task.work, plan, plan.trained)
+      download = 4.0 * costs.numbers(task.work, plan, heard)
+    info = account(task, setting, plan, context, upload, download)._replace(
       loss=loss, divergence=divergence
     )
-    number = state.round + 1
-    return RoundState(params, opt_state, memory, local, number), info
+    return RoundState(
+      params=params,
+      opt_state=opt_state,
+      memory=memory,
+      local=put(state.local, local),
+      round=state.round + 1,
+      links=link_state,
+    ), info
 
   return Algorithm(init, step, params=lambda state: state.params)
+
+
+def received(task: Task, fleet: Fleet, plan: Plan) -> Array:
+  """Groups that a device is sent: those that it runs, [K, G] bool."""
+  groups = cohort.owned_groups(plan.run, task.group_modality)
+  return groups & costs.working(fleet, plan)[:, None]
 
 
 def server_update(tx, state: RoundState, delta: PyTree, touched: PyTree):
@@ -383,9 +358,23 @@ def server_update(tx, state: RoundState, delta: PyTree, touched: PyTree):
 
 
 def account(
-  task: Task, setting: Setting, plan: Plan, context: Context, bits: Array
+  task: Task,
+  setting: Setting,
+  plan: Plan,
+  context: Context,
+  upload: Array,
+  download: Array,
 ) -> RoundInfo:
-  """What the round cost; loss and divergence are filled in by the caller."""
+  """What the round cost; loss and divergence are filled in by the caller.
+
+  Args:
+    task: the model.
+    setting: the round.
+    plan: of the round.
+    context: of the plan.
+    upload: [K] float32 bytes sent by each participant that works.
+    download: [K] float32 bytes sent to it.
+  """
   fleet = context.fleet
   if setting.epochs:
     samples = (setting.epochs * fleet.samples).astype(jnp.float32)
@@ -393,8 +382,7 @@ def account(
     samples = jnp.full(
       fleet.samples.shape, float(setting.steps * setting.batch)
     )
-  downloaded = cohort.owned_groups(plan.run, task.group_modality)
-  cost = costs.round_costs(task.work, fleet, plan, downloaded, samples, bits)
+  cost = costs.round_costs(task.work, fleet, plan, samples, upload, download)
   joules = cost.joules
   if setting.idle_power:
     joules += costs.idle_joules(fleet, cost.seconds)

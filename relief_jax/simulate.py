@@ -315,8 +315,10 @@ class Simulation:
     with processes.together():
       memory.check(
         memory.estimate(need, 0, self._memory_limit),
-        'lower --config.clients where every client keeps a model or momentum '
-        'of its own, make the model smaller, or take a larger machine',
+        'lower --config.clients where every client keeps a model, momentum or '
+        'a memory of its own (--config.keep_client_state, '
+        '--config.uplink_codec.memory), make the model smaller, or take a '
+        'larger machine',
       )
     return self._place(_starts[identity](key))
 

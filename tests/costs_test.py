@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relief_jax.costs import idle_joules, round_costs, step_flops
+from relief_jax.costs import idle_joules, round_costs, step_flops, total
 from relief_jax.types import Fleet, Plan, Work
 
 WORK = Work(
@@ -80,9 +80,8 @@ def test_round_by_hand():
   """4 samples of 2184 FLOPs at 1000 FLOP/s; 118 numbers each way."""
   groups = mask(0, 1, 3)[None]
   plan = Plan(mask(0, size=2)[None], groups, groups.astype(jnp.float32))
-  costs = round_costs(
-    WORK, make_fleet([7]), plan, groups, jnp.array([4.0]), jnp.float32(32)
-  )
+  sent = 4 * total(groups, WORK.size)
+  costs = round_costs(WORK, make_fleet([7]), plan, jnp.array([4.0]), sent, sent)
   compute, sending, receiving = 8.736, 472 * 8 / 400, 472 * 8 / 800
   np.testing.assert_allclose(costs.flops, [8736])
   np.testing.assert_allclose(costs.upload, [118 * 4])
@@ -94,24 +93,16 @@ def test_round_by_hand():
   assert all(x.dtype == jnp.float32 for x in costs)
 
 
-def test_compressed_upload_costs_its_bits():
+def test_bytes_of_both_links_are_charged_apart():
   groups = mask(0, 1, 2, 3, 4)[None]
   plan = Plan(jnp.ones((1, 2), bool), groups, groups.astype(jnp.float32))
   costs = round_costs(
-    WORK, make_fleet([1]), plan, groups, jnp.ones(1), jnp.array([2.0])
+    WORK, make_fleet([1]), plan, jnp.zeros(1), jnp.array([50.0]), jnp.ones(1)
   )
-  np.testing.assert_allclose(costs.upload, [338 * 2 / 8])
-  np.testing.assert_allclose(costs.download, [338 * 4])
-
-
-def test_download_is_what_runs_not_what_trains():
-  train = mask(0)[None]
-  plan = Plan(mask(0, size=2)[None], train, train.astype(jnp.float32))
-  costs = round_costs(
-    WORK, make_fleet([1]), plan, mask(0, 1, 3)[None], jnp.ones(1), 32.0
-  )
-  np.testing.assert_allclose(costs.upload, [8 * 4])
-  np.testing.assert_allclose(costs.download, [118 * 4])
+  np.testing.assert_allclose(costs.upload, [50])
+  np.testing.assert_allclose(costs.download, [1])
+  np.testing.assert_allclose(costs.seconds, [1 + 0.01])
+  np.testing.assert_allclose(costs.joules, [3 * 1 + 2 * 0.01])
 
 
 def test_padding_and_sitting_out_cost_nothing():
@@ -126,7 +117,7 @@ def test_padding_and_sitting_out_cost_nothing():
   works = jnp.array([True, True, False])[:, None]
   train = jnp.ones((3, 5), bool) & works
   plan = Plan(jnp.ones((3, 2), bool) & works, train, train * 1.0)
-  costs = round_costs(WORK, fleet, plan, train, jnp.full(3, 4.0), 32.0)
+  costs = round_costs(WORK, fleet, plan, *[jnp.full(3, 4.0)] * 3)
   for field in costs:
     assert field[0] > 0
     np.testing.assert_array_equal(field[1:], 0)
@@ -144,13 +135,15 @@ def test_costs_add_up_over_steps_and_clients():
   plan = Plan(jnp.array([[1, 0], [1, 1]], bool), train, train * 1.0)
 
   def costs(samples):
-    return round_costs(WORK, fleet, plan, train, samples, 32.0)
+    sent = total(train, WORK.size)
+    return round_costs(WORK, fleet, plan, samples, sent, sent)
 
   once, twice = costs(jnp.full(2, 3.0)), costs(jnp.full(2, 6.0))
   np.testing.assert_allclose(twice.flops, 2 * once.flops)
   np.testing.assert_allclose(twice.upload, once.upload)
-  alone = jax.tree.map(lambda x: x[1:], (fleet, plan, train))
-  alone = round_costs(WORK, *alone, jnp.full(1, 3.0), 32.0)
+  alone = jax.tree.map(lambda x: x[1:], (fleet, plan))
+  sent = total(train, WORK.size)[1:]
+  alone = round_costs(WORK, *alone, jnp.full(1, 3.0), sent, sent)
   for both, single in zip(once, alone, strict=True):
     np.testing.assert_allclose(both[1:], single)
 

@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relief_jax import rounds, tree
+from relief_jax import local_training, rounds, tree
 from relief_jax.algorithms import fedavg
+from relief_jax.compressors import Codec, Compressor, base
+from relief_jax.compressors.base import Field
 from relief_jax.models import encoders
 from tests import tiny, twin
 
@@ -92,33 +94,43 @@ def test_one_modality_and_the_cohort_mean_is_fedavg():
   assert_close(params_after('cohort_mean', task, population, setting), want)
 
 
+def half_width(factor):
+  """A compressor whose numbers arrive scaled, at half the price."""
+  return Compressor(
+    encode=lambda x, key: {'x': factor * x.reshape(-1)},
+    decode=lambda code, key, shape: code['x'].reshape(shape),
+    fields=lambda shape: (Field('x', base.size(shape), 16),),
+  )
+
+
 def scaled(task, setting):
-  """FedAvg whose updates arrive scaled by hparams['prox'], at that price."""
-
-  def compress(delta, key):
-    del key
-    factor = setting.hparams['prox']
-    return jax.tree.map(lambda u: factor * u, delta), 32 * factor
-
-  recipe = fedavg.recipe(setting)._replace(compress=compress)
+  """FedAvg with a compressor of its own; the factor is hparams['prox']."""
+  own = half_width(setting.hparams['prox'])
+  recipe = fedavg.recipe(setting)._replace(compressor=own)
   return rounds.federated(task, setting, recipe)
 
 
-def test_compressors():
-  """One that does nothing changes no bit; one that halves, halves."""
+def test_a_recipe_may_bring_its_own_compressor():
+  """One that changes no number changes no bit; one that halves, halves."""
   task = tiny.task(modalities=('acc',))
   population = tiny.population(task)
   setting = tiny.setting(population, prox=1.0)
   want, plain = tiny.step('fedavg', task, population, setting)
   found, info = tiny.step(scaled, task, population, setting)
   assert_same(found.params, want.params)
-  assert_same(info.upload, plain.upload)
+  np.testing.assert_array_equal(info.upload, plain.upload / 2)
   setting = tiny.setting(population, prox=0.5)
-  found, info = tiny.step(scaled, task, population, setting)
+  found, _ = tiny.step(scaled, task, population, setting)
   middle = jax.tree.map(lambda a, b: (a + b) / 2, tiny.init(task), want.params)
   assert_close(found.params, middle)
-  np.testing.assert_allclose(info.upload, plain.upload / 2)
   assert_same(info.download, plain.download)
+  # The link's codes what is left of the recipe's: both act, one is charged.
+  setting = setting._replace(uplink_codec=Codec('int8'))
+  found, both = tiny.step(scaled, task, population, setting)
+  assert_close(found.params, middle, atol=1e-2)
+  assert distance(found.params, middle) > 1e-6
+  leaves = len(jax.tree.leaves(middle))
+  np.testing.assert_array_equal(both.upload, plain.upload / 4 + 4 * leaves)
 
 
 def test_server_rate():
@@ -313,7 +325,7 @@ def gradient_of(task, population, run, sensed=None):
   @jax.jit
   def gradient(params, run, sensed):
     step = steps._replace(run=run, sensed=sensed)
-    loss = rounds.client_loss(task, population, everything)
+    loss = local_training.client_loss(task, population, everything)
     return jax.grad(loss)(params, step)
 
   return twin.named(gradient(params, run, sensed))

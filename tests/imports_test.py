@@ -20,6 +20,7 @@ _ROUND = _BASE | {
   'costs',
   'buckets',
   'recipe',
+  'compressors',
 }
 MAY = {
   'types': set(),
@@ -34,8 +35,10 @@ MAY = {
   'costs': _BASE,
   'evaluation': _BASE,
   'buckets': _BASE | {'placement', 'cohort', 'costs'},
-  'recipe': _BASE | {'placement', 'buckets'},
-  'rounds': _ROUND,
+  'recipe': _BASE | {'placement', 'buckets', 'compressors'},
+  'links': _BASE | {'costs', 'recipe', 'compressors'},
+  'local_training': _BASE | {'cohort', 'recipe', 'training'},
+  'rounds': _ROUND | {'links', 'local_training'},
   'budgets': _BASE | {'budgets'},
   'depth': _BASE | {'costs', 'budgets'},
   'compressors': _BASE | {'compressors'},
@@ -45,7 +48,8 @@ MAY = {
   'datasets': {'errors', 'windows', 'datasets'},
   # Algorithms see a Task and a Population, whatever made them.
   'algorithms': _ROUND
-  | {'rounds', 'budgets', 'compressors', 'algorithms', 'depth', 'widths'},
+  | {'links', 'rounds', 'budgets', 'algorithms', 'depth', 'widths'}
+  | {'local_training'},
   'program': _ROUND | {'rounds', 'algorithms', 'models', 'evaluation', 'world'},
   'tuner': _ROUND
   | {'algorithms', 'program', 'models', 'datasets'}
@@ -174,13 +178,14 @@ def test_a_package_is_a_registry(package):
     assert (path.parent / f'{name}.py').is_file(), name
 
 
-def test_every_algorithm_budget_rule_and_device_is_registered():
+def test_every_file_of_a_registry_is_registered():
   """A file that nobody can name is of no use; helpers start otherwise."""
-  from relief_jax import algorithms, budgets, devices
+  from relief_jax import algorithms, budgets, compressors, devices
 
   for package, names, helpers in (
     ('algorithms', algorithms.ALGORITHMS, ()),
     ('budgets', budgets.BUDGETS, ()),
+    ('compressors', compressors.COMPRESSORS, ('base', 'rounding')),
     ('devices', devices.DEVICES, ('base', 'figures')),
   ):
     files = {p.stem for p in (LIBRARY / package).glob('*.py')}

@@ -89,9 +89,9 @@ def test_costs_in_a_fleet_of_it_are_the_measured_ones(tmp_path):
     task.work,
     fleet.replace(uplink=fleet.uplink * jnp.inf),
     Plan(run, train, train.astype(float)),
-    jnp.zeros_like(train),
     jnp.full(len(cases), float(config.batch)),
-    jnp.float32(32),
+    jnp.zeros(len(cases)),
+    jnp.zeros(len(cases)),
   )
   measured = np.array([p.seconds for p in found])
   off = np.asarray(paid.seconds) / measured - 1

@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from relief_jax import costs as costs_lib
 from relief_jax import rounds
 from relief_jax.algorithms import fedavg
 from relief_jax.types import Plan
@@ -148,7 +149,15 @@ def account(owned, run, trained):
     plan = fedavg.plan(setting, context)
   else:
     plan = Plan(run, trained, trained * 1.0)
-  return rounds.account(CNN, setting, plan, context, jnp.float32(32))
+  wire = 4 * CNN.work.size
+  return rounds.account(
+    CNN,
+    setting,
+    plan,
+    context,
+    costs_lib.total(plan.trained, wire),
+    costs_lib.total(rounds.received(CNN, fleet, plan), wire),
+  )
 
 
 def costs(owned, run=None, trained=None):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relief_jax import cohort, rounds, training, tree
+from relief_jax import cohort, local_training, training, tree
 from relief_jax.types import Batch, Gate, Steps
 from tests import tiny
 
@@ -186,7 +186,7 @@ def test_a_client_of_few_windows_trains_few_steps():
   everything = jnp.ones(3, bool)
   mask = tree.spread(task.groups, everything)
   steps = quick(
-    lambda key, fleet, own: rounds.draw_steps(
+    lambda key, fleet, own: local_training.draw_steps(
       key, setting, fleet, own, jnp.ones(1, bool)
     )
   )
@@ -196,7 +196,7 @@ def test_a_client_of_few_windows_trains_few_steps():
   @quick
   def train(steps):
     return training.local_update(
-      rounds.client_loss(task, population, everything),
+      local_training.client_loss(task, population, everything),
       setting.client_tx(),
       params,
       mask,

@@ -404,11 +404,8 @@ class WidthTwin(Twin):
         products = 2 * after * spec.kernel * below * count
         total += 2 * products + 6 * after * count  # bias and ReLU, both ways
         if i:  # the input's gradient and the sum of its taps
-          whole = max(
-            -(-length // spec.stride),
-            after + -(-spec.kernel // spec.stride) - 1,
-          )
-          total += products + whole * (spec.kernel - spec.stride) * below
+          more = -(-spec.kernel // spec.stride) - 1
+          total += products + more * (after + more) * spec.stride * below
         length, below = after, count
       total += length * below  # mean over time
       total += 3 * 2 * below * hidden + hidden

@@ -14,13 +14,18 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from relief_jax import costs, rounds, training, tree
+from relief_jax import costs, links, local_training, training, tree
 from relief_jax.recipe import Setting
 from relief_jax.types import Algorithm, RoundInfo, Steps, Task
 
 
 def centralized(task: Task, setting: Setting) -> Algorithm:
-  """Pooled SGD; state is (params, optimiser state, round)."""
+  """Pooled SGD; state is (params, optimiser state, round).
+
+  Raises:
+    InputError: a codec is set: raw windows are sent here, once.
+  """
+  links.refuse(setting, 'centralized')
   num, num_modalities = len(task.group_names), len(task.modalities)
   everything = jnp.ones(num, bool)
   mask = tree.spread(task.groups, everything)
@@ -68,7 +73,7 @@ def centralized(task: Task, setting: Setting) -> Algorithm:
       run=run,
       sensed=None,
     )
-    loss = rounds.client_loss(task, population, everything)
+    loss = local_training.client_loss(task, population, everything)
     delta, value, opt_state = training.local_update(
       loss, optimizer(length), params, mask, steps, opt_state
     )

@@ -8,7 +8,15 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from relief_jax import buckets, cohort, rounds, training, tree
+from relief_jax import (
+  buckets,
+  cohort,
+  links,
+  local_training,
+  rounds,
+  training,
+  tree,
+)
 from relief_jax.algorithms import fedavg
 from relief_jax.recipe import Setting
 from relief_jax.types import Algorithm, Task
@@ -18,7 +26,11 @@ def local_only(task: Task, setting: Setting) -> Algorithm:
   """Local training without a federation; state is (params [N, *P], round).
 
   A device trains the groups of its own modalities; nothing is sent.
+
+  Raises:
+    InputError: a codec is set, and there is no link that would use it.
   """
+  links.refuse(setting, 'local_only')
   num = len(task.group_names)
   clients = setting.options['clients']
   client_tx, branch = setting.client_tx(), setting.layout.branch
@@ -27,7 +39,9 @@ def local_only(task: Task, setting: Setting) -> Algorithm:
   def client(present, shared, row):
     population, step_key = shared
     params, fleet, own, run, trained, active = row
-    loss = rounds.client_loss(task, population, trained, branch, present)
+    loss = local_training.client_loss(
+      task, population, trained, branch, present
+    )
     mask = tree.spread(task.groups, trained)
 
     def train(params):
@@ -36,7 +50,7 @@ def local_only(task: Task, setting: Setting) -> Algorithm:
         client_tx,
         params,
         mask,
-        rounds.draw_steps(step_key, alone, fleet, own, run),
+        local_training.draw_steps(step_key, alone, fleet, own, run),
         ragged=setting.epochs > 0,
         branch=branch,
       )
@@ -74,11 +88,8 @@ def local_only(task: Task, setting: Setting) -> Algorithm:
       setting.buckets,
     )
     params = jax.tree.map(lambda a, v: a.at[index].set(v), params, new)
-    # Nothing is sent in either direction.
-    silent = task._replace(
-      work=task.work.replace(size=jnp.zeros_like(task.work.size))
-    )
-    info = rounds.account(silent, setting, plan, context, jnp.float32(32.0))
+    silence = jnp.zeros(index.shape)  # nothing is sent in either direction
+    info = rounds.account(task, setting, plan, context, silence, silence)
     info = info._replace(loss=loss, divergence=jnp.full(num, jnp.nan))
     return (params, number + 1), info
 

@@ -1,0 +1,40 @@
+"""Compressors of what a link sends: one file each, `Codec -> Compressor`."""
+
+from relief_jax.compressors import (
+  int4,
+  int8,
+  none,
+  random_k,
+  sign,
+  ternary,
+  top_k,
+)
+from relief_jax.compressors.base import Codec, Compressor
+from relief_jax.errors import InputError, unknown
+
+COMPRESSORS = {
+  'int4': int4.int4,
+  'int8': int8.int8,
+  'none': none.none,
+  'random_k': random_k.random_k,
+  'sign': sign.sign,
+  'ternary': ternary.ternary,
+  'top_k': top_k.top_k,
+}
+
+
+def make(codec: Codec) -> Compressor:
+  """The compressor that a codec names.
+
+  Raises:
+    InputError: an unknown name or mode, or a share outside of (0, 1].
+  """
+  if codec.name not in COMPRESSORS:
+    raise unknown('compressor', codec.name, COMPRESSORS)
+  if not 0 < codec.share <= 1:  # NaN too
+    raise InputError(
+      f'a share of {codec.share}',
+      'above 0 and at most 1',
+      'set it to 0.05: every twentieth number is sent',
+    )
+  return COMPRESSORS[codec.name](codec)
