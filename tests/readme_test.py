@@ -33,16 +33,19 @@ def registries():
 @pytest.mark.slow
 def test_python_blocks(registries, capsys):
   blocks = re.findall(r'```python\n(.*?)```', README.read_text(), re.S)
-  assert len(blocks) == 4
+  assert len(blocks) == 5
   space = {}
   outputs = []
   for block in blocks:
     exec(compile(block, str(README), 'exec'), space)  # our own README
     outputs.append(capsys.readouterr().out)
   assert 'round 20: F1' in outputs[0]
-  assert "'node': 17, 'hub': 7" in outputs[1]
+  swept = re.findall(r"^0 {'client_lr': (.*)} (.*)$", outputs[1], re.M)
+  assert [float(lr) for lr, _ in swept] == [0.02, 0.1]
+  assert all(float(f1) > 0.3 for _, f1 in swept)  # chance is 1/8
+  assert "'node': 17, 'hub': 7" in outputs[2]
   # Chance is 1/3: a method that does not learn fails here.
-  assert float(outputs[2]) > 0.6
+  assert float(outputs[3]) > 0.6
   shares = space['simulate'].run(space['c']).history[-1]['trained_share']
   assert all(0 < share < 1 for share in shares.values())
 
