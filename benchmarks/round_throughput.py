@@ -13,6 +13,7 @@ computed once.
 other one with probability 0.45. Data is random: this measures speed only.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -107,10 +108,10 @@ def make_round(name: str, method: str) -> Round:
   key = jax.random.key(0)
   if WORKLOADS[name] == 'lora':
     frozen = lora.base(key, spec)
-    population = population.replace(frozen=frozen)
+    population = dataclasses.replace(population, frozen=frozen)
     if name == 'lora_cached':
       bank = world.cache_features(spec, frozen, population.bank)
-      population = population.replace(bank=bank)
+      population = dataclasses.replace(population, bank=bank)
       spec = spec._replace(cached=True)
   task = models.MODELS[WORKLOADS[name]](spec)
   fleet = population.fleet

@@ -316,7 +316,7 @@ def test_groups_that_nobody_trained_keep_their_bits():
 
 def gradient_of(task, population, run, sensed=None):
   """Gradient of client 0's loss on one batch, by parameter name."""
-  steps = rounds.Steps(
+  steps = Steps(
     row=population.rows[0, :4], weight=jnp.ones(4), run=run, sensed=sensed
   )
   everything = jnp.ones(len(task.group_names), bool)
