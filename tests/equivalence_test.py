@@ -10,6 +10,7 @@ from relief_jax.algorithms import fedavg
 from relief_jax.compressors import Codec, Compressor, base
 from relief_jax.compressors.base import Field
 from relief_jax.models import encoders
+from relief_jax.types import Steps
 from tests import tiny, twin
 
 
