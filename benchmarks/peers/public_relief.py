@@ -4,7 +4,8 @@ python -m benchmarks.peers.public_relief [--setup=pfl_cifar10] [--smoke]
 
 One client at a time, the whole round in one program, on one device whose
 operations XLA shares out over all cores of the machine: those of a large model
-are worth it, and several virtual devices slow each other down. Costs (seconds, joules, bytes) are simulated as always.
+are worth it, and several virtual devices slow each other down. Costs (seconds,
+joules, bytes) are simulated as always.
 """
 
 import jax
