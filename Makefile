@@ -1,6 +1,7 @@
 # make run     RELIEF against FedAvg, about three minutes on two cores
 # make quick   the same in a small world, well under a minute
 # make test    style, types, tests, doctests
+# make slow    the tests that take long, too
 # Each makes .venv first. PYTHON=python3.12 picks the interpreter,
 # DATA=folder the place of real data, RUNS=folder where results go.
 
@@ -11,7 +12,7 @@ DATA ?=
 BIN := $(VENV)/bin
 DATA_FLAG := $(if $(DATA),--data_dir=$(DATA))
 
-.PHONY: run quick test lint clean
+.PHONY: run quick test slow lint clean
 
 run: $(VENV)/installed
 	$(BIN)/python -m experiments.compare $(DATA_FLAG) \
@@ -22,8 +23,11 @@ quick: $(VENV)/installed
 	  --config=experiments/configs/compare.py:smoke --workdir=$(RUNS)/quick
 
 test: lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 	$(BIN)/python -m pytest --doctest-modules relief_jax experiments/tables.py experiments/records.py
+
+slow: $(VENV)/installed
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .

@@ -231,7 +231,8 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
 
   def init(key, params):
     del key
-    local, num_clients = (), setting.options['clients']
+    # Only where devices keep something.
+    local, num_clients = (), setting.options.get('clients', 0)
     if setting.keep_client_state:
       mask = tree.spread(task.groups, jnp.ones(num))
       one = training.gated_optimizer(client_tx, mask).init(params)

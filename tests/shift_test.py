@@ -116,6 +116,7 @@ def close(a, b):
   jax.tree.map(one, a, b)
 
 
+@pytest.mark.slow
 def test_a_round_equals_one_over_windows_shifted_beforehand():
   task, population, setting = world(gain=0.3, bias=0.4, noise=0.2, jitter=0.2)
   got, _ = tiny.step('fedavg', task, population, setting)

@@ -196,6 +196,7 @@ def test_fewer_devices_after_the_name():
     placement.parse_layout('one@3', 2)
 
 
+@pytest.mark.slow
 def test_a_tuned_run_equals_any_other(folder, tmp_path, capsys):
   """Really timed; then the log, the record, the results and the way back."""
   own = config(devices=2, clients=17)
