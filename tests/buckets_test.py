@@ -25,11 +25,12 @@ def world(backbone):
   return task, tiny.with_share(task, population, share)
 
 
-def setting(backbone, layout, devices=1, most=1):
+def setting(backbone, layout, devices=1, most=1, method='relief'):
   task, population = world(backbone)
   found = buckets.bucket(OWNED, task, most, 1)
   return tiny.setting(
     population,
+    method,
     deadline=1.0,
     layout=placement.parse_layout(layout, devices),
     buckets=found if most > 1 else (),
@@ -46,6 +47,11 @@ def setting(backbone, layout, devices=1, most=1):
     ('fedprox', 'lora', 'all', 1),
     ('cohort_mean', 'lora', 'all', 1),
     ('local_only', 'lora', 'all', 1),
+    ('fedpmt', 'lora', 'all', 1),
+    ('feddrop', 'cnn', 'all', 1),
+    pytest.param('heterofl', 'cnn', 'all', 1, marks=pytest.mark.slow),
+    pytest.param('fedrolex', 'cnn', 'all', 1, marks=pytest.mark.slow),
+    pytest.param('fiarse', 'cnn', 'all', 1, marks=pytest.mark.slow),
     ('centralized', 'lora', 'all', 1),
   ],
 )
@@ -54,7 +60,10 @@ def test_buckets_change_no_result(method, backbone, layout, devices):
   assert len(setting(backbone, layout, devices, most=3).buckets) == 3
   plain, cut = (
     tiny.step(
-      method, task, population, setting(backbone, layout, devices, most)
+      method,
+      task,
+      population,
+      setting(backbone, layout, devices, most, method),
     )
     for most in (1, 3)
   )

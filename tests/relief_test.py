@@ -374,7 +374,7 @@ def observe_any(updates, trained):
     found.append((np.square(u - mean).sum() / len(u), np.square(mean).sum()))
   spread, mean_sq = np.array(found).T
   count = jnp.asarray(trained).sum(0).astype(jnp.float32)
-  merge = Merge((), True, count, count, spread, jnp.asarray(mean_sq), (), count)
+  merge = Merge((), (), count, count, spread, jnp.asarray(mean_sq), (), count)
   return relief.observed('relative', merge, TASK.work.size)
 
 

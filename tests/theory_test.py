@@ -374,6 +374,7 @@ def test_shrinkage_minimises_the_error(sigma, cohort):
   best = kept[error(kept).argmin()]
   merge = Merge(
     mean=(),
+    touched=(),
     weight=jnp.float32(cohort),
     trainers=jnp.float32(cohort),
     # What is seen on average: the variance around the cohort's own mean, and
@@ -391,7 +392,7 @@ def test_shrinkage_minimises_the_error(sigma, cohort):
 def test_nothing_is_shrunk_that_cannot_be_judged():
   """A single trainer has no estimate of the noise."""
   one = jnp.ones(())
-  merge = Merge((), one, one, 0 * one, one, (), 10 * one)
+  merge = Merge((), (), one, one, 0 * one, one, (), 10 * one)
   assert relief.shrink(merge) == 1
 
 
