@@ -11,13 +11,13 @@ of a round is compiled.
 
 import json
 import os
-import resource
-import subprocess
-import sys
 import time
 
 import numpy as np
 from absl import app, flags
+
+from benchmarks import common
+from relief_jax import config, dealing, memory, world
 
 _CLIENTS = flags.DEFINE_integer('clients', 100_000, 'devices', lower_bound=2)
 _SMOKE = flags.DEFINE_bool('smoke', False, '50 devices')
@@ -28,7 +28,7 @@ _MEAN = 20  # windows on a device
 
 
 def _peak_mb() -> int:
-  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+  return memory.peak() // 2**20
 
 
 def measure(case: str, clients: int) -> dict:
@@ -38,8 +38,6 @@ def measure(case: str, clients: int) -> dict:
     case: one of `CASES`.
     clients: N.
   """
-  from relief_jax import config, dealing, world
-
   kind, skew = case.split('@')
   c = config.default()
   c.dataset, c.clients, c.reuse = 'synthetic', clients, _MEAN
@@ -75,12 +73,14 @@ def main(_) -> None:
   """Measures every case in a process of its own."""
   clients = 50 if _SMOKE.value else _CLIENTS.value
   if _CASE.value:
-    print(json.dumps(measure(_CASE.value, clients)), flush=True)
+    common.emit(measure(_CASE.value, clients))
     return
   for case in CASES:
-    command = [sys.executable, '-m', 'benchmarks.build_world']
-    command += [f'--case={case}', f'--clients={clients}']
-    subprocess.run(command, check=True)
+    lines = common.child(
+      'build_world', case=case, clients=clients, smoke=_SMOKE.value
+    )
+    for line in lines:
+      print(json.dumps(line), flush=True)
 
 
 if __name__ == '__main__':

@@ -47,15 +47,9 @@ def measure(clients: int) -> dict:
   """Times a round and reads the process's peak memory."""
   simulate.set_devices(_DEVICES.value)
   simulation = simulate.Simulation(make_config(clients))
-  simulation.advance()
   cohort = _COHORT.value or clients
-
-  def one_round():
-    simulation.advance_rounds(1)
-    return simulation.params
-
   repeats = max(1, min(_REPEATS.value, 10_000 // cohort))
-  seconds = common.times(one_round, repeats)
+  seconds = common.round_times(simulation, repeats)
   facts = simulation.summary()
   return {
     'benchmark': 'clients_scaling',

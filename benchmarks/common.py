@@ -7,7 +7,6 @@ import platform
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,7 +14,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
+from experiments import step_times
 from relief_jax import placement
+from relief_jax.simulate import Simulation
 
 
 class Product(NamedTuple):
@@ -67,34 +68,24 @@ def times(call: Callable[[], Any], repeats: int) -> dict[str, float]:
     call: returns arrays; they are waited for.
     repeats: timed calls, at least 1.
   """
-  jax.block_until_ready(call())
-  found = []
-  for _ in range(repeats):
-    started = time.perf_counter()
-    jax.block_until_ready(call())
-    found.append(time.perf_counter() - started)
+  found = step_times.in_turns({'call': call}, repeats)['call']
   return {'min_seconds': min(found), 'median_seconds': statistics.median(found)}
 
 
-def in_turns(
-  calls: dict[str, Callable[[], Any]], repeats: int
-) -> dict[str, list[float]]:
-  """Seconds of several calls, one after the other in every turn.
-
-  What slows the machine down for a while then slows down all of them. The
-  first turn is dropped.
+def round_times(simulation: Simulation, repeats: int) -> dict[str, float]:
+  """`times` of a simulation's rounds, one per call, after its first test.
 
   Args:
-    calls: each returns arrays; they are waited for.
-    repeats: timed turns.
+    simulation: with `rounds_per_call` 1 and rounds enough.
+    repeats: timed rounds.
   """
-  found: dict[str, list[float]] = {name: [] for name in calls}
-  for _ in range(repeats + 1):
-    for name, call in calls.items():
-      started = time.perf_counter()
-      jax.block_until_ready(call())
-      found[name].append(time.perf_counter() - started)
-  return {name: seconds[1:] for name, seconds in found.items()}
+  simulation.advance()
+
+  def one_round():
+    simulation.advance_rounds(1)
+    return simulation.params
+
+  return times(one_round, repeats)
 
 
 def emit(case: dict[str, Any]) -> None:

@@ -31,6 +31,7 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks import common
+from experiments import step_times
 from relief_jax import placement, simulate
 from relief_jax.models import layers
 
@@ -170,7 +171,7 @@ def main(argv):
   runs['product'] = product.call
   last = {name: run() for name, run in runs.items()}
   repeats = 2 if _SMOKE.value else _REPEATS.value
-  found = common.in_turns(runs, repeats)
+  found = step_times.in_turns(runs, repeats)
   seconds = {name: statistics.median(v) for name, v in found.items()}
   for name in names:
     clients = TOGETHER if name == 'vmapped' else 1

@@ -7,8 +7,6 @@ is what makes its peak memory its own.
 """
 
 import json
-import subprocess
-import sys
 
 from absl import app, flags
 
@@ -40,13 +38,7 @@ def measure(case: str) -> dict:
     c.dataset, c.data.width, c.model.filters = 'synthetic', 32, (4, 8)
     c.batch, c.local_steps = 4, 2
   simulation = simulate.Simulation(c, _DATA_DIR.value)
-  simulation.advance()
-
-  def one_round():
-    simulation.advance_rounds(1)
-    return simulation.params
-
-  seconds = common.times(one_round, _REPEATS.value)
+  seconds = common.round_times(simulation, _REPEATS.value)
   facts = simulation.summary()
   return {
     'benchmark': 'layouts',
@@ -65,26 +57,24 @@ def measure(case: str) -> dict:
 
 def main(argv):
   """Runs the cases, each in a child process."""
+  del argv
   if _CASE.value:
     common.emit(measure(_CASE.value))
     return
+  data = {'data_dir': _DATA_DIR.value} if _DATA_DIR.value else {}
   for method in _METHODS.value:
     for layout in _LAYOUTS.value:
-      flag = f'--case={method}@{layout}'
-      command = [sys.executable, '-m', 'benchmarks.layouts', flag, *argv[1:]]
-      command += [
-        f'--clients={_CLIENTS.value}',
-        f'--repeats={_REPEATS.value}',
-        f'--buckets={_BUCKETS.value}',
-        f'--smoke={_SMOKE.value}',
-      ]
-      if _DATA_DIR.value:
-        command.append(f'--data_dir={_DATA_DIR.value}')
-      done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-      if done.returncode:
-        reason = {'benchmark': 'layouts', 'case': flag, 'failed': True}
-        print(json.dumps(reason), flush=True)
-      print(done.stdout, end='', flush=True)
+      lines = common.child(
+        'layouts',
+        case=f'{method}@{layout}',
+        clients=_CLIENTS.value,
+        repeats=_REPEATS.value,
+        buckets=_BUCKETS.value,
+        smoke=_SMOKE.value,
+        **data,
+      )
+      for line in lines:
+        print(json.dumps(line), flush=True)
 
 
 if __name__ == '__main__':

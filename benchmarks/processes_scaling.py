@@ -27,13 +27,7 @@ def measure(job: str) -> dict:
   simulate.set_devices(devices)
   processes.start(f'127.0.0.1:{port}', count, number)
   simulation = simulate.Simulation(clients_scaling.make_config(clients))
-  simulation.advance()
-
-  def one_round():
-    simulation.advance_rounds(1)
-    return simulation.params
-
-  seconds = common.times(one_round, flags.FLAGS.repeats)
+  seconds = common.round_times(simulation, flags.FLAGS.repeats)
   facts = simulation.summary()
   return {
     'benchmark': 'processes_scaling',

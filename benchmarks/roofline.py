@@ -14,6 +14,7 @@ import statistics
 from absl import app, flags
 
 from benchmarks import common, round_throughput
+from experiments import step_times
 from relief_jax import simulate
 
 
@@ -28,7 +29,7 @@ def main(argv):
       size = 64 if values.smoke else 1024
       product = common.matrix_product(size, one.layout)
       calls = {'round': one.call, 'product': product.call}
-      found = common.in_turns(calls, values.repeats)
+      found = step_times.in_turns(calls, values.repeats)
       rate = [one.flops / s for s in found['round']]
       peak = [product.flops / s for s in found['product']]
       shares = [a / b for a, b in zip(rate, peak, strict=True)]

@@ -146,25 +146,36 @@ def cases(task: Task) -> dict[str, tuple[np.ndarray, np.ndarray]]:
   return found
 
 
-def clock(steps: int, repeats: int) -> Timer:
-  """Wall-clock seconds of a step, the median of some timings.
+def in_turns(
+  calls: dict[str, Callable[[], Any]], repeats: int
+) -> dict[str, list[float]]:
+  """Wall-clock seconds of several calls, one after the other in every turn.
 
-  The cases take turns: what slows a machine for a while slows all of them.
+  What slows a machine for a while then slows down all of them.
+
+  Args:
+    calls: each returns arrays; they are waited for.
+    repeats: timed turns; a first one, which compiles, is not counted.
+  """
+  found: dict[str, list[float]] = {name: [] for name in calls}
+  for _ in range(repeats + 1):
+    for name, call in calls.items():
+      started = time.perf_counter()
+      jax.block_until_ready(call())
+      found[name].append(time.perf_counter() - started)
+  return {name: seconds[1:] for name, seconds in found.items()}
+
+
+def clock(steps: int, repeats: int) -> Timer:
+  """Seconds of a step, the median of some turns.
 
   Args:
     steps: in a call of what is timed.
-    repeats: timings; a first call, which compiles, is not counted.
+    repeats: of `in_turns`.
   """
 
   def timer(calls):
-    for call in calls.values():
-      jax.block_until_ready(call())
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(repeats):
-      for name, call in calls.items():
-        started = time.perf_counter()
-        jax.block_until_ready(call())
-        times[name].append(time.perf_counter() - started)
+    times = in_turns(calls, repeats)
     return {name: statistics.median(t) / steps for name, t in times.items()}
 
   return timer

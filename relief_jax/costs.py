@@ -77,13 +77,6 @@ def plan_flops(work: Work, plan: Plan) -> Array:
   return jax.vmap(step_flops)(plan.charge.work, plan.run, plan.trained)
 
 
-def numbers(work: Work, plan: Plan, chosen: Array) -> Array:
-  """Numbers in the chosen groups [K, G] of each client's model, [K]."""
-  if plan.charge.work is None:
-    return total(chosen, work.size)
-  return jax.vmap(total)(chosen, plan.charge.work.size)
-
-
 def working(fleet: Fleet, plan: Plan) -> Array:
   """Who takes part: has data, and runs or trains something, [K] bool."""
   return (fleet.samples > 0) & (plan.run.any(-1) | plan.trained.any(-1))
@@ -117,8 +110,6 @@ def round_costs(
   works = working(fleet, plan)
   live = works.astype(jnp.float32)
   flops = live * samples * plan_flops(work, plan)
-  if plan.charge.flops is not None:
-    flops += live * plan.charge.flops
   if plan.charge.download is not None:
     download += plan.charge.download
   upload, download = live * upload, live * download

@@ -23,9 +23,10 @@ import jax.numpy as jnp
 
 from relief_jax import compressors, costs, tree
 from relief_jax.compressors import Codec, Compressor, base
+from relief_jax.compressors.none import NONE
 from relief_jax.errors import InputError
 from relief_jax.recipe import Recipe, Setting
-from relief_jax.types import Array, PyTree, Task
+from relief_jax.types import Array, Plan, PyTree, Task
 
 # Purposes of a round's key.
 _UP, _DOWN = range(2)
@@ -167,6 +168,28 @@ def group_bytes(compressor: Compressor, task: Task, params: PyTree) -> Array:
   return tree.group_sum(task.groups, sizes, len(task.group_names))
 
 
+def message_bytes(
+  compressor: Compressor,
+  task: Task,
+  params: PyTree,
+  plan: Plan,
+  chosen: Array,
+) -> Array:
+  """Bytes of the groups that each client sends or is sent, [K] float32.
+
+  Args:
+    compressor: of every array.
+    task: the model.
+    params: P, for its shapes.
+    plan: tells whose model is smaller.
+    chosen: [K, G] bool.
+  """
+  if plan.charge.work is None:
+    return costs.total(chosen, group_bytes(compressor, task, params))
+  # Parts of layers, which `make` lets through in float32 only.
+  return 4.0 * jax.vmap(costs.total)(chosen, plan.charge.work.size)
+
+
 def broadcast(
   links: Links,
   task: Task,
@@ -174,6 +197,7 @@ def broadcast(
   params: PyTree,
   state: LinkState,
   index: Array,
+  plan: Plan,
   received: Array,
 ) -> tuple[PyTree, LinkState, Array]:
   """The downlink of a round.
@@ -185,18 +209,19 @@ def broadcast(
     params: P, the server's model.
     state: memories.
     index: [K] places of the participants in the population.
+    plan: of the round.
     received: [K, G] bool, groups that a device is sent.
 
   Returns:
     P that every participant starts from, memories, and [K] float32 bytes.
   """
-  wire = group_bytes(links.down, task, params)
-  if links.down.lossless:
-    return params, state, costs.total(received, wire)
   key = jax.random.fold_in(key, _DOWN)
   if not links.replica:
-    start = base.transmit(links.down, key, params)
-    return start, state, costs.total(received, wire)
+    start = params
+    if not links.down.lossless:
+      start = base.transmit(links.down, key, params)
+    size = message_bytes(links.down, task, params, plan, received)
+    return start, state, size
   change = jax.tree.map(jnp.subtract, params, state.replica)
   arrived = base.transmit(links.down, key, change)
   anybody = received.any(0)
@@ -207,7 +232,8 @@ def broadcast(
   )
   sent = state.sent + anybody
   before = state.heard[index]
-  whole = group_bytes(compressors.make(Codec()), task, params)
+  wire = group_bytes(links.down, task, params)
+  whole = group_bytes(NONE, task, params)
   missing = (sent[None] - before).astype(jnp.float32)
   each = jnp.minimum(missing * wire[None], whole[None])
   heard = state.heard.at[index].set(jnp.where(received, sent[None], before))

@@ -19,6 +19,7 @@ from relief_jax.types import Bank, PyTree, Task
 from relief_jax.world import World
 
 _PARAMS, _ROUNDS = range(2)
+_STAGES = ('trace', 'lower', 'compile')
 
 
 class Call(NamedTuple):
@@ -102,7 +103,8 @@ def setting(
 def _buckets(config, world, layout) -> tuple[buckets.Bucket, ...]:
   """Those that a config asks for, () where they are no use."""
   everybody = config.clients_per_round in (0, config.clients)
-  if not everybody or layout.branch or world.fill == 'input':
+  use = everybody and not layout.branch and world.fill == 'skip'
+  if config.buckets == 1 or not use:
     return ()
   together = layout.devices * max(layout.block, 1)
   found = buckets.bucket(
@@ -180,12 +182,12 @@ def _compile(task, setting, call, args, test) -> Program:
     in_shardings=places,
     out_shardings=everywhere,
   )
-  seconds = {'trace': 0.0, 'lower': 0.0, 'compile': 0.0}
+  seconds: dict[str, float] = {}
   state, population = args[:2]
   params = placement.local(factory(task, setting).params(state))
   frozen = placement.local(population.frozen)
-  run = _build(jitted, args, seconds)
-  test_run = _build(jax.jit(evaluate), (params, frozen, test), seconds)
+  run = build(jitted, args, seconds)
+  test_run = build(jax.jit(evaluate), (params, frozen, test), seconds)
   memory = max(reserved(run), reserved(test_run))
   return Program(run, test_run, seconds, memory)
 
@@ -219,8 +221,14 @@ def keys(seed) -> tuple[jax.Array, jax.Array]:
   return jax.random.fold_in(key, _PARAMS), jax.random.fold_in(key, _ROUNDS)
 
 
-def _build(jitted, args, seconds):
-  """Compiles, adding to what each stage took."""
+def build(jitted, args: tuple, seconds: dict[str, float]):
+  """Compiles.
+
+  Args:
+    jitted: from `jax.jit`.
+    args: arrays or their shapes.
+    seconds: of each stage, `trace`, `lower` and `compile`; is added to.
+  """
   clock = [time.perf_counter()]
   traced = jitted.trace(*args)
   clock.append(time.perf_counter())
@@ -228,8 +236,8 @@ def _build(jitted, args, seconds):
   clock.append(time.perf_counter())
   compiled = lowered.compile()
   clock.append(time.perf_counter())
-  for stage, before, after in zip(seconds, clock, clock[1:], strict=False):
-    seconds[stage] += after - before
+  for stage, taken in zip(_STAGES, np.diff(clock).tolist(), strict=True):
+    seconds[stage] = seconds.get(stage, 0.0) + taken
   return compiled
 
 

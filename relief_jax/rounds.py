@@ -257,7 +257,6 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
     )
     plan = recipe.plan(state.memory, context)
     weight = plan.counted * weights(setting, fleet, context.active)[:, None]
-    heard = received(task, fleet, plan)
     start, link_state, download = links_lib.broadcast(
       links,
       task,
@@ -265,7 +264,8 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
       state.params,
       state.links,
       index,
-      heard,
+      plan,
+      received(task, fleet, plan),
     )
     row = _Row(
       fleet=fleet,
@@ -308,12 +308,9 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
         merge.trainers >= 2, merge.spread / task.work.size, jnp.nan
       )
     )
-    if plan.charge.work is None:
-      wire = links_lib.group_bytes(links.up, task, state.params)
-      upload = costs.total(plan.trained, wire)
-    else:  # parts of the model, which no codec codes (links.make)
-      upload = 4.0 * costs.numbers(task.work, plan, plan.trained)
-      download = 4.0 * costs.numbers(task.work, plan, heard)
+    upload = links_lib.message_bytes(
+      links.up, task, state.params, plan, plan.trained
+    )
     info = account(task, setting, plan, context, upload, download)._replace(
       loss=loss, divergence=divergence
     )

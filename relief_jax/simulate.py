@@ -100,11 +100,11 @@ class Simulation:
     processes.agree('config', repr(config))
     self.config = config
     self._memory_limit = memory_limit
+    self._task = models.MODELS[config.backbone](self._world.spec)
     self.choice = self._settle_layout()
     self.rounds = config.rounds
     self.round = 0
     self.history: list[dict[str, Any]] = []
-    self._task = models.MODELS[config.backbone](self._world.spec)
     self._setting = program.setting(config, self._world, self._layout)
     self._algorithm = algorithms.ALGORITHMS[config.method](
       self._task, self._setting
@@ -260,14 +260,15 @@ class Simulation:
   def _settle_layout(self) -> tuner.Choice:
     """Finds the layout where the config leaves it open, and takes it."""
     config, found = self.config, self._world
-    task = models.MODELS[config.backbone](found.spec)
+    if config.layout not in tuner.OPEN:
+      return tuner.Choice(config.layout, 'config')
     choice = tuner.settle(
       config.layout,
       tuner.Job(
         method=config.method,
         backbone=config.backbone,
         spec=found.spec,
-        task=task,
+        task=self._task,
         setting=program.setting(config, found, self._layout),
         population=found.population,
         memory_limit=self._memory_limit,

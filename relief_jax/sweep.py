@@ -93,13 +93,15 @@ def run_points(
   found = world.build(config, data_dir)
   task = models.MODELS[config.backbone](found.spec)
   setting = program.setting(config, found, inner)
-  if algorithms.ALGORITHMS[config.method](task, setting).personal:
+  algorithm = algorithms.ALGORITHMS[config.method](task, setting)
+  if algorithm.personal:
     raise InputError(
       f'a sweep of {config.method!r}',
       'a method with one model for all',
       'run its points one by one',
     )
   fleet = found.population.fleet
+  algorithm.check(fleet, max(found.deadline, found.deadline_end))
   masks = evaluation.subsets(np.asarray(fleet.owned), found.rare)
   one = _whole_run(config, task, setting, masks)
 
@@ -133,20 +135,16 @@ def run_points(
       out_specs=P(placement.AXIS),
       check_vma=False,
     )
-  clock = [time.perf_counter()]
-  traced = jax.jit(every).trace(values, found.population, found.test)
-  clock.append(time.perf_counter())
-  lowered = traced.lower()
-  clock.append(time.perf_counter())
-  compiled = lowered.compile()
-  clock.append(time.perf_counter())
+  seconds: dict[str, float] = {}
+  compiled = program.build(
+    jax.jit(every), (values, found.population, found.test), seconds
+  )
+  started = time.perf_counter()
   args = placement.replicate((found.population, found.test), spread)
   if spread.mesh:
     values = jax.device_put(values, compiled.input_shardings[0][0])
   out = jax.tree.map(np.asarray, compiled(values, *args))
-  clock.append(time.perf_counter())
-  stages = ('trace', 'lower', 'compile', 'run')
-  names = [str(spread), 'points shared by the devices']
+  seconds['run'] = time.perf_counter() - started
   return Sweep(
     [
       {
@@ -169,8 +167,8 @@ def run_points(
       }
       for i, point in enumerate(points)
     ],
-    dict(zip(stages, np.diff(clock).tolist(), strict=True)),
-    ', '.join(names),
+    seconds,
+    f'{spread}, points shared by the devices',
   )
 
 

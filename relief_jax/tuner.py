@@ -125,11 +125,9 @@ def settle(asked: str, job: Job) -> Choice:
   Process 0 decides by what it has kept or by its own clock.
 
   Args:
-    asked: `config.layout`, the same in all processes.
+    asked: `auto` or `tune`, the same in all processes.
     job: the round.
   """
-  if asked not in OPEN:
-    return Choice(asked, 'config')
   names = candidates(
     job.setting.cohort, job.setting.layout.devices, jax.default_backend()
   )

@@ -239,12 +239,10 @@ class Charge(NamedTuple):
 
   Attributes:
     work: [K] of every field, of each client's own sub-model; None: the model's.
-    flops: [K] beside the local steps, or None.
     download: [K] bytes beside the groups that run, or None.
   """
 
   work: Work | None = None
-  flops: Array | None = None
   download: Array | None = None
 
 

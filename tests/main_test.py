@@ -1,5 +1,6 @@
 """The command line: every config runs, every mistake is one clear line."""
 
+import importlib
 import json
 import os
 import pathlib
@@ -13,37 +14,21 @@ import pytest
 from experiments import command, records, runner
 from experiments.configs import (
   centralized,
-  cohort_mean,
   compare,
   fedavg,
-  feddrop,
-  fedpmt,
-  fedprox,
-  fedrolex,
-  fiarse,
   folds,
   from_json,
-  heterofl,
-  local_only,
   relief,
   study,
 )
-from relief_jax import simulate
+from relief_jax import algorithms, simulate
 from relief_jax.errors import InputError
 
 ROOT = pathlib.Path(__file__).parent.parent
-METHODS = (
-  centralized,
-  cohort_mean,
-  fedavg,
-  feddrop,
-  fedpmt,
-  fedprox,
-  fedrolex,
-  fiarse,
-  heterofl,
-  local_only,
-  relief,
+# One file each, named after the method.
+METHODS = tuple(
+  importlib.import_module(f'experiments.configs.{name}')
+  for name in algorithms.ALGORITHMS
 )
 
 

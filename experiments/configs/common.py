@@ -100,3 +100,13 @@ def method(name: str, arg: str | None, **own) -> ml_collections.ConfigDict:
   c.method = name
   apply(c, arg, **own)
   return c
+
+
+def dsads() -> ml_collections.ConfigDict:
+  """What the larger comparisons share: 24 devices of DSADS for 60 rounds."""
+  c = config_lib.default()
+  c.dataset, c.clients, c.rounds = 'dsads', 24, 60
+  c.rounds_per_call = c.eval_every = 5
+  c.target_f1 = 0.5  # of the fleet, on persons it has never seen
+  c.devices = 1  # of each worker process
+  return c

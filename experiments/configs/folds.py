@@ -18,7 +18,6 @@ against published models. Also the variants of `common`.
 """
 
 from experiments.configs import common, compare
-from relief_jax import config as config_lib
 
 METHODS = {
   'fedavg': {'method': 'fedavg'},
@@ -46,11 +45,7 @@ def get_config(arg=None):
   Raises:
     InputError: an unknown variant.
   """
-  c = config_lib.default()
-  c.dataset, c.clients, c.rounds = 'dsads', 24, 60
-  c.rounds_per_call = c.eval_every = 5
-  c.target_f1 = 0.5  # of the fleet, on persons it has never seen
-  c.devices = 1  # of each worker process
+  c = common.dsads()
   c.data.split, c.data.folds = 'folds', 8
   common.apply(c, arg, smoke=smoke, central=central)
   alone = 'central' in (arg or '').split(',')

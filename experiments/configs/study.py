@@ -17,7 +17,6 @@ out persons 1 and 2 and keeps the main four methods. Also `smoke`, `cnn` and
 """
 
 from experiments.configs import common, compare
-from relief_jax import config as config_lib
 
 RULES = (
   'greedy',
@@ -95,11 +94,7 @@ def get_config(arg=None):
   Raises:
     InputError: an unknown variant.
   """
-  c = config_lib.default()
-  c.dataset, c.clients, c.rounds = 'dsads', 24, 60
-  c.rounds_per_call = c.eval_every = 5
-  c.target_f1 = 0.5  # of the fleet, on persons it has never seen
-  c.devices = 1  # of each worker process
+  c = common.dsads()
   chosen, backbones, seeds = None, ('cnn', 'lora'), (0, 1, 2)
   names = [name for name in (arg or '').split(',') if name]
   if 'subjects12' in names:
