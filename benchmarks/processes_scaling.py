@@ -3,10 +3,13 @@
 python -m benchmarks.processes_scaling [--cases=1x1,1x2,2x1] [--smoke]
 
 One JSON line per case, PROCESSES x DEVICES of each, on this machine over
-loopback; the work is that of `clients_scaling`. Process 0 reports.
+loopback; the work is that of `clients_scaling`. Process 0 reports. The
+processes share out the cores, since otherwise each has a thread per core and
+they are in each other's way.
 """
 
 import json
+import os
 import socket
 
 from absl import app, flags
@@ -23,8 +26,10 @@ _JOB = flags.DEFINE_string('job', None, 'internal: clients,port,count,number')
 def measure(job: str) -> dict:
   """Times a round in one of several processes."""
   clients, port, count, number = map(int, job.split(','))
-  devices = flags.FLAGS.devices
-  simulate.set_devices(devices)
+  if hasattr(os, 'sched_setaffinity'):  # Linux
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, cores[number::count] or cores)
+  simulate.set_devices(flags.FLAGS.devices)
   processes.start(f'127.0.0.1:{port}', count, number)
   simulation = simulate.Simulation(clients_scaling.make_config(clients))
   seconds = common.round_times(simulation, flags.FLAGS.repeats)

@@ -14,7 +14,6 @@ other one with probability 0.45. Data is random: this measures speed only.
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -89,17 +88,23 @@ class Round(NamedTuple):
   """A round that can be timed.
 
   Attributes:
-    call: runs it, always from the same state.
+    step: compiled when it is first called.
+    args: of it, always the same state.
     layout: of its clients.
     flops: useful ones, of all devices together (`costs.step_flops`); with
       cached features those of the uncached model.
     facts: of the case.
   """
 
-  call: Callable[[], Any]
+  step: Any
+  args: tuple
   layout: placement.Layout
   flops: float
   facts: dict[str, Any]
+
+  def call(self):
+    """Runs it."""
+    return self.step(*self.args)
 
 
 def make_round(name: str, method: str) -> Round:
@@ -140,7 +145,8 @@ def make_round(name: str, method: str) -> Round:
   algorithm = algorithms.ALGORITHMS[method](task, setting)
   state = algorithm.init(key, task.init(key))
   step = jax.jit(algorithm.step)
-  _, info = step(key, state, population)
+  args = key, state, population
+  _, info = step(*args)
   modality = np.asarray(task.group_modality)
   run = (owned | (fill == 'input'))[np.asarray(info.client)]
   trained = np.asarray(info.trained) & ((modality < 0) | run[:, modality])
@@ -155,7 +161,7 @@ def make_round(name: str, method: str) -> Round:
     'modalities_owned': float(owned.sum(1).mean()),
     'useful_gflop': flops / 1e9,
   }
-  return Round(lambda: step(key, state, population), layout, flops, facts)
+  return Round(step, args, layout, flops, facts)
 
 
 def main(argv):

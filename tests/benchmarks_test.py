@@ -53,6 +53,14 @@ def test_compile_time():
 
 
 @pytest.mark.slow
+def test_operations():
+  (case,) = smoke('operations', '--top=3', '--clients=8')
+  assert sum(case['shares'].values()) == pytest.approx(1)
+  assert case['shares']['products'] > 0.1
+  assert len(case['longest']) == 3
+
+
+@pytest.mark.slow
 def test_sweep_throughput():
   args = ['--seeds=1', '--rates=2', '--rounds=2', '--devices=2']
   cases = smoke('sweep_throughput', *args)

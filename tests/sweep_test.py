@@ -13,9 +13,12 @@ def config(**overrides):
   return tiny.config(
     backbone='lora',
     layout='one',
-    deadline='1.5*tight',
-    **{'model.base': 'random', 'synthetic.modalities': 2},
-    **overrides,
+    **{
+      'deadline': '1.5*tight',
+      'model.base': 'random',
+      'synthetic.modalities': 2,
+      **overrides,
+    },
   )
 
 
@@ -48,3 +51,5 @@ def test_what_no_sweep_can_run_is_refused():
     sweep.run_points(config(), [sweep.Point(0, {'lr': 1})])
   with pytest.raises(InputError, match='one model for all'):
     sweep.run_points(config(method='local_only'), [sweep.Point(0)])
+  with pytest.raises(InputError, match='no device that trains all'):
+    sweep.run_points(config(method='fedpmt', deadline=1e-3), [sweep.Point(0)])

@@ -1,0 +1,68 @@
+"""Every method under one deadline on DSADS, five seeds each.
+
+python -m experiments.compare --config=experiments/configs/leaderboard.py \
+    --workdir=runs/leaderboard --data_dir=DIR
+
+24 devices of four unequal tiers, 60 rounds, seeds 0 to 4. Every method that
+can choose what to train does so under the same deadline, at which a mid-tier
+device affords one of its two encoders; the others train everything and are late
+for it. Groups are `cnn` (all parameters) and `lora` (a frozen base; methods
+that narrow or cut the encoders have nothing to do there). A method has the
+options of its own config and the learning rate that all share. Also `smoke`,
+`cnn`, `lora`, `synthetic`.
+"""
+
+from experiments.configs import common, compare
+from experiments.configs.study import RATES
+from relief_jax import algorithms
+
+SEEDS = (0, 1, 2, 3, 4)
+# Differences from the method's name, `method`. FedPMT cuts the encoders too.
+OPTIONS = {
+  'fedpmt': {'model': {'groups': 'layer'}},
+}
+# FedAvg with coded updates, beside the methods of the registry.
+CODECS = ('int4', 'ternary', 'top_k', 'sign')
+FROZEN = ('fedavg', 'cohort_mean', 'relief', 'local_only', 'centralized')
+
+
+def labels(backbone: str):
+  """label -> keys of a run, of one backbone's group."""
+  names = sorted(algorithms.ALGORITHMS) if backbone == 'cnn' else FROZEN
+  shared = {
+    'backbone': backbone,
+    'deadline': compare.MID['deadline'],
+    'hparams': {'client_lr': RATES[backbone]},
+  }
+  found = {
+    name: {**shared, 'method': name, **OPTIONS.get(name, {})} for name in names
+  }
+  for codec in CODECS:
+    found[f'fedavg_{codec}'] = {
+      **shared,
+      'method': 'fedavg',
+      'uplink_codec': {'name': codec},
+    }
+  return {f'{backbone}/{label}': keys for label, keys in found.items()}
+
+
+def get_config(arg=None):
+  """The config.
+
+  Raises:
+    InputError: an unknown variant.
+  """
+  c = common.dsads()
+  names = [name for name in (arg or '').split(',') if name]
+  backbones = [b for b in ('cnn', 'lora') if b in names] or ['cnn', 'lora']
+  common.apply(
+    c,
+    arg,
+    cnn=lambda c: None,
+    lora=lambda c: None,
+    synthetic=lambda c: c.update(dataset='synthetic'),
+  )
+  methods = {}
+  for backbone in backbones:
+    methods |= labels(backbone)
+  return compare.comparison(c, methods, (0,) if 'smoke' in names else SEEDS)
