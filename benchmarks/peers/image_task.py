@@ -6,7 +6,7 @@ algorithm (`winograd.py`) or as im2col. Bias and ReLU come after the pool: both
 are monotone, so that nothing changes but three quarters of their cost.
 """
 
-from functools import partial
+from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
@@ -69,13 +69,49 @@ def _dense_backward(saved, dy):
 dense.defvjp(lambda x, w: (x @ w, (x, w)), _dense_backward)
 
 
-def _pooled(grid: list[list[Array]]) -> list[Array]:
-  """Max over 2 x 2 neighbours of a 4 x 4 grid of arrays."""
-  rows = [
-    [jnp.maximum(a, b) for a, b in zip(grid[i], grid[i + 1], strict=True)]
-    for i in (0, 2)
-  ]
-  return [jnp.maximum(r[j], r[j + 1]) for r in rows for j in (0, 2)]
+@jax.custom_vjp
+def pooled(grid: list[list[Array]]) -> list[Array]:
+  """Max over 2 x 2 neighbours of a 4 x 4 grid of arrays.
+
+  The gradient goes to the first largest of each four, whose number is kept:
+  that of `jnp.maximum` shares it out where two are equal, at a quarter of the
+  whole step.
+  """
+  return _pool_forward(grid)[0]
+
+
+def _pool_forward(grid):
+  # Else XLA computes the convolution's last step anew for every use.
+  grid = jax.lax.optimization_barrier(grid)
+  found, first = [], []
+  for i in (0, 2):
+    for j in (0, 2):
+      four = [grid[i][j], grid[i][j + 1], grid[i + 1][j], grid[i + 1][j + 1]]
+      most = reduce(jnp.maximum, four)
+      number = jnp.where(four[2] == most, 2, 3)
+      number = jnp.where(four[1] == most, 1, number)
+      first.append(jnp.where(four[0] == most, 0, number).astype(jnp.int8))
+      found.append(most)
+  return jax.lax.optimization_barrier((found, first))
+
+
+def _pool_backward(first, gradients):
+  return (
+    [
+      [
+        jnp.where(
+          first[i // 2 * 2 + j // 2] == i % 2 * 2 + j % 2,
+          gradients[i // 2 * 2 + j // 2],
+          0.0,
+        )
+        for j in range(4)
+      ]
+      for i in range(4)
+    ],
+  )
+
+
+pooled.defvjp(_pool_forward, _pool_backward)
 
 
 def encode(kind: str, params: PyTree, x: Array) -> Array:
@@ -84,7 +120,7 @@ def encode(kind: str, params: PyTree, x: Array) -> Array:
   x = jax.nn.relu(layers.bias(conv3x3(x, one['w']), one['b']))
   batch, side = x.shape[0], x.shape[1] - 2
   if kind == 'winograd':
-    parts = _pooled(winograd.conv3x3(x, two['w']))
+    parts = pooled(winograd.conv3x3(x, two['w']))
     parts = [jax.nn.relu(layers.bias(p, two['b'])) for p in parts]
     return jnp.concatenate([p.reshape(batch, -1) for p in parts], axis=-1)
   y = conv3x3(x, two['w']).reshape(batch, side // 2, 2, side // 2, 2, -1)
