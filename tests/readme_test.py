@@ -1,4 +1,4 @@
-"""The README's Python runs, top to bottom, as a reader would paste it."""
+"""The Python of README and docs runs, page by page, as a reader pastes it."""
 
 import json
 import os
@@ -13,6 +13,7 @@ import pytest
 from relief_jax import algorithms, datasets, devices, fleets
 
 README = pathlib.Path(__file__).parent.parent / 'README.md'
+PAGES = [README, *sorted((README.parent / 'docs').glob('*.md'))]
 REGISTRIES = (
   algorithms.ALGORITHMS,
   datasets.DATASETS,
@@ -32,22 +33,31 @@ def registries():
 
 @pytest.mark.slow
 def test_python_blocks(registries, capsys):
-  blocks = re.findall(r'```python\n(.*?)```', README.read_text(), re.S)
-  assert len(blocks) == 5
-  space = {}
-  outputs = []
-  for block in blocks:
-    exec(compile(block, str(README), 'exec'), space)  # our own README
-    outputs.append(capsys.readouterr().out)
-  assert 'round 20: F1' in outputs[0]
-  swept = re.findall(r"^0 {'client_lr': (.*)} (.*)$", outputs[1], re.M)
+  outputs = {}
+  for page in PAGES:
+    space = {}
+    for block in re.findall(r'```python\n(.*?)```', page.read_text(), re.S):
+      exec(compile(block, str(page), 'exec'), space)  # our own pages
+      outputs.setdefault(page.stem, []).append(capsys.readouterr().out)
+    if page == README:
+      result = space['simulate'].run(space['c'])
+  assert {k: len(v) for k, v in outputs.items()} == {
+    'README': 2,
+    'data': 1,
+    'devices': 1,
+    'scaling': 1,
+  }
+  assert 'round 20: F1' in outputs['README'][0]
+  shares = result.history[-1]['trained_share']
+  assert all(0 < share < 1 for share in shares.values())
+  swept = re.findall(
+    r"^0 {'client_lr': (.*)} (.*)$", outputs['scaling'][0], re.M
+  )
   assert [float(lr) for lr, _ in swept] == [0.02, 0.1]
   assert all(float(f1) > 0.3 for _, f1 in swept)  # chance is 1/8
-  assert "'node': 17, 'hub': 7" in outputs[2]
+  assert "'node': 17, 'hub': 7" in outputs['devices'][0]
   # Chance is 1/3: a method that does not learn fails here.
-  assert float(outputs[3]) > 0.6
-  shares = space['simulate'].run(space['c']).history[-1]['trained_share']
-  assert all(0 < share < 1 for share in shares.values())
+  assert float(outputs['data'][0]) > 0.6
 
 
 @pytest.mark.slow
@@ -80,12 +90,15 @@ def test_the_walk_through_with_a_file_of_ones_own(tmp_path):
   assert summary['last']['f1_all'] > 0.7
 
 
-def test_commands_exist():
-  text = README.read_text()
-  makefile = (README.parent / 'Makefile').read_text()
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.stem)
+def test_what_a_page_names_exists(page):
+  text, root = page.read_text(), README.parent
+  makefile = (root / 'Makefile').read_text()
   for target in re.findall(r'^make (\w+)', text, re.M):
     assert re.search(rf'^{target}:', makefile, re.M)
   for path in re.findall(
-    r'(?:experiments|relief_jax|benchmarks)/[\w/]+\.\w+', text
+    r'(?:experiments|relief_jax|benchmarks|tests)/[\w/]+\.\w+', text
   ):
-    assert (README.parent / path).exists(), path
+    assert (root / path).exists(), path
+  for link in re.findall(r'\]\(([^)#]+)', text):
+    assert '://' in link or (page.parent / link).exists(), link
