@@ -133,11 +133,13 @@ def small(**overrides):
 
 
 def test_the_config_asks_for_them():
+  simulation = simulate.Simulation(small())
+  count = len(simulation._setting.buckets)
+  assert count > 1
   cut, plain = simulate.run(small()), simulate.run(small(buckets=1))
-  count = len(cut._setting.buckets)
-  assert count > 1 and not plain._setting.buckets
   layout = f'all on 1 device(s) in {count} buckets'
-  assert cut.summary()['layout'] == cut.description['layout'] == layout
+  assert cut.summary['layout'] == simulation.description['layout'] == layout
+  assert plain.summary['layout'] == 'all on 1 device(s)'
   chex.assert_trees_all_close(cut.params, plain.params, rtol=1e-4, atol=1e-5)
   with pytest.raises(InputError, match='config.buckets is 0'):
     simulate.Simulation(small(buckets=0))
