@@ -46,6 +46,7 @@ def setting(backbone, layout, devices=1, most=1, method='relief'):
     ('fedavg', 'lora', 'all', 1),
     ('fedprox', 'lora', 'all', 1),
     ('cohort_mean', 'lora', 'all', 1),
+    ('elastic_fl', 'lora', 'all', 1),
     ('local_only', 'lora', 'all', 1),
     ('fedpmt', 'lora', 'all', 1),
     ('feddrop', 'cnn', 'all', 1),

@@ -179,10 +179,15 @@ class Twin:
           )
           gradient = gradient + self.prox() * gap[k]
           velocity[k] = self.hparams['client_momentum'] * velocity[k] + gradient
-          theta[k] = theta[k] - self.hparams['client_lr'] * velocity[k]
+          change = -self.hparams['client_lr'] * velocity[k]
+          theta[k] = theta[k] + change
+          self.watch(n, k, gradient, change)
     self.momentum[n] = velocity
     delta = {k: theta[k] - self.params[k] for k in theta}
     return delta, float(np.mean(losses))
+
+  def watch(self, n, k, gradient, change) -> None:
+    """Parameter k of client n changes in a local step."""
 
   def seen(self, n, theta) -> dict:
     """The parameters that client n computes with."""

@@ -3,6 +3,7 @@
 from relief_jax.algorithms import (
   centralized,
   cohort_mean,
+  elastic_fl,
   fedavg,
   feddrop,
   fedpmt,
@@ -17,6 +18,7 @@ from relief_jax.algorithms import (
 ALGORITHMS = {
   'centralized': centralized.centralized,
   'cohort_mean': cohort_mean.cohort_mean,
+  'elastic_fl': elastic_fl.elastic_fl,
   'fedavg': fedavg.fedavg,
   'feddrop': feddrop.feddrop,
   'fedpmt': fedpmt.fedpmt,
@@ -39,4 +41,12 @@ DEFAULT_FILL = {
 }
 
 # Methods that choose what to train under `config.deadline`.
-BUDGETED = ('feddrop', 'fedpmt', 'fedrolex', 'fiarse', 'heterofl', 'relief')
+BUDGETED = (
+  'elastic_fl',
+  'feddrop',
+  'fedpmt',
+  'fedrolex',
+  'fiarse',
+  'heterofl',
+  'relief',
+)

@@ -40,9 +40,7 @@ def fedpmt(task: Task, setting: Setting) -> Algorithm:
   everywhere = setting.fill == 'input'
 
   def reach(fleet: Fleet):
-    """Branches that run [K, M] and groups that could train [K, G]."""
-    run = fleet.owned | everywhere
-    return run, cohort.owned_groups(run, task.group_modality)
+    return cohort.reach(fleet, task.group_modality, everywhere)
 
   def depths(fleet: Fleet, budget):
     """Levels that each device trains, [K] int32."""
