@@ -38,5 +38,8 @@ DEFAULT_FILL = {
   'heterofl': 'input',
 }
 
+# Methods whose model has an exit behind every layer (`types.Exits`).
+EXITS: tuple[str, ...] = ()
+
 # Methods that choose what to train under `config.deadline`.
 BUDGETED = ('feddrop', 'fedpmt', 'fedrolex', 'fiarse', 'heterofl', 'relief')
