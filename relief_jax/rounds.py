@@ -333,6 +333,8 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
 
 def received(task: Task, fleet: Fleet, plan: Plan) -> Array:
   """Groups that a device is sent: those that it runs, [K, G] bool."""
+  if plan.charge.received is not None:
+    return plan.charge.received
   groups = cohort.owned_groups(plan.run, task.group_modality)
   return groups & costs.working(fleet, plan)[:, None]
 

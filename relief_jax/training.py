@@ -53,7 +53,7 @@ def _encode_masked(
   x = jnp.where(gate.run[i], _inputs(task, batch, gate, i), 0.0)
   cut = 0 if task.layer_groups[i] else task.cuts
   h = task.encode(params, frozen, i, x, cut)
-  return jnp.where(gate.run[i], h, 0.0)
+  return jax.tree.map(lambda v: jnp.where(gate.run[i], v, 0.0), h)
 
 
 def _inputs(task: Task, batch: Batch, gate: Gate, i: int) -> Array:

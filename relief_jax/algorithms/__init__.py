@@ -40,6 +40,9 @@ DEFAULT_FILL = {
   'heterofl': 'input',
 }
 
+# Methods whose model has an exit behind every layer (`types.Exits`).
+EXITS: tuple[str, ...] = ()
+
 # Methods that choose what to train under `config.deadline`.
 BUDGETED = (
   'elastic_fl',
