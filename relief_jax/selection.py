@@ -19,14 +19,14 @@ import numpy as np
 
 from relief_jax import costs
 from relief_jax.budgets.greedy import SLACK
-from relief_jax.types import Array, Task, Work
+from relief_jax.types import Array, Work
 
 # Of a table. A set is missed only for one that costs less than G cells more.
 CELLS = 256
 
 
 class Chains(NamedTuple):
-  """The groups of a model as chains of gradient passes; static.
+  """The groups of a model as chains of gradient passes.
 
   Attributes:
     order: [G] ints, chain by chain, each from the output to the input.
@@ -37,11 +37,11 @@ class Chains(NamedTuple):
     cases: [cases, Q] bool, the joint passes that a choice may pay for.
   """
 
-  order: np.ndarray
-  first: np.ndarray
-  through: np.ndarray
-  joint: np.ndarray
-  cases: np.ndarray
+  order: Array | np.ndarray
+  first: Array | np.ndarray
+  through: Array | np.ndarray
+  joint: Array | np.ndarray
+  cases: Array | np.ndarray
 
 
 class _Table(NamedTuple):
@@ -52,14 +52,15 @@ class _Table(NamedTuple):
   chosen: Array  # [cells + 1, words] uint32, a bit per group
 
 
-def chains(task: Task) -> Chains:
+def chains(work: Work, group_modality: tuple[int, ...]) -> Chains:
   """The chains of a model: one per modality, and one of the shared groups.
 
   Args:
-    task: the model; its work is read on the host.
+    work: of the model; read on the host.
+    group_modality: [G] modality of each group, -1 for shared.
   """
-  needs = np.asarray(task.work.path).T
-  modality = np.asarray(task.group_modality)
+  needs = np.asarray(work.path).T
+  modality = np.asarray(group_modality)
   several = [len(set(modality[column])) > 1 for column in needs.T]
   joint = needs & np.asarray(several, bool)
   own = needs & ~joint
@@ -101,7 +102,7 @@ def most_valuable(
     larger one.
   """
   forward = costs.step_flops(work, run, jnp.zeros_like(access))
-  through = costs.total(model.through, work.agrad)
+  through = costs.total(jnp.asarray(model.through), work.agrad)
 
   def case(paid):
     reach = access & ~(model.joint & ~paid[None]).any(1)
@@ -144,7 +145,7 @@ def _fill(
     return (best, _better(above, _take(above, weight, *item))), None
 
   rows = (reach, weight, through, value, jnp.asarray(bits))
-  rows = jax.tree.map(lambda v: v[model.order], rows)
+  rows = jax.tree.map(lambda v: v[jnp.asarray(model.order)], rows)
   rows = (jnp.asarray(model.first), *rows)
   return jax.lax.scan(extend, (empty, empty), rows)[0][0]
 

@@ -12,7 +12,7 @@ import pytest
 from relief_jax import algorithms, costs, deadlines
 from relief_jax.errors import InputError
 from relief_jax.types import Algorithm, RoundInfo
-from tests import elastic_twin, tiny, twin
+from tests import tiny, twin, twin_elastic
 
 ROUNDS, CLIENTS = 8, 5
 # With one backbone everybody takes part, with the other three are drawn.
@@ -201,7 +201,7 @@ class Row(NamedTuple):
 TABLE = {
   'fedavg': Row(twin.Twin),
   'cohort_mean': Row(twin.CohortTwin),
-  'elastic_fl': Row(elastic_twin.ElasticTwin),
+  'elastic_fl': Row(twin_elastic.ElasticTwin),
   'feddrop': Row(twin.DropTwin, strict=False),
   'fedpmt': Row(twin.DepthTwin),
   'fedprox': Row(twin.ProxTwin, {'prox': 0.0}),

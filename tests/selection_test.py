@@ -11,6 +11,7 @@ import pytest
 from relief_jax import costs, selection, tree
 from relief_jax.algorithms import elastic_fl
 from relief_jax.budgets.greedy import SLACK
+from relief_jax.errors import InputError
 from tests import tiny
 
 CASES = 200
@@ -26,7 +27,10 @@ class Chosen:
 
   def __init__(self, name):
     task = tiny.task(**MODELS[name])
-    model, num = selection.chains(task), len(task.group_names)
+    model, num = (
+      selection.chains(task.work, task.group_modality),
+      len(task.group_names),
+    )
     run = jnp.ones(len(task.modalities), bool)
 
     @functools.partial(jax.jit, compiler_options=tiny.QUICK)
@@ -91,7 +95,7 @@ def test_without_a_budget_everything_in_reach_is_chosen(name):
 
 def test_chains_of_a_model():
   task = tiny.task(**MODELS['layer'])
-  model = selection.chains(task)
+  model = selection.chains(task.work, task.group_modality)
   names = np.array(task.group_names)[model.order]
   parts = np.split(names, np.flatnonzero(model.first)[1:])
   assert [list(p) for p in parts] == [
@@ -111,6 +115,16 @@ def test_the_unknown_come_first():
   assert value[0] != value[4] and value[[0, 4]].min() > value[1:4].sum()
   other = elastic_fl.worth(jax.random.key(1), known, access)
   assert (other[0] < other[4]) != (value[0] < value[4])
+
+
+def test_a_group_that_nobody_affords_is_refused():
+  task = tiny.task(modalities=('acc', 'gyro'))
+  population = tiny.population(task)
+  setting = tiny.setting(population, 'elastic_fl')
+  check = tiny.algorithm('elastic_fl', task, setting).check
+  check(population.fleet, 1.0)
+  with pytest.raises(InputError, match='train encoder/acc, encoder/gyro;'):
+    check(population.fleet, 0.45)
 
 
 def test_importance_is_of_the_last_turn():

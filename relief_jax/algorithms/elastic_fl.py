@@ -25,13 +25,16 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from relief_jax import cohort, rounds, selection, tree
+from relief_jax import cohort, costs, rounds, selection, tree
+from relief_jax.budgets.greedy import SLACK
+from relief_jax.errors import InputError
 from relief_jax.recipe import Context, Merge, Recipe, Setting
-from relief_jax.types import Algorithm, Array, Plan, PyTree, Task
+from relief_jax.types import Algorithm, Array, Fleet, Plan, PyTree, Task
 
 # Devices whose choice is made at once: what they need is CELLS G numbers each.
-_TOGETHER = 256
+TOGETHER = 256
 
 
 def importance(task: Task, grads: PyTree, updates: PyTree) -> Array:
@@ -64,6 +67,13 @@ def worth(key: Array, known: Array, access: Array) -> Array:
   return jnp.where(unknown, 2.0 + draw, share)
 
 
+def measured(known: Array, merge: Merge, plan: Plan, context: Context) -> Array:
+  """The importance after a round, [N, G]; of what was trained it is new."""
+  place = context.place
+  new = jnp.where(plan.trained, merge.seen, known[place])
+  return known.at[place].set(new)
+
+
 def elastic_fl(task: Task, setting: Setting) -> Algorithm:
   """ElasticTrainer on every device; without a deadline it is FedAvg.
 
@@ -71,9 +81,11 @@ def elastic_fl(task: Task, setting: Setting) -> Algorithm:
     task: the model.
     setting: the round; `options` holds `clients` (N). The memory is the
       importance of every group to every device, [N, G] float32.
+
+  Its `check` refuses a fleet in which nobody affords some group even alone.
   """
   num = len(task.group_names)
-  model = selection.chains(task)
+  model = selection.chains(task.work, task.group_modality)
   everywhere = setting.fill == 'input'
 
   def plan(memory, context: Context) -> Plan:
@@ -83,22 +95,34 @@ def elastic_fl(task: Task, setting: Setting) -> Algorithm:
     trained = jax.lax.map(
       lambda row: selection.most_valuable(model, task.work, *row),
       (run, access & context.active[:, None], value, context.budget),
-      batch_size=_TOGETHER,
+      batch_size=TOGETHER,
     )
     run &= trained.any(-1, keepdims=True)
     return Plan(run, trained, trained.astype(jnp.float32))
 
-  def remember(memory, merge: Merge, plan: Plan, context: Context):
-    place = context.place
-    known = jnp.where(plan.trained, merge.seen, memory[place])
-    return memory.at[place].set(known)
+  def check(fleet: Fleet, deadline: float) -> None:
+    run, access = cohort.reach(fleet, task.group_modality, everywhere)
+    access &= (fleet.samples > 0)[:, None]
+    single = jnp.eye(num, dtype=bool)[:, None]
+    alone = jax.lax.map(
+      lambda one: costs.step_flops(task.work, run, one), single
+    )
+    able = alone.T <= (fleet.budget * deadline * (1 + SLACK))[:, None]
+    left = np.asarray(access.any(0) & ~(access & able).any(0))
+    if left.any():
+      names = [task.group_names[g] for g in np.flatnonzero(left)]
+      raise InputError(
+        f'no device that can afford to train {", ".join(names)}',
+        'one for every group: else some stay as they were initialised',
+        'raise --config.deadline',
+      )
 
   recipe = Recipe(
     plan=plan,
     observe=partial(importance, task),
-    remember=remember,
+    remember=measured,
     memory=lambda: jnp.full(
       (setting.options['clients'], num), jnp.inf, jnp.float32
     ),
   )
-  return rounds.federated(task, setting, recipe)
+  return rounds.federated(task, setting, recipe)._replace(check=check)
