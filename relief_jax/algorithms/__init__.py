@@ -3,6 +3,7 @@
 from relief_jax.algorithms import (
   centralized,
   cohort_mean,
+  depthfl,
   fedavg,
   feddrop,
   fedpmt,
@@ -17,6 +18,7 @@ from relief_jax.algorithms import (
 ALGORITHMS = {
   'centralized': centralized.centralized,
   'cohort_mean': cohort_mean.cohort_mean,
+  'depthfl': depthfl.depthfl,
   'fedavg': fedavg.fedavg,
   'feddrop': feddrop.feddrop,
   'fedpmt': fedpmt.fedpmt,
@@ -30,6 +32,7 @@ ALGORITHMS = {
 
 # What a method does with absent modalities where the config leaves it open.
 DEFAULT_FILL = {
+  'depthfl': 'input',
   'fedavg': 'input',
   'feddrop': 'input',
   'fedprox': 'input',
@@ -39,7 +42,15 @@ DEFAULT_FILL = {
 }
 
 # Methods whose model has an exit behind every layer (`types.Exits`).
-EXITS: tuple[str, ...] = ()
+EXITS = ('depthfl',)
 
 # Methods that choose what to train under `config.deadline`.
-BUDGETED = ('feddrop', 'fedpmt', 'fedrolex', 'fiarse', 'heterofl', 'relief')
+BUDGETED = (
+  'depthfl',
+  'feddrop',
+  'fedpmt',
+  'fedrolex',
+  'fiarse',
+  'heterofl',
+  'relief',
+)
