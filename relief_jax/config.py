@@ -107,6 +107,11 @@ def default() -> ml_collections.ConfigDict:
     depth='budget',  # budget, cycle
     side='output',  # trained from: output, or input (prefix training)
   )
+  c.depthfl = dict(
+    exits='all',  # trained by a device: all, last (InclusiveFL)
+    distill=True,  # exits teach each other
+    fade=300,  # rounds over which that fades in; 0: at once
+  )
   c.feddrop = dict(
     rate='fit',  # fit, sqrt
     exact=False,  # a fixed number of units per layer: Federated Dropout
@@ -129,7 +134,7 @@ def default() -> ml_collections.ConfigDict:
     hidden=128,
     rank=8,
     lora_alpha=16.0,
-    groups='split',  # split, joint, layer
+    groups='split',  # split, joint, layer (always with early exits)
     base='pretrained',  # lora: pretrained, random
     base_steps=300,
     adapters=False,  # lora: adapters inside the encoders too
@@ -165,6 +170,7 @@ _CHOICES = {
   'fill_value': ('mean', 'zero'),
   'relief.norm': ('per_param', 'raw', 'relative', 'cosine'),
   'relief.denominator': ('contributors', 'cohort'),
+  'depthfl.exits': ('all', 'last'),
   'fedpmt.depth': ('budget', 'cycle'),
   'fedpmt.side': ('output', 'input'),
   'feddrop.rate': ('fit', 'sqrt'),

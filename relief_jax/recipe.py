@@ -160,6 +160,9 @@ class Recipe(NamedTuple):
   Attributes:
     plan: (memory, context) -> Plan.
     penalty: (params, anchor) -> [], added to the local loss.
+    objective: (population, trained [G], piece of `Plan.piece`, branch, present)
+      -> (params, step) -> [], the loss of one client in place of
+      `local_training.client_loss`, whose arguments these are.
     compressor: of updates; the setting's codes what is left of them.
     measure: (weights [G], delta) -> pytree, summed over clients.
     observe: (gradients P, updates P) -> pytree, of every local step; summed
@@ -176,6 +179,7 @@ class Recipe(NamedTuple):
 
   plan: Callable[[PyTree, Context], Plan]
   penalty: Callable[..., Array] | None = None
+  objective: Callable[..., Callable[..., Array]] | None = None
   compressor: Compressor | None = None
   measure: Callable[..., PyTree] = lambda weights, delta: ()
   observe: Callable[[PyTree, PyTree], PyTree] | None = None

@@ -176,9 +176,14 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
 
   def client(present, shared, row):
     params, population, step_key, link_key, part_key = shared
-    objective = local_training.client_loss(
-      task, population, row.trained, branch, present
-    )
+    if recipe.objective:
+      objective = recipe.objective(
+        population, row.trained, row.piece, branch, present
+      )
+    else:
+      objective = local_training.client_loss(
+        task, population, row.trained, branch, present
+      )
 
     def train(row):
       mask, view = tree.spread(task.groups, row.trained), None

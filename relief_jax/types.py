@@ -289,8 +289,8 @@ class Plan(NamedTuple):
     trained: [K, G] bool, moved by local training, hence uploaded.
     counted: [K, G] float32, weight in the server's mean. FedAvg counts
       everybody, a cohort mean only the owners, RELIEF only the trainers.
-    piece: [K, ...] of every leaf, what the recipe's `part` needs to know of
-      each client, such as its width.
+    piece: [K, ...] of every leaf, what the recipe's `part` or `objective` needs
+      to know of each client, such as its width.
     charge: other prices.
   """
 
@@ -333,6 +333,8 @@ class Algorithm(NamedTuple):
     step: (key, state, population) -> (state, RoundInfo).
     params: state -> P, or [N, *P] for a `personal` algorithm.
     personal: every client has a model of its own.
+    ensemble: the model answers with the mean of the logits of all its exits;
+      then every exit is tested alone, too.
     check: (fleet, latest deadline) -> None, before the run and on the host;
       raises InputError where the fleet leaves parts of the model untrained.
   """
@@ -341,4 +343,5 @@ class Algorithm(NamedTuple):
   step: Callable[..., tuple[PyTree, RoundInfo]]
   params: Callable[[PyTree], PyTree]
   personal: bool = False
+  ensemble: bool = False
   check: Callable[[Fleet, float], None] = lambda fleet, deadline: None

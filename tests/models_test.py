@@ -332,44 +332,6 @@ def test_gradient_paths(name):
       assert (work.path[:, lower] >= work.path[:, upper]).all()
 
 
-def test_early_exits():
-  """The last is the model without them; others are its own layers, cut."""
-  task, plain = tiny.task(exits=True), tiny.task(groups='layer')
-  params, fresh = tiny.init(task), tiny.init(plain)
-  chex.assert_trees_all_equal({k: params[k] for k in fresh}, fresh)
-  for field in ('shared', 'fwd', 'agrad'):
-    np.testing.assert_array_equal(
-      getattr(task.work, field), getattr(plain.work, field)
-    )
-  population = tiny.population(task, clients=3)
-  batch = Batch(population.bank, jnp.arange(4), jnp.ones(4))
-  train = jnp.ones(len(task.group_names), bool)
-  gate = Gate(jnp.array([True, True, False]), None, train)
-
-  @quick
-  def scores(params):
-    every = task.exits.until(2, True)
-    return (
-      training.logits(every, params, {}, batch, gate),
-      training.logits(every, params, {}, batch, gate, branch=False),
-      [
-        training.logits(task.exits.until(d, False), params, {}, batch, gate)
-        for d in (1, 2)
-      ],
-      training.logits(plain, params, {}, batch, gate),
-    )
-
-  both, masked, alone, want = scores(params)
-  chex.assert_trees_all_close(both, masked, jnp.stack(alone), rtol=1e-6)
-  np.testing.assert_allclose(both[1], want, rtol=1e-6)
-  assert np.abs(both[0] - both[1]).max() > 1e-3
-
-
-def test_early_exits_lie_between_layers():
-  with pytest.raises(InputError, match='groups=layer'):
-    tiny.task(exits=True, groups='joint')
-
-
 def test_cost_of_a_set_by_hand():
   """One modality, one convolution, all figures on paper."""
   task = tiny.task('cnn', modalities=('acc',), filters=(4,), width=9)

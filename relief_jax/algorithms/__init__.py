@@ -3,6 +3,7 @@
 from relief_jax.algorithms import (
   centralized,
   cohort_mean,
+  depthfl,
   elastic_fl,
   fedavg,
   feddrop,
@@ -18,6 +19,7 @@ from relief_jax.algorithms import (
 ALGORITHMS = {
   'centralized': centralized.centralized,
   'cohort_mean': cohort_mean.cohort_mean,
+  'depthfl': depthfl.depthfl,
   'elastic_fl': elastic_fl.elastic_fl,
   'fedavg': fedavg.fedavg,
   'feddrop': feddrop.feddrop,
@@ -32,6 +34,7 @@ ALGORITHMS = {
 
 # What a method does with absent modalities where the config leaves it open.
 DEFAULT_FILL = {
+  'depthfl': 'input',
   'fedavg': 'input',
   'feddrop': 'input',
   'fedprox': 'input',
@@ -41,10 +44,11 @@ DEFAULT_FILL = {
 }
 
 # Methods whose model has an exit behind every layer (`types.Exits`).
-EXITS: tuple[str, ...] = ()
+EXITS = ('depthfl',)
 
 # Methods that choose what to train under `config.deadline`.
 BUDGETED = (
+  'depthfl',
   'elastic_fl',
   'feddrop',
   'fedpmt',
