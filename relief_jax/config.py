@@ -118,6 +118,7 @@ def default() -> ml_collections.ConfigDict:
     denominator='contributors',  # contributors, all
     scale=True,  # activations by 1 / (1 - rate)
   )
+  c.fedel = dict(beta=0.6)  # of a device's own importance; the rest is all's
   c.heterofl = dict(
     masked='zero',  # logits of classes a device lacks: zero, inf, off
     scale=True,  # activations by 1 / share
@@ -262,6 +263,12 @@ def validate(config: ml_collections.ConfigDict) -> None:
     )
   _validate_data(config.data)
   _validate_clients(config)
+  if not 0 <= config.fedel.beta <= 1:
+    raise InputError(
+      f'config.fedel.beta is {config.fedel.beta}',
+      "a share from 0 (everybody's importance) to 1 (the device's own)",
+      'set --config.fedel.beta=0.6',
+    )
   if not 0 <= config.modality_dropout < 1:
     raise InputError(
       f'config.modality_dropout is {config.modality_dropout}',

@@ -57,6 +57,7 @@ def setting(backbone, layout, devices=1, most=1, method='relief'):
     ('fedpmt', 'lora', 'all', 1),
     ('feddrop', 'cnn', 'all', 1),
     pytest.param('depthfl', 'cnn', 'all', 1, marks=pytest.mark.slow),
+    pytest.param('fedel', 'cnn', 'all', 1, marks=pytest.mark.slow),
     pytest.param('heterofl', 'cnn', 'all', 1, marks=pytest.mark.slow),
     pytest.param('fedrolex', 'cnn', 'all', 1, marks=pytest.mark.slow),
     pytest.param('fiarse', 'cnn', 'all', 1, marks=pytest.mark.slow),

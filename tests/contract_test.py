@@ -213,6 +213,7 @@ TABLE = {
   'depthfl': Row(twin_exits.ExitTwin, {'exits': 'last'}),
   'elastic_fl': Row(twin_elastic.ElasticTwin),
   'feddrop': Row(twin.DropTwin, strict=False),
+  'fedel': Row(twin_elastic.WindowTwin),
   'fedpmt': Row(twin.DepthTwin),
   'fedprox': Row(twin.ProxTwin, {'prox': 0.0}),
   'fedrolex': Row(twin.RollTwin, {'masked': 'off'}),

@@ -7,6 +7,7 @@ from relief_jax.algorithms import (
   elastic_fl,
   fedavg,
   feddrop,
+  fedel,
   fedpmt,
   fedprox,
   fedrolex,
@@ -23,6 +24,7 @@ ALGORITHMS = {
   'elastic_fl': elastic_fl.elastic_fl,
   'fedavg': fedavg.fedavg,
   'feddrop': feddrop.feddrop,
+  'fedel': fedel.fedel,
   'fedpmt': fedpmt.fedpmt,
   'fedprox': fedprox.fedprox,
   'fedrolex': fedrolex.fedrolex,
@@ -44,13 +46,14 @@ DEFAULT_FILL = {
 }
 
 # Methods whose model has an exit behind every layer (`types.Exits`).
-EXITS = ('depthfl',)
+EXITS = ('depthfl', 'fedel')
 
 # Methods that choose what to train under `config.deadline`.
 BUDGETED = (
   'depthfl',
   'elastic_fl',
   'feddrop',
+  'fedel',
   'fedpmt',
   'fedrolex',
   'fiarse',
