@@ -24,6 +24,23 @@ def owned_groups(owned: Array, group_modality: tuple[int, ...]) -> Array:
   return jnp.where(modality < 0, True, owned[..., np.maximum(modality, 0)])
 
 
+def reach(
+  fleet: Fleet, group_modality: tuple[int, ...], everywhere: bool
+) -> tuple[Array, Array]:
+  """Branches that a device can run and groups that it could train.
+
+  Args:
+    fleet: [K] clients.
+    group_modality: [G] modality of each group, -1 for shared.
+    everywhere: absent sensors' branches run too, on filled windows.
+
+  Returns:
+    [K, M] and [K, G] bool.
+  """
+  run = fleet.owned | everywhere
+  return run, owned_groups(run, group_modality)
+
+
 def client_keys(key: Array, fleet: Fleet) -> Array:
   """One key per client, tied to its id and not to its place, [K]."""
   return jax.vmap(jax.random.fold_in, (None, 0))(key, fleet.id)

@@ -107,12 +107,18 @@ def default() -> ml_collections.ConfigDict:
     depth='budget',  # budget, cycle
     side='output',  # trained from: output, or input (prefix training)
   )
+  c.depthfl = dict(
+    exits='all',  # trained by a device: all, last (InclusiveFL)
+    distill=True,  # exits teach each other
+    fade=300,  # rounds over which that fades in; 0: at once
+  )
   c.feddrop = dict(
     rate='fit',  # fit, sqrt
     exact=False,  # a fixed number of units per layer: Federated Dropout
     denominator='contributors',  # contributors, all
     scale=True,  # activations by 1 / (1 - rate)
   )
+  c.fedel = dict(beta=0.6)  # of a device's own importance; the rest is all's
   c.heterofl = dict(
     masked='zero',  # logits of classes a device lacks: zero, inf, off
     scale=True,  # activations by 1 / share
@@ -129,7 +135,7 @@ def default() -> ml_collections.ConfigDict:
     hidden=128,
     rank=8,
     lora_alpha=16.0,
-    groups='split',  # split, joint, layer
+    groups='split',  # split, joint, layer (always with early exits)
     base='pretrained',  # lora: pretrained, random
     base_steps=300,
     adapters=False,  # lora: adapters inside the encoders too
@@ -165,6 +171,7 @@ _CHOICES = {
   'fill_value': ('mean', 'zero'),
   'relief.norm': ('per_param', 'raw', 'relative', 'cosine'),
   'relief.denominator': ('contributors', 'cohort'),
+  'depthfl.exits': ('all', 'last'),
   'fedpmt.depth': ('budget', 'cycle'),
   'fedpmt.side': ('output', 'input'),
   'feddrop.rate': ('fit', 'sqrt'),
@@ -256,6 +263,12 @@ def validate(config: ml_collections.ConfigDict) -> None:
     )
   _validate_data(config.data)
   _validate_clients(config)
+  if not 0 <= config.fedel.beta <= 1:
+    raise InputError(
+      f'config.fedel.beta is {config.fedel.beta}',
+      "a share from 0 (everybody's importance) to 1 (the device's own)",
+      'set --config.fedel.beta=0.6',
+    )
   if not 0 <= config.modality_dropout < 1:
     raise InputError(
       f'config.modality_dropout is {config.modality_dropout}',

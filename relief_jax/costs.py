@@ -9,6 +9,7 @@ The model is FLOP-proportional (relief.md section 5, **[paper]** for the idea,
 A round lasts as long as its slowest participant.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -68,6 +69,24 @@ def step_flops(work: Work, run: Array, train: Array) -> Array:
     + total(train, work.wgrad)
     + total(passes, work.agrad)
   )
+
+
+def stack(works: Sequence[Work]) -> Work:
+  """Several sub-models' work as one record, [levels] of every field.
+
+  Args:
+    works: of models with the same groups, whatever their gradient paths.
+  """
+  most = max(work.agrad.size for work in works)
+
+  def padded(work):
+    more = most - work.agrad.size
+    return work.replace(
+      agrad=jnp.pad(work.agrad, (0, more)),
+      path=jnp.pad(work.path, ((0, more), (0, 0))),
+    )
+
+  return jax.tree.map(lambda *v: jnp.stack(v), *map(padded, works))
 
 
 def plan_flops(work: Work, plan: Plan) -> Array:

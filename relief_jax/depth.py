@@ -5,7 +5,8 @@ import numpy as np
 
 from relief_jax import costs
 from relief_jax.budgets.greedy import SLACK
-from relief_jax.types import Array, Task, Work
+from relief_jax.errors import InputError
+from relief_jax.types import Array, Fleet, Task, Work
 
 
 def levels(task: Task) -> np.ndarray:
@@ -48,3 +49,30 @@ def largest(
   cost = costs.step_flops(work, run, chosen)
   # Every level adds work, so what fits is a prefix.
   return (cost <= budget * (1 + SLACK)).sum().astype(jnp.int32)
+
+
+def check(
+  task: Task, fleet: Fleet, run: Array, whole: Array, count: int
+) -> None:
+  """Some device of every cohort trains all levels; on the host.
+
+  Args:
+    task: the model.
+    fleet: [N] clients.
+    run: [N, M] bool, branches in the forward pass.
+    whole: [N] bool, who trains all levels.
+    count: of levels.
+
+  Raises:
+    InputError: of some modality a level would never be trained.
+  """
+  real = np.asarray(fleet.samples) > 0
+  run = np.asarray(run) & real[:, None]
+  left = run.any(0) & ~(run & np.asarray(whole)[:, None]).any(0)
+  if left.any():
+    names = [task.modalities[m] for m in np.flatnonzero(left)]
+    raise InputError(
+      f'no device that trains all {count} levels of {", ".join(names)}',
+      'one in every cohort: else some layers stay as they were initialised',
+      'raise --config.deadline',
+    )

@@ -6,6 +6,7 @@ predictions.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -66,7 +67,8 @@ def confusions(
   """Confusion matrix of every modality subset, [S, C, C] int32.
 
   Encoders run once per window; subsets only fuse. A model trained on filled
-  inputs is tested with the same filling.
+  inputs is tested with the same filling. Of a task that gives the logits of X
+  exits (`types.Exits`) [1 + X, S, C, C]: first of their mean, then of each.
 
   Args:
     task: the model.
@@ -92,20 +94,29 @@ def confusions(
         empty = jnp.broadcast_to(bank.fill[name], (1,) + x.shape[1:])
         absent[name] = task.encode(params, frozen, i, empty, task.cuts)
       else:
-        absent[name] = jnp.zeros((1,) + seen[name].shape[1:])
+        absent[name] = jax.tree.map(
+          lambda h: jnp.zeros((1,) + h.shape[1:]), seen[name]
+        )
     y = bank.y[row]
 
     def subset(mask):
       features = {
-        name: jnp.where(mask[i], seen[name], absent[name])
+        name: jax.tree.map(
+          partial(jnp.where, mask[i]), seen[name], absent[name]
+        )
         for i, name in enumerate(task.modalities)
       }
       run = jnp.ones_like(mask) if fill == 'input' else mask
       scores = task.fuse(params, frozen, features, run)
-      count = scores.shape[-1]
+      if scores.ndim == 2:
+        return count(scores)
+      return jax.vmap(count)(jnp.concatenate([scores.mean(0)[None], scores]))
+
+    def count(scores):
+      classes = scores.shape[-1]
       guess = scores.argmax(-1)
-      flat = jnp.zeros(count * count, jnp.int32)
-      return flat.at[y * count + guess].add(weight).reshape(count, count)
+      flat = jnp.zeros(classes * classes, jnp.int32)
+      return flat.at[y * classes + guess].add(weight).reshape(classes, classes)
 
     return jax.lax.map(subset, masks)
 
@@ -115,7 +126,8 @@ def confusions(
     return total + one(*chunk), None
 
   start = jnp.zeros(zeros.shape, zeros.dtype)
-  return jax.lax.scan(body, start, (row, weight))[0]
+  found = jax.lax.scan(body, start, (row, weight))[0]
+  return found if found.ndim == 3 else found.swapaxes(0, 1)
 
 
 def report(
@@ -126,6 +138,7 @@ def report(
   rare: int,
   modalities: Sequence[str],
   tiers: Sequence[str],
+  exits: bool = False,
 ) -> dict[str, Any]:
   """All F1s from confusion matrices.
 
@@ -137,6 +150,7 @@ def report(
     rare: number of the rare modality.
     modalities: [M] names.
     tiers: names of the tiers.
+    exits: counts are [1 + X, S, C, C], of all exits together and of each.
 
   Returns:
     `f1` and `accuracy` (mean over devices, each with its own sensors),
@@ -144,7 +158,10 @@ def report(
     `f1_without_rare`, `f1_by_subset`, `f1_by_tier`, `f1_by_class` (all on).
     A personal model is tested with sensors that its device owns: there
     `f1_all` means those, and the rare ones are means over the rare owners.
+    With exits also `f1_by_exit`, as `f1` of each alone from the input on.
   """
+  each = counts[1:] if exits else counts[:0]
+  counts = counts[0] if exits else counts
   num = owned.shape[0]
   place = (masks[None] == owned[:, None]).all(-1).argmax(1)  # [N] own subset
   personal = counts.ndim == 4
@@ -175,6 +192,7 @@ def report(
     elif having.any():
       by_subset[label] = float(own_f1[having].mean())
   summed = own.sum(0) if personal else counts[full]
+  by_exit = [np.mean([macro_f1(c) for c in one[place]]) for one in each]
   return {
     'f1': float(own_f1.mean()),
     'accuracy': float(accuracy.mean()),
@@ -189,4 +207,5 @@ def report(
       if (tier == i).any()
     },
     'f1_by_class': class_f1(summed).tolist(),
+    **({'f1_by_exit': list(map(float, by_exit))} if exits else {}),
   }

@@ -184,7 +184,7 @@ def message_bytes(
     plan: tells whose model is smaller.
     chosen: [K, G] bool.
   """
-  if plan.charge.work is None:
+  if plan.charge.work is None or plan.charge.received is not None:
     return costs.total(chosen, group_bytes(compressor, task, params))
   # Parts of layers, which `make` lets through in float32 only.
   return 4.0 * jax.vmap(costs.total)(chosen, plan.charge.work.size)

@@ -1,5 +1,7 @@
 """One client's part of a round: its local steps and its objective."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -56,6 +58,7 @@ def client_loss(
   trained: Array,
   branch: bool = True,
   present: tuple[int, ...] | None = None,
+  criterion: Callable[..., Array] = training.cross_entropy,
 ):
   """The local objective of one client: (params, step) -> [].
 
@@ -66,6 +69,7 @@ def client_loss(
     branch: of `training.logits`; `Layout.branch` where clients are mapped.
     present: of `training.logits`. `draw_steps` lets nothing run that is not
       owned, unless `fill` is `input`.
+    criterion: (logits, y [B], weight [B]) -> [].
   """
 
   def loss(params, step):
@@ -74,8 +78,6 @@ def client_loss(
     scores = training.logits(
       task, params, population.frozen, batch, gate, branch, present
     )
-    return training.cross_entropy(
-      scores, population.bank.y[step.row], step.weight
-    )
+    return criterion(scores, population.bank.y[step.row], step.weight)
 
   return loss

@@ -201,13 +201,15 @@ def evaluator(task: Task, setting: Setting, method: str, masks: np.ndarray):
     method: in `ALGORITHMS`.
     masks: [S, M] bool, modality subsets that are tested.
   """
-  personal = algorithms.ALGORITHMS[method](task, setting).personal
+  algorithm = algorithms.ALGORITHMS[method](task, setting)
+  personal = algorithm.personal
+  model = task.exits.until(task.cuts, True) if algorithm.ensemble else task
   fill = 'skip' if personal else setting.fill
 
   def evaluate(params, frozen, test):
     def one(params):
       return evaluation.confusions(
-        task, params, frozen, test, jnp.asarray(masks), fill
+        model, params, frozen, test, jnp.asarray(masks), fill
       )
 
     return jax.lax.map(one, params) if personal else one(params)

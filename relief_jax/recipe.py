@@ -138,6 +138,8 @@ class Merge(NamedTuple):
       over the group's numbers.
     mean_sq: [G] squared norm of their mean.
     extra: sums of the recipe's `measure`.
+    seen: [K, ...] of every leaf, what the recipe's `observe` saw on each
+      device, zeros where it did not train.
     active: [] number of participants K.
   """
 
@@ -149,6 +151,7 @@ class Merge(NamedTuple):
   mean_sq: Array
   extra: PyTree
   active: Array
+  seen: PyTree = ()
 
 
 class Recipe(NamedTuple):
@@ -157,8 +160,13 @@ class Recipe(NamedTuple):
   Attributes:
     plan: (memory, context) -> Plan.
     penalty: (params, anchor) -> [], added to the local loss.
+    objective: (population, trained [G], piece of `Plan.piece`, branch, present)
+      -> (params, step) -> [], the loss of one client in place of
+      `local_training.client_loss`, whose arguments these are.
     compressor: of updates; the setting's codes what is left of them.
     measure: (weights [G], delta) -> pytree, summed over clients.
+    observe: (gradients P, updates P) -> pytree, of every local step; summed
+      over a device's steps and kept apart by device, so let it be small.
     adjust: merge -> mean update P, before the server's optimiser.
     remember: (memory, merge, plan, context) -> memory.
     memory: () -> initial memory.
@@ -171,8 +179,10 @@ class Recipe(NamedTuple):
 
   plan: Callable[[PyTree, Context], Plan]
   penalty: Callable[..., Array] | None = None
+  objective: Callable[..., Callable[..., Array]] | None = None
   compressor: Compressor | None = None
   measure: Callable[..., PyTree] = lambda weights, delta: ()
+  observe: Callable[[PyTree, PyTree], PyTree] | None = None
   adjust: Callable[[Merge], PyTree] = lambda merge: merge.mean
   remember: Callable[..., PyTree] = lambda memory, merge, plan, context: memory
   memory: Callable[[], PyTree] = lambda: ()

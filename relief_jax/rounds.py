@@ -170,13 +170,20 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
   """
   num = len(task.group_names)
   client_tx, server_tx = setting.client_tx(), setting.server_tx()
+  if recipe.observe:
+    client_tx = training.observing(client_tx, recipe.observe)
   links, branch = links_lib.make(setting, recipe), setting.layout.branch
 
   def client(present, shared, row):
     params, population, step_key, link_key, part_key = shared
-    objective = local_training.client_loss(
-      task, population, row.trained, branch, present
-    )
+    if recipe.objective:
+      objective = recipe.objective(
+        population, row.trained, row.piece, branch, present
+      )
+    else:
+      objective = local_training.client_loss(
+        task, population, row.trained, branch, present
+      )
 
     def train(row):
       mask, view = tree.spread(task.groups, row.trained), None
@@ -219,12 +226,15 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
       if recipe.part:
         holds = jax.tree.map(lambda m: m.astype(jnp.float32), mask)
         sums += (tree.scale(tree.spread(task.groups, row.weight), holds),)
+      seen = ()
+      if recipe.observe:
+        seen, local = training.observed(local)
       local = local if setting.keep_client_state else ()
-      return sums, (value, local, residual)
+      return sums, (value, local, residual, seen)
 
     def sit_out(row):
       sums, record = tree.zeros_like_output(train, row)
-      return sums, (record[0], row.local, row.residual)
+      return sums, (record[0], row.local, row.residual, record[3])
 
     # Padding and devices that train nothing do no work at all.
     return tree.choose(row.active, train, sit_out, row, branch=branch)
@@ -279,7 +289,7 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
       residual=jax.tree.map(lambda v: v[index], link_state.residual),
     )
     part_key = plan_key if recipe.part else None
-    sums, (loss, local, residual) = buckets.map_reduce(
+    sums, (loss, local, residual, seen) = buckets.map_reduce(
       lambda present: partial(client, present),
       (start, cohort.shared(population), step_key, link_key, part_key),
       row,
@@ -289,7 +299,7 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
     )
     merge = merge_sums(
       task, weight, plan.trained, sums[:3], *sums[3:], dilute=recipe.dilute
-    )
+    )._replace(seen=seen)
     params, opt_state = server_update(
       server_tx, state, recipe.adjust(merge), merge.touched
     )
@@ -328,6 +338,8 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
 
 def received(task: Task, fleet: Fleet, plan: Plan) -> Array:
   """Groups that a device is sent: those that it runs, [K, G] bool."""
+  if plan.charge.received is not None:
+    return plan.charge.received
   groups = cohort.owned_groups(plan.run, task.group_modality)
   return groups & costs.working(fleet, plan)[:, None]
 

@@ -397,6 +397,7 @@ class Simulation:
       w.rare,
       w.spec.modalities,
       w.tiers,
+      self._algorithm.ensemble,
     )
     self._wall['evaluate'] += time.perf_counter() - started
     return {

@@ -158,6 +158,7 @@ def run_points(
           found.rare,
           found.spec.modalities,
           found.tiers,
+          algorithm.ensemble,
         ),
         'loss': out['loss'][i].tolist(),
         **{

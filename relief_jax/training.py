@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +53,7 @@ def _encode_masked(
   x = jnp.where(gate.run[i], _inputs(task, batch, gate, i), 0.0)
   cut = 0 if task.layer_groups[i] else task.cuts
   h = task.encode(params, frozen, i, x, cut)
-  return jnp.where(gate.run[i], h, 0.0)
+  return jax.tree.map(lambda v: jnp.where(gate.run[i], v, 0.0), h)
 
 
 def _inputs(task: Task, batch: Batch, gate: Gate, i: int) -> Array:
@@ -136,6 +137,44 @@ def gated_optimizer(
   """`tx` with its input and output multiplied by a prefix tree of weights."""
   gate = optax.stateless(lambda updates, _: tree.scale(weight, updates))
   return optax.chain(gate, tx, gate)
+
+
+class _Observed(NamedTuple):
+  """State of `observing`: that of the optimiser, and the sums so far."""
+
+  inner: PyTree
+  observed: PyTree
+
+
+def observing(
+  tx: optax.GradientTransformation, observe: Callable[..., PyTree]
+) -> optax.GradientTransformation:
+  """`tx`, whose state adds up `observe(gradients, updates)` over its steps.
+
+  Args:
+    tx: the local optimiser; what it does stays the same.
+    observe: (gradients P, updates P) -> any pytree of arrays.
+  """
+
+  def init(params):
+    return _Observed(
+      tx.init(params), tree.zeros_like_output(observe, params, params)
+    )
+
+  def update(grads, state, params=None):
+    updates, inner = tx.update(grads, state.inner, params)
+    more = observe(grads, updates)
+    sums = jax.tree.map(jnp.add, state.observed, more)
+    return updates, _Observed(inner, sums)
+
+  return optax.GradientTransformation(init, update)
+
+
+def observed(opt_state: PyTree) -> tuple[PyTree, PyTree]:
+  """What an optimiser made by `observing` has seen: (sums, state without)."""
+  sums = optax.tree_utils.tree_get(opt_state, 'observed')
+  zeros = jax.tree.map(jnp.zeros_like, sums)
+  return sums, optax.tree_utils.tree_set(opt_state, observed=zeros)
 
 
 def local_update(

@@ -202,6 +202,34 @@ class Widths(NamedTuple):
   work: Callable[..., Work]
 
 
+class Exits(NamedTuple):
+  """Early exits: a model that may end behind any layer of its encoders.
+
+  At depth d = 1 .. `Task.cuts` it is the encoders' first d layers, pooled over
+  time, and an exit: fusion, tail and head of its own. All depths share one
+  tree of parameters and its groups. A method uses them so:
+
+      sub = task.exits.until(d, False)                       # d is static
+      local_training.client_loss(sub, population, trained)   # at that exit
+      sub.work                        # for `Charge.work`, by `costs.stack`
+      task.exits.held(d, False)       # for `Plan.trained`, `Charge.received`
+
+  It chooses between depths by a `lax.switch` over d, in which what lies above
+  costs nothing; under a vmap all would run, so it takes the deepest, masked.
+  A method with exits is named in `algorithms.EXITS`; the config has no key.
+
+  Attributes:
+    held: (d, every) -> [G] bools, the groups of the sub-model.
+    until: (d, every) -> Task, the sub-model: `fuse` gives the logits of the
+      exit at d, [B, C]; with `every` those of all exits up to it, [d, B, C],
+      and `encode` a tuple of d features. `work` is of what then runs, its
+      sizes are 0 beside the groups held.
+  """
+
+  held: Callable[[int, bool], Any]
+  until: Callable[[int, bool], 'Task']
+
+
 class Task(NamedTuple):
   """A model and its loss, as algorithms see them.
 
@@ -219,6 +247,9 @@ class Task(NamedTuple):
     fuse: (params, frozen, {m: [B, d_m]}, run [M]) -> [B, C] logits; a
       modality that is not there (at least one is) counts as zeros.
     widths: the model's units, None where it has no narrower form.
+    exits: its early exits, None where it has none. With them `encode`, `fuse`
+      and `work` are those of the last exit alone, so that a budget means the
+      same with and without.
   """
 
   modalities: tuple[str, ...]
@@ -232,6 +263,7 @@ class Task(NamedTuple):
   layer_groups: tuple[tuple[int, ...], ...]
   fuse: Callable[..., Array]
   widths: Widths | None = None
+  exits: Exits | None = None
 
 
 class Charge(NamedTuple):
@@ -240,10 +272,13 @@ class Charge(NamedTuple):
   Attributes:
     work: [K] of every field, of each client's own sub-model; None: the model's.
     download: [K] bytes beside the groups that run, or None.
+    received: [K, G] bool, groups that a device is sent, whole; None: those of
+      what runs, and where `work` is its own, the parts of them that it sizes.
   """
 
   work: Work | None = None
   download: Array | None = None
+  received: Array | None = None
 
 
 class Plan(NamedTuple):
@@ -254,8 +289,8 @@ class Plan(NamedTuple):
     trained: [K, G] bool, moved by local training, hence uploaded.
     counted: [K, G] float32, weight in the server's mean. FedAvg counts
       everybody, a cohort mean only the owners, RELIEF only the trainers.
-    piece: [K, ...] of every leaf, what the recipe's `part` needs to know of
-      each client, such as its width.
+    piece: [K, ...] of every leaf, what the recipe's `part` or `objective` needs
+      to know of each client, such as its width.
     charge: other prices.
   """
 
@@ -298,6 +333,8 @@ class Algorithm(NamedTuple):
     step: (key, state, population) -> (state, RoundInfo).
     params: state -> P, or [N, *P] for a `personal` algorithm.
     personal: every client has a model of its own.
+    ensemble: the model answers with the mean of the logits of all its exits;
+      then every exit is tested alone, too.
     check: (fleet, latest deadline) -> None, before the run and on the host;
       raises InputError where the fleet leaves parts of the model untrained.
   """
@@ -306,4 +343,5 @@ class Algorithm(NamedTuple):
   step: Callable[..., tuple[PyTree, RoundInfo]]
   params: Callable[[PyTree], PyTree]
   personal: bool = False
+  ensemble: bool = False
   check: Callable[[Fleet, float], None] = lambda fleet, deadline: None

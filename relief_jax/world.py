@@ -178,6 +178,7 @@ def _spec(config, data) -> Spec:
     groups=model.groups,
     adapters=model.adapters and config.backbone == 'lora',
     fusion_norm=config.fusion_norm,
+    exits=config.backbone == 'cnn' and config.method in algorithms.EXITS,
   )
   # Features of windows that every device sees in its own way are not shared.
   own = any(config.shift.values())

@@ -17,16 +17,22 @@ OWNED = np.array(
 SAMPLES = [5, 6, 0, 7, 8, 9, 3, 4]  # the third is padding and owns nothing
 
 
+def world(backbone, method='relief'):
+  return made_world(backbone, method in algorithms.EXITS)
+
+
 @functools.cache
-def world(backbone):
-  task = tiny.task(backbone, modalities=('acc', 'gyro'), filters=(4,))
+def made_world(backbone, exits):
+  task = tiny.task(
+    backbone, modalities=('acc', 'gyro'), filters=(4,), exits=exits
+  )
   population = tiny.population(task, owned=OWNED, samples=SAMPLES)
   share = [1, 0.5, 0, 0.6, 1, 0.3, -1, 1]  # one more sits out
   return task, tiny.with_share(task, population, share)
 
 
 def setting(backbone, layout, devices=1, most=1, method='relief'):
-  task, population = world(backbone)
+  task, population = world(backbone, method)
   found = buckets.bucket(OWNED, task, most, 1)
   return tiny.setting(
     population,
@@ -46,9 +52,12 @@ def setting(backbone, layout, devices=1, most=1, method='relief'):
     ('fedavg', 'lora', 'all', 1),
     ('fedprox', 'lora', 'all', 1),
     ('cohort_mean', 'lora', 'all', 1),
+    ('elastic_fl', 'lora', 'all', 1),
     ('local_only', 'lora', 'all', 1),
     ('fedpmt', 'lora', 'all', 1),
     ('feddrop', 'cnn', 'all', 1),
+    pytest.param('depthfl', 'cnn', 'all', 1, marks=pytest.mark.slow),
+    pytest.param('fedel', 'cnn', 'all', 1, marks=pytest.mark.slow),
     pytest.param('heterofl', 'cnn', 'all', 1, marks=pytest.mark.slow),
     pytest.param('fedrolex', 'cnn', 'all', 1, marks=pytest.mark.slow),
     pytest.param('fiarse', 'cnn', 'all', 1, marks=pytest.mark.slow),
@@ -56,7 +65,7 @@ def setting(backbone, layout, devices=1, most=1, method='relief'):
   ],
 )
 def test_buckets_change_no_result(method, backbone, layout, devices):
-  task, population = world(backbone)
+  task, population = world(backbone, method)
   assert len(setting(backbone, layout, devices, most=3).buckets) == 3
   plain, cut = (
     tiny.step(

@@ -41,6 +41,7 @@ MAY = {
   'rounds': _ROUND | {'links', 'local_training'},
   'budgets': _BASE | {'budgets'},
   'depth': _BASE | {'costs', 'budgets'},
+  'selection': _BASE | {'costs', 'budgets'},
   'compressors': _BASE | {'compressors'},
   'widths': _BASE | {'costs', 'budgets'},
   'models': _BASE | {'models', 'widths'},
@@ -49,7 +50,7 @@ MAY = {
   # Algorithms see a Task and a Population, whatever made them.
   'algorithms': _ROUND
   | {'links', 'rounds', 'budgets', 'algorithms', 'depth', 'widths'}
-  | {'local_training'},
+  | {'local_training', 'selection'},
   'program': _ROUND | {'rounds', 'algorithms', 'models', 'evaluation', 'world'},
   'tuner': _ROUND
   | {'algorithms', 'program', 'models', 'datasets'}

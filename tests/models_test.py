@@ -23,6 +23,7 @@ BACKBONES = {
   'cnn': ('cnn', {}),
   'cnn joint': ('cnn', {'groups': 'joint'}),
   'cnn layer': ('cnn', {'groups': 'layer'}),
+  'cnn exits': ('cnn', {'exits': True}),
   'lora': ('lora', {}),
   'lora joint': ('lora', {'groups': 'joint'}),
   'lora cached': ('lora', {'cached': True}),
@@ -134,7 +135,13 @@ def lowered(backbone, spec, chosen, logits):
   Gates are constants here, so that the compiler drops what is frozen as the
   branches of a real run do.
   """
-  task = models.MODELS[backbone](spec)
+  return lowered_task(
+    models.MODELS[backbone](spec), backbone, spec, chosen, logits
+  )
+
+
+def lowered_task(task, backbone, spec, chosen, logits):
+  """The same of a task that is a part of its model."""
   train = np.array([chosen(name) for name in task.group_names])
   gate = Gate(np.ones(len(spec.modalities), bool), None, train)
   mask = tree.spread(task.groups, train)
@@ -145,7 +152,10 @@ def lowered(backbone, spec, chosen, logits):
     )
     batch = Batch(bank, jnp.arange(BATCH), jnp.ones(BATCH))
     scores = logits(task, params, frozen, batch, gate)
-    return training.cross_entropy(scores, bank.y, batch.weight)
+    return sum(
+      training.cross_entropy(s, bank.y, batch.weight)
+      for s in (scores if scores.ndim == 3 else [scores])
+    )
 
   step = jax.jit(jax.value_and_grad(loss)).lower(*abstract(backbone, spec))
   analytic = costs.step_flops(task.work, jnp.asarray(gate.run), train)
@@ -202,6 +212,30 @@ def bare_columns(monkeypatch):
 def test_flops_are_the_compilers_before_fusion(backbone, overrides, chosen):
   spec = realistic(**overrides)
   step, analytic = lowered(backbone, spec, chosen, direct)
+  counted = step.cost_analysis()['flops']
+  np.testing.assert_allclose(analytic, counted, rtol=1e-3)
+
+
+@pytest.mark.usefixtures('bare_columns')
+@pytest.mark.parametrize(
+  'filters, depth, every, chosen',
+  [
+    ((8, 8, 8), 2, False, everything),
+    ((8, 8, 8), 1, True, everything),
+    ((8, 8, 8), 3, True, everything),
+    ((8, 8, 8), 3, True, starts('encoder1')),
+    ((8, 4), 2, True, starts('exit0')),
+  ],
+)
+def test_flops_of_early_exits(filters, depth, every, chosen):
+  spec = realistic(filters=filters, exits=True)
+  exits = models.MODELS['cnn'](spec).exits
+  held = exits.held(depth, every)
+  sub = exits.until(depth, every)
+  names = {n for n, h in zip(sub.group_names, held, strict=True) if h}
+  step, analytic = lowered_task(
+    sub, 'cnn', spec, lambda n: chosen(n) and n in names, direct
+  )
   counted = step.cost_analysis()['flops']
   np.testing.assert_allclose(analytic, counted, rtol=1e-3)
 
@@ -284,7 +318,10 @@ def test_gradient_paths(name):
   assert work.path.shape == (work.agrad.size, num)
   assert work.path.any(1).all() and (work.agrad > 0).all()
   assert (work.fwd > 0).all() and work.shared > 0
-  assert (work.wgrad > 0).all() and (work.size > 0).all()
+  # Early exits are no part of the model as a whole.
+  early = np.array([n.startswith('exit') for n in task.group_names])
+  np.testing.assert_array_equal(work.wgrad > 0, ~early)
+  assert (work.size > 0).all()
   modality = np.array(task.group_modality)
   for row in work.path:
     touched = set(modality[row])

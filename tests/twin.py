@@ -97,11 +97,13 @@ class Twin:
   """Federated averaging by loops.
 
   Args:
-    task: made by `tiny.task`, with the cut `split`.
+    task: made by `tiny.task`, with the cut `split` unless `group` says more.
     population: of clients.
     setting: of the round.
     seed: as given to `tiny.run`.
   """
+
+  group = staticmethod(group_of)
 
   def __init__(self, task, population, setting, seed=0):
     self.task, self.setting, self.seed = task, setting, seed
@@ -173,16 +175,21 @@ class Twin:
       pull = self.prox() / 2 * sum(np.square(v).sum() for v in gap.values())
       losses.append(float(value) + pull)
       for k in theta:
-        if group_of(k) in trained:
+        if self.group(k) in trained:
           gradient = np.asarray(grads[k], np.float64) * self.slope(
             n, k, theta[k]
           )
           gradient = gradient + self.prox() * gap[k]
           velocity[k] = self.hparams['client_momentum'] * velocity[k] + gradient
-          theta[k] = theta[k] - self.hparams['client_lr'] * velocity[k]
+          change = -self.hparams['client_lr'] * velocity[k]
+          theta[k] = theta[k] + change
+          self.watch(n, k, gradient, change)
     self.momentum[n] = velocity
     delta = {k: theta[k] - self.params[k] for k in theta}
     return delta, float(np.mean(losses))
+
+  def watch(self, n, k, gradient, change) -> None:
+    """Parameter k of client n changes in a local step."""
 
   def seen(self, n, theta) -> dict:
     """The parameters that client n computes with."""
@@ -263,13 +270,15 @@ class Twin:
       losses.append(loss)
       upload.append(
         4.0
-        * sum(self.sent(n, k) for k in self.params if group_of(k) in trained[n])
+        * sum(
+          self.sent(n, k) for k in self.params if self.group(k) in trained[n]
+        )
       )
     before = self.params
     holds = [{k: self.held(n, k) for k in before} for n in range(self.clients)]
     self.params = {}
     for k, old in before.items():
-      g = group_of(k)
+      g = self.group(k)
       total, weight = np.zeros_like(old), np.zeros_like(old)
       for n in range(self.clients):
         if g in counted[n]:
@@ -284,7 +293,7 @@ class Twin:
         stack = np.stack(
           [
             np.concatenate(
-              [u.ravel() for k, u in updates[n].items() if group_of(k) == g]
+              [u.ravel() for k, u in updates[n].items() if self.group(k) == g]
             )
             for n in those
           ]

@@ -3,8 +3,11 @@
 from relief_jax.algorithms import (
   centralized,
   cohort_mean,
+  depthfl,
+  elastic_fl,
   fedavg,
   feddrop,
+  fedel,
   fedpmt,
   fedprox,
   fedrolex,
@@ -17,8 +20,11 @@ from relief_jax.algorithms import (
 ALGORITHMS = {
   'centralized': centralized.centralized,
   'cohort_mean': cohort_mean.cohort_mean,
+  'depthfl': depthfl.depthfl,
+  'elastic_fl': elastic_fl.elastic_fl,
   'fedavg': fedavg.fedavg,
   'feddrop': feddrop.feddrop,
+  'fedel': fedel.fedel,
   'fedpmt': fedpmt.fedpmt,
   'fedprox': fedprox.fedprox,
   'fedrolex': fedrolex.fedrolex,
@@ -30,6 +36,7 @@ ALGORITHMS = {
 
 # What a method does with absent modalities where the config leaves it open.
 DEFAULT_FILL = {
+  'depthfl': 'input',
   'fedavg': 'input',
   'feddrop': 'input',
   'fedprox': 'input',
@@ -38,5 +45,18 @@ DEFAULT_FILL = {
   'heterofl': 'input',
 }
 
+# Methods whose model has an exit behind every layer (`types.Exits`).
+EXITS = ('depthfl', 'fedel')
+
 # Methods that choose what to train under `config.deadline`.
-BUDGETED = ('feddrop', 'fedpmt', 'fedrolex', 'fiarse', 'heterofl', 'relief')
+BUDGETED = (
+  'depthfl',
+  'elastic_fl',
+  'feddrop',
+  'fedel',
+  'fedpmt',
+  'fedrolex',
+  'fiarse',
+  'heterofl',
+  'relief',
+)

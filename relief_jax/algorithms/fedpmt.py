@@ -13,10 +13,8 @@ since others train them), the trained ones go up.
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from relief_jax import cohort, depth, rounds
-from relief_jax.errors import InputError
 from relief_jax.recipe import Context, Recipe, Setting
 from relief_jax.types import Algorithm, Fleet, Plan, Task
 
@@ -40,9 +38,7 @@ def fedpmt(task: Task, setting: Setting) -> Algorithm:
   everywhere = setting.fill == 'input'
 
   def reach(fleet: Fleet):
-    """Branches that run [K, M] and groups that could train [K, G]."""
-    run = fleet.owned | everywhere
-    return run, cohort.owned_groups(run, task.group_modality)
+    return cohort.reach(fleet, task.group_modality, everywhere)
 
   def depths(fleet: Fleet, budget):
     """Levels that each device trains, [K] int32."""
@@ -62,17 +58,8 @@ def fedpmt(task: Task, setting: Setting) -> Algorithm:
     return Plan(run, trained, trained.astype(jnp.float32))
 
   def check(fleet: Fleet, deadline: float) -> None:
-    real = np.asarray(fleet.samples) > 0
-    whole = np.asarray(depths(fleet, fleet.budget * deadline) == count) & real
-    run = np.asarray(reach(fleet)[0])
-    left = (run & real[:, None]).any(0) & ~(run & whole[:, None]).any(0)
-    if left.any():
-      names = [task.modalities[m] for m in np.flatnonzero(left)]
-      raise InputError(
-        f'no device that trains all {count} levels of {", ".join(names)}',
-        'one in every cohort: else some layers stay as they were initialised',
-        'raise --config.deadline',
-      )
+    whole = depths(fleet, fleet.budget * deadline) == count
+    depth.check(task, fleet, reach(fleet)[0], whole, count)
 
   algorithm = rounds.federated(task, setting, Recipe(plan=plan))
   return algorithm._replace(check=check)

@@ -5,33 +5,35 @@ weight W = [W_1 ... W_M] is kept as one leaf per modality, so that a column
 block is a leaf and cohort means, elastic training and uploads need no slicing.
 """
 
+import dataclasses
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from relief_jax import tree, widths
-from relief_jax.models import encoders, layers
-from relief_jax.models.encoders import Spec
-from relief_jax.types import Array, Axes, PyTree, Task, Widths, Work
+from relief_jax.models import encoders, exits
+from relief_jax.models.encoders import Numbering, Spec, WorkBuilder
+from relief_jax.types import Array, Axes, Exits, PyTree, Task, Widths, Work
 
 
 def init(key: Array, spec: Spec) -> PyTree:
-  """Parameters: {'encoder': {m: …}, 'fusion': {m: W_m}, 'bias', 'head'}."""
+  """Parameters: {'encoder': {m: …}, 'fusion': {m: W_m}, 'bias', 'head'}.
+
+  With early exits also 'exit', a list of {'fusion', 'bias', 'head'}.
+  """
   encoder_key, fusion_key, head_key = jax.random.split(key, 3)
-  fusion = layers.dense_init(
-    fusion_key, len(spec.modalities) * spec.features, spec.hidden
-  )
-  blocks = jnp.split(fusion, len(spec.modalities))
-  return {
+  params = {
     'encoder': {
       name: encoders.init_encoder(jax.random.fold_in(encoder_key, m), spec, m)
       for m, name in enumerate(spec.modalities)
     },
-    'fusion': dict(zip(spec.modalities, blocks, strict=True)),
+    'fusion': exits.init_fusion(fusion_key, spec, spec.features),
     'bias': jnp.zeros(spec.hidden),
     'head': encoders.init_head(head_key, spec),
   }
+  return {**params, 'exit': exits.init(key, spec)} if spec.exits else params
 
 
 def cnn(spec: Spec) -> Task:
@@ -41,65 +43,122 @@ def cnn(spec: Spec) -> Task:
     spec: of the model.
 
   Raises:
-    InputError: the window is too short for the convolutions.
+    InputError: the window is too short for the convolutions, or the groups
+      are too coarse for early exits.
   """
+  exits.check(spec)
   number = encoders.number_groups(spec, encoders_train=True)
-
-  def encode(params, frozen, m, x, cut):
-    del frozen
-    return encoders.encode(spec, params['encoder'][spec.modalities[m]], x, cut)
-
-  def fuse(params, frozen, features, run):
-    del frozen
-    z = sum(h @ params['fusion'][m] for m, h in features.items())
-    z = encoders.fuse_norm(spec, z, run)
-    return encoders.head(params['head'], layers.bias(z, params['bias']))
-
+  layers = len(spec.filters)
   groups = {
     'encoder': {
       name: list(number.layer[m]) for m, name in enumerate(spec.modalities)
     },
-    'fusion': dict(zip(spec.modalities, number.column, strict=True)),
-    'bias': number.shared,
-    'head': number.shared,
+    **exits.groups(spec, number.exits[layers]),
   }
-  units = spec.filters * len(spec.modalities) + (spec.hidden, spec.classes)
+  if spec.exits:
+    early = [exits.groups(spec, number.exits[d]) for d in range(1, layers)]
+    groups['exit'] = early
+  whole = _until(spec, number, groups, layers, False)
+  if spec.exits:
+    every = _sizes(spec, groups, len(number.names))
+    return whole._replace(
+      work=dataclasses.replace(whole.work, size=every),
+      exits=Exits(
+        held=partial(exits.held, number),
+        until=partial(_until, spec, number, groups),
+      ),
+    )
   axes = _axes(spec)
-  work = partial(_work, spec, number, groups, axes)
+  work = partial(_narrow_work, spec, number, groups, axes)
+  return whole._replace(widths=Widths(_units(spec), axes, work))
+
+
+def _until(spec, number, groups, depth, every) -> Task:
+  """The model of the encoders' first `depth` layers; see `types.Exits`."""
+  depths = tuple(range(1, depth + 1)) if every else (depth,)
+
+  def encode(params, frozen, m, x, cut):
+    del frozen
+    own = params['encoder'][spec.modalities[m]][:depth]
+    if not every:
+      return encoders.encode(spec, own, x, cut)
+    found = encoders.activations(spec, own, x, cut)
+    return tuple(h.mean(1) for h in found)
+
+  def leave(params, d, features, run):
+    own = params if d == len(spec.filters) else params['exit'][d - 1]
+    return exits.logits(spec, own, features, run)
+
+  def fuse(params, frozen, features, run):
+    del frozen
+    if not every:
+      return leave(params, depth, features, run)
+    each = [{m: h[d - 1] for m, h in features.items()} for d in depths]
+    scores = [leave(params, d, each[d - 1], run) for d in depths]
+    return jnp.stack(scores)
+
+  num = len(number.names)
+  size = _sizes(spec, groups, num) * exits.held(number, depth, every)
   return Task(
     modalities=spec.modalities,
     group_names=number.names,
     group_modality=number.modality,
     groups=groups,
-    work=work(units),
+    work=_flops(spec, number, _units(spec), depths).build(size),
     init=lambda key: init(key, spec),
     encode=encode,
-    cuts=len(spec.filters),
-    layer_groups=number.layer,
+    cuts=depth,
+    layer_groups=tuple(owners[:depth] for owners in number.layer),
     fuse=fuse,
-    widths=Widths(units, axes, work),
   )
 
 
-def _work(spec, number, groups, axes, kept) -> Work:
-  """FLOPs and sizes of the sub-model of `kept` units, traced or not."""
-  num, depth = len(number.names), len(spec.filters)
-  *filters, hidden, classes = kept
-  work = encoders.WorkBuilder(len(spec.modalities), num)
-  for m in range(len(spec.modalities)):
-    own = filters[m * depth : (m + 1) * depth]
-    column = encoders.dense_flops(own[-1], hidden)
-    encoders.encoder_work(spec, number, work, m, own)
-    work.fwd[m] += column + hidden
-    work.wgrad[number.column[m]] += column
-    work.gradient_path(column, set(number.layer[m]))
-  last = encoders.dense_flops(hidden, classes)
-  work.shared += last + 2 * hidden + 5 * classes
-  work.wgrad[number.shared] += last
-  work.gradient_path(last + hidden, range(num))
+def _units(spec: Spec) -> tuple[int, ...]:
+  """Of every encoder's layers, then of the fusion, then classes."""
+  return spec.filters * len(spec.modalities) + (spec.hidden, spec.classes)
+
+
+def _sizes(spec, groups, num) -> Array:
   shapes = jax.eval_shape(lambda: init(jax.random.key(0), spec))
-  sizes = widths.sizes(axes, shapes, kept)
-  return work.build(tree.group_sum(groups, sizes, num))
+  return tree.group_sizes(groups, shapes, num)
+
+
+def _flops(spec: Spec, number: Numbering, kept, depths) -> WorkBuilder:
+  """FLOPs of a sub-model.
+
+  Args:
+    spec: of the model.
+    number: of its groups.
+    kept: units as in `_units`, traced or not.
+    depths: of the exits that run, the last one where the encoders end.
+  """
+  layers = len(spec.filters)
+  *filters, hidden, classes = kept
+  work = WorkBuilder(len(spec.modalities), len(number.names))
+  for m in range(len(spec.modalities)):
+    own = filters[m * layers :][: depths[-1]]
+    encoders.encoder_work(spec, number, work, m, own, depths)
+    for d in depths:
+      column = encoders.dense_flops(own[d - 1], hidden)
+      work.fwd[m] += column + hidden
+      work.wgrad[number.exits[d].column[m]] += column
+      work.gradient_path(column, number.layer[m][:d])
+  for d in depths:
+    last = encoders.dense_flops(hidden, classes)
+    work.shared += last + 2 * hidden + 5 * classes
+    work.wgrad[number.exits[d].shared] += last
+    below = np.flatnonzero(exits.held(number, d, False))
+    work.gradient_path(last + hidden, below.tolist())
+  return work
+
+
+def _narrow_work(spec, number, groups, axes, kept) -> Work:
+  """FLOPs and sizes of the sub-model of `kept` units, traced or not."""
+  shapes = jax.eval_shape(lambda: init(jax.random.key(0), spec))
+  sizes = tree.group_sum(
+    groups, widths.sizes(axes, shapes, kept), len(number.names)
+  )
+  return _flops(spec, number, kept, (len(spec.filters),)).build(sizes)
 
 
 def _axes(spec: Spec) -> PyTree:

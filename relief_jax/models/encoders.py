@@ -1,5 +1,6 @@
 """What the models share: 1-D CNN encoders, the fusion's cut, FLOPs, groups."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -30,6 +31,8 @@ class Spec(NamedTuple):
     adapters: LoRA inside the frozen encoders.
     cached: the bank holds frozen features instead of windows.
     fusion_norm: z times M / (modalities present), relief.md section 8.
+    exits: an exit behind every layer of the encoders (cnn only); `split`
+      then means `layer`, since an exit lies between any two.
   """
 
   modalities: tuple[str, ...]
@@ -46,6 +49,7 @@ class Spec(NamedTuple):
   adapters: bool = False
   cached: bool = False
   fusion_norm: bool = False
+  exits: bool = False
 
   @property
   def features(self) -> int:
@@ -85,7 +89,13 @@ def init_encoder(key: Array, spec: Spec, m: int) -> list[dict[str, Array]]:
 
 
 def encode(spec: Spec, encoder, x: Array, cut: int, adapters=None) -> Array:
-  """phi_m: windows -> features, [B, T, c] -> [B, d_m].
+  """phi_m: windows -> features, [B, T, c] -> [B, d_m]; see `activations`."""
+  *_, last = activations(spec, encoder, x, cut, adapters)
+  return last.mean(1)
+
+
+def activations(spec: Spec, encoder, x: Array, cut: int, adapters=None):
+  """What every convolution puts out, one after another, [B, L, f].
 
   Args:
     spec: of the model.
@@ -100,12 +110,12 @@ def encode(spec: Spec, encoder, x: Array, cut: int, adapters=None) -> Array:
     size = spec.kernel, spec.stride
     if adapters is None:
       x = layers.conv1d_relu(x, own['w'], own['b'], *size)
-      continue
-    low = layers.stop_below(adapters[i], i < cut)
-    y = layers.conv1d(x, own['w'], *size)
-    y += scale * (layers.conv1d(x, low['a'], *size) @ low['b'])
-    x = jax.nn.relu(layers.bias(y, own['b']))
-  return x.mean(1)
+    else:
+      low = layers.stop_below(adapters[i], i < cut)
+      y = layers.conv1d(x, own['w'], *size)
+      y += scale * (layers.conv1d(x, low['a'], *size) @ low['b'])
+      x = jax.nn.relu(layers.bias(y, own['b']))
+    yield x
 
 
 def fuse_norm(spec: Spec, z: Array, run: Array) -> Array:
@@ -126,6 +136,18 @@ def init_head(key: Array, spec: Spec) -> dict[str, Array]:
   return {'w': 0.1 * w, 'b': jnp.zeros(spec.classes)}
 
 
+class ExitGroups(NamedTuple):
+  """Groups of one exit.
+
+  Attributes:
+    column: [M] of the fusion's column blocks.
+    shared: of the tail and the head.
+  """
+
+  column: tuple[int, ...]
+  shared: int
+
+
 class Numbering(NamedTuple):
   """Which group a part of the model belongs to.
 
@@ -135,6 +157,7 @@ class Numbering(NamedTuple):
     shared: group of the tail and the head.
     names: [G].
     modality: [G], -1 for shared.
+    exits: {depth: groups of the exit there}; the last layer always has one.
   """
 
   layer: tuple[tuple[int, ...], ...]
@@ -142,10 +165,11 @@ class Numbering(NamedTuple):
   shared: int
   names: tuple[str, ...]
   modality: tuple[int, ...]
+  exits: dict[int, ExitGroups]
 
 
 def number_groups(spec: Spec, encoders_train: bool) -> Numbering:
-  """Numbers the groups: encoders, then column blocks, then shared."""
+  """Numbers the groups: encoders, early exits, column blocks, then shared."""
   names: list[str] = []
   modality: list[int] = []
 
@@ -164,17 +188,22 @@ def number_groups(spec: Spec, encoders_train: bool) -> Numbering:
       column.append(g)
     elif not encoders_train:
       layer.append(())
-    elif kind == 'split':
+    elif kind == 'split' and not spec.exits:
       layer.append((new(f'encoder/{name}', m),) * depth)
     else:
       layer.append(tuple(new(f'encoder{i}/{name}', m) for i in range(depth)))
+  exits = {}
+  for i in range(depth - 1 if spec.exits else 0):
+    own = [new(f'exit{i}/{name}', m) for m, name in enumerate(spec.modalities)]
+    exits[i + 1] = ExitGroups(tuple(own), new(f'exit{i}', -1))
   if kind != 'joint':
     column = [
       new(f'fusion/{name}', m) for m, name in enumerate(spec.modalities)
     ]
   shared = new('shared', -1)
+  exits[depth] = ExitGroups(tuple(column), shared)
   return Numbering(
-    tuple(layer), tuple(column), shared, tuple(names), tuple(modality)
+    tuple(layer), tuple(column), shared, tuple(names), tuple(modality), exits
   )
 
 
@@ -210,7 +239,12 @@ class WorkBuilder:
 
 
 def encoder_work(
-  spec: Spec, number: Numbering, work: WorkBuilder, m: int, filters=None
+  spec: Spec,
+  number: Numbering,
+  work: WorkBuilder,
+  m: int,
+  filters=None,
+  pooled: Sequence[int] = (),
 ) -> None:
   """Adds encoder m: forward, weight gradients, gradients between layers.
 
@@ -219,7 +253,8 @@ def encoder_work(
     number: its groups.
     work: is added to.
     m: number of the modality.
-    filters: of a narrower encoder, None for the spec's.
+    filters: of a narrower or shorter encoder, None for the spec's.
+    pooled: depths behind which its activations are pooled, beside the last.
 
   Elementwise work is counted once per element and operation, as the compiler
   counts it before it fuses (a fusion may compute an element once per reader).
@@ -238,12 +273,16 @@ def encoder_work(
     work.fwd[m] += layers.conv_flops(after, spec.kernel, a, b)
     # Bias, ReLU; layers.conv1d_relu compares and chooses.
     work.fwd[m] += (2 if spec.adapters else 3) * small
-    if i == len(spec.filters) - 1:
+    last = i == len(sizes) - 2
+    early = i + 1 in pooled and not last
+    if last or early:
       work.fwd[m] += small  # mean over time
     if not owners:
       continue
     back = layers.conv_flops(after, spec.kernel, a, b) + adds
     through = 2 * small  # ReLU
+    if early:
+      through += small  # both gradients of the activations added
     if spec.adapters:
       down = layers.conv_flops(after, spec.kernel, a, spec.rank)
       up = layers.conv_flops(after, 1, spec.rank, b)

@@ -1,0 +1,20 @@
+"""FedEL: elastic training in a window that slides over the layers.
+
+python -m experiments.main --config=experiments/configs/fedel.py:smoke \
+    --workdir=runs/fedel
+
+Variants: smoke, paper, best, tight, full.
+"""
+
+from experiments.configs import common
+
+
+def get_config(arg=None):
+  """The config; early exits cut the model by layer.
+
+  Raises:
+    InputError: an unknown variant.
+  """
+  c = common.method('fedel', arg)
+  c.model.groups = 'layer'
+  return c

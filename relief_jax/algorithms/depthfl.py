@@ -1,0 +1,189 @@
+"""DepthFL (https://openreview.net/forum?id=pf8RIZTMU58).
+
+A device holds the first l_n layers of every encoder and the exits behind them;
+deep layers are pruned, so slow devices train the input side (the opposite of
+FedPMT). Exits learn together and from each other:
+
+    loss = sum_i CE(p_i, y) + lam_t / (l_n - 1) sum_{i != j} KL(p_j || p_i)
+
+over its exits, where no gradient goes into the teacher p_j and lam_t =
+exp(-5 (1 - min(t, T) / T)^2) fades in over T = 300 rounds. The model answers
+with the mean of all exits' logits. `exits='last'` is the ablation InclusiveFL:
+a device holds the exit behind its last layer alone, without distillation.
+
+Grade: published code
+(https://github.com/adap/flower/tree/main/baselines/depthfl). Departures: where
+an exit lies in parallel encoders is ours (models/exits.py); the code's small
+constant inside the logarithm of p_j, which changes no gradient, is left out.
+FedDyn, the code's default, is left out too: it keeps a model on every device
+and another on the server; this is the paper's DepthFL (FedAvg) with
+distillation.
+
+*Budget* (ours): the largest l_n whose F_n fits b_n; who does not afford the
+first layer sits out. FLOPs are those of the layers and exits held; the few
+operations per class of the distillation are not counted. *Bytes*: layers and
+exits held, both ways.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from relief_jax import (
+  cohort,
+  costs,
+  depth,
+  local_training,
+  rounds,
+  training,
+  tree,
+  widths,
+)
+from relief_jax.errors import InputError
+from relief_jax.recipe import Context, Recipe, Setting
+from relief_jax.types import Algorithm, Array, Fleet, Plan, Task
+
+
+def fading(number: Array, length: int) -> Array:
+  """lam_t, [] float32: exp(-5) in round 0, 1 from round `length` on.
+
+  Args:
+    number: [] int32, of the round.
+    length: T; with 0 it is 1 always.
+  """
+  left = 1 - jnp.minimum(number, length) / max(length, 1) if length else 0.0
+  return jnp.exp(-5 * jnp.square(jnp.float32(left)))
+
+
+def mutual(
+  scores: Array, y: Array, weight: Array, on: Array, strength: Array | None
+) -> Array:
+  """The loss of several exits that teach each other, [].
+
+  The sum of all KL(p_j || p_i) has X terms instead of X^2: with P the sum of
+  the teachers' p_j, exit i is compared with P - p_i.
+
+  Args:
+    scores: [X, B, C] logits.
+    y: [B] int32 classes.
+    weight: [B], 0 for padding.
+    on: [X] bool, exits that are held.
+    strength: [] lam_t; None: no distillation.
+  """
+  each = jax.vmap(training.cross_entropy, (0, None, None))(scores, y, weight)
+  loss = tree.scale(on, each).sum()
+  if strength is None or on.size == 1:
+    return loss
+  others = jnp.maximum(on.sum() - 1, 1).astype(jnp.float32)
+  held = on[:, None, None]
+  log_p = jax.nn.log_softmax(scores)
+  teacher = jax.lax.stop_gradient(log_p)
+  p = tree.scale(held, jnp.exp(teacher))
+  rest = tree.scale(held, p.sum(0, keepdims=True) - p)
+  gap = (others * p * teacher - rest * log_p).sum((0, -1))
+  mean = tree.scale(weight, gap).sum() / jnp.maximum(weight.sum(), 1e-9)
+  return loss + jnp.where(on.sum() > 1, strength / others * mean, 0.0)
+
+
+def depthfl(task: Task, setting: Setting) -> Algorithm:
+  """DepthFL and its ablation InclusiveFL.
+
+  The mean of a layer or an exit is over those who hold it. InclusiveFL where
+  all afford the whole model is FedAvg.
+
+  Args:
+    task: the model, with `exits`.
+    setting: the round; `options` holds `exits` (`all`, `last`), `distill` and
+      `fade` (T).
+
+  Raises:
+    InputError: a model without early exits.
+  """
+  if task.exits is None:
+    raise InputError(
+      "'depthfl' with a model without early exits",
+      'one whose layers are all trained',
+      'set --config.backbone=cnn',
+    )
+  options, exits, count = setting.options, task.exits, task.cuts
+  every = options['exits'] == 'all'
+  distill = every and options['distill']
+  depths = range(1, count + 1)
+  subs = [exits.until(d, every) for d in depths]
+  held = jnp.asarray(np.stack([exits.held(d, every) for d in depths]))
+  # The deepest first, as `widths.largest` wants them.
+  levels = costs.stack([sub.work for sub in subs[::-1]])
+
+  def reach(fleet: Fleet) -> Plan:
+    """Who has data runs and trains all that it can."""
+    active = (fleet.samples > 0)[:, None]
+    run = (fleet.owned | (setting.fill == 'input')) & active
+    trained = cohort.owned_groups(run, task.group_modality) & active
+    return Plan(run, trained, trained.astype(jnp.float32))
+
+  def layers(fleet: Fleet, budget: Array) -> Array:
+    """l_n, [K] int32; 0 where not even the first fits."""
+    return count - widths.largest(levels, reach(fleet), budget)
+
+  def plan(memory, context: Context) -> Plan:
+    del memory
+    found = layers(context.fleet, context.budget)
+    own = jnp.maximum(found, 1)
+    strength: Array | tuple = ()
+    if distill:
+      now = fading(context.round, options['fade'])
+      strength = jnp.broadcast_to(now, own.shape)
+    cut = widths.narrow(
+      reach(context.fleet),
+      found > 0,
+      (own, strength),
+      jax.tree.map(lambda v: v[count - own], levels),
+    )
+    trained = cut.trained & held[own - 1]
+    return cut._replace(
+      trained=trained,
+      counted=trained.astype(jnp.float32),
+      charge=cut.charge._replace(received=trained),
+    )
+
+  def objective(population, trained, piece, branch, present):
+    own, strength = piece
+
+    def loss(sub: Task, on):
+      def criterion(scores, y, weight):
+        scores = scores if scores.ndim == 3 else scores[None]
+        return mutual(
+          scores, y, weight, jnp.asarray(on), strength if distill else None
+        )
+
+      # A device trains all that it holds of an encoder, or nothing.
+      whole = tuple((g[0],) * len(g) for g in sub.layer_groups)
+      return local_training.client_loss(
+        sub._replace(layer_groups=whole),
+        population,
+        trained,
+        branch,
+        present,
+        criterion,
+      )
+
+    if not branch:
+      at = jnp.arange(1, count + 1)
+      on = at <= own if every else at == own
+      return loss(exits.until(count, True), on)
+    cases = [
+      loss(sub, np.ones(d if every else 1, bool))
+      for d, sub in zip(depths, subs, strict=True)
+    ]
+    return partial(jax.lax.switch, own - 1, cases)
+
+  def check(fleet: Fleet, deadline: float) -> None:
+    whole = layers(fleet, fleet.budget * deadline) == count
+    depth.check(task, fleet, reach(fleet).run, whole, count)
+
+  algorithm = rounds.federated(
+    task, setting, Recipe(plan=plan, objective=objective)
+  )
+  return algorithm._replace(check=check, ensemble=every)

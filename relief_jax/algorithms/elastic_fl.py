@@ -1,0 +1,128 @@
+"""ElasticTrainer in federated learning, as FedEL takes it for a baseline.
+
+Every device trains the tensors that promise to lower its loss most, as many as
+its budget affords; what it freezes below the deepest of them costs no gradient
+at all. Grade: published (https://arxiv.org/abs/2509.16902 and, for the device
+alone, https://github.com/pittisl/ElasticTrainer).
+
+*Importance.* I_k = -<dL/dw_k, dw_k>, the fall of the loss that step dw_k of
+tensor k brings to first order, summed over a device's local steps. Departures:
+the published code takes the gradient after the step, by two full passes on one
+batch in which everything trains, and does not count them. Here a device
+measures what it trains while it trains it, so the budget holds and nothing is
+paid twice; what it did not train keeps the importance of the last time, and
+what it never trained comes first, in an order of its own.
+
+*Tensors* are the model's groups: `config.model.groups='layer'` gives one per
+layer and encoder (bias included), and one for fusion bias and head. *Budget*:
+the choice of `selection.most_valuable` under b_n (ours for parallel encoders);
+who cannot even train the cheapest group sits out. Room that is left is filled,
+also with what seems worthless. *Bytes*: the groups that run come down, the
+chosen ones go up; the mean of a group is over those who trained it.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from relief_jax import cohort, costs, rounds, selection, tree
+from relief_jax.budgets.greedy import SLACK
+from relief_jax.errors import InputError
+from relief_jax.recipe import Context, Merge, Recipe, Setting
+from relief_jax.types import Algorithm, Array, Fleet, Plan, PyTree, Task
+
+# Devices whose choice is made at once: what they need is CELLS G numbers each.
+TOGETHER = 256
+
+
+def importance(task: Task, grads: PyTree, updates: PyTree) -> Array:
+  """-<dL/dw, dw> of every group in one step, [G]; sums over steps add up.
+
+  Args:
+    task: the model.
+    grads: P, of the local loss.
+    updates: P, the optimiser's step.
+  """
+  falls = jax.tree.map(lambda g, u: -(g * u).sum(), grads, updates)
+  return tree.group_sum(task.groups, falls, len(task.group_names))
+
+
+def worth(key: Array, known: Array, access: Array) -> Array:
+  """One device's values for `selection.most_valuable`, [G] float32.
+
+  Unknown groups count more than all known ones together, and are told apart
+  by a draw: devices of one kind then do not all begin with the same group.
+
+  Args:
+    key: of the round and the device.
+    known: [G] importance, +inf where never measured.
+    access: [G] bool, groups in reach.
+  """
+  unknown = jnp.isinf(known)
+  fall = jnp.where(access & ~unknown, jnp.maximum(known, 0.0), 0.0)
+  share = fall / jnp.maximum(fall.sum(), 1e-30)
+  draw = jax.random.uniform(key, known.shape) / known.size
+  return jnp.where(unknown, 2.0 + draw, share)
+
+
+def measured(known: Array, merge: Merge, plan: Plan, context: Context) -> Array:
+  """The importance after a round, [N, G]; of what was trained it is new."""
+  place = context.place
+  new = jnp.where(plan.trained, merge.seen, known[place])
+  return known.at[place].set(new)
+
+
+def elastic_fl(task: Task, setting: Setting) -> Algorithm:
+  """ElasticTrainer on every device; without a deadline it is FedAvg.
+
+  Args:
+    task: the model.
+    setting: the round; `options` holds `clients` (N). The memory is the
+      importance of every group to every device, [N, G] float32.
+
+  Its `check` refuses a fleet in which nobody affords some group even alone.
+  """
+  num = len(task.group_names)
+  model = selection.chains(task.work, task.group_modality)
+  everywhere = setting.fill == 'input'
+
+  def plan(memory, context: Context) -> Plan:
+    run, access = cohort.reach(context.fleet, task.group_modality, everywhere)
+    keys = cohort.client_keys(context.key, context.fleet)
+    value = jax.vmap(worth)(keys, memory[context.place], access)
+    trained = jax.lax.map(
+      lambda row: selection.most_valuable(model, task.work, *row),
+      (run, access & context.active[:, None], value, context.budget),
+      batch_size=TOGETHER,
+    )
+    run &= trained.any(-1, keepdims=True)
+    return Plan(run, trained, trained.astype(jnp.float32))
+
+  def check(fleet: Fleet, deadline: float) -> None:
+    run, access = cohort.reach(fleet, task.group_modality, everywhere)
+    access &= (fleet.samples > 0)[:, None]
+    single = jnp.eye(num, dtype=bool)[:, None]
+    alone = jax.lax.map(
+      lambda one: costs.step_flops(task.work, run, one), single
+    )
+    able = alone.T <= (fleet.budget * deadline * (1 + SLACK))[:, None]
+    left = np.asarray(access.any(0) & ~(access & able).any(0))
+    if left.any():
+      names = [task.group_names[g] for g in np.flatnonzero(left)]
+      raise InputError(
+        f'no device that can afford to train {", ".join(names)}',
+        'one for every group: else some stay as they were initialised',
+        'raise --config.deadline',
+      )
+
+  recipe = Recipe(
+    plan=plan,
+    observe=partial(importance, task),
+    remember=measured,
+    memory=lambda: jnp.full(
+      (setting.options['clients'], num), jnp.inf, jnp.float32
+    ),
+  )
+  return rounds.federated(task, setting, recipe)._replace(check=check)

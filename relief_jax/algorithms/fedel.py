@@ -1,0 +1,196 @@
+"""FedEL (https://arxiv.org/abs/2509.16902): elastic training in a window.
+
+ElasticTrainer (elastic_fl.py) favours the output side, since deep groups need
+the gradients of all above them. FedEL lets a window slide over the blocks of
+the model from the input on. A device holds the layers up to the window's end,
+leaves the model there by an early exit, and chooses among the groups of the
+window and of that exit. Grade: published.
+
+*Window.* At first it begins at block 0 and ends with the first block hi at
+which training all of it costs the budget or more. In the device's next round
+its end moves on by blocks that again cost as much, and its beginning leaves
+those behind in which nothing was chosen; past the last block it starts again.
+Ours: blocks are the depth levels of all encoders together, and what a stretch
+of blocks costs is F_n of the sub-model that ends with it.
+
+*Importance.* beta I_n + (1 - beta) I_g with I_n of elastic_fl.py (and its
+departures) and I_g = |theta_r - theta_{r-1}|^2 / eta of every group, with the
+clients' rate eta.
+
+*Budget*: `selection.most_valuable` under b_n; a device that affords no group of
+its window sits out for a round while the window moves on. *FLOPs* are those of
+the layers held, of one exit and of what is chosen. *Bytes*: layers and exit
+held come down, the chosen groups go up; the mean of a group is over those who
+trained it. The model answers by its last exit.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from relief_jax import (
+  cohort,
+  costs,
+  local_training,
+  rounds,
+  selection,
+  training,
+  tree,
+)
+from relief_jax.algorithms import elastic_fl
+from relief_jax.errors import InputError
+from relief_jax.recipe import Context, Merge, Recipe, Setting
+from relief_jax.types import Algorithm, Array, Charge, Plan, Task
+
+
+class Memory(NamedTuple):
+  """What is remembered between rounds.
+
+  Attributes:
+    importance: [N, G] of every group to every device; +inf: never measured.
+    low: [N] int32, first block of a device's next window.
+    start: [N] int32, first block that the window is to reach beyond.
+    before: P, the server's model one round ago.
+  """
+
+  importance: Array
+  low: Array
+  start: Array
+  before: Any
+
+
+def fedel(task: Task, setting: Setting) -> Algorithm:
+  """FedEL; without a deadline it is FedAvg.
+
+  Args:
+    task: the model, with `exits`.
+    setting: the round; `options` holds `beta` and `clients` (N).
+
+  Raises:
+    InputError: a model without early exits.
+  """
+  if task.exits is None:
+    raise InputError(
+      "'fedel' with a model without early exits",
+      'one whose layers are all trained',
+      'set --config.backbone=cnn',
+    )
+  options, exits, count = setting.options, task.exits, task.cuts
+  num, beta = len(task.group_names), options['beta']
+  # A run is traced around this, and what is read on the host must be there.
+  with jax.ensure_compile_time_eval():
+    subs = [exits.until(d, False) for d in range(1, count + 1)]
+    levels = costs.stack([sub.work for sub in subs])
+    each = [jax.tree.map(lambda v, i=i: v[i], levels) for i in range(count)]
+    chains = jax.tree.map(
+      lambda *v: jnp.stack(v),
+      *[selection.chains(work, task.group_modality) for work in each],
+    )
+  held = jnp.asarray(np.stack([exits.held(i + 1, False) for i in range(count)]))
+  block = np.full(num, -1)  # of an exit's groups
+  for owners in task.layer_groups:
+    block[list(owners)] = np.arange(count)
+
+  def inside(low: Array, high: Array) -> Array:
+    """Groups of a window and of the exit at its end, [G] bool."""
+    among = (block < 0) | ((block >= low) & (block <= high))
+    return held[high] & among
+
+  def end(run: Array, access: Array, start: Array, budget: Array) -> Array:
+    """The first block until which training from `start` on costs b_n, []."""
+    high = jnp.arange(count)
+    groups = jax.vmap(inside, (None, 0))(start, high) & access[None]
+    cost = jax.vmap(costs.step_flops, (0, None, 0))(levels, run, groups)
+    enough = (high >= start) & (cost >= budget)
+    return jnp.argmax(enough.at[-1].set(True)).astype(jnp.int32)
+
+  def choose(row) -> Array:
+    high, *rest = row
+    model, work = jax.tree.map(lambda v: v[high], (chains, levels))
+    return selection.most_valuable(model, work, *rest)
+
+  def plan(memory: Memory, context: Context) -> Plan:
+    place = context.place
+    run, access = cohort.reach(
+      context.fleet, task.group_modality, setting.fill == 'input'
+    )
+    high = jax.vmap(end)(run, access, memory.start[place], context.budget)
+    window = jax.vmap(inside)(memory.low[place], high)
+    moved = jax.tree.map(jnp.subtract, context.params, memory.before)
+    overall = tree.group_sq_norms(task.groups, moved, num)
+    overall = jnp.where(context.round > 0, overall, 0.0)
+    overall /= setting.hparams['client_lr']
+    mixed = beta * memory.importance[place] + (1 - beta) * overall[None]
+    among = access & window & context.active[:, None]
+    keys = cohort.client_keys(context.key, context.fleet)
+    value = jax.vmap(elastic_fl.worth)(keys, mixed, among)
+    trained = jax.lax.map(
+      choose,
+      (high, run, among, value, context.budget),
+      batch_size=elastic_fl.TOGETHER,
+    )
+    works = trained.any(-1, keepdims=True)
+    return Plan(
+      run=run & works,
+      trained=trained,
+      counted=trained.astype(jnp.float32),
+      piece=high,
+      charge=Charge(
+        work=jax.tree.map(lambda v: v[high], levels),
+        received=access & held[high] & works,
+      ),
+    )
+
+  def objective(population, trained, high, branch, present):
+    if branch:
+      cases = [
+        local_training.client_loss(sub, population, trained, branch, present)
+        for sub in subs
+      ]
+      return partial(jax.lax.switch, high, cases)
+
+    def criterion(scores, y, weight):
+      return training.cross_entropy(scores[high], y, weight)
+
+    return local_training.client_loss(
+      exits.until(count, True), population, trained, branch, present, criterion
+    )
+
+  def remember(memory: Memory, merge: Merge, plan: Plan, context: Context):
+    place, high = context.place, plan.piece
+    blocks = block[None] == np.arange(count)[:, None]
+    chosen = (plan.trained[:, None] & blocks[None]).any(-1)
+    low = jnp.where(chosen.any(-1), jnp.argmax(chosen, -1), high + 1)
+    over = high == count - 1
+
+    def put(every, own):
+      kept = jnp.where(context.active, own, every[place])
+      return every.at[place].set(kept.astype(jnp.int32))
+
+    return Memory(
+      importance=elastic_fl.measured(memory.importance, merge, plan, context),
+      low=put(memory.low, jnp.where(over, 0, low)),
+      start=put(memory.start, jnp.where(over, 0, high + 1)),
+      before=context.params,
+    )
+
+  def memory():
+    clients = options['clients']
+    return Memory(
+      importance=jnp.full((clients, num), jnp.inf, jnp.float32),
+      low=jnp.zeros(clients, jnp.int32),
+      start=jnp.zeros(clients, jnp.int32),
+      before=tree.zeros_like_output(task.init, jax.random.key(0)),
+    )
+
+  recipe = Recipe(
+    plan=plan,
+    objective=objective,
+    observe=partial(elastic_fl.importance, task),
+    remember=remember,
+    memory=memory,
+  )
+  return rounds.federated(task, setting, recipe)
