@@ -15,6 +15,8 @@ from relief_jax.placement import Layout
 from relief_jax.types import Batch, Gate
 from tests import tiny, twin, twin_exits
 
+quick = functools.partial(jax.jit, compiler_options=tiny.QUICK)
+
 
 def test_early_exits():
   """The last is the model without them; others are its own layers, cut."""
@@ -30,7 +32,7 @@ def test_early_exits():
   train = jnp.ones(len(task.group_names), bool)
   gate = Gate(jnp.array([True, True, False]), None, train)
 
-  @functools.partial(jax.jit, compiler_options=tiny.QUICK)
+  @quick
   def scores(params):
     every = task.exits.until(2, True)
     return (
@@ -62,54 +64,53 @@ def random_scores(exits):
 
 def test_the_loss_of_exits_is_that_of_all_pairs():
   """Value and gradient; exits that are not held are as if they were not."""
-  scores, y, weight = random_scores(4)
-  for held in (1, 2, 4):
-    on = jnp.arange(4) < held
-
-    def fast(s, on=on):
-      return depthfl.mutual(s, y, weight, on, jnp.float32(0.7))
-
-    def slow(s, held=held):
-      return twin_exits.loss(True, list(s[:held]), y, weight, 0.7)
-
-    for found, want in zip(
-      jax.value_and_grad(fast)(scores),
-      jax.value_and_grad(slow)(scores),
-      strict=True,
-    ):
-      np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-6)
-
-
-def test_a_single_exit_learns_from_its_labels_alone():
   scores, y, weight = random_scores(3)
-  on = jnp.array([True, False, False])
-  found = [
-    depthfl.mutual(scores, y, weight, on, strength)
-    for strength in (None, jnp.float32(1.0))
-  ]
-  want = training.cross_entropy(scores[0], y, weight)
-  np.testing.assert_array_equal(found, [want] * 2)
+
+  @quick
+  def both(scores):
+    found = []
+    for held in (1, 3):
+
+      def fast(s, held=held):
+        on = jnp.arange(3) < held
+        return depthfl.mutual(s, y, weight, on, jnp.float32(0.7))
+
+      def slow(s, held=held):
+        return twin_exits.loss(True, list(s[:held]), y, weight, 0.7)
+
+      found.append([jax.value_and_grad(f)(scores) for f in (fast, slow)])
+    alone = training.cross_entropy(scores[0], y, weight)
+    return found, alone
+
+  found, alone = both(scores)
+  for fast, slow in found:
+    chex.assert_trees_all_close(fast, slow, rtol=1e-4, atol=1e-6)
+  # A single exit learns from its labels alone.
+  np.testing.assert_array_equal(found[0][0][0], alone)
 
 
 def test_no_gradient_goes_into_the_teacher():
-  """Two exits: what the second teaches does not move the second."""
+  """Exit i moves by KL(p_j || p_i) as if p_j were a constant."""
   scores, y, weight = random_scores(2)
-  on = jnp.ones(2, bool)
 
-  def taught(s, strength):
-    return depthfl.mutual(s, y, weight, on, strength)
+  @quick
+  def both(scores):
+    def taught(s, strength):
+      on = jnp.ones(2, bool)
+      return depthfl.mutual(s, y, weight, on, jnp.float32(strength))
 
-  plain = jax.grad(taught)(scores, jnp.float32(0.0))
-  for i in (0, 1):  # exit i's gradient is that of KL(p_j || p_i) by p_i alone
-    j = 1 - i
-
-    def alone(own, i=i, j=j):
-      p, log_p = jax.nn.softmax(scores[j]), jax.nn.log_softmax(own)
-      gap = (p * (jnp.log(p) - log_p)).sum(1)
+    def pull(own, other):
+      p = jax.nn.softmax(other)
+      gap = (p * (jnp.log(p) - jax.nn.log_softmax(own))).sum(1)
       return (gap * weight).sum() / weight.sum()
 
-    more = jax.grad(taught)(scores, jnp.float32(1.0))[i] - plain[i]
-    np.testing.assert_allclose(more, jax.grad(alone)(scores[i]), atol=1e-6)
+    more, plain = (jax.grad(taught)(scores, v) for v in (1.0, 0.0))
+    want = [jax.grad(pull)(scores[i], scores[1 - i]) for i in (0, 1)]
+    return more - plain, jnp.stack(want)
+
+  found, want = both(scores)
+  np.testing.assert_allclose(found, want, atol=1e-6)
+  assert np.abs(want).max() > 1e-2
 
 
 def test_distillation_fades_in():
@@ -122,7 +123,7 @@ def test_distillation_fades_in():
 def world():
   """Two modalities, six devices: depths 2, 1, 0, 2, padding, 1."""
   task = tiny.task(modalities=('acc', 'gyro'), exits=True)
-  population = tiny.population(task, samples=[9, 6, 8, 7, 0, 5])
+  population = tiny.population(task, 6, samples=[9, 6, 8, 7, 0, 5])
   every = jnp.ones(len(task.group_names), bool)
   price = [
     float(costs.step_flops(task.exits.until(d, True).work, every[:2], every))
@@ -134,7 +135,8 @@ def world():
   return task, population.replace(fleet=fleet)
 
 
-def setting(block=1, **overrides):
+def setting(block=1, exits='all'):
+  """At full strength from the second round on; everybody runs everything."""
   _, population = world()
   return tiny.setting(
     population,
@@ -142,7 +144,8 @@ def setting(block=1, **overrides):
     deadline=1.0,
     fill='input',
     layout=Layout(block),
-    **overrides,
+    exits=exits,
+    fade=1,
   )
 
 
@@ -175,9 +178,7 @@ def test_exits_in_every_layout(exits):
   """One at a time, where depths are skipped, and masked under a vmap."""
   task, population = world()
   one, every = (
-    tiny.step(
-      'depthfl', task, population, setting(block, exits=exits, fade=1), 2
-    )
+    tiny.step('depthfl', task, population, setting(block, exits), 2)
     for block in (1, 0)
   )
   chex.assert_trees_all_close(one, every, rtol=1e-5, atol=1e-6)
@@ -207,9 +208,8 @@ def test_exits_are_tested_together_and_alone():
   masks = np.array([[1, 0], [1, 1]], bool)
   every = task.exits.until(2, True)
   counts = np.asarray(
-    jax.jit(
-      lambda p: evaluation.confusions(every, p, {}, bank, masks, 'input', 8),
-      compiler_options=tiny.QUICK,
+    quick(
+      lambda p: evaluation.confusions(every, p, {}, bank, masks, 'input', 8)
     )(params)
   )
   assert counts.shape == (3, 2, 3, 3)
