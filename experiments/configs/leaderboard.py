@@ -17,10 +17,9 @@ from experiments.configs.study import RATES
 from relief_jax import algorithms
 
 SEEDS = (0, 1, 2, 3, 4)
-# Differences from the method's name, `method`. FedPMT cuts the encoders too.
-OPTIONS = {
-  'fedpmt': {'model': {'groups': 'layer'}},
-}
+# As in their own configs: these choose among layers.
+LAYERS = {'model': {'groups': 'layer'}}
+OPTIONS = {name: LAYERS for name in ('elastic_fl', 'fedel', 'fedpmt')}
 # FedAvg with coded updates, beside the methods of the registry.
 CODECS = ('int4', 'ternary', 'top_k', 'sign')
 FROZEN = ('fedavg', 'cohort_mean', 'relief', 'local_only', 'centralized')
