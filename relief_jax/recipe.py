@@ -3,12 +3,13 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import optax
 
 from relief_jax import placement
 from relief_jax.buckets import Bucket
 from relief_jax.compressors import Codec, Compressor
-from relief_jax.types import Array, Fleet, Plan, PyTree
+from relief_jax.types import Array, Fleet, Output, Plan, PyTree, Steps
 
 
 class Setting(NamedTuple):
@@ -61,6 +62,12 @@ class Setting(NamedTuple):
       optax.scale_by_learning_rate(self.hparams['client_lr']),
     )
 
+  def samples(self, fleet: Fleet) -> Array:
+    """Training samples that each device processes in a round, [K] float32."""
+    if self.epochs:
+      return (self.epochs * fleet.samples).astype(jnp.float32)
+    return jnp.full(fleet.samples.shape, float(self.steps * self.batch))
+
   def server_tx(self) -> optax.GradientTransformation:
     """The server's optimiser, on the negated mean update."""
     lr = self.hparams['server_lr']
@@ -101,7 +108,8 @@ class Client(NamedTuple):
 
   Attributes:
     key: of the round and the device, `cohort.client_keys(Context.key, fleet)`:
-      the server can draw the same numbers in its plan.
+      the server can draw the same numbers in its plan. The keys of an
+      objective's steps are folded from it by `local_training.STEPS`.
     fleet: of this client.
     y: [W] int32, classes of its windows; real ones are `fleet.samples`.
     piece: its row of `Plan.piece`.
@@ -111,6 +119,26 @@ class Client(NamedTuple):
   fleet: Fleet
   y: Array
   piece: PyTree
+
+
+class Learner(NamedTuple):
+  """What a device's objective and its own weight may look at.
+
+  Attributes:
+    client: the device.
+    sent: what came beside the model, of `Recipe.send`.
+    forward: (params, step, alter of `types.Batch` or None) -> Output.
+    y: step -> [B] int32, its classes.
+    average: (step -> [B, ...]) -> [...], mean over all windows of the device.
+    branch: of `tree.choose`.
+  """
+
+  client: Client
+  sent: PyTree
+  forward: Callable[..., Output]
+  y: Callable[[Steps], Array]
+  average: Callable[[Callable[[Steps], Array]], Array]
+  branch: bool
 
 
 class Part(NamedTuple):
@@ -158,7 +186,7 @@ class Recipe(NamedTuple):
     plan: (memory, context) -> Plan.
     penalty: (params, anchor) -> [], added to the local loss.
     compressor: of updates; the setting's codes what is left of them.
-    measure: (weights [G], delta) -> pytree, summed over clients.
+    measure: (weights [G] of the plan, delta) -> pytree, summed over clients.
     adjust: merge -> mean update P, before the server's optimiser.
     remember: (memory, merge, plan, context) -> memory.
     memory: () -> initial memory.
@@ -167,6 +195,13 @@ class Recipe(NamedTuple):
       groups; made inside the client map, so that no mask is kept per client.
     dilute: the mean of an element is over all that count for its group, also
       those who do not hold it.
+    send: memory -> pytree that every device is sent beside the model; what it
+      costs is the plan's to charge.
+    objective: learner -> ((params, step) -> []), the local loss in place of
+      cross-entropy. Its steps have keys.
+    weigh: (params after local training, learner) -> [G], factors of the
+      device's weight in the mean. Who trains nothing finds none and does not
+      count, not even to dilute.
   """
 
   plan: Callable[[PyTree, Context], Plan]
@@ -179,3 +214,6 @@ class Recipe(NamedTuple):
   report: Callable[[PyTree], Array] | None = None
   part: Callable[[PyTree, Client], Part] | None = None
   dilute: bool = False
+  send: Callable[[PyTree], PyTree] | None = None
+  objective: Callable[[Learner], Callable[..., Array]] | None = None
+  weigh: Callable[[PyTree, Learner], Array] | None = None

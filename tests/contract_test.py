@@ -12,7 +12,7 @@ import pytest
 from relief_jax import algorithms, costs, deadlines
 from relief_jax.errors import InputError
 from relief_jax.types import Algorithm, RoundInfo
-from tests import tiny, twin
+from tests import flism_twin, tiny, twin
 
 ROUNDS, CLIENTS = 8, 5
 # With one backbone everybody takes part, with the other three are drawn.
@@ -146,8 +146,15 @@ def sent_by_centralized(task, population, infos):
   return np.where(np.arange(ROUNDS)[:, None] == 0, raw, 0)
 
 
+def sent_by_flism(task, population, infos):
+  """The entropy, too."""
+  trained = np.asarray(infos.trained)
+  return trained @ (4 * np.asarray(task.work.size)) + 4 * trained.any(-1)
+
+
 SENT = {
   'centralized': sent_by_centralized,
+  'flism': sent_by_flism,
   'local_only': lambda task, population, infos: np.zeros(infos.client.shape),
 }
 
@@ -206,6 +213,9 @@ TABLE = {
   'fedprox': Row(twin.ProxTwin, {'prox': 0.0}),
   'fedrolex': Row(twin.RollTwin, {'masked': 'off'}),
   'fiarse': Row(twin.MagnitudeTwin),
+  'flism': Row(
+    flism_twin.FlismTwin, {'contrast': False, 'entropy': False, 'kd': 0.0}
+  ),
   'heterofl': Row(twin.SliceTwin, {'masked': 'off'}),
   'relief': Row(twin.ReliefTwin),
 }

@@ -9,6 +9,7 @@ from relief_jax.algorithms import (
   fedprox,
   fedrolex,
   fiarse,
+  flism,
   heterofl,
   local_only,
   relief,
@@ -23,6 +24,7 @@ ALGORITHMS = {
   'fedprox': fedprox.fedprox,
   'fedrolex': fedrolex.fedrolex,
   'fiarse': fiarse.fiarse,
+  'flism': flism.flism,
   'heterofl': heterofl.heterofl,
   'local_only': local_only.local_only,
   'relief': relief.relief,
@@ -35,6 +37,7 @@ DEFAULT_FILL = {
   'fedprox': 'input',
   'fedrolex': 'input',
   'fiarse': 'input',
+  'flism': 'input',
   'heterofl': 'input',
 }
 
