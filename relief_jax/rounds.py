@@ -164,9 +164,6 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
     def train(row):
       objective = plain
       mask, view = tree.spread(task.groups, row.trained), None
-      steps = local_training.draw_steps(
-        step_key, setting, row.fleet, row.own, row.run
-      )
       if unlike:
         learner = local_training.learner(
           task, setting, population, part_key, row, sent, present
@@ -174,6 +171,9 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
       if recipe.part:
         held, view = recipe.part(params, learner.client)
         mask = tree.both(mask, held)
+      steps = local_training.draw_steps(
+        step_key, setting, row.fleet, row.own, row.run
+      )
       if recipe.objective:
         objective = recipe.objective(learner)
         steps = local_training.with_keys(learner.client.key, steps)

@@ -27,6 +27,10 @@ NARROW = ('feddrop', 'fedrolex', 'fiarse', 'heterofl')
 # With narrow models these need more rounds, or a larger model, to learn: units
 # take turns, or the head starts too small to be among the largest weights.
 UNLIMITED = ('fedrolex', 'fiarse')
+# Their loss has more terms than cross-entropy.
+MORE = ('flism',)
+# Options that a frozen base asks for.
+FROZEN = {'flism': {'contrast': False}}
 CASES = pytest.mark.parametrize(
   ('method', 'backbone'),
   [
@@ -60,6 +64,7 @@ def made(method, backbone):
     client_momentum=0.5,
     deadline=float('inf') if method in UNLIMITED else 1.0,
     fill=algorithms.DEFAULT_FILL.get(method, 'skip'),
+    **(FROZEN.get(method, {}) if backbone == 'lora' else {}),
   )
   return tiny.algorithm(method, task, setting)
 
@@ -135,7 +140,8 @@ def test_the_loss_falls(method, backbone):
   _, _, infos = ran(method, backbone)
   real = np.asarray(infos.client) != PADDING
   loss = np.average(infos.loss, 1, real)
-  assert loss[0] == pytest.approx(np.log(3), rel=0.3)
+  if method not in MORE:
+    assert loss[0] == pytest.approx(np.log(3), rel=0.3)
   assert loss[-2:].mean() < 0.9 * loss[0], loss
 
 

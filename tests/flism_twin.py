@@ -23,8 +23,9 @@ def contrast(first, second, y, weight, temperature):
     }
     # Classes are traced: a factor of 0 or 1.
     same = {b: 1.0 * (y[views[a][1]] == y[views[b][1]]) for b in others}
-    logs = {b: jnp.log(v / sum(others.values())) for b, v in others.items()}
-    total -= sum(same[b] * logs[b] for b in others) / sum(same.values())
+    every = sum(others.values())
+    logs = sum(same[b] * jnp.log(v / every) for b, v in others.items())
+    total -= logs / sum(same.values())
   return total / len(real)
 
 

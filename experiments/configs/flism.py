@@ -16,8 +16,14 @@ def get_config(arg=None):
     InputError: an unknown variant.
   """
   return common.method(
-    'flism', arg, none=none, contrast=contrast, weights=weights
+    'flism', arg, lora=lora, none=none, contrast=contrast, weights=weights
   )
+
+
+def lora(c):
+  """As elsewhere; frozen encoders have nothing to contrast."""
+  common.lora(c)
+  c.flism.contrast = False
 
 
 def none(c):

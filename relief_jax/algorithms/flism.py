@@ -93,12 +93,12 @@ def flism(task: Task, setting: Setting) -> Algorithm:
   Args:
     task: the model.
     setting: the round; `options` holds `contrast`, `temperature`, `noise`
-      (deviation, added to what the bank holds), `entropy`, `floor` (nats) and
-      `kd` (of the teacher's term, 0: no teacher).
+      (deviation, in z-scored units), `entropy`, `floor` (nats) and `kd` (of
+      the teacher's term, 0: no teacher).
 
   Raises:
-    InputError: a temperature or floor that is not positive, or noise or kd
-      below 0.
+    InputError: a temperature or floor that is not positive, noise or kd below
+      0, or a contrast of features that no group trains.
   """
   options = setting.options
   contrast, teach = options['contrast'], options['kd'] > 0
@@ -114,6 +114,14 @@ def flism(task: Task, setting: Setting) -> Algorithm:
         'a number above 0' if positive else 'a number of at least 0',
         f'leave --config.flism.{name} at its default',
       )
+
+  if contrast and not any(task.layer_groups):
+    raise InputError(
+      'config.flism.contrast with encoders that are all frozen',
+      'encoders that train: the contrast is of their features',
+      'set --config.flism.contrast=False, --config.model.adapters=True or '
+      '--config.backbone=cnn',
+    )
 
   def plan(memory, context: Context) -> Plan:
     del memory
