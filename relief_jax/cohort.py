@@ -154,3 +154,23 @@ def draw_epochs(
 
   drawn = jax.vmap(epoch)(jax.random.split(key, epochs))
   return jax.tree.map(lambda v: v.reshape(-1, batch), drawn)
+
+
+def in_order(own: Array, count: Array, batch: int) -> tuple[Array, Array]:
+  """All windows of a client, each once.
+
+  Args:
+    own: [W] the client's windows.
+    count: [] how many of them are real.
+    batch: B.
+
+  Returns:
+    rows [S, B] int32 and weights [S, B] float32, 0 for padding, with
+    S = ceil(W / B).
+  """
+  real = (jnp.arange(own.size) < count).astype(jnp.float32)
+  pad = (0, -own.size % batch)
+  return (
+    jnp.pad(own, pad, mode='edge').reshape(-1, batch),
+    jnp.pad(real, pad).reshape(-1, batch),
+  )

@@ -125,6 +125,14 @@ def default() -> ml_collections.ConfigDict:
   )
   c.fedrolex = dict(masked='zero', scale=True)  # as heterofl
   c.fiarse = dict(flops='kept')  # charged: kept, dense
+  c.flism = dict(
+    contrast=True,  # of two views of a batch
+    temperature=0.1,  # of the contrast
+    noise=0.7,  # deviation, in the second view
+    entropy=True,  # devices count by 1 / entropy
+    floor=0.1,  # nats, entropies below it count as it
+    kd=1.0,  # of the teacher's term; 0: no teacher
+  )
   c.modality_dropout = 0.0
   c.fusion_norm = False
   # Model.

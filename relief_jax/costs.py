@@ -22,7 +22,7 @@ class Costs(NamedTuple):
   """What a round costs each client; every field [K] float32.
 
   Attributes:
-    flops: of all local steps.
+    flops: of the round.
     upload: bytes.
     download: bytes.
     seconds: compute plus transfers.
@@ -129,8 +129,12 @@ def round_costs(
   works = working(fleet, plan)
   live = works.astype(jnp.float32)
   flops = live * samples * plan_flops(work, plan)
+  if plan.charge.flops is not None:
+    flops += live * plan.charge.flops
   if plan.charge.download is not None:
     download += plan.charge.download
+  if plan.charge.upload is not None:
+    upload += plan.charge.upload
   upload, download = live * upload, live * download
   # A padding client may have a speed of 0, and 0 / 0 would spoil every sum.
   compute = flops / jnp.where(works, fleet.speed, 1.0)

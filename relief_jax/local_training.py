@@ -1,13 +1,44 @@
 """One client's part of a round: its local steps and its objective."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from relief_jax import cohort, training
-from relief_jax.recipe import Setting
-from relief_jax.types import Array, Batch, Fleet, Gate, Population, Steps, Task
+from relief_jax import cohort, training, tree
+from relief_jax.recipe import Client, Learner, Setting
+from relief_jax.types import (
+  Array,
+  Batch,
+  Fleet,
+  Gate,
+  Population,
+  PyTree,
+  Steps,
+  Task,
+)
+
+# Purpose of a client's key: the keys of its steps.
+STEPS = 0
+
+
+class Row(NamedTuple):
+  """One client's row of the client map; zeros stand for nobody.
+
+  Its local steps are drawn inside the map: numbers for every batch of every
+  client at once would be the largest thing in a round of many clients.
+  """
+
+  fleet: Fleet  # of one client
+  own: Array  # [W] int32, its windows in the bank
+  run: Array  # [M] bool
+  trained: Array  # [G] bool
+  weight: Array  # [G] float32
+  active: Array  # [] bool
+  local: PyTree
+  piece: PyTree  # of the plan
+  residual: PyTree  # P or ()
 
 
 def draw_steps(
@@ -33,12 +64,18 @@ def draw_steps(
     row, weight = cohort.draw_steps(
       row_key, own, fleet.samples, setting.steps, setting.batch
     )
-  count = row.shape[0]
+  kept = None
   if setting.dropout:
     kept = training.modality_dropout(
-      drop_key, fleet.owned, setting.hparams['dropout'], count
+      drop_key, fleet.owned, setting.hparams['dropout'], row.shape[0]
     )
-  else:
+  return _steps(setting, fleet, run, row, weight, kept)
+
+
+def _steps(setting, fleet, run, row, weight, kept=None) -> Steps:
+  """Steps of one client over `row`; `kept` [T, M] tells the real sensors."""
+  count = row.shape[0]
+  if kept is None:
     kept = _repeat(fleet.owned, count)
   run = _repeat(run, count)
   shift = jax.tree.map(lambda v: _repeat(v, count), fleet.shift)
@@ -52,6 +89,45 @@ def _repeat(value: Array, count: int) -> Array:
   return jnp.broadcast_to(value[None], (count, *value.shape))
 
 
+def with_keys(key: Array, steps: Steps) -> Steps:
+  """The steps with a key each, for objectives that draw.
+
+  Args:
+    key: of the round and the client.
+    steps: T of them.
+  """
+  own = jax.random.fold_in(key, STEPS)
+  return steps._replace(key=jax.random.split(own, steps.row.shape[0]))
+
+
+def forward(
+  task: Task,
+  population: Population,
+  trained: Array,
+  branch: bool = True,
+  present: tuple[int, ...] | None = None,
+):
+  """The model as one client runs it: (params, step, alter=None) -> Output.
+
+  Args:
+    task: the model.
+    population: windows and frozen base.
+    trained: [G] bool.
+    branch: of `training.forward`; `Layout.branch` where clients are mapped.
+    present: of `training.forward`. `draw_steps` lets nothing run that is not
+      owned, unless `fill` is `input`.
+  """
+
+  def run(params, step, alter=None):
+    gate = Gate(step.run, step.sensed, trained)
+    batch = Batch(population.bank, step.row, step.weight, step.shift, alter)
+    return training.forward(
+      task, params, population.frozen, batch, gate, branch, present
+    )
+
+  return run
+
+
 def client_loss(
   task: Task,
   population: Population,
@@ -60,24 +136,80 @@ def client_loss(
   present: tuple[int, ...] | None = None,
   criterion: Callable[..., Array] = training.cross_entropy,
 ):
-  """The local objective of one client: (params, step) -> [].
+  """The local objective of one client: (params, step) -> []; see `forward`.
 
   Args:
     task: the model.
     population: windows and frozen base.
     trained: [G] bool.
-    branch: of `training.logits`; `Layout.branch` where clients are mapped.
-    present: of `training.logits`. `draw_steps` lets nothing run that is not
-      owned, unless `fill` is `input`.
+    branch: as in `forward`.
+    present: as in `forward`.
     criterion: (logits, y [B], weight [B]) -> [].
   """
+  run = forward(task, population, trained, branch, present)
 
   def loss(params, step):
-    gate = Gate(step.run, step.sensed, trained)
-    batch = Batch(population.bank, step.row, step.weight, step.shift)
-    scores = training.logits(
-      task, params, population.frozen, batch, gate, branch, present
-    )
+    scores = run(params, step).logits
     return criterion(scores, population.bank.y[step.row], step.weight)
 
   return loss
+
+
+def learner(
+  task: Task,
+  setting: Setting,
+  population: Population,
+  key: Array,
+  row: Row,
+  sent: PyTree,
+  present: tuple[int, ...] | None = None,
+) -> Learner:
+  """What a recipe's objective and weight of one client may look at.
+
+  Args:
+    task: the model.
+    setting: of the round.
+    population: windows and frozen base.
+    key: of the round's plan.
+    row: the device.
+    sent: what it got beside the model.
+    present: as in `forward`.
+  """
+  branch, fleet = setting.layout.branch, row.fleet
+
+  def average(values):
+    batches = cohort.in_order(row.own, fleet.samples, setting.batch)
+    every = _steps(setting, fleet, row.run, *batches)
+
+    def add(step):
+      found = values(step)
+      weight = step.weight.reshape((-1,) + (1,) * (found.ndim - 1))
+      return tree.scale(weight, found).sum(0)
+
+    first = jax.tree.map(lambda v: v[0], every)
+    nothing = tree.zeros_like_output(add, first)
+
+    def body(total, step):
+      real = (step.weight > 0).any()
+      more = tree.choose(real, add, lambda _: nothing, step, branch=branch)
+      return total + more, None
+
+    total = jax.lax.scan(body, nothing, every)[0]
+    return total / jnp.maximum(fleet.samples, 1)
+
+  return Learner(
+    client=Client(
+      key=jax.random.fold_in(key, fleet.id),
+      fleet=fleet,
+      y=population.bank.y[row.own],
+      piece=row.piece,
+    ),
+    sent=sent,
+    forward=forward(task, population, row.trained, branch, present),
+    y=lambda step: population.bank.y[step.row],
+    loss=lambda task, criterion=training.cross_entropy: client_loss(
+      task, population, row.trained, branch, present, criterion
+    ),
+    average=average,
+    branch=branch,
+  )

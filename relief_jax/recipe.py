@@ -3,12 +3,13 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import optax
 
 from relief_jax import placement
 from relief_jax.buckets import Bucket
 from relief_jax.compressors import Codec, Compressor
-from relief_jax.types import Array, Fleet, Plan, PyTree
+from relief_jax.types import Array, Fleet, Output, Plan, PyTree, Steps
 
 
 class Setting(NamedTuple):
@@ -61,6 +62,12 @@ class Setting(NamedTuple):
       optax.scale_by_learning_rate(self.hparams['client_lr']),
     )
 
+  def samples(self, fleet: Fleet) -> Array:
+    """Training samples that each device processes in a round, [K] float32."""
+    if self.epochs:
+      return (self.epochs * fleet.samples).astype(jnp.float32)
+    return jnp.full(fleet.samples.shape, float(self.steps * self.batch))
+
   def server_tx(self) -> optax.GradientTransformation:
     """The server's optimiser, on the negated mean update."""
     lr = self.hparams['server_lr']
@@ -101,7 +108,8 @@ class Client(NamedTuple):
 
   Attributes:
     key: of the round and the device, `cohort.client_keys(Context.key, fleet)`:
-      the server can draw the same numbers in its plan.
+      the server can draw the same numbers in its plan. The keys of an
+      objective's steps are folded from it by `local_training.STEPS`.
     fleet: of this client.
     y: [W] int32, classes of its windows; real ones are `fleet.samples`.
     piece: its row of `Plan.piece`.
@@ -111,6 +119,29 @@ class Client(NamedTuple):
   fleet: Fleet
   y: Array
   piece: PyTree
+
+
+class Learner(NamedTuple):
+  """What a device's objective and its own weight may look at.
+
+  Attributes:
+    client: the device.
+    sent: what came beside the model, of `Recipe.send`.
+    forward: (params, step, alter of `types.Batch` or None) -> Output.
+    y: step -> [B] int32, its classes.
+    loss: (Task, criterion of `local_training.client_loss`) -> ((params, step)
+      -> []), the plain loss of a sub-model.
+    average: (step -> [B, ...]) -> [...], mean over all windows of the device.
+    branch: of `tree.choose`.
+  """
+
+  client: Client
+  sent: PyTree
+  forward: Callable[..., Output]
+  y: Callable[[Steps], Array]
+  loss: Callable[..., Callable[..., Array]]
+  average: Callable[[Callable[[Steps], Array]], Array]
+  branch: bool
 
 
 class Part(NamedTuple):
@@ -160,11 +191,8 @@ class Recipe(NamedTuple):
   Attributes:
     plan: (memory, context) -> Plan.
     penalty: (params, anchor) -> [], added to the local loss.
-    objective: (population, trained [G], piece of `Plan.piece`, branch, present)
-      -> (params, step) -> [], the loss of one client in place of
-      `local_training.client_loss`, whose arguments these are.
     compressor: of updates; the setting's codes what is left of them.
-    measure: (weights [G], delta) -> pytree, summed over clients.
+    measure: (weights [G] of the plan, delta) -> pytree, summed over clients.
     observe: (gradients P, updates P) -> pytree, of every local step; summed
       over a device's steps and kept apart by device, so let it be small.
     adjust: merge -> mean update P, before the server's optimiser.
@@ -175,11 +203,17 @@ class Recipe(NamedTuple):
       groups; made inside the client map, so that no mask is kept per client.
     dilute: the mean of an element is over all that count for its group, also
       those who do not hold it.
+    send: memory -> pytree that every device is sent beside the model; what it
+      costs is the plan's to charge.
+    objective: learner -> ((params, step) -> []), the local loss in place of
+      cross-entropy. Its steps have keys.
+    weigh: (params after local training, learner) -> [G], factors of the
+      device's weight in the mean. Who trains nothing finds none and does not
+      count, not even to dilute.
   """
 
   plan: Callable[[PyTree, Context], Plan]
   penalty: Callable[..., Array] | None = None
-  objective: Callable[..., Callable[..., Array]] | None = None
   compressor: Compressor | None = None
   measure: Callable[..., PyTree] = lambda weights, delta: ()
   observe: Callable[[PyTree, PyTree], PyTree] | None = None
@@ -189,3 +223,6 @@ class Recipe(NamedTuple):
   report: Callable[[PyTree], Array] | None = None
   part: Callable[[PyTree, Client], Part] | None = None
   dilute: bool = False
+  send: Callable[[PyTree], PyTree] | None = None
+  objective: Callable[[Learner], Callable[..., Array]] | None = None
+  weigh: Callable[[PyTree, Learner], Array] | None = None

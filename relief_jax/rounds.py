@@ -16,7 +16,7 @@ import optax
 
 from relief_jax import buckets, cohort, costs, local_training, training, tree
 from relief_jax import links as links_lib
-from relief_jax.recipe import Client, Context, Merge, Recipe, Setting
+from relief_jax.recipe import Context, Merge, Recipe, Setting
 from relief_jax.types import (
   Algorithm,
   Array,
@@ -46,24 +46,6 @@ class RoundState(NamedTuple):
   local: PyTree
   round: Array
   links: links_lib.LinkState = links_lib.LinkState()
-
-
-class _Row(NamedTuple):
-  """One client's row of the client map; zeros stand for nobody.
-
-  Its local steps are drawn inside the map: numbers for every batch of every
-  client at once would be the largest thing in a round of many clients.
-  """
-
-  fleet: Fleet  # of one client
-  own: Array  # [W] int32, its windows in the bank
-  run: Array  # [M] bool
-  trained: Array  # [G] bool
-  weight: Array  # [G] float32
-  active: Array  # [] bool
-  local: PyTree
-  piece: PyTree  # of the plan
-  residual: PyTree  # P or ()
 
 
 def weights(setting: Setting, fleet: Fleet, active: Array) -> Array:
@@ -173,25 +155,30 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
   if recipe.observe:
     client_tx = training.observing(client_tx, recipe.observe)
   links, branch = links_lib.make(setting, recipe), setting.layout.branch
+  unlike = recipe.part or recipe.objective or recipe.weigh
 
   def client(present, shared, row):
-    params, population, step_key, link_key, part_key = shared
-    if recipe.objective:
-      objective = recipe.objective(
-        population, row.trained, row.piece, branch, present
-      )
-    else:
-      objective = local_training.client_loss(
-        task, population, row.trained, branch, present
-      )
+    params, sent, population, step_key, link_key, part_key = shared
+    plain = local_training.client_loss(
+      task, population, row.trained, branch, present
+    )
 
     def train(row):
+      objective = plain
       mask, view = tree.spread(task.groups, row.trained), None
+      if unlike:
+        learner = local_training.learner(
+          task, setting, population, part_key, row, sent, present
+        )
       if recipe.part:
-        key = jax.random.fold_in(part_key, row.fleet.id)
-        y = population.bank.y[row.own]
-        held, view = recipe.part(params, Client(key, row.fleet, y, row.piece))
+        held, view = recipe.part(params, learner.client)
         mask = tree.both(mask, held)
+      steps = local_training.draw_steps(
+        step_key, setting, row.fleet, row.own, row.run
+      )
+      if recipe.objective:
+        objective = recipe.objective(learner)
+        steps = local_training.with_keys(learner.client.key, steps)
 
       def loss(p, step):
         value = objective(view(p) if view else p, step)
@@ -202,13 +189,15 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
         client_tx,
         params,
         mask,
-        local_training.draw_steps(
-          step_key, setting, row.fleet, row.own, row.run
-        ),
+        steps,
         row.local or None,
         ragged=setting.epochs > 0,
         branch=branch,
       )
+      weight, found = row.weight, ()
+      if recipe.weigh:
+        found = recipe.weigh(jax.tree.map(jnp.add, params, delta), learner)
+        weight *= found
       delta, residual = links_lib.upload(
         links,
         task,
@@ -219,22 +208,22 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
         row.trained,
       )
       sums = (
-        tree.scale(tree.spread(task.groups, row.weight), delta),
-        tree.scale(row.weight, tree.group_sq_norms(task.groups, delta, num)),
+        tree.scale(tree.spread(task.groups, weight), delta),
+        tree.scale(weight, tree.group_sq_norms(task.groups, delta, num)),
         recipe.measure(row.weight, delta),
       )
       if recipe.part:
         holds = jax.tree.map(lambda m: m.astype(jnp.float32), mask)
-        sums += (tree.scale(tree.spread(task.groups, row.weight), holds),)
+        sums += (tree.scale(tree.spread(task.groups, weight), holds),)
       seen = ()
       if recipe.observe:
         seen, local = training.observed(local)
       local = local if setting.keep_client_state else ()
-      return sums, (value, local, residual, seen)
+      return sums, (value, local, residual, seen, found)
 
     def sit_out(row):
       sums, record = tree.zeros_like_output(train, row)
-      return sums, (record[0], row.local, row.residual, record[3])
+      return sums, (record[0], row.local, row.residual, *record[3:])
 
     # Padding and devices that train nothing do no work at all.
     return tree.choose(row.active, train, sit_out, row, branch=branch)
@@ -277,7 +266,7 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
       plan,
       received(task, fleet, plan),
     )
-    row = _Row(
+    row = local_training.Row(
       fleet=fleet,
       own=own,
       run=plan.run,
@@ -288,15 +277,18 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
       piece=plan.piece,
       residual=jax.tree.map(lambda v: v[index], link_state.residual),
     )
-    part_key = plan_key if recipe.part else None
-    sums, (loss, local, residual, seen) = buckets.map_reduce(
+    part_key = plan_key if unlike else None
+    sent = recipe.send(state.memory) if recipe.send else ()
+    sums, (loss, local, residual, seen, found) = buckets.map_reduce(
       lambda present: partial(client, present),
-      (start, cohort.shared(population), step_key, link_key, part_key),
+      (start, sent, cohort.shared(population), step_key, link_key, part_key),
       row,
       setting.layout,
       setting.buckets,
       costs.plan_flops(task.work, plan),
     )
+    if recipe.weigh:
+      weight *= found
     merge = merge_sums(
       task, weight, plan.trained, sums[:3], *sums[3:], dilute=recipe.dilute
     )._replace(seen=seen)
@@ -322,7 +314,9 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
       links.up, task, state.params, plan, plan.trained
     )
     info = account(task, setting, plan, context, upload, download)._replace(
-      loss=loss, divergence=divergence
+      loss=loss,
+      divergence=divergence,
+      found=found if recipe.weigh else None,
     )
     return RoundState(
       params=params,
@@ -386,12 +380,7 @@ def account(
     download: [K] float32 bytes sent to it.
   """
   fleet = context.fleet
-  if setting.epochs:
-    samples = (setting.epochs * fleet.samples).astype(jnp.float32)
-  else:
-    samples = jnp.full(
-      fleet.samples.shape, float(setting.steps * setting.batch)
-    )
+  samples = setting.samples(fleet)
   cost = costs.round_costs(task.work, fleet, plan, samples, upload, download)
   joules = cost.joules
   if setting.idle_power:

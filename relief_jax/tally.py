@@ -45,6 +45,7 @@ class Tally:
     self._rounds, self._loss = 0, 0.0
     self._trained: Any = 0.0
     self._divergence: np.ndarray | None = None
+    self._found: list[np.ndarray] = []
 
   def add(self, infos: RoundInfo) -> int | None:
     """Adds rounds.
@@ -74,19 +75,27 @@ class Tally:
     self._loss += float(loss) * count
     self._trained += infos.trained.mean(1).sum(0)
     self._divergence = np.asarray(infos.divergence[-1])
+    if infos.found is not None:
+      self._found.append(np.asarray(infos.found)[working].ravel())
     return None
 
   def window(self, names: tuple[str, ...]) -> dict[str, Any]:
     """Divergence, trained share and loss since the last evaluation.
 
+    Where devices find weights of their own, also the least, the mean and the
+    largest of them, `found_weight`.
+
     Args:
       names: [G] of the groups.
     """
     count = self._rounds
+    found = np.concatenate([np.empty(0), *self._found])
+    spread = [found.min(), found.mean(), found.max()] if found.size else []
     return {
       'divergence': by_name(names, self._divergence),
       'trained_share': by_name(names, self._trained / count if count else None),
       'loss': self._loss / count if count else None,
+      **({'found_weight': [float(v) for v in spread]} if spread else {}),
     }
 
 

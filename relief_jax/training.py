@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from relief_jax import shift, tree
-from relief_jax.types import Array, Batch, Gate, PyTree, Steps, Task
+from relief_jax.types import Array, Batch, Gate, Output, PyTree, Steps, Task
 
 
 def _encode(task: Task, params, frozen, batch: Batch, gate: Gate, i: int):
@@ -61,12 +61,12 @@ def _inputs(task: Task, batch: Batch, gate: Gate, i: int) -> Array:
   x = batch.bank.x[name][batch.row]
   if batch.shift is not None:
     x = shift.apply(batch.shift, i, x, batch.row)
-  if gate.sensed is None:
-    return x
-  return jnp.where(gate.sensed[i], x, batch.bank.fill[name])
+  if gate.sensed is not None:
+    x = jnp.where(gate.sensed[i], x, batch.bank.fill[name])
+  return batch.alter(i, x) if batch.alter else x
 
 
-def logits(
+def forward(
   task: Task,
   params,
   frozen,
@@ -74,8 +74,8 @@ def logits(
   gate: Gate,
   branch: bool = True,
   present: tuple[int, ...] | None = None,
-) -> Array:
-  """The model's output for one client, [B, C].
+) -> Output:
+  """The model's features and class scores for one client.
 
   Args:
     task: the model.
@@ -95,7 +95,20 @@ def logits(
     for i, name in enumerate(task.modalities)
     if present is None or i in present
   }
-  return task.fuse(params, frozen, features, gate.run)
+  return Output(features, task.fuse(params, frozen, features, gate.run))
+
+
+def logits(
+  task: Task,
+  params,
+  frozen,
+  batch: Batch,
+  gate: Gate,
+  branch: bool = True,
+  present: tuple[int, ...] | None = None,
+) -> Array:
+  """The class scores of `forward`, [B, C]."""
+  return forward(task, params, frozen, batch, gate, branch, present).logits
 
 
 def cross_entropy(scores: Array, y: Array, weight: Array) -> Array:

@@ -133,12 +133,15 @@ class Batch(NamedTuple):
     row: [B] int32, rows of the bank.
     weight: [B] float32, 0 for padding.
     shift: [M] of every field, the client's own, or None.
+    alter: (modality number, inputs [B, ...]) -> inputs, an augmentation of what
+      the sensors deliver or are filled with; None: none.
   """
 
   bank: Bank
   row: Array
   weight: Array
   shift: Shift | None = None
+  alter: Callable[[int, Array], Array] | None = None
 
 
 class Gate(NamedTuple):
@@ -156,6 +159,18 @@ class Gate(NamedTuple):
   train: Array
 
 
+class Output(NamedTuple):
+  """What a model makes of a batch.
+
+  Attributes:
+    features: {modality: [B, d_m]}, zeros where a branch does not run.
+    logits: [B, C].
+  """
+
+  features: dict[str, Array]
+  logits: Array
+
+
 class Steps(NamedTuple):
   """One client's local steps, drawn before the client map.
 
@@ -165,6 +180,7 @@ class Steps(NamedTuple):
     run: [T, M] bool, branches in the forward pass.
     sensed: [T, M] bool, real inputs, or None where all that runs is sensed.
     shift: [T, M] of every field, the same in all steps, or None.
+    key: [T] keys, for objectives that draw; else None.
   """
 
   row: Array
@@ -172,6 +188,7 @@ class Steps(NamedTuple):
   run: Array
   sensed: Array | None
   shift: Shift | None = None
+  key: Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -274,11 +291,15 @@ class Charge(NamedTuple):
     download: [K] bytes beside the groups that run, or None.
     received: [K, G] bool, groups that a device is sent, whole; None: those of
       what runs, and where `work` is its own, the parts of them that it sizes.
+    upload: [K] bytes beside the groups that are trained, or None.
+    flops: [K] FLOPs of the round beside its local steps, or None.
   """
 
   work: Work | None = None
   download: Array | None = None
   received: Array | None = None
+  upload: Array | None = None
+  flops: Array | None = None
 
 
 class Plan(NamedTuple):
@@ -313,6 +334,8 @@ class RoundInfo(NamedTuple):
     seconds: [K] float32, compute and transfers.
     joules: [K] float32.
     divergence: [G] float32, tracked divergence (NaN where not tracked).
+    found: [K, G] float32, weights that the devices found (`Recipe.weigh`);
+      None where they find none.
   """
 
   client: Array
@@ -323,6 +346,7 @@ class RoundInfo(NamedTuple):
   seconds: Array
   joules: Array
   divergence: Array
+  found: Array | None = None
 
 
 class Algorithm(NamedTuple):

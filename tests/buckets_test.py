@@ -61,6 +61,7 @@ def setting(backbone, layout, devices=1, most=1, method='relief'):
     pytest.param('heterofl', 'cnn', 'all', 1, marks=pytest.mark.slow),
     pytest.param('fedrolex', 'cnn', 'all', 1, marks=pytest.mark.slow),
     pytest.param('fiarse', 'cnn', 'all', 1, marks=pytest.mark.slow),
+    pytest.param('flism', 'cnn', 'all', 1, marks=pytest.mark.slow),
     ('centralized', 'lora', 'all', 1),
   ],
 )

@@ -12,7 +12,7 @@ import pytest
 from relief_jax import algorithms, costs, deadlines
 from relief_jax.errors import InputError
 from relief_jax.types import Algorithm, RoundInfo
-from tests import tiny, twin, twin_elastic, twin_exits
+from tests import flism_twin, tiny, twin, twin_elastic, twin_exits
 
 ROUNDS, CLIENTS = 8, 5
 # With one backbone everybody takes part, with the other three are drawn.
@@ -30,6 +30,10 @@ CUT = (*NARROW, *algorithms.EXITS)
 # take turns, or the head starts too small to be among the largest weights. Of
 # a single layer nothing can be cut.
 UNLIMITED = ('fedrolex', 'fiarse', 'depthfl')
+# Their loss has more terms than cross-entropy.
+MORE = ('flism',)
+# Options that a frozen base asks for.
+FROZEN = {'flism': {'contrast': False}}
 CASES = pytest.mark.parametrize(
   ('method', 'backbone'),
   [
@@ -69,6 +73,7 @@ def made(method, backbone):
     client_momentum=0.5,
     deadline=float('inf') if method in UNLIMITED else 1.0,
     fill=algorithms.DEFAULT_FILL.get(method, 'skip'),
+    **(FROZEN.get(method, {}) if backbone == 'lora' else {}),
   )
   return tiny.algorithm(method, task, setting)
 
@@ -144,7 +149,8 @@ def test_the_loss_falls(method, backbone):
   _, _, infos = ran(method, backbone)
   real = np.asarray(infos.client) != PADDING
   loss = np.average(infos.loss, 1, real)
-  assert loss[0] == pytest.approx(np.log(3), rel=0.3)
+  if method not in MORE:
+    assert loss[0] == pytest.approx(np.log(3), rel=0.3)
   assert loss[-2:].mean() < 0.9 * loss[0], loss
 
 
@@ -155,8 +161,15 @@ def sent_by_centralized(task, population, infos):
   return np.where(np.arange(ROUNDS)[:, None] == 0, raw, 0)
 
 
+def sent_by_flism(task, population, infos):
+  """The entropy, too."""
+  trained = np.asarray(infos.trained)
+  return trained @ (4 * np.asarray(task.work.size)) + 4 * trained.any(-1)
+
+
 SENT = {
   'centralized': sent_by_centralized,
+  'flism': sent_by_flism,
   'local_only': lambda task, population, infos: np.zeros(infos.client.shape),
 }
 
@@ -218,6 +231,9 @@ TABLE = {
   'fedprox': Row(twin.ProxTwin, {'prox': 0.0}),
   'fedrolex': Row(twin.RollTwin, {'masked': 'off'}),
   'fiarse': Row(twin.MagnitudeTwin),
+  'flism': Row(
+    flism_twin.FlismTwin, {'contrast': False, 'entropy': False, 'kd': 0.0}
+  ),
   'heterofl': Row(twin.SliceTwin, {'masked': 'off'}),
   'relief': Row(twin.ReliefTwin),
 }

@@ -37,14 +37,12 @@ def group_of(name: str) -> str:
   return 'shared'
 
 
-def logits(spec, params, frozen, x, present):
+def features(spec, every, x, present):
   """All encoders run; an absent modality's features are multiplied by 0.
 
   ReLU's slope at 0 is 0 here too; a channel that is dead from the start sits
   exactly on that kink.
   """
-  every = {**frozen, **params}
-  z, low = every['bias'][None], 0.0
   for m, name in enumerate(spec.modalities):
     h = x[name]
     for i in range(len(spec.filters)):
@@ -54,7 +52,14 @@ def logits(spec, params, frozen, x, present):
         h, w, (spec.stride,), 'VALID', dimension_numbers=('NWC', 'WIO', 'NWC')
       )
       h = jax.nn.relu(h + every[f'encoder/{name}/{i}/b'][None, None])
-    h = present[m] * h.mean(1)
+    yield name, present[m] * h.mean(1)
+
+
+def logits(spec, params, frozen, x, present):
+  """Class scores, [B, C]."""
+  every = {**frozen, **params}
+  z, low = every['bias'][None], 0.0
+  for name, h in features(spec, every, x, present):
     z = z + h @ every[f'fusion/{name}']
     if f'lora_a/{name}' in every:
       low = low + h @ every[f'lora_a/{name}']

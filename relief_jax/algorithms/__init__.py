@@ -12,6 +12,7 @@ from relief_jax.algorithms import (
   fedprox,
   fedrolex,
   fiarse,
+  flism,
   heterofl,
   local_only,
   relief,
@@ -29,6 +30,7 @@ ALGORITHMS = {
   'fedprox': fedprox.fedprox,
   'fedrolex': fedrolex.fedrolex,
   'fiarse': fiarse.fiarse,
+  'flism': flism.flism,
   'heterofl': heterofl.heterofl,
   'local_only': local_only.local_only,
   'relief': relief.relief,
@@ -42,6 +44,7 @@ DEFAULT_FILL = {
   'fedprox': 'input',
   'fedrolex': 'input',
   'fiarse': 'input',
+  'flism': 'input',
   'heterofl': 'input',
 }
 

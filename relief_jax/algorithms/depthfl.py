@@ -35,14 +35,13 @@ from relief_jax import (
   cohort,
   costs,
   depth,
-  local_training,
   rounds,
   training,
   tree,
   widths,
 )
 from relief_jax.errors import InputError
-from relief_jax.recipe import Context, Recipe, Setting
+from relief_jax.recipe import Context, Learner, Recipe, Setting
 from relief_jax.types import Algorithm, Array, Fleet, Plan, Task
 
 
@@ -148,8 +147,8 @@ def depthfl(task: Task, setting: Setting) -> Algorithm:
       charge=cut.charge._replace(received=trained),
     )
 
-  def objective(population, trained, piece, branch, present):
-    own, strength = piece
+  def objective(learner: Learner):
+    own, strength = learner.client.piece
 
     def loss(sub: Task, on):
       def criterion(scores, y, weight):
@@ -160,16 +159,9 @@ def depthfl(task: Task, setting: Setting) -> Algorithm:
 
       # A device trains all that it holds of an encoder, or nothing.
       whole = tuple((g[0],) * len(g) for g in sub.layer_groups)
-      return local_training.client_loss(
-        sub._replace(layer_groups=whole),
-        population,
-        trained,
-        branch,
-        present,
-        criterion,
-      )
+      return learner.loss(sub._replace(layer_groups=whole), criterion)
 
-    if not branch:
+    if not learner.branch:
       at = jnp.arange(1, count + 1)
       on = at <= own if every else at == own
       return loss(exits.until(count, True), on)

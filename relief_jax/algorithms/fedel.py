@@ -34,7 +34,6 @@ import numpy as np
 from relief_jax import (
   cohort,
   costs,
-  local_training,
   rounds,
   selection,
   training,
@@ -42,7 +41,7 @@ from relief_jax import (
 )
 from relief_jax.algorithms import elastic_fl
 from relief_jax.errors import InputError
-from relief_jax.recipe import Context, Merge, Recipe, Setting
+from relief_jax.recipe import Context, Learner, Merge, Recipe, Setting
 from relief_jax.types import Algorithm, Array, Charge, Plan, Task
 
 
@@ -144,20 +143,15 @@ def fedel(task: Task, setting: Setting) -> Algorithm:
       ),
     )
 
-  def objective(population, trained, high, branch, present):
-    if branch:
-      cases = [
-        local_training.client_loss(sub, population, trained, branch, present)
-        for sub in subs
-      ]
-      return partial(jax.lax.switch, high, cases)
+  def objective(learner: Learner):
+    high = learner.client.piece
+    if learner.branch:
+      return partial(jax.lax.switch, high, [learner.loss(s) for s in subs])
 
     def criterion(scores, y, weight):
       return training.cross_entropy(scores[high], y, weight)
 
-    return local_training.client_loss(
-      exits.until(count, True), population, trained, branch, present, criterion
-    )
+    return learner.loss(exits.until(count, True), criterion)
 
   def remember(memory: Memory, merge: Merge, plan: Plan, context: Context):
     place, high = context.place, plan.piece

@@ -1,0 +1,43 @@
+"""FLISM: two views contrasted, weights by entropy, and a teacher.
+
+python -m experiments.main --config=experiments/configs/flism.py:smoke \
+    --workdir=runs/flism
+
+Variants: smoke, paper, best, lora, tight, full, none, contrast, weights.
+"""
+
+from experiments.configs import common
+
+
+def get_config(arg=None):
+  """The config, with all three terms.
+
+  Raises:
+    InputError: an unknown variant.
+  """
+  return common.method(
+    'flism', arg, lora=lora, none=none, contrast=contrast, weights=weights
+  )
+
+
+def lora(c):
+  """As elsewhere; frozen encoders have nothing to contrast."""
+  common.lora(c)
+  c.flism.contrast = False
+
+
+def none(c):
+  """No term at all: FedAvg."""
+  c.flism.contrast, c.flism.entropy, c.flism.kd = False, False, 0.0
+
+
+def contrast(c):
+  """The two views alone."""
+  none(c)
+  c.flism.contrast = True
+
+
+def weights(c):
+  """The two views and the weights, without a teacher."""
+  contrast(c)
+  c.flism.entropy = True

@@ -1,0 +1,236 @@
+"""FLISM (https://arxiv.org/abs/2405.11828): sensors that are not there.
+
+Three terms on top of FedAvg with uniform weights. *Contrast*: the features of
+a batch and of a second view of it, with sensors left out and noise added, are
+pulled together by class (SupCon, https://arxiv.org/abs/2004.11362).
+*Weights*: a device counts by 1 / entropy, the mean entropy of the new model's
+soft-max over the device's own windows. *Teacher*: the plain mean of the same
+updates comes along in the next round, and KL(teacher || model) is added.
+Grade: published code (https://github.com/AdibaOrz/FLISM).
+
+Departures: features are those of all encoders side by side, without the code's
+projection head; the first view is the batch of the cross-entropy itself, which
+the code runs again. **Ours**: entropies below `floor` count as `floor`, since
+devices with few classes would dominate; `metrics.jsonl` logs the weights.
+
+*Budget*: none. *Bytes*: a second model down, in float32 whatever the codec,
+and a number up. *FLOPs*: a second forward and backward pass where there are two
+views, a forward pass of the teacher, and one over the device's own windows for
+the entropy. A little too many for the second view, which ends before the
+fusion, and none for the contrast of pairs: both a few percent.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from relief_jax import cohort, costs, rounds, tree
+from relief_jax.algorithms import fedavg
+from relief_jax.errors import InputError
+from relief_jax.recipe import Context, Learner, Merge, Recipe, Setting
+from relief_jax.training import cross_entropy
+from relief_jax.types import Algorithm, Array, Charge, Plan, Task
+
+# Purpose of a client's key, beside those of `local_training`.
+_VIEW = 1
+
+
+def second_view(key: Array, owned: Array) -> Array:
+  """The sensors left in the second view of a round, [M] bool.
+
+  Of n owned ones 1 to n - 1 are left out, each number as likely as the others,
+  then each set of that size.
+
+  Args:
+    key: of the round and the client.
+    owned: [M] bool, two or more.
+  """
+  count_key, order_key = jax.random.split(key)
+  count = owned.sum()
+  out = jax.random.randint(count_key, (), 1, jnp.maximum(count, 2))
+  order = jnp.where(owned, jax.random.uniform(order_key, owned.shape), 2.0)
+  return owned & (jnp.argsort(jnp.argsort(order)) >= out)
+
+
+def supcon(
+  first: Array, second: Array, y: Array, weight: Array, temperature: float
+) -> Array:
+  """Supervised contrastive loss of two views, [].
+
+  For every view of every sample: minus the mean log-probability of its
+  positives (all other views of its class), where the probability of a view is
+  the soft-max of cosines over all views but the sample's own.
+
+  Args:
+    first: [B, d] features.
+    second: [B, d] features of the same samples.
+    y: [B] classes.
+    weight: [B], 0 for padding.
+    temperature: of the soft-max.
+  """
+  z = jnp.concatenate([first, second])
+  y, real = jnp.tile(y, 2), jnp.tile(weight > 0, 2)
+  # Dead features have length 0, and no direction.
+  z *= jax.lax.rsqrt(jnp.maximum(jnp.square(z).sum(-1, keepdims=True), 1e-12))
+  scores = jnp.matmul(z, z.T) / temperature
+  other = real[None] & ~jnp.eye(y.size, dtype=bool)
+  logs = scores - jax.nn.logsumexp(scores, axis=-1, where=other, keepdims=True)
+  positive = other & (y[:, None] == y[None])
+  each = jnp.where(positive, logs, 0.0).sum(-1)
+  each /= jnp.maximum(positive.sum(-1), 1)
+  return -jnp.where(real, each, 0.0).sum() / jnp.maximum(real.sum(), 1)
+
+
+def entropy(logits: Array) -> Array:
+  """Of the soft-max in nats, [..., C] -> [...]."""
+  logs = jax.nn.log_softmax(logits)
+  return -(jnp.exp(logs) * logs).sum(-1)
+
+
+def flism(task: Task, setting: Setting) -> Algorithm:
+  """FLISM; with `contrast` and `entropy` off and `kd` 0 it is FedAvg.
+
+  Args:
+    task: the model.
+    setting: the round; `options` holds `contrast`, `temperature`, `noise`
+      (deviation, in z-scored units), `entropy`, `floor` (nats) and `kd` (of
+      the teacher's term, 0: no teacher).
+
+  Raises:
+    InputError: a temperature or floor that is not positive, noise or kd below
+      0, or a contrast of features that no group trains.
+  """
+  options = setting.options
+  contrast, teach = options['contrast'], options['kd'] > 0
+  for name, positive in (
+    ('temperature', True),
+    ('floor', True),
+    ('noise', False),
+    ('kd', False),
+  ):
+    if not options[name] >= 0 or positive and not options[name]:
+      raise InputError(
+        f'config.flism.{name} is {options[name]}',
+        'a number above 0' if positive else 'a number of at least 0',
+        f'leave --config.flism.{name} at its default',
+      )
+
+  if contrast and not any(task.layer_groups):
+    raise InputError(
+      'config.flism.contrast with encoders that are all frozen',
+      'encoders that train: the contrast is of their features',
+      'set --config.flism.contrast=False, --config.model.adapters=True or '
+      '--config.backbone=cnn',
+    )
+
+  def plan(memory, context: Context) -> Plan:
+    del memory
+    whole, fleet = fedavg.plan(setting, context), context.fleet
+    keys = jax.vmap(jax.random.fold_in, (0, None))(
+      cohort.client_keys(context.key, fleet), _VIEW
+    )
+    left = jax.vmap(second_view)(keys, fleet.owned)
+    seen = whole.run if setting.fill == 'input' else whole.run & left
+    moved = whole.trained & cohort.owned_groups(seen, task.group_modality)
+    nothing = jnp.zeros_like(whole.trained)
+    once = costs.step_flops(task.work, whole.run, nothing)
+    flops = teach * once
+    if contrast:
+      again = costs.step_flops(task.work, seen, moved)
+      flops += jnp.where(fleet.owned.sum(-1) > 1, again, 0.0)
+    flops *= setting.samples(fleet)
+    if options['entropy']:
+      flops += once * fleet.samples
+    received = cohort.owned_groups(whole.run, task.group_modality)
+    charge = Charge(
+      download=teach * costs.total(received, 4.0 * task.work.size),
+      upload=jnp.full(once.shape, 4.0 * options['entropy']),
+      flops=flops,
+    )
+    return whole._replace(piece=left, charge=charge)
+
+  def objective(learner: Learner):
+    several = learner.client.fleet.owned.sum() > 1
+    left = learner.client.piece
+
+    def noisy(step):
+      def add(m, x):
+        key = jax.random.fold_in(step.key, m)
+        return x + options['noise'] * jax.random.normal(key, x.shape)
+
+      return add
+
+    def contrasted(params, step, first, y):
+      if setting.fill == 'input':
+        view = step._replace(sensed=step.sensed & left)
+      else:
+        view = step._replace(run=step.run & left)
+      second = learner.forward(params, view, noisy(step)).features
+      sides = (
+        jnp.concatenate([f.reshape(len(y), -1) for f in side.values()], -1)
+        for side in (first, second)
+      )
+      return supcon(*sides, y, step.weight, options['temperature'])
+
+    def loss(params, step):
+      found, y = learner.forward(params, step), learner.y(step)
+      value = cross_entropy(found.logits, y, step.weight)
+      if contrast:
+        value += tree.choose(
+          several,
+          contrasted,
+          lambda *_: jnp.float32(0.0),
+          params,
+          step,
+          found.features,
+          y,
+          branch=learner.branch,
+        )
+      if teach:
+        target = learner.forward(learner.sent, step).logits
+        each = optax.kl_divergence(
+          jax.nn.log_softmax(found.logits), jax.nn.softmax(target)
+        )
+        total = jnp.maximum(step.weight.sum(), 1e-9)
+        value += options['kd'] * tree.scale(step.weight, each).sum() / total
+      return value
+
+    return loss
+
+  def weigh(params, learner: Learner) -> Array:
+    mean = learner.average(
+      lambda step: entropy(learner.forward(params, step).logits)
+    )
+    weight = 1 / jnp.maximum(mean, options['floor'])
+    return jnp.full(len(task.group_names), weight)
+
+  def measure(weight, delta):
+    return tree.scale(tree.spread(task.groups, weight), delta), weight
+
+  def remember(memory, merge: Merge, plan: Plan, context: Context):
+    del memory, plan
+    total, weight = merge.extra
+    mean = tree.divide(total, tree.spread(task.groups, weight))
+    return jax.tree.map(jnp.add, context.params, mean)
+
+  recipe = Recipe(plan=plan)
+  if contrast or teach:
+    recipe = recipe._replace(objective=objective)
+  if options['entropy']:
+    recipe = recipe._replace(weigh=weigh)
+  if not teach:
+    return rounds.federated(task, setting, recipe)
+  algorithm = rounds.federated(
+    task,
+    setting,
+    recipe._replace(
+      measure=measure, remember=remember, send=lambda teacher: teacher
+    ),
+  )
+
+  def init(key, params):
+    # The first teacher is the first model.
+    teacher = jax.tree.map(jnp.copy, params)
+    return algorithm.init(key, params)._replace(memory=teacher)
+
+  return algorithm._replace(init=init)
