@@ -55,7 +55,7 @@ def write_json(path: pathlib.Path, value) -> None:
     TypeError: a value that `clean` refuses.
   """
   text = json.dumps(clean(value), indent=2, allow_nan=False) + '\n'
-  draft = path.with_name(path.name + '.tmp')
+  draft = path.with_name(f'{path.name}.{os.getpid()}.tmp')
   with open(draft, 'w', encoding='utf-8') as file:
     file.write(text)
     file.flush()

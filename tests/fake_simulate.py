@@ -18,6 +18,8 @@ def set_devices(n):
 class Simulation:
   """Walks a random path that depends on every step before it."""
 
+  devices: dict = {}
+
   def __init__(self, config, data_dir=None):
     config_lib.validate(config)
     self.config = config.copy_and_resolve_references()
