@@ -5,6 +5,7 @@ interrupted goes on from its checkpoint, what failed is listed with the reason
 and stops nobody. `manifest.json` lists all runs and how each stands.
 """
 
+import contextlib
 import datetime
 import os
 import pathlib
@@ -15,6 +16,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import rich.console
+import tensorboardX
+from tensorboardX.summary import hparams
 
 from experiments import (
   command,
@@ -89,8 +92,12 @@ class Manifest:
 
   def left(self) -> list[pool.Job]:
     """Jobs that are neither complete nor diverged."""
-    ended = self.with_status(records.COMPLETE, records.DIVERGED)
-    return [job for job in self._jobs if job not in ended]
+    ended = (records.COMPLETE, records.DIVERGED)
+    return [
+      job
+      for job in self._jobs
+      if self._rows[job.workdir]['status'] not in ended
+    ]
 
   def failures(self) -> dict[str, str]:
     """Name of each run that failed or diverged -> why."""
@@ -157,6 +164,49 @@ def command_line() -> str:
 def name_of(job: pool.Job) -> str:
   """A run for people, such as 'relief seed 0'."""
   return f'{job.label} {pathlib.Path(job.workdir).name.replace("_", " ")}'
+
+
+def foremost(cells, baseline: str, most: int = 24, kept: int = 8):
+  """The rows of a table that fit on a screen.
+
+  Args:
+    cells: from `tables.table`.
+    baseline: label within a group, kept with those that it is the base of.
+    most: labels that are all shown.
+    kept: of more than that, the best by F1.
+  """
+  if len(cells) <= most:
+    return cells
+
+  def rank(label):
+    return -cells[label]['f1'].mean
+
+  best = sorted(cells, key=rank)[:kept]
+  best += [tables.baseline_of(label, baseline) for label in best]
+  return {label: row for label, row in cells.items() if label in best}
+
+
+def to_tensorboard(job: pool.Job) -> None:
+  """Puts what a finished run set, and its F1, on TensorBoard's HParams page.
+
+  Args:
+    job: complete.
+
+  Raises:
+    OSError: its folder cannot be written.
+  """
+  folder = pathlib.Path(job.workdir)
+  f1 = records.read_json(folder / 'summary.json')['last']['f1']
+  values = {
+    k: v if isinstance(v, bool | int | float | str) else str(v)
+    for k, v in job.values.items()
+  }
+  with contextlib.closing(
+    tensorboardX.SummaryWriter(str(folder / 'tb' / 'hparams'))
+  ) as board:
+    for part in hparams(values, {'last_f1': f1}):
+      board.file_writer.add_summary(part)
+    board.add_scalar('last_f1', f1, job.config['rounds'])
 
 
 class Stop(runner.Stop):
@@ -247,6 +297,8 @@ class Campaign:
 
       def event(job, message):
         manifest.event(job, message)
+        if job.values and message.get('status') == records.COMPLETE:
+          to_tensorboard(job)
         overview.event(job, message)
 
       crew.run(event)
@@ -279,8 +331,20 @@ class Campaign:
       return
     cells = tables.table(runs, self._baseline)
     tables.save(cells, self._folder, self._numbers)
-    tables.show(cells, console, self._baseline, self._numbers)
-    plots.figures(runs, self._folder / 'figures', self._baseline, self._numbers)
+    shown = foremost(cells, self._baseline)
+    tables.show(shown, console, self._baseline, self._numbers)
+    if len(shown) < len(cells):
+      console.print(
+        f'The best of {len(cells)} labels, with their baselines; all are in '
+        'table.md.',
+        highlight=False,
+      )
+    plots.figures(
+      [run for run in runs if run.label in shown],
+      self._folder / 'figures',
+      self._baseline,
+      self._numbers,
+    )
     datasets = {run.summary['dataset'] for run in runs}
     if len(datasets) > 1:
       console.print(

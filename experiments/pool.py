@@ -60,15 +60,42 @@ def structure(config: dict) -> str:
   return json.dumps(kept, sort_keys=True)
 
 
+# Keys that change the training and not the world (`relief_jax.world`).
+_TRAINING = (
+  'hparams',
+  'rounds',
+  'rounds_per_call',
+  'eval_every',
+  'checkpoint_every',
+  'target_f1',
+)
+
+
+def world(config: dict) -> str:
+  """The same for runs of one world: data, devices, frozen base.
+
+  Args:
+    config: plain JSON values.
+
+  >>> world({'seed': 1, 'rounds': 8}) == world({'seed': 1, 'rounds': 9})
+  True
+  """
+  kept = {k: v for k, v in config.items() if k not in _TRAINING}
+  return json.dumps(kept, sort_keys=True)
+
+
 class Schedule:
   """Who does what next."""
 
   def __init__(self, jobs: Iterable[Job]):
-    """Groups jobs by structure, in their order."""
-    self._left: dict[str, collections.deque[Job]] = {}
+    """Groups jobs by structure and world, otherwise in their order."""
+    worlds: dict[tuple[str, str], list[Job]] = {}
     for job in jobs:
-      name = structure(job.config)
-      self._left.setdefault(name, collections.deque()).append(job)
+      key = structure(job.config), world(job.config)
+      worlds.setdefault(key, []).append(job)
+    self._left: dict[str, collections.deque[Job]] = {}
+    for (name, _), some in worlds.items():
+      self._left.setdefault(name, collections.deque()).extend(some)
     self._begun: set[str] = set()
 
   def take(self, last: str | None, most: int = 1) -> tuple[str, list[Job]]:

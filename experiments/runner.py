@@ -19,7 +19,7 @@ from typing import NamedTuple
 import ml_collections
 import tensorboardX
 
-from experiments import progress, records
+from experiments import pool, progress, records
 from experiments.checkpoints import Checkpoints
 from relief_jax import processes, simulate, sweep, world
 from relief_jax.errors import InputError
@@ -106,15 +106,6 @@ class Member(NamedTuple):
 class Worlds:
   """The world that was built last: runs that differ in training share it."""
 
-  _KEPT = (
-    'hparams',
-    'rounds',
-    'rounds_per_call',
-    'eval_every',
-    'checkpoint_every',
-    'target_f1',
-  )
-
   def __init__(self) -> None:
     """Nothing is built yet."""
     self._name = ''
@@ -132,8 +123,7 @@ class Worlds:
     """
     if config.devices != 1 or processes.count() > 1:
       return None
-    plain = records.clean(config)
-    name = repr((data_dir, {k: plain[k] for k in plain if k not in self._KEPT}))
+    name = f'{data_dir} {pool.world(records.clean(config))}'
     if name != self._name:
       self._world = world.build(config, data_dir)
       self._name = name

@@ -133,7 +133,9 @@ class Together:
     )
 
     def all_rounds(states, values, now):
-      def one(state, population, key, _, total, hparams):
+      # The same for all: a vmapped number would make selects of conditions.
+      def one(state, population, key, _first, _total, hparams):
+        total = jnp.int32(first.rounds)
         return rounds(state, population, key, now, total, hparams)
 
       found, infos = self._each(one, states, values, self._structures[0])

@@ -1,20 +1,24 @@
 """Sweeps: which points, what is run again, what shares a program."""
 
+import io
 import os
-import pathlib
-import subprocess
-import sys
-import time
 
 import pytest
+import rich.console
 
-from experiments import campaign, points, pool, records, runner
+from experiments import (
+  campaign,
+  overview,
+  points,
+  pool,
+  records,
+  runner,
+  tables,
+)
 from experiments.configs import relief
 from relief_jax.errors import InputError
 from tests import tiny
 from tests.compare_test import inline  # noqa: F401
-
-ROOT = pathlib.Path(__file__).parent.parent
 
 
 def config():
@@ -129,15 +133,18 @@ def test_points_are_runs(tmp_path):
   # Rates and seeds share a program, methods do not.
   names = [pool.structure(job.config) for job in found]
   assert len(set(names)) == 2
-  schedule, taken = pool.Schedule(found), []
+  schedule, taken, seeds = pool.Schedule(found), [], []
   name = None
   while True:
     name, some = schedule.take(name, 3)
     if not some:
       break
     taken.append([job.config['method'] for job in some])
+    seeds += [job.seed for job in some]
   assert sum(map(len, taken)) == 8
+  assert taken[0] == ['relief'] * 3
   assert all(len(set(some)) == 1 for some in taken)
+  assert seeds == [0, 0, 1, 1] * 2  # worlds are kept together
 
 
 def test_the_manifest_tells_how_each_stands(inline, tmp_path, capsys):  # noqa: F811
@@ -266,48 +273,37 @@ def test_what_devices_did_is_kept(tmp_path):
   )
 
 
-@pytest.mark.slow
-def test_killed_twice_it_ends_with_the_same_tables(tmp_path):
-  """SIGKILL to the sweep; its workers end with it."""
+def test_a_worker_per_gpu(monkeypatch):
+  assert pool.accelerators() == []  # the tests ask for the CPU
+  monkeypatch.delenv('JAX_PLATFORMS')
+  monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '2,5')
+  assert pool.default_workers() == 2
+  found = [pool.environment(3, 'cache', i) for i in range(3)]
+  assert [env['CUDA_VISIBLE_DEVICES'] for env in found] == ['2', '5', '2']
+  assert found[0]['XLA_PYTHON_CLIENT_PREALLOCATE'] == 'false'
+  two = pool.environment(2, 'cache', 1)
+  assert 'XLA_PYTHON_CLIENT_PREALLOCATE' not in two
 
-  def start(folder):
-    return subprocess.Popen(
-      [
-        sys.executable,
-        '-m',
-        'experiments.sweep',
-        '--config=experiments/configs/relief.py:smoke',
-        '--config.rounds=6',
-        '--config.checkpoint_every=2',
-        '--sweep.hparams.client_lr=.03,.1',
-        '--sweep.seed=0:3',
-        f'--workdir={tmp_path / folder}',
-        '--workers=2',
-      ],
-      cwd=ROOT,
-      stdout=subprocess.DEVNULL,
-    )
 
-  assert start('whole').wait(500) == 0
-  killed = tmp_path / 'killed'
-  for number in (1, 2):
-    process = start('killed')
-    end = time.monotonic() + 300
-    while time.monotonic() < end:
-      lines = sum(
-        len(p.read_bytes().splitlines()) for p in killed.rglob('metrics.jsonl')
-      )
-      if lines >= 8 * number or process.poll() is not None:
-        break
-      time.sleep(0.05)
-    process.kill()
-    process.wait()
-  assert start('killed').wait(500) == 0
+def test_a_campaign_of_many_labels_shows_the_best():
+  def cell(f1):
+    return {'f1': tables.Cell(f1, 0.1, 3, 3)}
 
-  def rows(folder):
-    lines = (tmp_path / folder / 'table.csv').read_text().splitlines()
-    head = lines[0].split(',')
-    keep = [i for i, name in enumerate(head) if 'wall' not in name]
-    return [[line.split(',')[i] for i in keep] for line in lines]
+  cells = {f'lr={i}/{m}': cell(i) for i in range(30) for m in 'ab'}
+  shown = campaign.foremost(cells, 'a', kept=2)
+  assert list(shown) == ['lr=29/a', 'lr=29/b']
+  assert campaign.foremost(shown, 'a') is shown
 
-  assert rows('killed') == rows('whole')
+
+def test_the_live_view_tells_rate_best_and_failures(tmp_path):
+  out = io.StringIO()
+  found = jobs(tmp_path, seed='0:3')
+  view = overview.Overview(rich.console.Console(file=out, width=200), found, 0)
+  view.event(found[0], {'event': 'start', 'round': 0})
+  view.event(found[0], {'event': 'update', 'round': 10, 'f1': 0.5})
+  view.event(found[0], {'event': 'end', 'status': 'complete'})
+  view.event(found[1], {'event': 'start', 'round': 0})
+  view.event(found[1], {'event': 'end', 'status': 'failed'})
+  assert 'best F1 50.0 % run seed 0' in view.state()
+  assert 'ETA' in view.state() and '1 failed' in view.state()
+  assert '[2/3] run seed 1: failed' in out.getvalue()
