@@ -12,6 +12,7 @@ import traceback
 import jax
 from absl import app, flags, logging
 
+from experiments import points
 from relief_jax import processes
 from relief_jax.errors import InputError
 
@@ -56,11 +57,23 @@ def rewrite(argv: list[str]) -> list[str]:
   return argv
 
 
-def launch(main) -> None:
-  """Runs `main(argv)`, whose result is the exit code; does not return."""
+def launch(main, swept: dict[str, str] | None = None) -> None:
+  """Runs `main(argv)`, whose result is the exit code; does not return.
+
+  Args:
+    main: the command.
+    swept: takes up the flags `--sweep.KEY=VALUES`; None where there are none.
+  """
+
+  def parse(argv):
+    if swept is not None:
+      argv, found = points.split_argv(argv)
+      swept.update(found)
+    return _parse(argv)
+
   app.run(
     lambda argv: _call(lambda: _quietly(main, argv)),
-    flags_parser=lambda argv: _call(lambda: _parse(argv), keep=True),
+    flags_parser=lambda argv: _call(lambda: parse(argv), keep=True),
   )
 
 

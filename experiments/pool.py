@@ -1,9 +1,9 @@
-"""A pool of worker processes, each fed with runs of one label at a time.
+"""A pool of worker processes, each fed with runs of one structure at a time.
 
-A worker is a fresh Python process (`experiments.worker`) that reads one JSON
-job per line and answers with JSON lines, so nothing is shared or forked. It
-keeps its compiled programs, hence the seeds of a label go to the same worker
-while there is enough to do.
+A worker is a fresh Python process (`experiments.worker`) that reads a list of
+jobs per line, as JSON, and answers with JSON lines, so nothing is shared or
+forked. It keeps its compiled programs while the structure stays, hence runs
+that differ in values only go to the same worker while there is enough to do.
 """
 
 import collections
@@ -22,11 +22,12 @@ class Job(NamedTuple):
   """One run.
 
   Attributes:
-    label: what is compared; jobs of a label share their programs.
+    label: what is compared.
     seed: of the run.
     workdir: its run directory.
     config: the run's config as plain JSON values.
     data_dir: where real data is looked for.
+    values: what the run sets, by its dotted key.
   """
 
   label: str
@@ -34,51 +35,121 @@ class Job(NamedTuple):
   workdir: str
   config: dict
   data_dir: str | None = None
+  values: dict = {}
+
+
+# Keys that change values only and no program.
+_VALUES = ('seed', 'hparams', 'deadline', 'target_f1', 'fold')
+
+
+def structure(config: dict) -> str:
+  """The same for runs that may share a compiled program.
+
+  Two with one name may still differ in shapes (persons held out, say): then
+  they are compiled apart. Two of different names never share a program.
+
+  Args:
+    config: plain JSON values.
+
+  >>> structure({'seed': 1, 'batch': 8}) == structure({'seed': 2, 'batch': 8})
+  True
+  """
+  kept = {k: v for k, v in config.items() if k not in _VALUES}
+  if isinstance(kept.get('data'), dict):
+    kept['data'] = {k: v for k, v in kept['data'].items() if k not in _VALUES}
+  return json.dumps(kept, sort_keys=True)
+
+
+# Keys that change the training and not the world (`relief_jax.world`).
+_TRAINING = (
+  'hparams',
+  'rounds',
+  'rounds_per_call',
+  'eval_every',
+  'checkpoint_every',
+  'target_f1',
+)
+
+
+def world(config: dict) -> str:
+  """The same for runs of one world: data, devices, frozen base.
+
+  Args:
+    config: plain JSON values.
+
+  >>> world({'seed': 1, 'rounds': 8}) == world({'seed': 1, 'rounds': 9})
+  True
+  """
+  kept = {k: v for k, v in config.items() if k not in _TRAINING}
+  return json.dumps(kept, sort_keys=True)
 
 
 class Schedule:
   """Who does what next."""
 
   def __init__(self, jobs: Iterable[Job]):
-    """Groups jobs by label, in their order."""
-    self._left: dict[str, collections.deque[Job]] = {}
+    """Groups jobs by structure and world, otherwise in their order."""
+    worlds: dict[tuple[str, str], list[Job]] = {}
     for job in jobs:
-      self._left.setdefault(job.label, collections.deque()).append(job)
+      key = structure(job.config), world(job.config)
+      worlds.setdefault(key, []).append(job)
+    self._left: dict[str, collections.deque[Job]] = {}
+    for (name, _), some in worlds.items():
+      self._left.setdefault(name, collections.deque()).extend(some)
     self._begun: set[str] = set()
 
-  def take(self, last: str | None) -> Job | None:
-    """The next job for a worker that did label `last`; None when all is out.
+  def take(self, last: str | None, most: int = 1) -> tuple[str, list[Job]]:
+    """The next jobs, all of one structure.
 
-    The same label first, then one that nobody has begun, then help with the
-    label that has most left.
+    The structure that the worker knows first, then one that nobody has begun,
+    then help with the one that has most left.
+
+    Args:
+      last: structure of the worker's last job.
+      most: jobs at a time.
+
+    Returns:
+      The structure and its jobs; none when all is out.
     """
-    left = {label: jobs for label, jobs in self._left.items() if jobs}
+    left = {name: jobs for name, jobs in self._left.items() if jobs}
     if not left:
-      return None
-    fresh = [label for label in left if label not in self._begun]
+      return '', []
+    fresh = [name for name in left if name not in self._begun]
     if last in left:
-      label = str(last)
+      name = str(last)
     elif fresh:
-      label = fresh[0]
+      name = fresh[0]
     else:
-      label = max(left, key=lambda name: len(left[name]))
-    self._begun.add(label)
-    return left[label].popleft()
+      name = max(left, key=lambda name: len(left[name]))
+    self._begun.add(name)
+    found = left[name]
+    return name, [found.popleft() for _ in range(min(most, len(found)))]
 
 
 class Pool:
   """Runs jobs in worker processes; one thread here attends to each."""
 
-  def __init__(self, jobs: Iterable[Job], workers: int, log_dir: pathlib.Path):
+  def __init__(
+    self,
+    jobs: Iterable[Job],
+    workers: int,
+    log_dir: pathlib.Path,
+    together: int = 1,
+  ):
     """Prepares; `run` starts.
 
     Args:
       jobs: what to do.
-      workers: number of processes.
+      workers: number of processes that share the machine.
       log_dir: an existing folder for what the workers print.
+      together: jobs that a worker may run in one program.
     """
+    jobs = list(jobs)
     self._schedule = Schedule(jobs)
-    self._workers = workers
+    self._workers, self._together = workers, together
+    # Fewer jobs need fewer processes, but each keeps its share of the machine:
+    # what is left of a campaign must come out as it would have before.
+    self._started = max(1, min(workers, -(-len(jobs) // together)))
     self._logs = log_dir
     self._lock = threading.Lock()
     self._processes: dict[int, subprocess.Popen] = {}
@@ -99,7 +170,10 @@ class Pool:
     # Workers share what they compile; it is gone afterwards, since another
     # machine could not use it.
     with tempfile.TemporaryDirectory() as cache:
-      self._environment = environment(self._workers, cache)
+      self._environments = [
+        environment(self._workers, cache, number)
+        for number in range(self._started)
+      ]
       self._run(on_event, errors)
     if errors:
       raise errors[0]
@@ -107,7 +181,7 @@ class Pool:
   def _run(self, on_event, errors: list[Exception]) -> None:
     threads = [
       threading.Thread(target=self._guard, args=(i, on_event, errors))
-      for i in range(self._workers)
+      for i in range(self._started)
     ]
     for thread in threads:
       thread.start()
@@ -134,41 +208,47 @@ class Pool:
     last = None
     while not self.stopped:
       with self._lock:
-        job = self._schedule.take(last)
-      if job is None:
+        last, jobs = self._schedule.take(last, self._together)
+      if not jobs:
         break
-      last = job.label
       process = self._processes.get(number)
       if process is None or process.poll() is not None:
         process = self._processes[number] = self._start(number)
-      end = self._perform(process, job, on_event)
-      with self._lock:
-        on_event(job, end)
+      self._perform(process, jobs, on_event)
     process = self._processes.get(number)
     if process:
       process.stdin.close()  # type: ignore[union-attr]
       process.wait()
 
-  def _perform(self, process, job: Job, on_event) -> dict:
-    """Hands a job over and follows it; returns its last message."""
+  def _perform(self, process, jobs: list[Job], on_event) -> None:
+    """Hands jobs over and follows them until each has ended."""
+    left = dict(enumerate(jobs))
+
+    def tell(number, message):
+      with self._lock:
+        on_event(jobs[number], message)
+      if message['event'] == 'end':
+        del left[number]
+
     try:
-      process.stdin.write(json.dumps(job._asdict()) + '\n')
+      process.stdin.write(json.dumps([job._asdict() for job in jobs]) + '\n')
       process.stdin.flush()
       if self.stopped:  # it began after the others had been told
         process.terminate()
-      for line in process.stdout:
+      while left and (line := process.stdout.readline()):
         message = json.loads(line)
-        if message['event'] == 'end':
-          return message
-        with self._lock:
-          on_event(job, message)
+        tell(message.pop('job'), message)
     except BrokenPipeError:
       pass
+    if not left:
+      return
     code = process.wait()
-    if self.stopped:
-      return {'event': 'end', 'status': 'interrupted'}
     reason = f'the worker process ended with code {code}; see {self._logs}'
-    return {'event': 'end', 'status': 'failed', 'reason': reason}
+    end = {'event': 'end', 'status': 'failed', 'reason': reason}
+    if self.stopped:
+      end = {'event': 'end', 'status': 'interrupted'}
+    for number in list(left):
+      tell(number, end)
 
   def _start(self, number: int) -> subprocess.Popen:
     with open(self._logs / f'worker_{number}.log', 'a') as log:
@@ -178,25 +258,35 @@ class Pool:
         stdout=subprocess.PIPE,
         stderr=log,
         text=True,
-        env=self._environment,
+        env=self._environments[number],
         start_new_session=True,  # a Ctrl-C reaches the workers through `stop`
       )
 
 
-def has_accelerator() -> bool:
-  """A GPU or TPU is there, and JAX may use it."""
+def accelerators() -> list[str]:
+  """GPUs that JAX may use, as CUDA and ROCm name them; 'tpu' for TPUs."""
   if os.environ.get('JAX_PLATFORMS', '').lower() == 'cpu':
-    return False
-  return any(
-    any(pathlib.Path('/dev').glob(name))
-    for name in ('nvidia[0-9]*', 'accel[0-9]*', 'kfd')
-  )
+    return []
+  for name in _VISIBLE:
+    if os.environ.get(name):
+      return [one for one in os.environ[name].split(',') if one.strip()]
+  dev = pathlib.Path('/dev')
+  if found := sorted(dev.glob('nvidia[0-9]*'), key=lambda p: int(p.name[6:])):
+    return [str(i) for i in range(len(found))]
+  if (dev / 'kfd').exists():
+    nodes = pathlib.Path('/dev/dri').glob('renderD*')
+    return [str(i) for i, _ in enumerate(nodes)] or ['0']
+  return ['tpu'] if any(dev.glob('accel[0-9]*')) else []
+
+
+# Which GPUs a process sees; ROCm knows both.
+_VISIBLE = ('CUDA_VISIBLE_DEVICES', 'HIP_VISIBLE_DEVICES')
 
 
 def default_workers() -> int:
-  """One process per core; one in all where an accelerator is shared."""
-  if has_accelerator():
-    return 1
+  """One process per GPU, one for all TPUs, else one per core."""
+  if found := accelerators():
+    return len(found)
   return (
     len(os.sched_getaffinity(0))
     if hasattr(os, 'sched_getaffinity')
@@ -204,14 +294,25 @@ def default_workers() -> int:
   )
 
 
-def environment(workers: int, cache: str) -> dict[str, str]:
-  """The environment of a worker: its threads, its store of programs."""
+def environment(workers: int, cache: str, number: int = 0) -> dict[str, str]:
+  """The environment of a worker: its threads, its GPU, its store of programs.
+
+  Args:
+    workers: that share the machine.
+    cache: folder of compiled programs.
+    number: of this worker.
+  """
   env = dict(os.environ)
   root = str(pathlib.Path(__file__).resolve().parent.parent)
   env['PYTHONPATH'] = os.pathsep.join(
     filter(None, [root, env.get('PYTHONPATH')])
   )
   env.setdefault('JAX_COMPILATION_CACHE_DIR', cache)
+  if (found := accelerators()) and found != ['tpu']:
+    mine = found[number % len(found)]
+    env |= dict.fromkeys(_VISIBLE, mine)
+    if workers > len(found):  # JAX would take three quarters at once
+      env.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   if workers > 1:
     for name in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'NPROC'):
       env[name] = '1'

@@ -69,6 +69,7 @@ class Lines(Quiet):
     """Prints the title and starts the clock."""
     print(title, flush=True)
     self._rounds, self._first, self._start = rounds, None, 0.0
+    self._best = 0.0
 
   def note(self, text: str) -> None:
     """Prints the line."""
@@ -77,15 +78,17 @@ class Lines(Quiet):
   def update(self, record: dict) -> None:
     """Prints one line."""
     now, at = time.monotonic(), record['round']
-    eta = None
+    eta, rate = None, '–'
+    self._best = max(self._best, record['f1'])
     if self._first is None:  # the clock starts after compilation
       self._first, self._start = at, now
     elif at > self._first:
       speed = (now - self._start) / (at - self._first)
-      eta = (self._rounds - at) * speed
+      eta, rate = (self._rounds - at) * speed, f'{1 / speed:.3g}'
     print(
-      f'round {at}/{self._rounds}  F1 {percent(record["f1"])} %  '
-      f'simulated {duration(record["sim_seconds"])}  ETA {duration(eta)}',
+      f'round {at}/{self._rounds}  F1 {percent(record["f1"])} % (best '
+      f'{percent(self._best)})  simulated {duration(record["sim_seconds"])}  '
+      f'{rate} rounds/s  ETA {duration(eta)}',
       flush=True,
     )
 
@@ -103,8 +106,11 @@ class Bar(Quiet):
       rich.progress.TextColumn('round'),
       rich.progress.MofNCompleteColumn(),
       rich.progress.BarColumn(),
-      rich.progress.TextColumn('F1 {task.fields[f1]} %'),
+      rich.progress.TextColumn(
+        'F1 {task.fields[f1]} % (best {task.fields[best]})'
+      ),
       rich.progress.TextColumn('simulated {task.fields[simulated]}'),
+      rich.progress.TextColumn('{task.fields[rate]} rounds/s'),
       rich.progress.TextColumn('ETA'),
       rich.progress.TimeRemainingColumn(compact=True),
       console=self._console,
@@ -114,8 +120,15 @@ class Bar(Quiet):
     """Shows the bar."""
     self._console.print(title, highlight=False, markup=False)
     self._task = self._bar.add_task(
-      '', total=rounds, completed=done, f1='–', simulated='–'
+      '',
+      total=rounds,
+      completed=done,
+      f1='–',
+      best='–',
+      simulated='–',
+      rate='–',
     )
+    self._best, self._first = 0.0, (done, time.monotonic())
     self._bar.start()
 
   def note(self, text: str) -> None:
@@ -124,11 +137,19 @@ class Bar(Quiet):
 
   def update(self, record: dict) -> None:
     """Moves the bar."""
+    self._best = max(self._best, record['f1'])
+    at, now = record['round'], time.monotonic()
+    first, start = self._first
+    if at == first:  # the clock starts after compilation
+      self._first = at, now
+    rate = f'{(at - first) / (now - start):.3g}' if at > first else '–'
     self._bar.update(
       self._task,
-      completed=record['round'],
+      completed=at,
       f1=percent(record['f1']),
+      best=percent(self._best),
       simulated=duration(record['sim_seconds']),
+      rate=rate,
     )
 
   def finish(self, summary: dict) -> None:

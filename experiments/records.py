@@ -4,6 +4,7 @@ Everything here is plain JSON. Numbers that JSON does not know (NaN, infinity)
 are written as `null`, so that any reader can parse the files.
 """
 
+import functools
 import importlib.metadata
 import json
 import math
@@ -55,7 +56,7 @@ def write_json(path: pathlib.Path, value) -> None:
     TypeError: a value that `clean` refuses.
   """
   text = json.dumps(clean(value), indent=2, allow_nan=False) + '\n'
-  draft = path.with_name(path.name + '.tmp')
+  draft = path.with_name(f'{path.name}.{os.getpid()}.tmp')
   with open(draft, 'w', encoding='utf-8') as file:
     file.write(text)
     file.flush()
@@ -225,6 +226,7 @@ def first_difference(config, stored: dict) -> str:
   return ''
 
 
+@functools.cache
 def versions() -> dict:
   """Versions of Python and of the packages that can change a result."""
   found: dict[str, str | None] = {}
@@ -236,8 +238,12 @@ def versions() -> dict:
   return {**found, 'python': platform.python_version()}
 
 
+@functools.cache
 def git_revision() -> str | None:
-  """The commit of the source tree, with '+' if files differ; None outside."""
+  """The commit of the source tree, with '+' if files differ; None outside.
+
+  Of the first call: what was imported does not change with the files.
+  """
   root = pathlib.Path(__file__).resolve().parent.parent
 
   def git(*args):

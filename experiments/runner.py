@@ -1,7 +1,8 @@
-"""Runs one simulation and writes its run directory.
+"""Runs simulations and writes their run directories.
 
 config.json    the resolved config
 metrics.jsonl  one line per evaluation
+devices.jsonl  likewise: who trained what, and a round's seconds by device
 summary.json   how it ended and what came out
 checkpoints/   the newest two (Orbax)
 tb/            TensorBoard
@@ -12,14 +13,15 @@ import math
 import os
 import pathlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import ml_collections
 import tensorboardX
 
-from experiments import progress, records
+from experiments import pool, progress, records
 from experiments.checkpoints import Checkpoints
-from relief_jax import processes, simulate
+from relief_jax import processes, simulate, sweep, world
 from relief_jax.errors import InputError
 
 
@@ -76,19 +78,138 @@ def run(
       (without `resume`) or one of another config (with it).
     OSError: the directory cannot be written.
   """
+  member = Member(config, workdir, data_dir, reporter or progress.Quiet())
+  with contextlib.ExitStack() as stack:
+    opened = _open(member, resume, stack)
+    if not isinstance(opened, str):
+      _loop([opened])
+      opened = opened.status
+  return opened
+
+
+class Member(NamedTuple):
+  """One of several runs.
+
+  Attributes:
+    config: of the run, a config or its plain JSON form.
+    workdir: its run directory.
+    data_dir: where real data is looked for.
+    reporter: shows the progress.
+  """
+
+  config: ml_collections.ConfigDict | dict
+  workdir: str | os.PathLike
+  data_dir: str | None = None
+  reporter: progress.Quiet = progress.Quiet()
+
+
+class Worlds:
+  """The world that was built last: runs that differ in training share it."""
+
+  def __init__(self) -> None:
+    """Nothing is built yet."""
+    self._name = ''
+    self._world: world.World | None = None
+
+  def find(self, config, data_dir: str | None):
+    """The world of a config, None where the simulation makes its own.
+
+    Args:
+      config: of the run.
+      data_dir: where real data is looked for.
+
+    Raises:
+      InputError: whatever is wrong with the config, the data or the fleet.
+    """
+    if config.devices != 1 or processes.count() > 1:
+      return None
+    name = f'{data_dir} {pool.world(records.clean(config))}'
+    if name != self._name:
+      self._world = world.build(config, data_dir)
+      self._name = name
+    return self._world
+
+
+def run_together(
+  members: Sequence[Member],
+  worlds: Worlds,
+  on_end: Callable[[int, str | Exception], None],
+) -> None:
+  """Runs several configs of one structure, resuming what was begun.
+
+  Those that stand at the same round go on in one program. What goes wrong
+  with one is its own affair.
+
+  Args:
+    members: the runs.
+    worlds: shared by them and by calls to come.
+    on_end: called with the number of a run and its status, as `run` returns
+      it, or what it raised.
+
+  Raises:
+    BrokenPipeError: nobody listens to a reporter any more.
+  """
+  left = set(range(len(members)))
+
+  def end(i, result):
+    left.remove(i)
+    on_end(i, result)
+
+  with contextlib.ExitStack() as stack:
+    groups: dict[str, dict[int, _Open]] = {}
+    for i, member in enumerate(members):
+      try:
+        opened = _open(member, True, stack, worlds)
+      except BrokenPipeError:
+        raise
+      except Exception as error:
+        end(i, error)
+        continue
+      if isinstance(opened, str):
+        end(i, opened)
+      else:
+        name = sweep.alike(opened.simulation) if len(members) > 1 else ''
+        groups.setdefault(name, {})[i] = opened
+    for group in groups.values():
+      try:
+        _loop(list(group.values()))
+      except BrokenPipeError:
+        raise
+      except Exception as error:
+        for i, opened in group.items():
+          end(i, opened.status or error)
+      else:
+        for i, opened in group.items():
+          end(i, opened.status)
+
+
+def _open(
+  member: Member,
+  resume: bool,
+  stack: contextlib.ExitStack,
+  worlds: Worlds | None = None,
+) -> '_Open | str':
+  """Claims the directory and restores; the status where nothing is left."""
+  config = member.config
   if 'methods' in config:
     raise InputError(
       'a comparison', 'the config of one run', 'use experiments.compare'
     )
-  folder = pathlib.Path(workdir)
-  reporter = reporter or progress.Quiet()
+  if isinstance(config, dict):
+    config = records.config_from_dict(config)
+  folder = pathlib.Path(member.workdir)
   config = config.copy_and_resolve_references()
   with processes.together():
     stored = _stored_config(folder, resume) if processes.is_main() else None
   stored = processes.share(stored)
   if stored:
     records.adopt(config, stored)
-  simulation = simulate.Simulation(config, data_dir)
+  found = worlds.find(config, member.data_dir) if worlds else None
+  simulation = (
+    simulate.Simulation(config, member.data_dir, found=found)
+    if found
+    else simulate.Simulation(config, member.data_dir)
+  )
   if stored:
     difference = records.first_difference(simulation.config, stored)
     if difference:
@@ -97,21 +218,21 @@ def run(
         'the config that it was begun with',
         'use another --workdir, or take the change back',
       )
-  with contextlib.ExitStack() as stack:
-    checkpoints, done = None, ''
-    with processes.together():
-      if processes.is_main():
-        folder.mkdir(parents=True, exist_ok=True)
-        stack.enter_context(_claim(folder))
-        checkpoints = stack.enter_context(Checkpoints(folder / 'checkpoints'))
-        if not stored:
-          records.write_json(folder / 'config.json', simulation.config)
-        done = _finished(folder)
-    done = processes.share(done)
-    if done:
-      return done
-    _restore(simulation, folder, checkpoints)
-    return _loop(simulation, folder, checkpoints, reporter)
+  checkpoints, done = None, ''
+  with processes.together():
+    if processes.is_main():
+      folder.mkdir(parents=True, exist_ok=True)
+      stack.enter_context(_claim(folder))
+      checkpoints = stack.enter_context(Checkpoints(folder / 'checkpoints'))
+      if not stored:
+        records.write_json(folder / 'config.json', simulation.config)
+      done = _finished(folder)
+  done = processes.share(done)
+  if done:
+    return done
+  _restore(simulation, folder, checkpoints)
+  board = stack.enter_context(_board(folder, simulation.round))
+  return _Open(simulation, folder, checkpoints, board, member.reporter)
 
 
 def _stored_config(folder: pathlib.Path, resume: bool) -> dict | None:
@@ -175,64 +296,116 @@ def _claim(folder: pathlib.Path) -> Iterator[None]:
 
 def _restore(simulation, folder: pathlib.Path, checkpoints) -> None:
   """Puts the simulation where the newest checkpoint was made."""
-  metrics = folder / 'metrics.jsonl'
+  metrics, devices = folder / 'metrics.jsonl', folder / 'devices.jsonl'
   like, found, history = simulation.snapshot(), None, None
   with processes.together():
     if checkpoints and checkpoints.newest is None:
       records.truncate_metrics(metrics, -1)
+      records.truncate_metrics(devices, -1)
     elif checkpoints:
       history = records.truncate_metrics(metrics, checkpoints.newest)
+      records.truncate_metrics(devices, checkpoints.newest)
       found = checkpoints.restore(like)
   history = processes.share(history)
   if history is not None:
     simulation.restore(processes.share_arrays(like, found), history)
 
 
-def _loop(simulation, folder, checkpoints, reporter) -> str:
-  """Evaluates, records and saves until the end."""
-  config, main = simulation.config, processes.is_main()
-  saved = simulation.round
-  status, failure = records.COMPLETE, {}
-  reporter.start(title(simulation), config.rounds, simulation.round)
-  with Stop() as stop, _board(folder, simulation.round) as board:
-    try:
-      reporter.note(str(simulation.choice))
-      reporter.note(str(simulation.prepare()))
-      while not simulation.done:
-        record = simulation.advance()
-        if main:
-          records.append_line(folder / 'metrics.jsonl', record)
-          write_scalars(board, record)
-        reporter.update(record)
-        # A signal may have reached one process only.
-        requested = any(processes.gather(stop.requested))
-        due = 0 < config.checkpoint_every <= simulation.round - saved
-        if due or requested or simulation.done:
-          if main:
-            checkpoints.save(simulation.round, simulation.snapshot())
-          saved = simulation.round
-        if requested and not simulation.done:
-          status = records.INTERRUPTED
-          break
-    except simulate.Diverged as error:
-      status = records.DIVERGED
-      failure = {
-        'diverged_round': error.round,
-        'diverged_group': error.group,
-        'reason': str(error),
-      }
-  summary = {
-    'schema': records.SCHEMA,
-    'status': status,
-    'round': simulation.round,
-    **simulation.summary(),
-    **failure,
-    **records.environment(),
-  }
-  if main:
-    records.write_json(folder / 'summary.json', summary)
-  reporter.finish(summary)
-  return status
+class _Open:
+  """A simulation and its open run directory.
+
+  Attributes:
+    simulation: the run.
+    status: how it ended, '' while it goes on.
+    reporter: shows the progress.
+  """
+
+  def __init__(self, simulation, folder, checkpoints, board, reporter):
+    self.simulation, self.reporter, self.status = simulation, reporter, ''
+    self._folder, self._checkpoints, self._board = folder, checkpoints, board
+    self._saved = simulation.round
+
+  def record(self, record: dict) -> None:
+    """Writes an evaluation."""
+    if processes.is_main():
+      records.append_line(self._folder / 'metrics.jsonl', record)
+      if self.simulation.devices:
+        records.append_line(
+          self._folder / 'devices.jsonl', self.simulation.devices
+        )
+      write_scalars(self._board, record)
+    self.reporter.update(record)
+
+  def settle(self, requested: bool) -> None:
+    """Saves where it is time to, and ends where it is over."""
+    run = self.simulation
+    due = 0 < run.config.checkpoint_every <= run.round - self._saved
+    if due or requested or run.done:
+      if self._checkpoints:
+        self._checkpoints.save(run.round, run.snapshot())
+      self._saved = run.round
+    if run.done or requested:
+      self.finish(records.COMPLETE if run.done else records.INTERRUPTED)
+
+  def finish(self, status: str, **failure) -> None:
+    """Writes the summary."""
+    summary = {
+      'schema': records.SCHEMA,
+      'status': status,
+      'round': self.simulation.round,
+      **self.simulation.summary(),
+      **failure,
+      **records.environment(),
+    }
+    if processes.is_main():
+      records.write_json(self._folder / 'summary.json', summary)
+    self.status = status
+    self.reporter.finish(summary)
+
+
+def _loop(runs: list[_Open]) -> None:
+  """Evaluates, records and saves until all have ended."""
+  first = runs[0].simulation
+  together = (
+    sweep.Together([run.simulation for run in runs]) if len(runs) > 1 else None
+  )
+  with Stop() as stop:
+    for run in runs:
+      config = run.simulation.config
+      run.reporter.start(
+        title(run.simulation), config.rounds, run.simulation.round
+      )
+      run.reporter.note(str(run.simulation.choice))
+    estimate = str((together or first).prepare())
+    for run in runs:
+      run.reporter.note(estimate)
+      if run.simulation.done:  # killed before the summary
+        run.finish(records.COMPLETE)
+    while not all(run.status for run in runs):
+      outcomes = together.advance() if together else [_advance(first)]
+      for run, outcome in zip(runs, outcomes, strict=True):
+        if isinstance(outcome, dict):
+          run.record(outcome)
+        elif outcome:
+          run.finish(
+            records.DIVERGED,
+            diverged_round=outcome.round,
+            diverged_group=outcome.group,
+            reason=str(outcome),
+          )
+      # A signal may have reached one process only.
+      requested = any(processes.gather(stop.requested))
+      for run in runs:
+        if not run.status:
+          run.settle(requested)
+
+
+def _advance(simulation) -> dict | simulate.Diverged:
+  """As one of `sweep.Together.advance`."""
+  try:
+    return simulation.advance()
+  except simulate.Diverged as error:
+    return error
 
 
 @contextlib.contextmanager

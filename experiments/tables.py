@@ -306,14 +306,14 @@ def show(
   )
 
 
-def _short(label: str) -> str:
+def short(label: str) -> str:
   """A label without its group."""
   return label.rpartition('/')[2]
 
 
 def _fit(columns, labels, cells, width: int) -> list[list[Column]]:
   """Splits columns into tables that fit the width."""
-  names = 3 + max(len(_short(label)) for label in labels)
+  names = 3 + max(len(short(label)) for label in labels)
   tables: list[list[Column]] = [[]]
   used = names
   for column in columns:
@@ -336,7 +336,7 @@ def _rich(title: str, columns, labels, cells) -> rich.table.Table:
     shown.add_column(column.title, justify='right', no_wrap=True)
   for label in labels:
     row = [text(cells[label][c.name], c.digits) for c in columns]
-    shown.add_row(_short(label), *row)
+    shown.add_row(short(label), *row)
   return shown
 
 

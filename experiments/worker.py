@@ -1,61 +1,133 @@
-"""A worker of `pool`: reads jobs from stdin, answers on stdout, in JSON lines.
+"""A worker of `pool`: reads jobs from stdin, answers on stdout, as JSON lines.
 
 Its own process, so that threads and devices are settled before JAX starts.
 """
 
 import json
 import os
+import queue
 import sys
+import threading
+import time
 import traceback
 
-from experiments import progress, records, runner
+from experiments import pool, progress, records, runner
 from relief_jax import simulate
 from relief_jax.errors import InputError
 
 
-class Messages(progress.Quiet):
-  """Reports to the process that handed out the job."""
+class Channel:
+  """The way back to the process that handed out the jobs."""
 
-  def __init__(self, channel):
-    """Args: channel: a text file."""
-    self._channel = channel
+  def __init__(self, file):
+    """Args: file: a text file."""
+    self._file = file
 
-  def send(self, **message) -> None:
+  def send(self, job: int, **message) -> None:
     """Sends one line.
+
+    Args:
+      job: number of the job that it is about.
+      **message: plain values.
 
     Raises:
       BrokenPipeError: nobody listens any more.
     """
-    self._channel.write(json.dumps(records.clean(message)) + '\n')
-    self._channel.flush()
+    line = json.dumps(records.clean({'job': job, **message}))
+    self._file.write(line + '\n')
+    self._file.flush()
+
+
+class Messages(progress.Quiet):
+  """Reports on one job."""
+
+  def __init__(self, channel: Channel, job: int):
+    """Args: channel: where to; job: its number."""
+    self._channel, self._job = channel, job
 
   def start(self, title: str, rounds: int, done: int) -> None:
     """Tells that a run begins."""
-    self.send(event='start', title=title, rounds=rounds, round=done)
+    self._channel.send(
+      self._job, event='start', title=title, rounds=rounds, round=done
+    )
 
   def update(self, record: dict) -> None:
     """Tells of an evaluation."""
-    self.send(event='update', round=record['round'], f1=record['f1'])
+    self._channel.send(
+      self._job, event='update', round=record['round'], f1=record['f1']
+    )
+
+  def end(self, result: str | Exception) -> None:
+    """Tells how it ended: the status, or what went wrong."""
+    end = {'status': result}
+    if isinstance(result, InputError):
+      end = {'status': 'failed', 'reason': str(result)}
+    elif isinstance(result, Exception):
+      traceback.print_exception(result)
+      reason = f'{type(result).__name__}: {result}'.splitlines()[0]
+      end = {'status': 'failed', 'reason': reason}
+    self._channel.send(self._job, event='end', **end)
 
 
-def perform(job: dict, messages: Messages) -> None:
-  """Does one job; its failure is a message, not the end of the worker.
+class Worker:
+  """Keeps what the jobs of one structure share."""
 
-  Raises:
-    BrokenPipeError: nobody listens any more.
+  def __init__(self, channel: Channel):
+    """Args: channel: where reports go."""
+    self._channel, self._structure = channel, ''
+    self._worlds = runner.Worlds()
+
+  def perform(self, jobs: list[dict]) -> None:
+    """Does jobs of one structure, in one program if there are several.
+
+    A failure is a message, not the end of the worker.
+
+    Raises:
+      BrokenPipeError: nobody listens any more.
+    """
+    name = pool.structure(jobs[0]['config'])
+    if self._structure and name != self._structure:
+      simulate.clear()
+    self._structure = name
+    messages = [Messages(self._channel, i) for i in range(len(jobs))]
+    runner.run_together(
+      [
+        runner.Member(
+          job['config'], job['workdir'], job['data_dir'], messages[i]
+        )
+        for i, job in enumerate(jobs)
+      ],
+      self._worlds,
+      lambda i, result: messages[i].end(result),
+    )
+
+
+class Lines:
+  """Lines of a file, read ahead, so that its end is noticed at once.
+
+  The end in the middle of a job means that whoever handed it out was killed:
+  the worker dies too, and its directory is free for the next attempt.
   """
-  try:
-    config = records.config_from_dict(job['config'])
-    status = runner.run(config, job['workdir'], job['data_dir'], True, messages)
-    messages.send(event='end', status=status)
-  except BrokenPipeError:
-    raise
-  except InputError as error:
-    messages.send(event='end', status='failed', reason=str(error))
-  except Exception as error:
-    traceback.print_exc()
-    reason = f'{type(error).__name__}: {error}'.splitlines()[0]
-    messages.send(event='end', status='failed', reason=reason)
+
+  def __init__(self, file):
+    """Args: file: a text file."""
+    self._found: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    self._read, self._done = 0, 0
+    threading.Thread(target=self._watch, args=(file,), daemon=True).start()
+
+  def _watch(self, file) -> None:
+    for line in file:
+      self._read += 1
+      self._found.put(line)
+    time.sleep(1)  # the last one may just have told its end
+    if self._done < self._read:
+      os._exit(1)
+    self._found.put(None)
+
+  def __iter__(self):
+    while (line := self._found.get()) is not None:
+      yield line
+      self._done += 1
 
 
 def main() -> None:
@@ -66,14 +138,14 @@ def main() -> None:
   """
   with os.fdopen(os.dup(1), 'w') as channel:
     os.dup2(2, 1)  # what libraries print is no message
-    messages = Messages(channel)
+    worker, lines = Worker(Channel(channel)), Lines(sys.stdin)
     begun = False
-    for line in sys.stdin:
-      job = json.loads(line)
+    for line in lines:
+      jobs = json.loads(line)
       if not begun:  # later it is too late, and the worker's share is fixed
-        simulate.set_devices(job['config']['devices'])
+        simulate.set_devices(jobs[0]['config']['devices'])
         begun = True
-      perform(job, messages)
+      worker.perform(jobs)
 
 
 if __name__ == '__main__':

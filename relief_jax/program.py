@@ -137,13 +137,20 @@ def get(
   Returns:
     The program, and whether it had to be compiled.
   """
-  shapes = jax.tree.map(lambda v: (v.shape, str(v.dtype)), (args, test))
-  static = setting._replace(hparams={})
-  identity = repr((call, static, shapes))
-  fresh = identity not in _programs
+  name = identity(setting, call, args, test)
+  fresh = name not in _programs
   if fresh:
-    _programs[identity] = _compile(task, setting, call, args, test)
-  return _programs[identity], fresh
+    _programs[name] = _compile(task, setting, call, args, test)
+  return _programs[name], fresh
+
+
+def identity(setting: Setting, call: Call, args: tuple, test: Bank) -> str:
+  """A name that is the same for what runs in the same program.
+
+  Args: as `get`.
+  """
+  shapes = jax.tree.map(lambda v: (v.shape, str(v.dtype)), (args, test))
+  return repr((call, setting._replace(hparams={}), shapes))
 
 
 def clear() -> None:
@@ -151,7 +158,14 @@ def clear() -> None:
   _programs.clear()
 
 
-def _compile(task, setting, call, args, test) -> Program:
+def runner(task: Task, setting: Setting, call: Call):
+  """What `Program.rounds` compiles, see there.
+
+  Args:
+    task: the model.
+    setting: of the round; its hparams are replaced by the traced ones.
+    call: what else is static.
+  """
   factory = algorithms.ALGORITHMS[call.method]
 
   def rounds(state, population, key, first, total, hparams):
@@ -171,6 +185,12 @@ def _compile(task, setting, call, args, test) -> Program:
       step if call.even else guarded, state, first + jnp.arange(call.rounds)
     )
 
+  return rounds
+
+
+def _compile(task, setting, call, args, test) -> Program:
+  factory = algorithms.ALGORITHMS[call.method]
+  rounds = runner(task, setting, call)
   evaluate = evaluator(task, setting, call.method, call.masks)
   places, everywhere = None, None
   if setting.layout.mesh:

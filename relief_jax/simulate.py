@@ -18,6 +18,7 @@ import numpy as np
 from relief_jax import (
   algorithms,
   evaluation,
+  logbook,
   memory,
   models,
   placement,
@@ -29,11 +30,19 @@ from relief_jax import (
   world,
 )
 from relief_jax.program import Program
+from relief_jax.recipe import Setting
 from relief_jax.result import Result
 from relief_jax.tally import Diverged, Tally
-from relief_jax.types import PyTree
+from relief_jax.types import Bank, PyTree, RoundInfo, Task
 
-__all__ = ['Diverged', 'Result', 'Simulation', 'run', 'set_devices']
+__all__ = [
+  'Diverged',
+  'Result',
+  'Simulation',
+  'clear',
+  'run',
+  'set_devices',
+]
 
 
 def set_devices(count: int) -> None:
@@ -52,6 +61,13 @@ def set_devices(count: int) -> None:
 _starts: dict[str, Callable[..., PyTree]] = {}
 
 
+def clear() -> None:
+  """Forgets all compiled programs (long sweeps over unlike shapes)."""
+  _starts.clear()
+  program.clear()
+  jax.clear_caches()
+
+
 class Simulation:
   """One run, advanced from evaluation to evaluation.
 
@@ -59,10 +75,13 @@ class Simulation:
     config: from `relief_jax.config.default()` or a config file.
     data_dir: folder of the data sets, None to search.
     memory_limit: bytes that the run may take, None for the machine's.
+    found: the config's world where it is there already; None builds it.
 
   Attributes:
     config: the resolved config.
     history: one record per evaluation so far.
+    devices: what single devices did since the evaluation before the last
+      (`logbook.Logbook.window`).
     round: rounds done.
     choice: the layout and why it was taken; `config.layout` names it.
 
@@ -88,13 +107,14 @@ class Simulation:
     config: ml_collections.ConfigDict,
     data_dir: str | None = None,
     memory_limit: int | None = None,
+    found: world.World | None = None,
   ):
     started = time.perf_counter()
     config = config.copy_and_resolve_references()
     with processes.together():
       asked = 'auto' if config.layout in tuner.OPEN else config.layout
       self._layout = placement.parse_layout(asked, config.devices)
-      self._world = world.build(config, data_dir, self._layout)
+      self._world = found or world.build(config, data_dir, self._layout)
     with config.unlocked():
       config.dataset = self._world.dataset
       config.fill = self._world.fill
@@ -119,6 +139,8 @@ class Simulation:
       np.asarray(self._world.population.fleet.owned), self._world.rare
     )
     self._tally = Tally()
+    self._logbook = logbook.Logbook(self._world.population.fleet)
+    self.devices: dict[str, Any] = {}
     self._wall = {
       'setup': 0.0,
       'compile': 0.0,
@@ -143,7 +165,11 @@ class Simulation:
   @property
   def params(self) -> PyTree:
     """The model, P; [N, *P] for a personal method."""
-    return self._algorithm.params(self._state)
+    return self.params_of(self._state)
+
+  def params_of(self, state: PyTree) -> PyTree:
+    """The model in a state."""
+    return self._algorithm.params(state)
 
   @property
   def description(self) -> dict[str, Any]:
@@ -195,11 +221,9 @@ class Simulation:
       self.prepare()
     if self.history:
       until = min(self.round + self.config.eval_every, self.rounds)
-      self._tally.begin()
+      self.begin()
       self.advance_rounds(until - self.round)
-    record = self._evaluate()
-    self.history.append(record)
-    return record
+    return self._evaluate()
 
   def advance_rounds(self, count: int) -> None:
     """Runs at least `count` rounds, in whole calls, without an evaluation.
@@ -252,6 +276,9 @@ class Simulation:
       'processes': processes.count(),
       'device_kind': jax.devices()[0].device_kind,
       'world': self.description,
+      'fleet': self._logbook.describe(
+        self._world.spec.modalities, self._world.tiers
+      ),
     }
 
   def _layout_text(self) -> str:
@@ -324,7 +351,33 @@ class Simulation:
       )
     return self._place(_starts[identity](key))
 
-  def _arguments(self) -> tuple:
+  @property
+  def task(self) -> Task:
+    """The model."""
+    return self._task
+
+  @property
+  def setting(self) -> Setting:
+    """Of the round."""
+    return self._setting
+
+  @property
+  def test(self) -> Bank:
+    """Windows of the held-out persons."""
+    return self._world.test
+
+  @property
+  def call(self) -> program.Call:
+    """What else is static about the program."""
+    return program.Call(
+      method=self.config.method,
+      spec=self._world.spec,
+      rounds=self.config.rounds_per_call,
+      even=self.rounds % self.config.rounds_per_call == 0,
+      masks=self._masks,
+    )
+
+  def arguments(self) -> tuple:
     """Of `Program.rounds`, now."""
     return (
       self._state,
@@ -340,32 +393,48 @@ class Simulation:
     if self._program is None:
       started = time.perf_counter()
       self._program, fresh = program.get(
-        self._task,
-        self._setting,
-        program.Call(
-          method=self.config.method,
-          spec=self._world.spec,
-          rounds=self.config.rounds_per_call,
-          even=self.rounds % self.config.rounds_per_call == 0,
-          masks=self._masks,
-        ),
-        self._arguments(),
-        self._world.test,
+        self._task, self._setting, self.call, self.arguments(), self.test
       )
-      self._compiles += fresh
-      self._wall['compile'] = time.perf_counter() - started
+      self.count_compilation(fresh, time.perf_counter() - started)
     return self._program
+
+  def count_compilation(self, number: int, seconds: float) -> None:
+    """Adds compilations and their time to the summary."""
+    self._compiles += number
+    self._wall['compile'] += seconds
+
+  def begin(self) -> None:
+    """Starts the window that the next evaluation tells about."""
+    self._tally.begin()
+    self._logbook.begin()
 
   def _call(self) -> None:
     """One call of the compiled program: up to `rounds_per_call` rounds."""
     compiled = self._compile()
     started = time.perf_counter()
+    state, infos = compiled.rounds(*self.arguments())
+    infos = jax.tree.map(np.asarray, infos)
+    self.take(state, infos, time.perf_counter() - started)
+
+  def take(self, state: PyTree, infos: RoundInfo, seconds: float) -> None:
+    """Takes over what a call of the program gave.
+
+    Args:
+      state: after it.
+      infos: [rounds_per_call, K, ...] numpy arrays.
+      seconds: that it took.
+
+    Raises:
+      Diverged: a loss is not finite.
+    """
+    self._state = state
     count = min(self.config.rounds_per_call, self.rounds - self.round)
-    self._state, infos = compiled.rounds(*self._arguments())
-    infos = jax.tree.map(lambda v: np.asarray(v)[:count], infos)
-    self._wall['run'] += time.perf_counter() - started
-    self.round += count
+    infos = jax.tree.map(lambda v: v[:count], infos)
+    self._wall['run'] += seconds
     client = self._tally.add(infos)
+    if client is None:
+      self._logbook.add(infos, self.round)
+    self.round += count
     if client is not None:
       raise Diverged(self.round, self._broken_group(), client)
 
@@ -380,17 +449,30 @@ class Simulation:
   def _evaluate(self) -> dict[str, Any]:
     compiled = self._compile()
     started = time.perf_counter()
-    group = self._broken_group()
-    if group:
-      raise Diverged(self.round, group, None)
     # On one device: all hold the same model.
     counts = compiled.evaluate(
       *placement.local((self.params, self._population.frozen)),
       self._world.test,
     )
+    return self.score(np.asarray(counts), time.perf_counter() - started)
+
+  def score(self, counts: np.ndarray, seconds: float) -> dict[str, Any]:
+    """The record of an evaluation, also appended to `history`.
+
+    Args:
+      counts: from `Program.evaluate`.
+      seconds: that it took.
+
+    Raises:
+      Diverged: a parameter is not finite.
+    """
+    started = time.perf_counter()
+    group = self._broken_group()
+    if group:
+      raise Diverged(self.round, group, None)
     w, fleet = self._world, self._world.population.fleet
     scores = evaluation.report(
-      np.asarray(counts),
+      counts,
       self._masks,
       np.asarray(fleet.owned),
       np.asarray(fleet.tier),
@@ -399,14 +481,21 @@ class Simulation:
       w.tiers,
       self._algorithm.ensemble,
     )
-    self._wall['evaluate'] += time.perf_counter() - started
-    return {
+    self.devices = {
+      'round': self.round,
+      **self._logbook.window(self._task.group_names),
+      'f1': self._logbook.scores(counts, self._masks),
+    }
+    self._wall['evaluate'] += seconds + time.perf_counter() - started
+    record = {
       'round': self.round,
       **self._tally.totals,
       **scores,
       **self._tally.window(self._task.group_names),
       'wall_seconds': sum(self._wall.values()),
     }
+    self.history.append(record)
+    return record
 
 
 def run(

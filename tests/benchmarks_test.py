@@ -69,6 +69,17 @@ def test_sweep_throughput():
 
 
 @pytest.mark.slow
+def test_a_sweep_killed_twice_ends_with_the_same_tables(tmp_path):
+  args = ['--rates=1', '--seeds=3', '--rounds=6', '--workers=2']
+  whole, killed = smoke('sweep_resume', *args, f'--workdir={tmp_path}')
+  for case in (whole, killed):
+    assert case['points'] == case['complete'] == 6
+    assert case['exit'] == 0
+  assert killed['same_tables']
+  assert max(killed['half_finished_when_killed']) > 0
+
+
+@pytest.mark.slow
 def test_building_a_world():
   (case,) = smoke('build_world', '--case=subject@0.5')
   assert (case['clients'], case['partition']) == (50, 'subject')

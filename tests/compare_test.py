@@ -27,7 +27,8 @@ def inline(monkeypatch):
   ran = []
 
   def run(self, on_event):
-    while (job := self._schedule.take(None)) and not self.stopped:
+    while (jobs := self._schedule.take(None)[1]) and not self.stopped:
+      (job,) = jobs
       ran.append((job.label, job.seed))
       on_event(job, {'event': 'start', 'title': '', 'rounds': 1, 'round': 0})
       try:
@@ -84,21 +85,25 @@ def test_expand_refuses(tmp_path):
     compare.expand(relief.get_config(), tmp_path)
 
 
-def test_schedule_keeps_the_seeds_of_a_label_together():
+def test_schedule_keeps_what_shares_a_program_together():
   def job(label, seed):
-    return pool.Job(label, seed, '', {})
+    return pool.Job(label, seed, '', {'method': label, 'seed': seed})
 
   jobs = [job(label, seed) for label in 'abc' for seed in range(3)]
   schedule = pool.Schedule(jobs)
-  taken = [schedule.take(None), schedule.take(None)]
-  assert [(j.label, j.seed) for j in taken] == [('a', 0), ('b', 0)]
-  for _ in range(2):
-    taken = [schedule.take('a'), schedule.take('b')]
-    assert [j.label for j in taken] == ['a', 'b']
-  assert schedule.take('a').label == 'c'  # not begun yet
-  assert schedule.take('b').label == 'c'  # nothing else left: help
-  assert schedule.take('b').label == 'c'
-  assert schedule.take('b') is None
+  known, taken = {}, []
+
+  def take(worker):
+    known[worker], found = schedule.take(known.get(worker))
+    taken.extend((j.label, j.seed) for j in found)
+    return found
+
+  for worker in (0, 1, 0, 0, 1, 0):
+    take(worker)
+  assert taken == [('a', 0), ('b', 0), ('a', 1), ('a', 2), ('b', 1), ('c', 0)]
+  while take(1):
+    pass
+  assert taken[6:] == [('b', 2), ('c', 1), ('c', 2)]
 
 
 def test_finished_runs_are_never_run_again(inline, tmp_path):

@@ -36,6 +36,11 @@ class Simulation:
       'deadline': [1.0, 1.0],
       'parameters': 6,
       'layout': 'one',
+      'fleet': {
+        'client': list(range(self.config.clients)),
+        'tier': ['low'] * self.config.clients,
+        'owned': ['acc+gyro'] * self.config.clients,
+      },
     }
     self._value = np.float64(config.seed + 0.1)
     self._state = {'w': np.full((2, 3), config.seed, np.float32), 'none': ()}
@@ -81,6 +86,22 @@ class Simulation:
       'wall_seconds': 0.01 * self.round,
     }
     self.history.append(record)
+    count = self.config.clients
+    self.devices = {
+      'round': self.round,
+      'rounds': [5] * count,
+      'trained': {'acc': [5] * count, 'head': [3] * count},
+      'last': {
+        'round': self.round,
+        'client': list(range(count)),
+        'download': [0.1] * count,
+        'compute': [0.1 * (i + 1) for i in range(count)],
+        'upload': [0.2] * count,
+      }
+      if self.round
+      else None,
+      'f1': [f1 * (i + 1) / count for i in range(count)],
+    }
     return record
 
   def snapshot(self):
@@ -122,4 +143,9 @@ class Simulation:
       'compiles': 1,
       'peak_memory_bytes': 0,
       'layout': 'one',
+      'fleet': {
+        'client': list(range(self.config.clients)),
+        'tier': ['low'] * self.config.clients,
+        'owned': ['acc+gyro'] * self.config.clients,
+      },
     }

@@ -61,6 +61,7 @@ def test_run_directory(fake, tmp_path):
   assert found == {
     'config.json',
     'metrics.jsonl',
+    'devices.jsonl',
     'summary.json',
     'checkpoints',
     'tb',
@@ -119,8 +120,9 @@ def test_killed_between_a_line_and_its_checkpoint(fake, tmp_path, monkeypatch):
   with open(tmp_path / 'b' / 'metrics.jsonl', 'ab') as file:
     file.write(b'{"round": 20, "f')
   runner.run(config(), tmp_path / 'b', resume=True)
-  a, b = (tmp_path / x / 'metrics.jsonl' for x in 'ab')
-  assert a.read_bytes() == b.read_bytes()
+  for name in ('metrics.jsonl', 'devices.jsonl'):
+    a, b = (tmp_path / x / name for x in 'ab')
+    assert a.read_bytes() == b.read_bytes()
 
 
 def test_a_used_directory_is_refused_without_resume(fake, tmp_path):

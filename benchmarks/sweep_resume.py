@@ -1,0 +1,143 @@
+"""Does a sweep survive SIGKILL, and what does it cost beside its runs?
+
+python -m benchmarks.sweep_resume --workdir=DIR [--data_dir=DIR]
+    [--rates=20] [--seeds=5] [--rounds=10] [--workers=N] [--smoke]
+
+`--rates` x `--seeds` points of FedAvg and of RELIEF. One JSON line per sweep:
+the first runs through, the second is killed twice (a third and two thirds of
+its points done) and started again. `same_tables` says whether its tables equal
+the first one's byte for byte but for the columns of the wall clock. `overhead`
+is worker time (seconds x workers) over the sum of the runs' own seconds, minus
+one: starting processes, waiting for the last one, checkpoints, tables.
+"""
+
+import csv
+import io
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+
+from absl import app, flags
+
+from benchmarks import common
+from experiments import pool, records
+
+_WORKDIR = flags.DEFINE_string('workdir', None, 'both sweeps go below it')
+_DATA_DIR = flags.DEFINE_string('data_dir', None, 'where real data is')
+_DATASET = flags.DEFINE_string('dataset', 'dsads', 'of all points')
+_RATES = flags.DEFINE_integer('rates', 20, 'learning rates')
+_SEEDS = flags.DEFINE_integer('seeds', 5, 'seeds')
+_ROUNDS = flags.DEFINE_integer('rounds', 10, 'of every run')
+_CLIENTS = flags.DEFINE_integer('clients', 24, 'devices')
+_WORKERS = flags.DEFINE_integer('workers', 0, '0: one per core')
+_SMOKE = flags.DEFINE_bool('smoke', False, 'a tiny case')
+flags.mark_flags_as_required(['workdir'])
+
+
+def command(folder: pathlib.Path) -> list[str]:
+  """The sweep's command line."""
+  variant = ':smoke' if _SMOKE.value else ''
+  rates = ','.join(f'{0.01 * 1.2**i:.4g}' for i in range(_RATES.value))
+  found = [
+    sys.executable,
+    '-m',
+    'experiments.sweep',
+    f'--config=experiments/configs/relief.py{variant}',
+    f'--workdir={folder}',
+    f'--workers={_WORKERS.value}',
+    f'--config.rounds={_ROUNDS.value}',
+    '--config.deadline=1.75*tight',
+    '--sweep.method=fedavg,relief',
+    f'--sweep.hparams.client_lr={rates}',
+    f'--sweep.seed=0:{_SEEDS.value}',
+  ]
+  if not _SMOKE.value:
+    found += [
+      f'--config.dataset={_DATASET.value}',
+      f'--config.clients={_CLIENTS.value}',
+      '--config.checkpoint_every=5',
+    ]
+  else:
+    found += ['--config.checkpoint_every=2', '--config.eval_every=2']
+  return found + ([f'--data_dir={_DATA_DIR.value}'] if _DATA_DIR.value else [])
+
+
+def start(folder: pathlib.Path, log) -> subprocess.Popen:
+  """The sweep, from the root of the source tree."""
+  root = pathlib.Path(__file__).parent.parent
+  return subprocess.Popen(command(folder), cwd=root, stdout=log, stderr=log)
+
+
+def summaries(folder: pathlib.Path) -> list[dict]:
+  """Of the runs that have ended."""
+  return [records.read_json(p) for p in folder.rglob('summary.json')]
+
+
+def tables(folder: pathlib.Path) -> list[list[str]]:
+  """table.csv without the columns of the wall clock."""
+  text = (folder / 'table.csv').read_text(encoding='utf-8')
+  rows = list(csv.reader(io.StringIO(text)))
+  kept = [i for i, name in enumerate(rows[0]) if 'wall' not in name]
+  return [[row[i] for i in kept] for row in rows]
+
+
+def facts(folder: pathlib.Path, seconds: float) -> dict:
+  """What both sweeps tell."""
+  workers = _WORKERS.value or pool.default_workers()
+  found = summaries(folder)
+  own = [sum(s['wall_seconds'].values()) for s in found]
+  return {
+    'benchmark': 'sweep_resume',
+    'points': len(found),
+    'complete': sum(s['status'] == 'complete' for s in found),
+    'workers': workers,
+    'total_seconds': seconds,
+    'run_seconds': sum(own),
+    'compiles': sum(s['compiles'] for s in found),
+    'overhead': seconds * workers / sum(own) - 1,
+  }
+
+
+def main(argv):
+  """Both sweeps, one after the other."""
+  del argv
+  base = pathlib.Path(_WORKDIR.value)
+  whole, killed = base / 'whole', base / 'killed'
+  for folder in (whole, killed):
+    shutil.rmtree(folder, ignore_errors=True)
+  base.mkdir(parents=True, exist_ok=True)
+  total = 2 * _RATES.value * _SEEDS.value
+  with open(base / 'sweeps.log', 'w', encoding='utf-8') as log:
+    started = time.monotonic()
+    code = start(whole, log).wait()
+    taken = time.monotonic() - started
+    common.emit({**facts(whole, taken), 'way': 'uninterrupted', 'exit': code})
+    started, halves = time.monotonic(), []
+    for third in (1, 2):
+      process = start(killed, log)
+      while process.poll() is None:
+        begun = len(list(killed.rglob('config.json'))) - 1
+        done = len(list(killed.rglob('summary.json')))
+        if done >= third * total / 3 and begun > done:
+          break
+        time.sleep(0.02)
+      process.kill()
+      process.wait()
+      halves.append(begun - done)
+    code = start(killed, log).wait()
+    taken = time.monotonic() - started
+  common.emit(
+    {
+      **facts(killed, taken),
+      'way': 'killed twice',
+      'exit': code,
+      'half_finished_when_killed': halves,
+      'same_tables': tables(whole) == tables(killed),
+    }
+  )
+
+
+if __name__ == '__main__':
+  app.run(main)

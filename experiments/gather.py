@@ -1,0 +1,251 @@
+"""Finds the runs below folders: of comparisons, of sweeps, single ones."""
+
+import math
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from experiments import records, tables
+from relief_jax.errors import InputError
+
+
+class Found(NamedTuple):
+  """A finished run and all that it left behind.
+
+  Attributes:
+    run: for the tables.
+    folder: its run directory.
+    config: its `config.json`.
+    devices: the lines of its `devices.jsonl`; none in older runs.
+    values: what the sweep or the comparison set, by dotted key.
+  """
+
+  run: tables.Run
+  folder: pathlib.Path
+  config: dict[str, Any]
+  devices: list[dict[str, Any]]
+  values: dict[str, Any]
+
+
+class Collection(NamedTuple):
+  """What a report is about.
+
+  Attributes:
+    found: the finished runs.
+    baseline: label within a group that the others are compared with.
+    numbers: what a mean is over, 'seeds' or 'folds'.
+    commands: that made them.
+    unfinished: name of each other run -> how it stands.
+  """
+
+  found: list[Found]
+  baseline: str
+  numbers: str
+  commands: list[str]
+  unfinished: dict[str, str]
+
+  @property
+  def runs(self) -> list[tables.Run]:
+    """For the tables."""
+    return [one.run for one in self.found]
+
+
+class _Place(NamedTuple):
+  """A run that should be there."""
+
+  label: str
+  seed: int
+  folder: pathlib.Path
+  values: dict
+  standing: str = ''
+
+
+def gather(folders: Sequence[pathlib.Path], baseline: str = '') -> Collection:
+  """Reads everything.
+
+  Args:
+    folders: run directories, or folders of a comparison or a sweep. With
+      several, labels begin with the folder's name.
+    baseline: label that others are compared with; '' for what the comparison
+      says, else fedavg, else the first.
+
+  Raises:
+    InputError: a folder without runs, or files that cannot be read.
+  """
+  found: list[Found] = []
+  commands: list[str] = []
+  unfinished: dict[str, str] = {}
+  says: dict[str, str] = {}
+  for folder in folders:
+    if not folder.is_dir():
+      raise InputError(
+        f'no folder {folder}', 'a run directory, or one of many', 'check it'
+      )
+    head = f'{folder.resolve().name}/' if len(folders) > 1 else ''
+    places, facts = _places(folder)
+    commands += facts.pop('commands', [])
+    says |= facts
+    for place in places:
+      one = _load(place, head, alone=place.folder == folder)
+      if isinstance(one, Found):
+        found.append(one)
+      else:
+        unfinished[f'{head}{place.label} {place.folder.name}'] = one
+  if not found:
+    raise InputError(
+      f'no finished run below {", ".join(map(str, folders))}',
+      'the --workdir of experiments.main, compare or sweep',
+      'finish one, or check the path',
+    )
+  labels = [tables.short(one.run.label) for one in found]
+  base = baseline or says.get('baseline', '')
+  if base not in labels:
+    if baseline:
+      raise InputError(
+        f'--baseline={baseline}',
+        f'one of {", ".join(dict.fromkeys(labels))}',
+        'correct it',
+      )
+    base = 'fedavg' if 'fedavg' in labels else labels[0]
+  return Collection(
+    found, base, says.get('numbers', 'seeds'), commands, unfinished
+  )
+
+
+def _places(folder: pathlib.Path) -> tuple[list[_Place], dict[str, Any]]:
+  """Where the runs are, and what the folder says of them."""
+  if (folder / 'metrics.jsonl').exists():
+    config = records.read_json(folder / 'config.json')
+    command = (
+      f'python -m experiments.main --config={folder}/config.json --workdir=NEW'
+    )
+    place = _Place(config['method'], config['seed'], folder, {})
+    return [place], {'commands': [command]}
+  if found := sorted(folder.glob('manifest*.json'), key=_shard):
+    return _of_manifests(folder, [records.read_json(p) for p in found])
+  path = folder / 'config.json'
+  stored = records.read_json(path) if path.exists() else {}
+  if 'methods' in stored:
+    vary = stored.get('vary', 'seed')
+    number = vary.rpartition('.')[2]
+    places = [
+      _Place(label, int(own.name.rpartition('_')[2]), own, {})
+      for label in stored['labels']
+      for own in sorted((folder / label).glob(f'{number}_*'))
+    ]
+    command = (
+      f'python -m experiments.compare --config={folder}/config.json '
+      '--workdir=NEW'
+    )
+    return places, {
+      'commands': [command],
+      'baseline': stored['baseline'],
+      'numbers': number + 's',
+    }
+  places = []
+  for one in sorted(p.parent for p in folder.rglob('metrics.jsonl')):
+    config = records.read_json(one / 'config.json')
+    label = one.relative_to(folder)
+    if label.name.startswith(('seed_', 'fold_')):
+      label = label.parent
+    places.append(_Place(label.as_posix(), config['seed'], one, {}))
+  return places, {}
+
+
+def _shard(path: pathlib.Path) -> tuple[int, int]:
+  """Number of a manifest's shard, after how many there are."""
+  number, _, parts = path.stem.partition('-')[2].partition('of')
+  return (int(parts), int(number)) if parts else (0, 0)
+
+
+def _of_manifests(folder, manifests) -> tuple[list[_Place], dict[str, Any]]:
+  """Shards are dealt like cards: put them together in that order."""
+  rows = [
+    row
+    for i in range(max(len(one['points']) for one in manifests))
+    for one in manifests
+    for row in one['points'][i : i + 1]
+  ]
+  places = {
+    row['folder']: _Place(
+      row['label'],
+      row['seed'],
+      folder / row['folder'],
+      row['values'],
+      ': '.join(filter(None, [row['status'], row.get('reason', '')])),
+    )
+    for row in rows
+  }
+  facts = {k: manifests[0][k] for k in ('baseline', 'numbers')}
+  commands = list(dict.fromkeys(one['command'] for one in manifests))
+  return list(places.values()), {**facts, 'commands': commands}
+
+
+def _load(place: _Place, head: str, alone: bool) -> Found | str:
+  """The run, or how it stands."""
+  folder, label = place.folder, head + place.label
+  run = tables.load(folder, label, place.seed)
+  if run is None and alone:  # a single run may be looked at on its way
+    path = folder / 'summary.json'
+    run = tables.Run(
+      label,
+      place.seed,
+      records.read_json(path) if path.exists() else {},
+      records.read_metrics(folder / 'metrics.jsonl'),
+    )
+  if run is None or not run.metrics:
+    return place.standing or 'not finished'
+  return Found(
+    run,
+    folder,
+    records.read_json(folder / 'config.json'),
+    records.read_metrics(folder / 'devices.jsonl'),
+    place.values,
+  )
+
+
+def by_label(found: Sequence[Found]) -> dict[str, list[Found]]:
+  """Runs of every label, in the order in which labels come."""
+  grouped: dict[str, list[Found]] = {}
+  for one in found:
+    grouped.setdefault(one.run.label, []).append(one)
+  return grouped
+
+
+def f1_of(own: Sequence[Found]) -> float:
+  """Mean last F1, %, of the runs of a label."""
+  return 100 * sum(one.run.metrics[-1]['f1'] for one in own) / len(own)
+
+
+def foremost(
+  collection: Collection, most: int, group: str | None = None
+) -> dict[str, list[Found]]:
+  """The labels with the largest F1, baselines first, at most so many.
+
+  Args:
+    collection: of runs.
+    most: labels.
+    group: of labels; None for all.
+  """
+  labels = {
+    label: own
+    for label, own in by_label(collection.found).items()
+    if group is None or tables.group_of(label) == group
+  }
+
+  def rank(label):
+    first = tables.short(label) == collection.baseline
+    return (not first, -f1_of(labels[label]))
+
+  kept = set(sorted(labels, key=rank)[:most])
+  return {label: own for label, own in labels.items() if label in kept}
+
+
+def groups(collection: Collection, most: int) -> list[str]:
+  """The groups with the largest F1 in them, in their own order."""
+  best: dict[str, float] = {}
+  for label, own in by_label(collection.found).items():
+    group = tables.group_of(label)
+    best[group] = max(best.get(group, -math.inf), f1_of(own))
+  kept = sorted(best, key=lambda group: -best[group])[:most]
+  return [group for group in best if group in kept]

@@ -1,0 +1,90 @@
+"""Makes the report of runs: one HTML file, figures and tables.
+
+python -m experiments.report DIR... [--out=DIR] [--baseline=LABEL]
+
+DIR is a run directory or the folder of a comparison or a sweep; with several,
+labels begin with the folder's name. Writes report.html (in itself complete: no
+network, no scripts), figures/*.png and *.pdf, tables/*.csv and *.tex, to the
+first DIR unless told otherwise. A sweep that is still running may be looked
+at: what is finished is shown, the rest is listed.
+"""
+
+import pathlib
+
+from absl import flags
+
+from experiments import charts, command, device_charts, gather, page, summaries
+from relief_jax.errors import InputError
+
+_OUT = flags.DEFINE_string('out', None, 'where it goes; default: the first DIR')
+_BASELINE = flags.DEFINE_string(
+  'baseline', '', 'label that others are compared with'
+)
+
+
+FIGURES = (
+  charts.curves,
+  charts.differences,
+  charts.sensitivity,
+  charts.pareto,
+  device_charts.tiers,
+  device_charts.histograms,
+  charts.divergence,
+  device_charts.rasters,
+  device_charts.gantt,
+)
+
+
+def write(collection: gather.Collection, out: pathlib.Path) -> pathlib.Path:
+  """Writes figures, tables and the page.
+
+  Args:
+    collection: of runs.
+    out: made where it is not there.
+
+  Returns:
+    The page.
+
+  Raises:
+    OSError: the folder cannot be written.
+  """
+  figures, folder = out / 'figures', out / 'tables'
+  for path in (figures, folder):
+    path.mkdir(parents=True, exist_ok=True)
+  made = []
+  for draw in FIGURES:
+    for chart in draw(collection):
+      made.append(page.save(chart, figures))
+  shown = summaries.tables_of(collection)
+  for table in shown:
+    (folder / f'{table.name}.csv').write_text(
+      summaries.csv_of(table), encoding='utf-8'
+    )
+    (folder / f'{table.name}.tex').write_text(
+      summaries.tex_of(table), encoding='utf-8'
+    )
+  path = out / 'report.html'
+  path.write_text(page.render(collection, made, shown), encoding='utf-8')
+  return path
+
+
+def main(argv) -> int:
+  """Returns the exit code (see `command`).
+
+  Raises:
+    InputError: no folder, or one without runs.
+  """
+  folders = [pathlib.Path(name) for name in argv[1:]]
+  if not folders:
+    raise InputError(
+      'no folder', 'one or more: python -m experiments.report DIR', 'name it'
+    )
+  collection = gather.gather(folders, _BASELINE.value)
+  path = write(collection, pathlib.Path(_OUT.value or folders[0]))
+  size = path.stat().st_size / 1e6
+  print(f'{len(collection.found)} runs, {size:.1f} MB: {path}')
+  return 0
+
+
+if __name__ == '__main__':
+  command.launch(main)

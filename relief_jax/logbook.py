@@ -1,0 +1,130 @@
+"""What single devices did: who trained what, how long a round took whom.
+
+Kept on the host between two evaluations, for a few hundred devices at most:
+where a fleet is larger, for that many of them at even distances. Ours.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from relief_jax import evaluation
+from relief_jax.types import Fleet, RoundInfo
+
+MOST = 256
+
+
+class Logbook:
+  """Notes on the devices of a run, from evaluation to evaluation."""
+
+  def __init__(self, fleet: Fleet, most: int = MOST):
+    """Chooses the devices.
+
+    Args:
+      fleet: of all.
+      most: devices that are noted.
+    """
+    clients = len(fleet.id)
+    self._ids = np.unique(
+      np.linspace(0, clients - 1, min(clients, most)).astype(int)
+    )
+    self._place = np.full(clients, -1)
+    self._place[self._ids] = np.arange(len(self._ids))
+    links = (fleet.uplink, fleet.downlink)
+    self._uplink, self._downlink = (np.asarray(v, float) for v in links)
+    self._owned, self._tier = np.asarray(fleet.owned), np.asarray(fleet.tier)
+    self.begin()
+
+  def describe(self, modalities, tiers) -> dict[str, Any]:
+    """The devices that are noted: their ids, tiers and sensors.
+
+    Args:
+      modalities: [M] names.
+      tiers: names of the tiers.
+    """
+    return {
+      'client': self._ids.tolist(),
+      'tier': [tiers[t] for t in self._tier[self._ids]],
+      'owned': [
+        '+'.join(m for m, on in zip(modalities, row, strict=True) if on)
+        for row in self._owned[self._ids]
+      ],
+    }
+
+  def begin(self) -> None:
+    """A new window."""
+    self._rounds = np.zeros(len(self._ids), int)
+    self._trained: Any = 0
+    self._last: dict[str, Any] | None = None
+
+  def add(self, infos: RoundInfo, done: int) -> None:
+    """Adds rounds.
+
+    Args:
+      infos: numpy arrays, [R, K, ...].
+      done: rounds before them.
+    """
+    place = self._place[np.maximum(infos.client, 0)]
+    number, at = np.nonzero((place >= 0) & (infos.seconds > 0))
+    who = place[number, at]
+    np.add.at(self._rounds, who, 1)
+    trained = np.zeros((len(self._ids), infos.trained.shape[-1]), int)
+    np.add.at(trained, who, infos.trained[number, at].astype(int))
+    self._trained = self._trained + trained
+    shown = at[number == len(infos.client) - 1]
+    self._last = self._round(
+      {
+        k: np.asarray(v[-1][shown])
+        for k, v in infos._asdict().items()
+        if k in ('client', 'seconds', 'upload', 'download')
+      },
+      done + len(infos.client),
+    )
+
+  def _round(self, found: dict[str, np.ndarray], number: int):
+    """Seconds of one round by what they were spent on (costs.py)."""
+    who = found['client']
+    down = 8 * found['download'] / self._downlink[who]
+    up = 8 * found['upload'] / self._uplink[who]
+    compute = np.maximum(found['seconds'] - up - down, 0)
+    return {
+      'round': number,
+      'client': who.tolist(),
+      'download': down.tolist(),
+      'compute': compute.tolist(),
+      'upload': up.tolist(),
+    }
+
+  def window(self, names: tuple[str, ...]) -> dict[str, Any]:
+    """Since `begin`: rounds of each device, and in how many it trained what.
+
+    Args:
+      names: [G] of the groups.
+
+    Returns:
+      `rounds` [n], `trained` group -> [n] and `last`, the seconds of the last
+      round of the window by what they were spent on (None before any round).
+    """
+    trained = np.broadcast_to(self._trained, (len(self._ids), len(names)))
+    return {
+      'rounds': self._rounds.tolist(),
+      'trained': dict(zip(names, trained.T.tolist(), strict=True)),
+      'last': self._last,
+    }
+
+  def scores(self, counts: np.ndarray, masks: np.ndarray) -> list[float]:
+    """Macro-F1 of every noted device with the sensors that it owns, [n].
+
+    Args:
+      counts: [S, C, C] of a global model, or [N, S, C, C] of personal ones.
+      masks: [S, M] bool, the subsets tested.
+    """
+    found, known = [], {}
+    for n in self._ids.tolist():
+      subset = int((masks == self._owned[n]).all(-1).argmax())
+      key = (n if counts.ndim == 4 else -1, subset)
+      if key not in known:
+        own = counts[n, subset] if counts.ndim == 4 else counts[subset]
+        known[key] = evaluation.macro_f1(own)
+      found.append(known[key])
+    return found
