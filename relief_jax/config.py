@@ -127,6 +127,8 @@ def default() -> ml_collections.ConfigDict:
     kernel=5,
     stride=2,
     hidden=128,
+    fusion='concat',  # concat, attention (cnn without fusion_norm)
+    heads=4,  # of the attention; they share `hidden` out
     rank=8,
     lora_alpha=16.0,
     groups='split',  # split, joint, layer
@@ -173,6 +175,7 @@ _CHOICES = {
   'fedrolex.masked': ('zero', 'inf', 'off'),
   'fiarse.flops': ('kept', 'dense'),
   'model.groups': ('split', 'joint', 'layer'),
+  'model.fusion': ('attention', 'concat'),
   'model.base': ('pretrained', 'random'),
   'data.modalities': ('sensor', 'place'),
   'uplink_codec.mode': ('released', 'twn'),
@@ -194,6 +197,7 @@ _AT_LEAST_ONE = (
   'model.kernel',
   'model.stride',
   'model.hidden',
+  'model.heads',
   'model.rank',
   'synthetic.subjects',
   'synthetic.modalities',

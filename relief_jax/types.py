@@ -219,6 +219,8 @@ class Task(NamedTuple):
     fuse: (params, frozen, {m: [B, d_m]}, run [M]) -> [B, C] logits; a
       modality that is not there (at least one is) counts as zeros.
     widths: the model's units, None where it has no narrower form.
+    ends: prefix tree of the parameters, bool: the first and the last layer,
+      which methods of few bits leave alone.
   """
 
   modalities: tuple[str, ...]
@@ -232,6 +234,7 @@ class Task(NamedTuple):
   layer_groups: tuple[tuple[int, ...], ...]
   fuse: Callable[..., Array]
   widths: Widths | None = None
+  ends: PyTree = False
 
 
 class Charge(NamedTuple):
@@ -240,10 +243,15 @@ class Charge(NamedTuple):
   Attributes:
     work: [K] of every field, of each client's own sub-model; None: the model's.
     download: [K] bytes beside the groups that run, or None.
+    flops: [K] per sample beside the work, or None.
+    wire: [2, G] bytes of every group's message up and down, where the method
+      codes them itself; None: the links do (links.py).
   """
 
   work: Work | None = None
   download: Array | None = None
+  flops: Array | None = None
+  wire: Array | None = None
 
 
 class Plan(NamedTuple):

@@ -178,6 +178,8 @@ def _spec(config, data) -> Spec:
     groups=model.groups,
     adapters=model.adapters and config.backbone == 'lora',
     fusion_norm=config.fusion_norm,
+    fusion=model.fusion,
+    heads=model.heads,
   )
   # Features of windows that every device sees in its own way are not shared.
   own = any(config.shift.values())

@@ -3,27 +3,37 @@
 h_m = phi_m(x_m), z = sum_m h_m @ W_m, logits = head(relu(z + b)). The fusion
 weight W = [W_1 ... W_M] is kept as one leaf per modality, so that a column
 block is a leaf and cohort means, elastic training and uploads need no slicing.
+With `fusion='attention'` z is a weighted mean of the h_m @ W_m (attention.py);
+W_m stays its modality's, the queries that weigh them belong to the shared
+group, since they compare modalities.
 """
 
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from relief_jax import tree, widths
-from relief_jax.models import encoders, layers
+from relief_jax.models import attention, encoders, layers
 from relief_jax.models.encoders import Spec
 from relief_jax.types import Array, Axes, PyTree, Task, Widths, Work
 
 
 def init(key: Array, spec: Spec) -> PyTree:
-  """Parameters: {'encoder': {m: …}, 'fusion': {m: W_m}, 'bias', 'head'}."""
+  """Parameters: {'encoder': {m: …}, 'fusion': {m: W_m}, 'bias', 'head'}.
+
+  And 'attention': [hidden, heads], zeros at first: the mean of what runs.
+  """
   encoder_key, fusion_key, head_key = jax.random.split(key, 3)
   fusion = layers.dense_init(
     fusion_key, len(spec.modalities) * spec.features, spec.hidden
   )
+  if spec.fusion == 'attention':
+    # Of a mean every block makes all units, and not its share of a sum.
+    fusion *= len(spec.modalities) ** 0.5
   blocks = jnp.split(fusion, len(spec.modalities))
-  return {
+  params = {
     'encoder': {
       name: encoders.init_encoder(jax.random.fold_in(encoder_key, m), spec, m)
       for m, name in enumerate(spec.modalities)
@@ -32,6 +42,9 @@ def init(key: Array, spec: Spec) -> PyTree:
     'bias': jnp.zeros(spec.hidden),
     'head': encoders.init_head(head_key, spec),
   }
+  if spec.fusion == 'attention':
+    params['attention'] = jnp.zeros((spec.hidden, spec.heads))
+  return params
 
 
 def cnn(spec: Spec) -> Task:
@@ -41,8 +54,12 @@ def cnn(spec: Spec) -> Task:
     spec: of the model.
 
   Raises:
-    InputError: the window is too short for the convolutions.
+    InputError: the window is too short for the convolutions, or attention
+      that does not fit.
   """
+  attends = spec.fusion == 'attention'
+  if attends:
+    attention.check(spec.hidden, spec.heads, spec.fusion_norm)
   number = encoders.number_groups(spec, encoders_train=True)
 
   def encode(params, frozen, m, x, cut):
@@ -51,8 +68,13 @@ def cnn(spec: Spec) -> Task:
 
   def fuse(params, frozen, features, run):
     del frozen
-    z = sum(h @ params['fusion'][m] for m, h in features.items())
-    z = encoders.fuse_norm(spec, z, run)
+    blocks = [h @ params['fusion'][m] for m, h in features.items()]
+    if attends:
+      there = np.array([spec.modalities.index(m) for m in features])
+      run = jnp.asarray(run)[there]
+      z = attention.pool(params['attention'], jnp.stack(blocks), run)
+    else:
+      z = encoders.fuse_norm(spec, sum(blocks), run)
     return encoders.head(params['head'], layers.bias(z, params['bias']))
 
   groups = {
@@ -63,6 +85,17 @@ def cnn(spec: Spec) -> Task:
     'bias': number.shared,
     'head': number.shared,
   }
+  ends: PyTree = {
+    'encoder': {
+      name: [i == 0 for i in range(len(spec.filters))]
+      for name in spec.modalities
+    },
+    'fusion': False,
+    'bias': False,
+    'head': True,
+  }
+  if attends:
+    groups['attention'], ends['attention'] = number.shared, True
   units = spec.filters * len(spec.modalities) + (spec.hidden, spec.classes)
   axes = _axes(spec)
   work = partial(_work, spec, number, groups, axes)
@@ -77,13 +110,16 @@ def cnn(spec: Spec) -> Task:
     cuts=len(spec.filters),
     layer_groups=number.layer,
     fuse=fuse,
-    widths=Widths(units, axes, work),
+    # Heads of attention share the units of the fusion out: no narrower form.
+    widths=None if attends else Widths(units, axes, work),
+    ends=ends,
   )
 
 
 def _work(spec, number, groups, axes, kept) -> Work:
   """FLOPs and sizes of the sub-model of `kept` units, traced or not."""
   num, depth = len(number.names), len(spec.filters)
+  attends = spec.fusion == 'attention'
   *filters, hidden, classes = kept
   work = encoders.WorkBuilder(len(spec.modalities), num)
   for m in range(len(spec.modalities)):
@@ -93,6 +129,8 @@ def _work(spec, number, groups, axes, kept) -> Work:
     work.fwd[m] += column + hidden
     work.wgrad[number.column[m]] += column
     work.gradient_path(column, set(number.layer[m]))
+    if attends:
+      _attention_work(spec, number, work, m)
   last = encoders.dense_flops(hidden, classes)
   work.shared += last + 2 * hidden + 5 * classes
   work.wgrad[number.shared] += last
@@ -100,6 +138,22 @@ def _work(spec, number, groups, axes, kept) -> Work:
   shapes = jax.eval_shape(lambda: init(jax.random.key(0), spec))
   sizes = widths.sizes(axes, shapes, kept)
   return work.build(tree.group_sum(groups, sizes, num))
+
+
+def _attention_work(spec, number, work, m) -> None:
+  """Adds what one modality's part of the attention costs.
+
+  The gradient of the queries is counted for all modalities, also on a device
+  that lacks some: a work is per group, and it is a thousandth of an encoder's.
+  """
+  product = encoders.dense_flops(spec.hidden, spec.heads)
+  work.fwd[m] += product + 5 * spec.heads + spec.hidden
+  work.wgrad[number.shared] += product
+  # To the weights, and from there to the scores.
+  work.gradient_path(2 * spec.hidden + 4 * spec.heads, range(len(number.names)))
+  # From scores and weights to the projection, through the tanh.
+  below = {number.column[m], *number.layer[m]}
+  work.gradient_path(product + 5 * spec.hidden, below)
 
 
 def _axes(spec: Spec) -> PyTree:
@@ -118,7 +172,7 @@ def _axes(spec: Spec) -> PyTree:
   def column(m):
     return Axes((((m + 1) * depth - 1, 1), (fusion, 1)), fusion)
 
-  return {
+  axes = {
     'encoder': {
       name: [convolution(m, i) for i in range(depth)]
       for m, name in enumerate(spec.modalities)
@@ -130,3 +184,6 @@ def _axes(spec: Spec) -> PyTree:
       'b': Axes(((fusion + 1, 1),), fusion + 1),
     },
   }
+  if spec.fusion == 'attention':
+    axes['attention'] = Axes(((fusion, 1), (None, 1)), fusion)
+  return axes

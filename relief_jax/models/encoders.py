@@ -30,6 +30,8 @@ class Spec(NamedTuple):
     adapters: LoRA inside the frozen encoders.
     cached: the bank holds frozen features instead of windows.
     fusion_norm: z times M / (modalities present), relief.md section 8.
+    fusion: `concat` (columns of one layer, hence a sum) or `attention`.
+    heads: of the attention.
   """
 
   modalities: tuple[str, ...]
@@ -46,6 +48,8 @@ class Spec(NamedTuple):
   adapters: bool = False
   cached: bool = False
   fusion_norm: bool = False
+  fusion: str = 'concat'
+  heads: int = 4
 
   @property
   def features(self) -> int:
