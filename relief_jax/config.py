@@ -119,6 +119,11 @@ def default() -> ml_collections.ConfigDict:
   )
   c.fedrolex = dict(masked='zero', scale=True)  # as heterofl
   c.fiarse = dict(flops='kept')  # charged: kept, dense
+  c.tfedavg = dict(
+    mode='twn',  # twn, released
+    exempt='ends',  # full precision: first and last layer; none, all
+    lost=0.2,  # relative error at most for a ternary broadcast; 0: none
+  )
   c.modality_dropout = 0.0
   c.fusion_norm = False
   # Model.
@@ -174,6 +179,8 @@ _CHOICES = {
   'heterofl.masked': ('zero', 'inf', 'off'),
   'fedrolex.masked': ('zero', 'inf', 'off'),
   'fiarse.flops': ('kept', 'dense'),
+  'tfedavg.mode': ('released', 'twn'),
+  'tfedavg.exempt': ('all', 'none', 'ends'),
   'model.groups': ('split', 'joint', 'layer'),
   'model.fusion': ('attention', 'concat'),
   'model.base': ('pretrained', 'random'),

@@ -73,8 +73,10 @@ def step_flops(work: Work, run: Array, train: Array) -> Array:
 def plan_flops(work: Work, plan: Plan) -> Array:
   """FLOPs of one training sample of every client's plan, [K] float32."""
   if plan.charge.work is None:
-    return step_flops(work, plan.run, plan.trained)
-  return jax.vmap(step_flops)(plan.charge.work, plan.run, plan.trained)
+    found = step_flops(work, plan.run, plan.trained)
+  else:
+    found = jax.vmap(step_flops)(plan.charge.work, plan.run, plan.trained)
+  return found if plan.charge.flops is None else found + plan.charge.flops
 
 
 def working(fleet: Fleet, plan: Plan) -> Array:

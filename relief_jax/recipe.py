@@ -8,7 +8,7 @@ import optax
 from relief_jax import placement
 from relief_jax.buckets import Bucket
 from relief_jax.compressors import Codec, Compressor
-from relief_jax.types import Array, Fleet, Plan, PyTree
+from relief_jax.types import Array, Fleet, Plan, Population, PyTree
 
 
 class Setting(NamedTuple):
@@ -84,6 +84,7 @@ class Context(NamedTuple):
     active: [K] bool, False for padding and for devices that sit out.
     budget: [K] FLOPs per sample under this round's deadline.
     params: P, the server's model; () where every client has its own.
+    seen: of the recipe's `probe`.
   """
 
   key: Array
@@ -94,6 +95,7 @@ class Context(NamedTuple):
   active: Array
   budget: Array
   params: PyTree = ()
+  seen: PyTree = ()
 
 
 class Client(NamedTuple):
@@ -167,6 +169,13 @@ class Recipe(NamedTuple):
       groups; made inside the client map, so that no mask is kept per client.
     dilute: the mean of an element is over all that count for its group, also
       those who do not hold it.
+    view: P -> P, the parameters that the forward pass sees, where that is the
+      same for all and elements are not held apart (`part`).
+    finish: P -> P, what a device makes of its trained parameters before it
+      sends the groups that it trained.
+    settle: P -> P, what the server makes of the groups that somebody trained.
+    probe: (context, population, windows [K, W]) -> [K, ...] of every leaf, what
+      participants measure on their own data before the plan.
   """
 
   plan: Callable[[PyTree, Context], Plan]
@@ -179,3 +188,7 @@ class Recipe(NamedTuple):
   report: Callable[[PyTree], Array] | None = None
   part: Callable[[PyTree, Client], Part] | None = None
   dilute: bool = False
+  view: Callable[[PyTree], PyTree] | None = None
+  finish: Callable[[PyTree], PyTree] | None = None
+  settle: Callable[[PyTree], PyTree] | None = None
+  probe: Callable[[Context, Population, Array], PyTree] | None = None

@@ -179,7 +179,7 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
     )
 
     def train(row):
-      mask, view = tree.spread(task.groups, row.trained), None
+      mask, view = tree.spread(task.groups, row.trained), recipe.view
       if recipe.part:
         key = jax.random.fold_in(part_key, row.fleet.id)
         y = population.bank.y[row.own]
@@ -202,6 +202,10 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
         ragged=setting.epochs > 0,
         branch=branch,
       )
+      if recipe.finish:
+        local_params = jax.tree.map(jnp.add, params, delta)
+        sent = tree.select(mask, recipe.finish(local_params), params)
+        delta = jax.tree.map(jnp.subtract, sent, params)
       delta, residual = links_lib.upload(
         links,
         task,
@@ -255,6 +259,9 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
     context = make_context(
       plan_key, task, setting, fleet, index, state.round, state.params
     )
+    if recipe.probe:
+      seen = recipe.probe(context, population, own)
+      context = context._replace(seen=seen)
     plan = recipe.plan(state.memory, context)
     weight = plan.counted * weights(setting, fleet, context.active)[:, None]
     start, link_state, download = links_lib.broadcast(
@@ -293,6 +300,8 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
     params, opt_state = server_update(
       server_tx, state, recipe.adjust(merge), merge.touched
     )
+    if recipe.settle:
+      params = tree.select(merge.touched, recipe.settle(params), params)
     memory = recipe.remember(state.memory, merge, plan, context)
 
     def put(every, own):
@@ -309,7 +318,7 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
       )
     )
     upload = links_lib.message_bytes(
-      links.up, task, state.params, plan, plan.trained
+      links.up, task, state.params, plan, plan.trained, links_lib.UP
     )
     info = account(task, setting, plan, context, upload, download)._replace(
       loss=loss, divergence=divergence
@@ -355,6 +364,13 @@ def server_update(tx, state: RoundState, delta: PyTree, touched: PyTree):
   return params, opt_state
 
 
+def samples(setting: Setting, fleet: Fleet) -> Array:
+  """Training samples that each client processes in a round, [K] float32."""
+  if setting.epochs:
+    return (setting.epochs * fleet.samples).astype(jnp.float32)
+  return jnp.full(fleet.samples.shape, float(setting.steps * setting.batch))
+
+
 def account(
   task: Task,
   setting: Setting,
@@ -374,13 +390,9 @@ def account(
     download: [K] float32 bytes sent to it.
   """
   fleet = context.fleet
-  if setting.epochs:
-    samples = (setting.epochs * fleet.samples).astype(jnp.float32)
-  else:
-    samples = jnp.full(
-      fleet.samples.shape, float(setting.steps * setting.batch)
-    )
-  cost = costs.round_costs(task.work, fleet, plan, samples, upload, download)
+  cost = costs.round_costs(
+    task.work, fleet, plan, samples(setting, fleet), upload, download
+  )
   joules = cost.joules
   if setting.idle_power:
     joules += costs.idle_joules(fleet, cost.seconds)

@@ -65,6 +65,27 @@ def _inputs(task: Task, batch: Batch, gate: Gate, i: int) -> Array:
   return jnp.where(gate.sensed[i], x, batch.bank.fill[name])
 
 
+def features(
+  task: Task,
+  params,
+  frozen,
+  batch: Batch,
+  gate: Gate,
+  branch: bool = True,
+  present: tuple[int, ...] | None = None,
+) -> dict[str, Array]:
+  """What the encoders make of one client's windows, {m: [B, d_m]}.
+
+  Zeros where a modality does not run; arguments as of `logits`.
+  """
+  encode = _encode if branch else _encode_masked
+  return {
+    name: encode(task, params, frozen, batch, gate, i)
+    for i, name in enumerate(task.modalities)
+    if present is None or i in present
+  }
+
+
 def logits(
   task: Task,
   params,
@@ -88,13 +109,8 @@ def logits(
     present: numbers of the modalities that are in the program (static); the
       caller knows that no other one runs. None: all.
   """
-  encode = _encode if branch else _encode_masked
-  features = {
-    name: encode(task, params, frozen, batch, gate, i)
-    for i, name in enumerate(task.modalities)
-    if present is None or i in present
-  }
-  return task.fuse(params, frozen, features, gate.run)
+  found = features(task, params, frozen, batch, gate, branch, present)
+  return task.fuse(params, frozen, found, gate.run)
 
 
 def cross_entropy(scores: Array, y: Array, weight: Array) -> Array:

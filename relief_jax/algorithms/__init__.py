@@ -12,6 +12,7 @@ from relief_jax.algorithms import (
   heterofl,
   local_only,
   relief,
+  tfedavg,
 )
 
 ALGORITHMS = {
@@ -26,6 +27,7 @@ ALGORITHMS = {
   'heterofl': heterofl.heterofl,
   'local_only': local_only.local_only,
   'relief': relief.relief,
+  'tfedavg': tfedavg.tfedavg,
 }
 
 # What a method does with absent modalities where the config leaves it open.
@@ -36,7 +38,15 @@ DEFAULT_FILL = {
   'fedrolex': 'input',
   'fiarse': 'input',
   'heterofl': 'input',
+  'tfedavg': 'input',
 }
 
 # Methods that choose what to train under `config.deadline`.
-BUDGETED = ('feddrop', 'fedpmt', 'fedrolex', 'fiarse', 'heterofl', 'relief')
+BUDGETED = (
+  'feddrop',
+  'fedpmt',
+  'fedrolex',
+  'fiarse',
+  'heterofl',
+  'relief',
+)
