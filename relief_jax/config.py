@@ -113,6 +113,12 @@ def default() -> ml_collections.ConfigDict:
     denominator='contributors',  # contributors, all
     scale=True,  # activations by 1 / (1 - rate)
   )
+  c.fedmfs_style = dict(
+    shapley=1 / 3,  # weights of the score
+    size=1 / 3,
+    recency=1 / 3,
+    top=0,  # modalities trained at most; 0: what fits
+  )
   c.heterofl = dict(
     masked='zero',  # logits of classes a device lacks: zero, inf, off
     scale=True,  # activations by 1 / share
@@ -299,12 +305,14 @@ def _validate_data(data: ml_collections.ConfigDict) -> None:
 
 
 def _validate_clients(config: ml_collections.ConfigDict) -> None:
-  """Refuses keys of the dealing and the fleet that make no world."""
+  """Refuses numbers out of range, of the dealing, the fleet and methods."""
   ranges = {
     'quantity_skew': (5, 'even'),
     'reuse': (10**6, 'every window on one device'),
     'fleet_coupling': (1, 'independent'),
     **{f'shift.{name}': (10, 'off') for name in config.shift},
+    'fedmfs_style.top': (8, 'what fits'),
+    'tfedavg.lost': (1, 'never ternary'),
   }
   for key, (most, zero) in ranges.items():
     found = get(config, key)

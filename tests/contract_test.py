@@ -12,7 +12,7 @@ import pytest
 from relief_jax import algorithms, costs, deadlines
 from relief_jax.errors import InputError
 from relief_jax.types import Algorithm, RoundInfo
-from tests import tfedavg_twin, tiny, twin
+from tests import fedmfs_twin, tfedavg_twin, tiny, twin
 
 ROUNDS, CLIENTS = 8, 5
 # With one backbone everybody takes part, with the other three are drawn.
@@ -214,6 +214,7 @@ TABLE = {
   'fedavg': Row(twin.Twin),
   'cohort_mean': Row(twin.CohortTwin),
   'feddrop': Row(twin.DropTwin, strict=False),
+  'fedmfs_style': Row(fedmfs_twin.MeritTwin),
   'fedpmt': Row(twin.DepthTwin),
   'fedprox': Row(twin.ProxTwin, {'prox': 0.0}),
   'fedrolex': Row(twin.RollTwin, {'masked': 'off'}),

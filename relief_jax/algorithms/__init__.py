@@ -5,6 +5,7 @@ from relief_jax.algorithms import (
   cohort_mean,
   fedavg,
   feddrop,
+  fedmfs_style,
   fedpmt,
   fedprox,
   fedrolex,
@@ -20,6 +21,7 @@ ALGORITHMS = {
   'cohort_mean': cohort_mean.cohort_mean,
   'fedavg': fedavg.fedavg,
   'feddrop': feddrop.feddrop,
+  'fedmfs_style': fedmfs_style.fedmfs_style,
   'fedpmt': fedpmt.fedpmt,
   'fedprox': fedprox.fedprox,
   'fedrolex': fedrolex.fedrolex,
@@ -44,6 +46,7 @@ DEFAULT_FILL = {
 # Methods that choose what to train under `config.deadline`.
 BUDGETED = (
   'feddrop',
+  'fedmfs_style',
   'fedpmt',
   'fedrolex',
   'fiarse',
