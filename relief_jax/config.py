@@ -78,7 +78,7 @@ def default() -> ml_collections.ConfigDict:
   c.keep_client_state = False  # momentum stays on the device between rounds
   # What links code models with (links.py, compressors/).
   codec = dict(
-    name='none',  # none, int8, int4, ternary, sign, top_k, random_k
+    name='none',  # none, int8, int4, int2, ternary, sign, top_k, random_k
     share=0.05,  # top_k, random_k: of the numbers that are sent
     mode='twn',  # ternary: twn, released
     scaled=True,  # random_k: by 1 / share, unbiased; False allows a memory
