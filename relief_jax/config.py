@@ -78,7 +78,7 @@ def default() -> ml_collections.ConfigDict:
   c.keep_client_state = False  # momentum stays on the device between rounds
   # What links code models with (links.py, compressors/).
   codec = dict(
-    name='none',  # none, int8, int4, ternary, sign, top_k, random_k
+    name='none',  # none, int8, int4, int2, ternary, sign, top_k, random_k
     share=0.05,  # top_k, random_k: of the numbers that are sent
     mode='twn',  # ternary: twn, released
     scaled=True,  # random_k: by 1 / share, unbiased; False allows a memory
@@ -119,6 +119,12 @@ def default() -> ml_collections.ConfigDict:
     scale=True,  # activations by 1 / (1 - rate)
   )
   c.fedel = dict(beta=0.6)  # of a device's own importance; the rest is all's
+  c.fedmfs_style = dict(
+    shapley=1 / 3,  # weights of the score
+    size=1 / 3,
+    recency=1 / 3,
+    top=0,  # modalities trained at most; 0: what fits
+  )
   c.heterofl = dict(
     masked='zero',  # logits of classes a device lacks: zero, inf, off
     scale=True,  # activations by 1 / share
@@ -133,6 +139,11 @@ def default() -> ml_collections.ConfigDict:
     floor=0.1,  # nats, entropies below it count as it
     kd=1.0,  # of the teacher's term; 0: no teacher
   )
+  c.tfedavg = dict(
+    mode='twn',  # twn, released
+    exempt='ends',  # full precision: first and last layer; none, all
+    lost=0.2,  # relative error at most for a ternary broadcast; 0: none
+  )
   c.modality_dropout = 0.0
   c.fusion_norm = False
   # Model.
@@ -141,6 +152,8 @@ def default() -> ml_collections.ConfigDict:
     kernel=5,
     stride=2,
     hidden=128,
+    fusion='concat',  # concat, attention (cnn without fusion_norm)
+    heads=4,  # of the attention; they share `hidden` out
     rank=8,
     lora_alpha=16.0,
     groups='split',  # split, joint, layer (always with early exits)
@@ -187,7 +200,10 @@ _CHOICES = {
   'heterofl.masked': ('zero', 'inf', 'off'),
   'fedrolex.masked': ('zero', 'inf', 'off'),
   'fiarse.flops': ('kept', 'dense'),
+  'tfedavg.mode': ('released', 'twn'),
+  'tfedavg.exempt': ('all', 'none', 'ends'),
   'model.groups': ('split', 'joint', 'layer'),
+  'model.fusion': ('attention', 'concat'),
   'model.base': ('pretrained', 'random'),
   'data.modalities': ('sensor', 'place'),
   'uplink_codec.mode': ('released', 'twn'),
@@ -209,6 +225,7 @@ _AT_LEAST_ONE = (
   'model.kernel',
   'model.stride',
   'model.hidden',
+  'model.heads',
   'model.rank',
   'synthetic.subjects',
   'synthetic.modalities',
@@ -309,12 +326,14 @@ def _validate_data(data: ml_collections.ConfigDict) -> None:
 
 
 def _validate_clients(config: ml_collections.ConfigDict) -> None:
-  """Refuses keys of the dealing and the fleet that make no world."""
+  """Refuses numbers out of range, of the dealing, the fleet and methods."""
   ranges = {
     'quantity_skew': (5, 'even'),
     'reuse': (10**6, 'every window on one device'),
     'fleet_coupling': (1, 'independent'),
     **{f'shift.{name}': (10, 'off') for name in config.shift},
+    'fedmfs_style.top': (8, 'what fits'),
+    'tfedavg.lost': (1, 'never ternary'),
   }
   for key, (most, zero) in ranges.items():
     found = get(config, key)

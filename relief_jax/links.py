@@ -28,8 +28,8 @@ from relief_jax.errors import InputError
 from relief_jax.recipe import Recipe, Setting
 from relief_jax.types import Array, Plan, PyTree, Task
 
-# Purposes of a round's key.
-_UP, _DOWN = range(2)
+# The two links, as purposes of a round's key and rows of `Charge.wire`.
+UP, DOWN = range(2)
 
 
 class Links(NamedTuple):
@@ -112,8 +112,12 @@ def _remembers(codec: Codec, made: Compressor, key: str) -> bool:
   return True
 
 
-def refuse(setting: Setting, method: str) -> None:
-  """For methods that send no models.
+def refuse(
+  setting: Setting,
+  method: str,
+  why: str = 'sends neither models nor updates',
+) -> None:
+  """For methods whose messages no codec can code.
 
   Raises:
     InputError: a codec is set.
@@ -123,7 +127,7 @@ def refuse(setting: Setting, method: str) -> None:
     if name != 'none':
       raise InputError(
         f'config.{key}.name={name} for {method!r}',
-        "'none': this method sends neither models nor updates",
+        f"'none': this method {why}",
         f'set --config.{key}.name=none',
       )
 
@@ -174,6 +178,7 @@ def message_bytes(
   params: PyTree,
   plan: Plan,
   chosen: Array,
+  way: int,
 ) -> Array:
   """Bytes of the groups that each client sends or is sent, [K] float32.
 
@@ -181,9 +186,12 @@ def message_bytes(
     compressor: of every array.
     task: the model.
     params: P, for its shapes.
-    plan: tells whose model is smaller.
+    plan: tells whose model is smaller, and what the method codes itself.
     chosen: [K, G] bool.
+    way: `UP` or `DOWN`.
   """
+  if plan.charge.wire is not None:
+    return costs.total(chosen, plan.charge.wire[way])
   if plan.charge.work is None or plan.charge.received is not None:
     return costs.total(chosen, group_bytes(compressor, task, params))
   # Parts of layers, which `make` lets through in float32 only.
@@ -215,12 +223,12 @@ def broadcast(
   Returns:
     P that every participant starts from, memories, and [K] float32 bytes.
   """
-  key = jax.random.fold_in(key, _DOWN)
+  key = jax.random.fold_in(key, DOWN)
   if not links.replica:
     start = params
     if not links.down.lossless:
       start = base.transmit(links.down, key, params)
-    size = message_bytes(links.down, task, params, plan, received)
+    size = message_bytes(links.down, task, params, plan, received, DOWN)
     return start, state, size
   change = jax.tree.map(jnp.subtract, params, state.replica)
   arrived = base.transmit(links.down, key, change)
@@ -266,7 +274,7 @@ def upload(
   """
   if links.up.lossless:
     return delta, residual
-  key = jax.random.fold_in(jax.random.fold_in(key, _UP), client)
+  key = jax.random.fold_in(jax.random.fold_in(key, UP), client)
   mask = tree.spread(task.groups, trained)
   if links.feedback:
     delta = jax.tree.map(jnp.add, delta, residual)

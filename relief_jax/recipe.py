@@ -9,7 +9,15 @@ import optax
 from relief_jax import placement
 from relief_jax.buckets import Bucket
 from relief_jax.compressors import Codec, Compressor
-from relief_jax.types import Array, Fleet, Output, Plan, PyTree, Steps
+from relief_jax.types import (
+  Array,
+  Fleet,
+  Output,
+  Plan,
+  Population,
+  PyTree,
+  Steps,
+)
 
 
 class Setting(NamedTuple):
@@ -91,6 +99,7 @@ class Context(NamedTuple):
     active: [K] bool, False for padding and for devices that sit out.
     budget: [K] FLOPs per sample under this round's deadline.
     params: P, the server's model; () where every client has its own.
+    seen: of the recipe's `probe`.
   """
 
   key: Array
@@ -101,6 +110,7 @@ class Context(NamedTuple):
   active: Array
   budget: Array
   params: PyTree = ()
+  seen: PyTree = ()
 
 
 class Client(NamedTuple):
@@ -210,6 +220,13 @@ class Recipe(NamedTuple):
     weigh: (params after local training, learner) -> [G], factors of the
       device's weight in the mean. Who trains nothing finds none and does not
       count, not even to dilute.
+    view: P -> P, the parameters that the forward pass sees, where that is the
+      same for all and elements are not held apart (`part`).
+    finish: P -> P, what a device makes of its trained parameters before it
+      sends the groups that it trained.
+    settle: P -> P, what the server makes of the groups that somebody trained.
+    probe: (context, population, windows [K, W]) -> [K, ...] of every leaf, what
+      participants measure on their own data before the plan.
   """
 
   plan: Callable[[PyTree, Context], Plan]
@@ -226,3 +243,7 @@ class Recipe(NamedTuple):
   send: Callable[[PyTree], PyTree] | None = None
   objective: Callable[[Learner], Callable[..., Array]] | None = None
   weigh: Callable[[PyTree, Learner], Array] | None = None
+  view: Callable[[PyTree], PyTree] | None = None
+  finish: Callable[[PyTree], PyTree] | None = None
+  settle: Callable[[PyTree], PyTree] | None = None
+  probe: Callable[[Context, Population, Array], PyTree] | None = None

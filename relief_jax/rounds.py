@@ -165,7 +165,7 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
 
     def train(row):
       objective = plain
-      mask, view = tree.spread(task.groups, row.trained), None
+      mask, view = tree.spread(task.groups, row.trained), recipe.view
       if unlike:
         learner = local_training.learner(
           task, setting, population, part_key, row, sent, present
@@ -198,6 +198,10 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
       if recipe.weigh:
         found = recipe.weigh(jax.tree.map(jnp.add, params, delta), learner)
         weight *= found
+      if recipe.finish:
+        trained = jax.tree.map(jnp.add, params, delta)
+        final = tree.select(mask, recipe.finish(trained), params)
+        delta = jax.tree.map(jnp.subtract, final, params)
       delta, residual = links_lib.upload(
         links,
         task,
@@ -254,6 +258,9 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
     context = make_context(
       plan_key, task, setting, fleet, index, state.round, state.params
     )
+    if recipe.probe:
+      seen = recipe.probe(context, population, own)
+      context = context._replace(seen=seen)
     plan = recipe.plan(state.memory, context)
     weight = plan.counted * weights(setting, fleet, context.active)[:, None]
     start, link_state, download = links_lib.broadcast(
@@ -295,6 +302,8 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
     params, opt_state = server_update(
       server_tx, state, recipe.adjust(merge), merge.touched
     )
+    if recipe.settle:
+      params = tree.select(merge.touched, recipe.settle(params), params)
     memory = recipe.remember(state.memory, merge, plan, context)
 
     def put(every, own):
@@ -311,7 +320,7 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
       )
     )
     upload = links_lib.message_bytes(
-      links.up, task, state.params, plan, plan.trained
+      links.up, task, state.params, plan, plan.trained, links_lib.UP
     )
     info = account(task, setting, plan, context, upload, download)._replace(
       loss=loss,

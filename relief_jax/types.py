@@ -267,6 +267,8 @@ class Task(NamedTuple):
     exits: its early exits, None where it has none. With them `encode`, `fuse`
       and `work` are those of the last exit alone, so that a budget means the
       same with and without.
+    ends: prefix tree of the parameters, bool: the first and the last layer,
+      which methods of few bits leave alone.
   """
 
   modalities: tuple[str, ...]
@@ -281,6 +283,7 @@ class Task(NamedTuple):
   fuse: Callable[..., Array]
   widths: Widths | None = None
   exits: Exits | None = None
+  ends: PyTree = False
 
 
 class Charge(NamedTuple):
@@ -293,6 +296,8 @@ class Charge(NamedTuple):
       what runs, and where `work` is its own, the parts of them that it sizes.
     upload: [K] bytes beside the groups that are trained, or None.
     flops: [K] FLOPs of the round beside its local steps, or None.
+    wire: [2, G] bytes of every group's message up and down, where the method
+      codes them itself; None: the links do (links.py).
   """
 
   work: Work | None = None
@@ -300,6 +305,7 @@ class Charge(NamedTuple):
   received: Array | None = None
   upload: Array | None = None
   flops: Array | None = None
+  wire: Array | None = None
 
 
 class Plan(NamedTuple):

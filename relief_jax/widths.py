@@ -139,8 +139,8 @@ def required(task: Task, method: str) -> Widths:
   if task.widths is None:
     raise InputError(
       f'{method!r} with a model that has no narrower form',
-      'one whose layers are all trained',
-      'set --config.backbone=cnn',
+      'one whose layers are all trained, and whose modalities are summed',
+      'set --config.backbone=cnn --config.model.fusion=concat',
     )
   return task.widths
 

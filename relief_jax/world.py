@@ -179,6 +179,8 @@ def _spec(config, data) -> Spec:
     adapters=model.adapters and config.backbone == 'lora',
     fusion_norm=config.fusion_norm,
     exits=config.backbone == 'cnn' and config.method in algorithms.EXITS,
+    fusion=model.fusion,
+    heads=model.heads,
   )
   # Features of windows that every device sees in its own way are not shared.
   own = any(config.shift.values())

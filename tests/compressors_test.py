@@ -26,6 +26,7 @@ BYTES = {
   'none': lambda k: 4 * k,
   'int8': lambda k: k + 4,
   'int4': lambda k: -(-k // 2) + 4,
+  'int2': lambda k: -(-k // 4) + 4,
   'sign': lambda k: -(-k // 8) + 4,
   'ternary': lambda k: -(-k // 4) + 4,
   'ternary/released': lambda k: -(-k // 4) + 4,
@@ -121,7 +122,7 @@ def test_none_changes_no_bit():
   assert arrives('none', x).tobytes() == np.asarray(x).tobytes()
 
 
-@pytest.mark.parametrize('name', ['int8', 'int4', 'random_k'])
+@pytest.mark.parametrize('name', ['int8', 'int4', 'int2', 'random_k'])
 def test_unbiased(name):
   """The mean of many draws within five standard errors, everywhere."""
   shape, draws = (5, 8), 4000
@@ -142,7 +143,11 @@ def test_unbiased(name):
   assert (np.asarray(std) > 0).mean() > 0.9
 
 
-@pytest.mark.parametrize('name', sorted(set(CODECS) - {'none', 'random_k'}))
+# Those that may have a memory: 2 bits and random numbers magnify.
+CONTRACT = sorted(set(CODECS) - {'none', 'random_k', 'int2'})
+
+
+@pytest.mark.parametrize('name', CONTRACT)
 def test_what_is_lost_stays_bounded_with_a_memory(name):
   """Error feedback: all that arrived is all that was sent, but for a rest.
 
@@ -171,7 +176,7 @@ def test_what_is_lost_stays_bounded_with_a_memory(name):
 
 def test_quantisers_stay_within_one_level():
   x = np.asarray(numbers((12, 21)))
-  for name, levels in (('int8', 127), ('int4', 7)):
+  for name, levels in (('int8', 127), ('int4', 7), ('int2', 1)):
     step = np.abs(x).max() / levels
     found = arrives(name, jnp.asarray(x))
     assert np.abs(found - x).max() <= step * (1 + 1e-6)
@@ -182,13 +187,18 @@ def test_ternary_as_published():
   """Zeros and relative error of Gaussian weights, methods of 2.16 in words:
 
   with 0.7 mean|x| some 42 to 43 % zeros and an error of 0.44; a tenth of that
-  threshold leaves 4 % zeros and 0.58 (norms relative to the weights').
+  threshold leaves 4 % zeros and 0.58 (norms relative to the weights'), and with
+  the released code's it grows with the taps of a convolution: 22 % and 0.50
+  for 5, 38 % and 0.44 for 3 x 3.
   """
-  x = numbers((200, 300))
-  for name, zeros, error in (
-    ('ternary', 0.423, 0.44),
-    ('ternary/released', 0.045, 0.58),
+  for name, shape, zeros, error in (
+    ('ternary', (200, 300), 0.423, 0.44),
+    ('ternary', (64, 64, 5), 0.423, 0.44),
+    ('ternary/released', (200, 300), 0.045, 0.58),
+    ('ternary/released', (64, 64, 5), 0.22, 0.50),
+    ('ternary/released', (64, 64, 3, 3), 0.38, 0.44),
   ):
+    x = numbers(shape)
     found = arrives(name, x)
     assert np.mean(found == 0) == pytest.approx(zeros, abs=0.01)
     off = np.linalg.norm(found - x) / np.linalg.norm(x)

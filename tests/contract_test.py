@@ -12,7 +12,15 @@ import pytest
 from relief_jax import algorithms, costs, deadlines
 from relief_jax.errors import InputError
 from relief_jax.types import Algorithm, RoundInfo
-from tests import flism_twin, tiny, twin, twin_elastic, twin_exits
+from tests import (
+  fedmfs_twin,
+  flism_twin,
+  tfedavg_twin,
+  tiny,
+  twin,
+  twin_elastic,
+  twin_exits,
+)
 
 ROUNDS, CLIENTS = 8, 5
 # With one backbone everybody takes part, with the other three are drawn.
@@ -151,7 +159,9 @@ def test_the_loss_falls(method, backbone):
   loss = np.average(infos.loss, 1, real)
   if method not in MORE:
     assert loss[0] == pytest.approx(np.log(3), rel=0.3)
-  assert loss[-2:].mean() < 0.9 * loss[0], loss
+  # Two bits a weight learn more slowly.
+  least = 0.95 if method == 'tfedavg' else 0.9
+  assert loss[-2:].mean() < least * loss[0], loss
 
 
 def sent_by_centralized(task, population, infos):
@@ -167,10 +177,20 @@ def sent_by_flism(task, population, infos):
   return trained @ (4 * np.asarray(task.work.size)) + 4 * trained.any(-1)
 
 
+def sent_by_tfedavg(task, population, infos):
+  """Two bits a weight, but for biases and the ends."""
+  size = np.zeros(len(task.group_names))
+  for k, v in twin.named(tiny.init(task)).items():
+    group = task.group_names.index(twin.group_of(k))
+    size[group] += tfedavg_twin.wire(k, v)
+  return np.asarray(infos.trained) @ size
+
+
 SENT = {
   'centralized': sent_by_centralized,
   'flism': sent_by_flism,
   'local_only': lambda task, population, infos: np.zeros(infos.client.shape),
+  'tfedavg': sent_by_tfedavg,
 }
 
 
@@ -227,6 +247,7 @@ TABLE = {
   'elastic_fl': Row(twin_elastic.ElasticTwin),
   'feddrop': Row(twin.DropTwin, strict=False),
   'fedel': Row(twin_elastic.WindowTwin),
+  'fedmfs_style': Row(fedmfs_twin.MeritTwin),
   'fedpmt': Row(twin.DepthTwin),
   'fedprox': Row(twin.ProxTwin, {'prox': 0.0}),
   'fedrolex': Row(twin.RollTwin, {'masked': 'off'}),
@@ -236,6 +257,7 @@ TABLE = {
   ),
   'heterofl': Row(twin.SliceTwin, {'masked': 'off'}),
   'relief': Row(twin.ReliefTwin),
+  'tfedavg': Row(tfedavg_twin.TernaryTwin, {'exempt': 'all'}),
 }
 ROWS = pytest.mark.parametrize('method', TABLE)
 # Shares of the whole model's FLOPs; the last device affords nothing. With

@@ -33,6 +33,7 @@ MAY = {
   'training': _BASE | {'shift'},
   'cohort': _BASE,
   'costs': _BASE,
+  'shapley': _BASE,
   'evaluation': _BASE,
   'buckets': _BASE | {'placement', 'cohort', 'costs'},
   'recipe': _BASE | {'placement', 'buckets', 'compressors'},
@@ -50,7 +51,7 @@ MAY = {
   # Algorithms see a Task and a Population, whatever made them.
   'algorithms': _ROUND
   | {'links', 'rounds', 'budgets', 'algorithms', 'depth', 'widths'}
-  | {'local_training', 'selection'},
+  | {'local_training', 'selection', 'shapley'},
   'program': _ROUND | {'rounds', 'algorithms', 'models', 'evaluation', 'world'},
   'tuner': _ROUND
   | {'algorithms', 'program', 'models', 'datasets'}

@@ -181,15 +181,17 @@ class Twin:
       losses.append(float(value) + pull)
       for k in theta:
         if self.group(k) in trained:
-          gradient = np.asarray(grads[k], np.float64) * self.slope(
-            n, k, theta[k]
-          )
+          gradient = np.asarray(grads[k], np.float64)
+          gradient = self.backward(n, k, theta[k], gradient)
           gradient = gradient + self.prox() * gap[k]
           velocity[k] = self.hparams['client_momentum'] * velocity[k] + gradient
           change = -self.hparams['client_lr'] * velocity[k]
           theta[k] = theta[k] + change
           self.watch(n, k, gradient, change)
     self.momentum[n] = velocity
+    for k in theta:
+      if self.group(k) in trained:
+        theta[k] = self.finish(k, theta[k])
     delta = {k: theta[k] - self.params[k] for k in theta}
     return delta, float(np.mean(losses))
 
@@ -205,6 +207,20 @@ class Twin:
     """How they change with the value of parameter k of the model."""
     del n, k, value
     return 1.0
+
+  def backward(self, n, k, value, gradient):
+    """From the gradient of what is seen to that of parameter k."""
+    return gradient * self.slope(n, k, value)
+
+  def finish(self, k, value):
+    """What a device sends of parameter k."""
+    del k
+    return value
+
+  def settle(self, k, value):
+    """What the server makes of parameter k where somebody trained it."""
+    del k
+    return value
 
   def held(self, n, k):
     """Elements of parameter k that client n holds."""
@@ -291,6 +307,8 @@ class Twin:
           weight += self.weight(n) * (1.0 if self.dilute else holds[n][k])
       mean = np.divide(total, weight, where=weight > 0, out=0 * old)
       self.params[k] = old + mean
+      if any(g in chosen for chosen in trained):
+        self.params[k] = self.settle(k, self.params[k])
     divergence = {}
     for g in self.task.group_names:
       those = [n for n in range(self.clients) if g in trained[n]]

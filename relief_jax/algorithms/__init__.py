@@ -8,6 +8,7 @@ from relief_jax.algorithms import (
   fedavg,
   feddrop,
   fedel,
+  fedmfs_style,
   fedpmt,
   fedprox,
   fedrolex,
@@ -16,6 +17,7 @@ from relief_jax.algorithms import (
   heterofl,
   local_only,
   relief,
+  tfedavg,
 )
 
 ALGORITHMS = {
@@ -26,6 +28,7 @@ ALGORITHMS = {
   'fedavg': fedavg.fedavg,
   'feddrop': feddrop.feddrop,
   'fedel': fedel.fedel,
+  'fedmfs_style': fedmfs_style.fedmfs_style,
   'fedpmt': fedpmt.fedpmt,
   'fedprox': fedprox.fedprox,
   'fedrolex': fedrolex.fedrolex,
@@ -34,6 +37,7 @@ ALGORITHMS = {
   'heterofl': heterofl.heterofl,
   'local_only': local_only.local_only,
   'relief': relief.relief,
+  'tfedavg': tfedavg.tfedavg,
 }
 
 # What a method does with absent modalities where the config leaves it open.
@@ -46,6 +50,7 @@ DEFAULT_FILL = {
   'fiarse': 'input',
   'flism': 'input',
   'heterofl': 'input',
+  'tfedavg': 'input',
 }
 
 # Methods whose model has an exit behind every layer (`types.Exits`).
@@ -57,6 +62,7 @@ BUDGETED = (
   'elastic_fl',
   'feddrop',
   'fedel',
+  'fedmfs_style',
   'fedpmt',
   'fedrolex',
   'fiarse',

@@ -1,6 +1,7 @@
 """Compressors of what a link sends: one file each, `Codec -> Compressor`."""
 
 from relief_jax.compressors import (
+  int2,
   int4,
   int8,
   none,
@@ -13,6 +14,7 @@ from relief_jax.compressors.base import Codec, Compressor
 from relief_jax.errors import InputError, unknown
 
 COMPRESSORS = {
+  'int2': int2.int2,
   'int4': int4.int4,
   'int8': int8.int8,
   'none': none.none,

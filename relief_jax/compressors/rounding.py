@@ -15,7 +15,8 @@ def uniform(width: int) -> Compressor:
 
   scale = max|x| / L; x / scale is rounded up with the probability of its
   fractional part, else down, so that what arrives is x in the mean. The error
-  is below `scale` in every number: it contracts by 1 / L in the largest one.
+  is below `scale` in every number: it contracts by 1 / L in the largest one,
+  hence not with 2 bits.
 
   Args:
     width: bits of a number.
@@ -47,4 +48,5 @@ def uniform(width: int) -> Compressor:
       Field('scale', 1, 32),
       Field('q', size(shape), width),
     ),
+    contracts=levels > 1,
   )

@@ -4,17 +4,21 @@ T-FedAvg (https://arxiv.org/abs/2003.03564) trains through ternary weights and
 sends them up and down. Here its quantiser codes what a link sends, with any
 method: the update on the uplink, the weights (or their change) on the
 downlink. Local training stays in full precision, so this is *not* T-FedAvg
-itself: the straight-through part belongs to a method and not to a link.
+itself (algorithms/tfedavg.py): training through ternary weights belongs to a
+method and not to a link.
 
 Matrices are coded; arrays with fewer axes (biases) stay in float32. The
 original also keeps the first and the last layer: **ours** codes them.
 """
+
+from collections.abc import Callable
 
 import jax.numpy as jnp
 
 from relief_jax.compressors import none
 from relief_jax.compressors.base import Codec, Compressor, Field, Shape, size
 from relief_jax.errors import unknown
+from relief_jax.types import Array
 
 
 def _twn(x):
@@ -26,6 +30,28 @@ def _released(x):
 
 
 MODES = {'twn': _twn, 'released': _released}
+
+
+def threshold(mode: str) -> Callable[[Array], Array]:
+  """D of an array of two axes or more, [...] -> [].
+
+  Raises:
+    InputError: an unknown mode.
+  """
+  if mode not in MODES:
+    raise unknown('mode of ternary', mode, MODES)
+  return MODES[mode]
+
+
+def scale(x: Array, kept: Array) -> Array:
+  """s, the mean magnitude of what is kept, []; 0 where nothing is.
+
+  Args:
+    x: [...] numbers.
+    kept: [...] bool, |x| > D.
+  """
+  total = jnp.where(kept, jnp.abs(x), 0.0).sum()
+  return total / jnp.maximum(kept.sum(), 1)
 
 
 def ternary(codec: Codec) -> Compressor:
@@ -46,18 +72,14 @@ def ternary(codec: Codec) -> Compressor:
   Raises:
     InputError: an unknown mode.
   """
-  if codec.mode not in MODES:
-    raise unknown('mode of ternary', codec.mode, MODES)
-  threshold = MODES[codec.mode]
+  least = threshold(codec.mode)
 
   def encode(x, key):
     if x.ndim < 2:
       return none.NONE.encode(x, key)
-    kept = jnp.abs(x) > threshold(x)
-    total = jnp.where(kept, jnp.abs(x), 0.0).sum()
-    scale = total / jnp.maximum(kept.sum(), 1)
-    q = jnp.where(kept, jnp.where(x > 0, 2, 0), 1)
-    return {'scale': scale[None], 'q': q.reshape(-1).astype(jnp.uint8)}
+    kept = jnp.abs(x) > least(x)
+    q = jnp.where(kept, jnp.where(x > 0, 2, 0), 1).reshape(-1)
+    return {'scale': scale(x, kept)[None], 'q': q.astype(jnp.uint8)}
 
   def decode(code, key, shape):
     if len(shape) < 2:

@@ -3,6 +3,9 @@
 h_m = phi_m(x_m), z = sum_m h_m @ W_m, logits = head(relu(z + b)). The fusion
 weight W = [W_1 ... W_M] is kept as one leaf per modality, so that a column
 block is a leaf and cohort means, elastic training and uploads need no slicing.
+With `fusion='attention'` z is a weighted mean of the h_m @ W_m (attention.py);
+W_m stays its modality's, the queries that weigh them belong to the shared
+group, since they compare modalities.
 """
 
 import dataclasses
@@ -13,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from relief_jax import tree, widths
-from relief_jax.models import encoders, exits
+from relief_jax.models import attention, encoders, exits
 from relief_jax.models.encoders import Numbering, Spec, WorkBuilder
 from relief_jax.types import Array, Axes, Exits, PyTree, Task, Widths, Work
 
@@ -21,7 +24,8 @@ from relief_jax.types import Array, Axes, Exits, PyTree, Task, Widths, Work
 def init(key: Array, spec: Spec) -> PyTree:
   """Parameters: {'encoder': {m: …}, 'fusion': {m: W_m}, 'bias', 'head'}.
 
-  With early exits also 'exit', a list of {'fusion', 'bias', 'head'}.
+  With early exits also 'exit', a list of {'fusion', 'bias', 'head'}; with
+  attention 'attention' [hidden, heads], zeros at first: the mean of what runs.
   """
   encoder_key, fusion_key, head_key = jax.random.split(key, 3)
   params = {
@@ -33,6 +37,8 @@ def init(key: Array, spec: Spec) -> PyTree:
     'bias': jnp.zeros(spec.hidden),
     'head': encoders.init_head(head_key, spec),
   }
+  if spec.fusion == 'attention':
+    params['attention'] = jnp.zeros((spec.hidden, spec.heads))
   return {**params, 'exit': exits.init(key, spec)} if spec.exits else params
 
 
@@ -43,10 +49,13 @@ def cnn(spec: Spec) -> Task:
     spec: of the model.
 
   Raises:
-    InputError: the window is too short for the convolutions, or the groups
-      are too coarse for early exits.
+    InputError: the window is too short for the convolutions, the groups are
+      too coarse for early exits, or attention that does not fit.
   """
   exits.check(spec)
+  attends = spec.fusion == 'attention'
+  if attends:
+    attention.check(spec.hidden, spec.heads, spec.fusion_norm)
   number = encoders.number_groups(spec, encoders_train=True)
   layers = len(spec.filters)
   groups = {
@@ -55,10 +64,23 @@ def cnn(spec: Spec) -> Task:
     },
     **exits.groups(spec, number.exits[layers]),
   }
+  ends: PyTree = {
+    'encoder': {
+      name: [i == 0 for i in range(layers)] for name in spec.modalities
+    },
+    'fusion': False,
+    'bias': False,
+    'head': True,
+  }
+  if attends:
+    groups['attention'], ends['attention'] = number.shared, True
   if spec.exits:
     early = [exits.groups(spec, number.exits[d]) for d in range(1, layers)]
     groups['exit'] = early
-  whole = _until(spec, number, groups, layers, False)
+    ends['exit'] = [{'fusion': False, 'bias': False, 'head': True}] * (
+      layers - 1
+    )
+  whole = _until(spec, number, groups, layers, False)._replace(ends=ends)
   if spec.exits:
     every = _sizes(spec, groups, len(number.names))
     return whole._replace(
@@ -68,6 +90,9 @@ def cnn(spec: Spec) -> Task:
         until=partial(_until, spec, number, groups),
       ),
     )
+  if attends:
+    # Heads of attention share the units of the fusion out: no narrower form.
+    return whole
   axes = _axes(spec)
   work = partial(_narrow_work, spec, number, groups, axes)
   return whole._replace(widths=Widths(_units(spec), axes, work))
@@ -143,6 +168,8 @@ def _flops(spec: Spec, number: Numbering, kept, depths) -> WorkBuilder:
       work.fwd[m] += column + hidden
       work.wgrad[number.exits[d].column[m]] += column
       work.gradient_path(column, number.layer[m][:d])
+    if spec.fusion == 'attention':
+      _attention_work(spec, number, work, m)
   for d in depths:
     last = encoders.dense_flops(hidden, classes)
     work.shared += last + 2 * hidden + 5 * classes
@@ -161,6 +188,22 @@ def _narrow_work(spec, number, groups, axes, kept) -> Work:
   return _flops(spec, number, kept, (len(spec.filters),)).build(sizes)
 
 
+def _attention_work(spec, number, work, m) -> None:
+  """Adds what one modality's part of the attention costs.
+
+  The gradient of the queries is counted for all modalities, also on a device
+  that lacks some: a work is per group, and it is a thousandth of an encoder's.
+  """
+  product = encoders.dense_flops(spec.hidden, spec.heads)
+  work.fwd[m] += product + 5 * spec.heads + spec.hidden
+  work.wgrad[number.shared] += product
+  # To the weights, and from there to the scores.
+  work.gradient_path(2 * spec.hidden + 4 * spec.heads, range(len(number.names)))
+  # From scores and weights to the projection, through the tanh.
+  below = {number.column[m], *number.layer[m]}
+  work.gradient_path(product + 5 * spec.hidden, below)
+
+
 def _axes(spec: Spec) -> PyTree:
   """Layers are numbered through the encoders, then fusion, then classes."""
   depth = len(spec.filters)
@@ -177,7 +220,7 @@ def _axes(spec: Spec) -> PyTree:
   def column(m):
     return Axes((((m + 1) * depth - 1, 1), (fusion, 1)), fusion)
 
-  return {
+  axes = {
     'encoder': {
       name: [convolution(m, i) for i in range(depth)]
       for m, name in enumerate(spec.modalities)
@@ -189,3 +232,6 @@ def _axes(spec: Spec) -> PyTree:
       'b': Axes(((fusion + 1, 1),), fusion + 1),
     },
   }
+  if spec.fusion == 'attention':
+    axes['attention'] = Axes(((fusion, 1), (None, 1)), fusion)
+  return axes

@@ -33,6 +33,8 @@ class Spec(NamedTuple):
     fusion_norm: z times M / (modalities present), relief.md section 8.
     exits: an exit behind every layer of the encoders (cnn only); `split`
       then means `layer`, since an exit lies between any two.
+    fusion: `concat` (columns of one layer, hence a sum) or `attention`.
+    heads: of the attention.
   """
 
   modalities: tuple[str, ...]
@@ -50,6 +52,8 @@ class Spec(NamedTuple):
   cached: bool = False
   fusion_norm: bool = False
   exits: bool = False
+  fusion: str = 'concat'
+  heads: int = 4
 
   @property
   def features(self) -> int:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from relief_jax.errors import InputError
-from relief_jax.models import encoders, layers
+from relief_jax.models import attention, encoders, layers
 from relief_jax.models.encoders import ExitGroups, Numbering, Spec
 from relief_jax.types import Array, PyTree
 
@@ -21,11 +21,18 @@ _EXITS = 100
 
 
 def check(spec: Spec) -> None:
-  """Refuses groups between whose layers no exit can lie.
+  """Refuses what no exit can lie in.
 
   Raises:
-    InputError: the layers of an encoder are in one group with its columns.
+    InputError: the layers of an encoder are in one group with its columns, or
+      modalities are fused by attention.
   """
+  if spec.exits and spec.fusion == 'attention':
+    raise InputError(
+      "config.model.fusion is 'attention' for a model with early exits",
+      "'concat': every exit fuses by columns of its own",
+      'set --config.model.fusion=concat',
+    )
   if spec.exits and spec.groups == 'joint':
     raise InputError(
       "config.model.groups is 'joint' for a model with early exits",
@@ -37,6 +44,9 @@ def check(spec: Spec) -> None:
 def init_fusion(key: Array, spec: Spec, features: int) -> dict[str, Array]:
   """Column blocks of one fusion, {modality: [features, hidden]}."""
   fusion = layers.dense_init(key, len(spec.modalities) * features, spec.hidden)
+  if spec.fusion == 'attention':
+    # Of a mean every block makes all units, and not its share of a sum.
+    fusion *= len(spec.modalities) ** 0.5
   blocks = jnp.split(fusion, len(spec.modalities))
   return dict(zip(spec.modalities, blocks, strict=True))
 
@@ -80,8 +90,14 @@ def logits(spec: Spec, params: PyTree, features, run: Array) -> Array:
     features: of the modalities, pooled at its depth.
     run: [M] bool, modalities that are there.
   """
-  z = sum(h @ params['fusion'][m] for m, h in features.items())
-  z = encoders.fuse_norm(spec, z, run)
+  blocks = [h @ params['fusion'][m] for m, h in features.items()]
+  if spec.fusion == 'attention':
+    there = np.array([spec.modalities.index(m) for m in features])
+    z = attention.pool(
+      params['attention'], jnp.stack(blocks), jnp.asarray(run)[there]
+    )
+  else:
+    z = encoders.fuse_norm(spec, sum(blocks), run)
   return encoders.head(params['head'], layers.bias(z, params['bias']))
 
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from relief_jax import tree
+from relief_jax.errors import InputError
 from relief_jax.models import cnn, encoders, layers
 from relief_jax.models.encoders import Spec
 from relief_jax.types import Array, PyTree, Task
@@ -59,8 +60,15 @@ def lora(spec: Spec) -> Task:
 
   Raises:
     ValueError: cached features together with adapters in the encoders.
-    InputError: the window is too short for the convolutions.
+    InputError: the window is too short for the convolutions, or attention:
+      adapters are of the sum.
   """
+  if spec.fusion != 'concat':
+    raise InputError(
+      f'config.model.fusion={spec.fusion} with config.backbone=lora',
+      "'concat': its adapters belong to the layer that sums the modalities",
+      'set --config.backbone=cnn, or --config.model.fusion=concat',
+    )
   if spec.cached and spec.adapters:
     raise ValueError('features change while adapters train: not cacheable')
   number = encoders.number_groups(spec, encoders_train=spec.adapters)
@@ -84,9 +92,14 @@ def lora(spec: Spec) -> Task:
     'lora_b': number.shared,
     'head': number.shared,
   }
+  ends: PyTree = {'lora_a': False, 'lora_b': False, 'head': True}
   if spec.adapters:
     groups['adapter'] = {
       name: list(number.layer[m]) for m, name in enumerate(spec.modalities)
+    }
+    ends['adapter'] = {
+      name: [i == 0 for i in range(len(spec.filters))]
+      for name in spec.modalities
     }
   return Task(
     modalities=spec.modalities,
@@ -99,6 +112,7 @@ def lora(spec: Spec) -> Task:
     cuts=0 if spec.cached else len(spec.filters),
     layer_groups=number.layer,
     fuse=fuse,
+    ends=ends,
   )
 
 

@@ -1,0 +1,224 @@
+"""FedMFS and MFedMC in the style of one fused model: modalities by merit.
+
+Every device scores its modalities by
+
+    g_shapley phi + g_size (1 - size) + g_recency (t - last) / (t + 1),
+
+phi and size scaled to 0..1 over the device's own modalities, `last` the round
+in which it last trained one (-1: never), and takes the best. Grade: the score
+is published code (https://github.com/liangqiyuan/mmFedMC, a third for each
+weight; https://arxiv.org/abs/2310.07048, https://arxiv.org/abs/2401.16685).
+There every modality has a model of its own, a random forest on the device fuses
+their answers, and phi is its summed absolute SHAP value. What is different here
+is **ours**, hence the name:
+
+- one fused model; a modality is all of its groups, and the shared ones train;
+- phi is exact, of the game "the loss of the server's model with these sensors
+  on", on one batch of the device's own windows; all subsets are tried;
+- the best that fit: down the list what fits into b_n is trained, at most `top`.
+  Only trained modalities are sent. No selection of clients by their loss.
+
+*Budget*: F_n of what is chosen plus the measurement, spread over the round's
+samples, within b_n. *Measurement*: a forward pass of a batch through the
+branches, and the tail once per subset. It is left out where there is nothing to
+choose (one sensor, or all fit), where it does not fit beside the shared groups,
+and where phi has no weight; then phi counts 0. *Bytes*: groups that run come
+down, trained ones go up; the device chooses, so that no score is sent.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from relief_jax import cohort, costs, placement, rounds, shapley, training, tree
+from relief_jax.budgets.greedy import SLACK
+from relief_jax.recipe import Context, Recipe, Setting
+from relief_jax.types import (
+  Algorithm,
+  Array,
+  Batch,
+  Charge,
+  Fleet,
+  Gate,
+  Plan,
+  Population,
+  PyTree,
+  Task,
+)
+
+
+class _Row(NamedTuple):
+  """One client that may measure; zeros stand for nobody."""
+
+  key: Array  # [2] uint32
+  fleet: Fleet  # of one client
+  own: Array  # [W] int32
+  run: Array  # [M] bool
+  measures: Array  # [] bool
+
+
+def scaled(value: Array, owned: Array) -> Array:
+  """To 0..1 between the least and the most of those owned, [M]; else 0.
+
+  Args:
+    value: [M].
+    owned: [M] bool.
+  """
+  low = jnp.where(owned, value, jnp.inf).min()
+  high = jnp.where(owned, value, -jnp.inf).max()
+  gap = jnp.where(high > low, high - low, 1.0)
+  return jnp.where(owned, (value - low) / gap, 0.0)
+
+
+def worth(
+  task: Task, params: PyTree, frozen: PyTree, features, y: Array, run: Array
+) -> Array:
+  """Minus the loss with each subset of the sensors that run, [2^M].
+
+  Args:
+    task: the model.
+    params: P.
+    frozen: parameters that never train.
+    features: {m: [B, d_m]} of all modalities.
+    y: [B] int32 classes.
+    run: [M] bool; the others change nothing.
+  """
+
+  def one(inside):
+    own = {
+      name: jnp.where(inside[i], features[name], 0.0)
+      for i, name in enumerate(task.modalities)
+    }
+    scores = task.fuse(params, frozen, own, inside)
+    return -training.cross_entropy(scores, y, jnp.ones(y.shape))
+
+  return jax.vmap(one)(shapley.coalitions(run.size) & run[None])
+
+
+def fedmfs_style(task: Task, setting: Setting) -> Algorithm:
+  """Modalities by Shapley value, size and recency; with no deadline, all.
+
+  Args:
+    task: the model.
+    setting: the round; `options` holds the weights `shapley`, `size` and
+      `recency`, `top` (modalities at most, 0: what fits) and `clients` (N).
+
+  Raises:
+    InputError: more modalities than subsets can be tried of.
+  """
+  options = setting.options
+  modality = np.asarray(task.group_modality)
+  num = len(task.modalities)
+  shapley.coalitions(num)
+  shared = jnp.asarray(modality < 0)
+  # [M, G], the groups of each.
+  parts = jnp.asarray(modality[None] == np.arange(num)[:, None])
+  size = costs.total(parts, task.work.size)
+  most = options['top'] or num
+  weighs = options['shapley'] != 0
+
+  def fits(cost, budget):
+    return cost <= budget * (1 + SLACK)
+
+  def measuring(context: Context) -> tuple[Array, Array]:
+    """Who measures [K] bool, and its FLOPs per sample of the round, [K]."""
+    run = context.fleet.owned
+    everything = context.access
+    whole = costs.step_flops(task.work, run, everything)
+    nothing = jnp.broadcast_to(shared, everything.shape)
+    least = costs.step_flops(task.work, run, nothing)
+    count = run.sum(-1)
+    subsets = jnp.exp2(count.astype(jnp.float32))
+    once = costs.total(run, task.work.fwd) + subsets * task.work.shared
+    price = once * setting.batch / setting.samples(context.fleet)
+    choice = ~fits(whole, context.budget) | (count > most)
+    found = context.active & (count > 1) & choice
+    found &= weighs & fits(least + price, context.budget)
+    return found, jnp.where(found, price, 0.0)
+
+  def probe(context: Context, population: Population, own: Array) -> Array:
+    """phi of every participant, [K, M]."""
+    branch = setting.layout.branch
+
+    def client(known, row):
+      params, population = known
+
+      def measure(row):
+        key = jax.random.wrap_key_data(row.key)
+        at, weight = cohort.draw_steps(
+          key, row.own, row.fleet.samples, 1, setting.batch
+        )
+        batch = Batch(population.bank, at[0], weight[0], row.fleet.shift)
+        gate = Gate(row.run, None, jnp.zeros(len(task.group_names), bool))
+        features = training.features(
+          task, params, population.frozen, batch, gate, branch
+        )
+        y = population.bank.y[at[0]]
+        found = worth(task, params, population.frozen, features, y, row.run)
+        return shapley.values(found)
+
+      def nothing(row):
+        return tree.zeros_like_output(measure, row)
+
+      return (), tree.choose(row.measures, measure, nothing, row, branch=branch)
+
+    measures, price = measuring(context)
+    row = _Row(
+      key=jax.random.key_data(cohort.client_keys(context.key, context.fleet)),
+      fleet=context.fleet,
+      own=own,
+      run=context.fleet.owned,
+      measures=measures,
+    )
+    known = context.params, cohort.shared(population)
+    return placement.map_reduce(client, known, row, setting.layout, price)[1]
+
+  def choose(run, owned, budget, price, score):
+    """One client's groups, [G] bool."""
+
+    def cost(chosen):
+      return costs.step_flops(task.work, run, chosen) + price
+
+    order = jnp.argsort(jnp.where(owned, -score, jnp.inf), stable=True)
+    chosen, count = shared, jnp.int32(0)
+    for m in order:
+      more = chosen | parts[m]
+      take = owned[m] & fits(cost(more), budget) & (count < most)
+      chosen, count = jnp.where(take, more, chosen), count + take
+    return chosen & fits(cost(shared), budget)
+
+  def plan(last: Array, context: Context) -> Plan:
+    owned = context.fleet.owned
+    now = context.round.astype(jnp.float32)
+    recency = (now - last[context.place]) / (now + 1)
+    phi = context.seen if weighs else jnp.zeros(owned.shape)
+    score = (
+      options['shapley'] * jax.vmap(scaled)(phi, owned)
+      + options['size'] * (1 - jax.vmap(scaled, (None, 0))(size, owned))
+      + options['recency'] * recency
+    )
+    _, price = measuring(context)
+    run = owned & context.active[:, None]
+    trained = jax.vmap(choose)(run, owned, context.budget, price, score)
+    trained &= context.active[:, None]
+    run &= trained.any(-1, keepdims=True)
+    flops = price * setting.samples(context.fleet)
+    return Plan(
+      run, trained, trained.astype(jnp.float32), charge=Charge(flops=flops)
+    )
+
+  def remember(last, merge, plan: Plan, context: Context) -> Array:
+    del merge
+    used = (plan.trained[:, None] & parts[None]).any(-1)
+    now = jnp.where(used, context.round, last[context.place])
+    return last.at[context.place].set(now)
+
+  recipe = Recipe(
+    plan=plan,
+    probe=probe if weighs else None,
+    remember=remember,
+    memory=lambda: jnp.full((options['clients'], num), -1, jnp.int32),
+  )
+  return rounds.federated(task, setting, recipe)

@@ -1,0 +1,72 @@
+"""Attention over modalities, in place of their sum.
+
+Every modality's features are projected by its own column block, p_m = h_m W_m;
+a head k scores it by q_k . tanh(p_m), soft-max over those that run gives its
+weights a_mk, and the head's share of the units is sum_m a_mk p_m. As in
+FedMultimodal (https://github.com/usc-sail/fed-multimodal, `fuse_base`:
+soft-max of a linear layer of the tanh of a linear layer, six heads), but that
+there the positions are moments of all modalities and every head keeps all
+units. **Ours**: one position per modality, the first layer is the modality's
+own, and heads share the units out, so that the model behind is the same as with
+the sum.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from relief_jax.errors import InputError
+from relief_jax.types import Array
+
+# exp of it is 0 beside any score, and unlike an infinity it has a gradient.
+_NEVER = -1e9
+
+
+def weights(score: Array, run: Array) -> Array:
+  """Soft-max over the modalities that run, [m, B, heads].
+
+  Those that do not have weight 0 and no gradient; where none runs all are 0.
+
+  Args:
+    score: [m, B, heads].
+    run: [m] bool.
+  """
+  run = run[:, None, None]
+  score = jnp.where(run, score, _NEVER)
+  top = jax.lax.stop_gradient(score.max(0, keepdims=True))
+  mass = jnp.where(run, jnp.exp(score - top), 0.0)
+  return mass / jnp.maximum(mass.sum(0, keepdims=True), 1e-9)
+
+
+def pool(query: Array, projected: Array, run: Array) -> Array:
+  """The fused units, [B, hidden].
+
+  Args:
+    query: [hidden, heads].
+    projected: [m, B, hidden], p of the modalities.
+    run: [m] bool.
+  """
+  count, batch, hidden = projected.shape
+  heads = query.shape[1]
+  weight = weights(jnp.tanh(projected) @ query, run)
+  own = projected.reshape(count, batch, heads, hidden // heads)
+  return (weight[..., None] * own).sum(0).reshape(batch, hidden)
+
+
+def check(hidden: int, heads: int, fusion_norm: bool) -> None:
+  """Refuses what does not go together.
+
+  Raises:
+    InputError: units that heads cannot share, or a norm of the sum.
+  """
+  if hidden % heads:
+    raise InputError(
+      f'{hidden} units for {heads} heads of attention',
+      'as many for each',
+      f'set --config.model.hidden={heads * -(-hidden // heads)}',
+    )
+  if fusion_norm:
+    raise InputError(
+      'config.fusion_norm=True with config.model.fusion=attention',
+      'one of them: the weights of attention add up to 1 already',
+      'set --config.fusion_norm=False',
+    )
