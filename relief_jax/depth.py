@@ -67,8 +67,8 @@ def check(
     InputError: of some modality a level would never be trained.
   """
   real = np.asarray(fleet.samples) > 0
-  run = np.asarray(run) & real[:, None]
-  left = run.any(0) & ~(run & np.asarray(whole)[:, None]).any(0)
+  runs = np.asarray(run) & real[:, None]
+  left = runs.any(0) & ~(runs & np.asarray(whole)[:, None]).any(0)
   if left.any():
     names = [task.modalities[m] for m in np.flatnonzero(left)]
     raise InputError(

@@ -203,7 +203,9 @@ def evaluator(task: Task, setting: Setting, method: str, masks: np.ndarray):
   """
   algorithm = algorithms.ALGORITHMS[method](task, setting)
   personal = algorithm.personal
-  model = task.exits.until(task.cuts, True) if algorithm.ensemble else task
+  model = task
+  if task.exits and algorithm.ensemble:
+    model = task.exits.until(task.cuts, True)
   fill = 'skip' if personal else setting.fill
 
   def evaluate(params, frozen, test):
