@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relief_jax import costs
+from relief_jax import config, costs
+from relief_jax.errors import InputError
 from relief_jax.placement import Layout
 from tests import tiny
 
@@ -66,3 +67,8 @@ def test_every_layout_leaves_by_the_same_exit():
     lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6),
     *[state.params for state in found],
   )
+
+
+def test_a_share_is_a_share():
+  with pytest.raises(InputError, match='fedel.beta is 1.5'):
+    config.validate(tiny.config(**{'fedel.beta': 1.5}))
