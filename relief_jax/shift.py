@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from relief_jax import noise as white
 from relief_jax.types import Array, Shift
 
 _KEYS = 'threefry2x32'  # whatever JAX draws by: two words make a key
@@ -100,7 +101,7 @@ def apply(shift: Shift, modality: int, x: Array, row: Array) -> Array:
 
 def _normal(keys: Array, shape: tuple[int, ...]) -> Array:
   """[B, *shape] float32, a key for each of B."""
-  return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+  return jax.vmap(lambda key: white.normal(key, shape))(keys)
 
 
 def _displace(x: Array, late: Array) -> Array:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from relief_jax import noise as white
 from tests import tiny, twin
 
 
@@ -99,7 +100,7 @@ class FlismTwin(twin.Twin):
     for rows, key in zip(batches, keys, strict=True):
       view = self.inputs(rows, self.left(n))
       for m, name in enumerate(self.spec.modalities):
-        noise = jax.random.normal(jax.random.fold_in(key, m), view[name].shape)
+        noise = white.normal(jax.random.fold_in(key, m), view[name].shape)
         view[name] += self.setting.options['noise'] * noise
       value, grads = self.gradient(
         single(theta),

@@ -29,7 +29,8 @@ MAY = {
   'config': {'errors'},
   'windows': {'errors'},
   'placement': _BASE,
-  'shift': _BASE,
+  'noise': {'types'},
+  'shift': _BASE | {'noise'},
   'training': _BASE | {'shift'},
   'cohort': _BASE,
   'costs': _BASE,
@@ -51,7 +52,7 @@ MAY = {
   # Algorithms see a Task and a Population, whatever made them.
   'algorithms': _ROUND
   | {'links', 'rounds', 'budgets', 'algorithms', 'depth', 'widths'}
-  | {'local_training', 'selection', 'shapley'},
+  | {'local_training', 'noise', 'selection', 'shapley'},
   'program': _ROUND | {'rounds', 'algorithms', 'models', 'evaluation', 'world'},
   'tuner': _ROUND
   | {'algorithms', 'program', 'models', 'datasets'}

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from relief_jax import cohort, costs, rounds, tree
+from relief_jax import cohort, costs, noise, rounds, tree
 from relief_jax.algorithms import fedavg
 from relief_jax.errors import InputError
 from relief_jax.recipe import Context, Learner, Merge, Recipe, Setting
@@ -156,7 +156,7 @@ def flism(task: Task, setting: Setting) -> Algorithm:
     def noisy(step):
       def add(m, x):
         key = jax.random.fold_in(step.key, m)
-        return x + options['noise'] * jax.random.normal(key, x.shape)
+        return x + options['noise'] * noise.normal(key, x.shape)
 
       return add
 

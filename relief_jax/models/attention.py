@@ -11,6 +11,8 @@ own, and heads share the units out, so that the model behind is the same as with
 the sum.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
@@ -37,19 +39,24 @@ def weights(score: Array, run: Array) -> Array:
   return mass / jnp.maximum(mass.sum(0, keepdims=True), 1e-9)
 
 
-def pool(query: Array, projected: Array, run: Array) -> Array:
+def pool(query: Array, projected: Sequence[Array], run: Array) -> Array:
   """The fused units, [B, hidden].
+
+  Modality by modality, so that of one that nobody trains no gradient is taken.
 
   Args:
     query: [hidden, heads].
-    projected: [m, B, hidden], p of the modalities.
+    projected: m of [B, hidden], p of the modalities.
     run: [m] bool.
   """
-  count, batch, hidden = projected.shape
+  batch, hidden = projected[0].shape
   heads = query.shape[1]
-  weight = weights(jnp.tanh(projected) @ query, run)
-  own = projected.reshape(count, batch, heads, hidden // heads)
-  return (weight[..., None] * own).sum(0).reshape(batch, hidden)
+  weight = weights(jnp.stack([jnp.tanh(p) @ query for p in projected]), run)
+  shared_out = sum(
+    w[..., None] * p.reshape(batch, heads, hidden // heads)
+    for w, p in zip(weight, projected, strict=True)
+  )
+  return jnp.asarray(shared_out).reshape(batch, hidden)
 
 
 def check(hidden: int, heads: int, fusion_norm: bool) -> None:

@@ -93,9 +93,7 @@ def logits(spec: Spec, params: PyTree, features, run: Array) -> Array:
   blocks = [h @ params['fusion'][m] for m, h in features.items()]
   if spec.fusion == 'attention':
     there = np.array([spec.modalities.index(m) for m in features])
-    z = attention.pool(
-      params['attention'], jnp.stack(blocks), jnp.asarray(run)[there]
-    )
+    z = attention.pool(params['attention'], blocks, jnp.asarray(run)[there])
   else:
     z = encoders.fuse_norm(spec, sum(blocks), run)
   return encoders.head(params['head'], layers.bias(z, params['bias']))
