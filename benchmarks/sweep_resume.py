@@ -7,8 +7,9 @@ python -m benchmarks.sweep_resume --workdir=DIR [--data_dir=DIR]
 the first runs through, the second is killed twice (a third and two thirds of
 its points done) and started again. `same_tables` says whether its tables equal
 the first one's byte for byte but for the columns of the wall clock. `overhead`
-is worker time (seconds x workers) over the sum of the runs' own seconds, minus
-one: starting processes, waiting for the last one, checkpoints, tables.
+is worker time (seconds x workers) over the sum of the runs' own seconds (set
+up, compile, run, evaluate), minus one: starting processes, building worlds,
+checkpoints, waiting for the last run, tables and figures.
 """
 
 import csv
@@ -30,6 +31,7 @@ _DATASET = flags.DEFINE_string('dataset', 'dsads', 'of all points')
 _RATES = flags.DEFINE_integer('rates', 20, 'learning rates')
 _SEEDS = flags.DEFINE_integer('seeds', 5, 'seeds')
 _ROUNDS = flags.DEFINE_integer('rounds', 10, 'of every run')
+_CHECKPOINT_EVERY = flags.DEFINE_integer('checkpoint_every', 5, 'rounds')
 _CLIENTS = flags.DEFINE_integer('clients', 24, 'devices')
 _WORKERS = flags.DEFINE_integer('workers', 0, '0: one per core')
 _SMOKE = flags.DEFINE_bool('smoke', False, 'a tiny case')
@@ -57,7 +59,7 @@ def command(folder: pathlib.Path) -> list[str]:
     found += [
       f'--config.dataset={_DATASET.value}',
       f'--config.clients={_CLIENTS.value}',
-      '--config.checkpoint_every=5',
+      f'--config.checkpoint_every={_CHECKPOINT_EVERY.value}',
     ]
   else:
     found += ['--config.checkpoint_every=2', '--config.eval_every=2']
