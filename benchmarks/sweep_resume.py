@@ -72,9 +72,14 @@ def start(folder: pathlib.Path, log) -> subprocess.Popen:
   return subprocess.Popen(command(folder), cwd=root, stdout=log, stderr=log)
 
 
+def files(folder: pathlib.Path, name: str) -> list[pathlib.Path]:
+  """A file of every run: RATE/METHOD/SEED/NAME, and not what is below it."""
+  return sorted(folder.glob(f'*/*/*/{name}'))
+
+
 def summaries(folder: pathlib.Path) -> list[dict]:
   """Of the runs that have ended."""
-  return [records.read_json(p) for p in folder.rglob('summary.json')]
+  return [records.read_json(p) for p in files(folder, 'summary.json')]
 
 
 def tables(folder: pathlib.Path) -> list[list[str]]:
@@ -116,12 +121,12 @@ def main(argv):
     code = start(whole, log).wait()
     taken = time.monotonic() - started
     common.emit({**facts(whole, taken), 'way': 'uninterrupted', 'exit': code})
-    started, halves = time.monotonic(), []
+    started, halves, begun, done = time.monotonic(), [], 0, 0
     for third in (1, 2):
       process = start(killed, log)
       while process.poll() is None:
-        begun = len(list(killed.rglob('config.json'))) - 1
-        done = len(list(killed.rglob('summary.json')))
+        begun = len(files(killed, 'config.json'))
+        done = len(files(killed, 'summary.json'))
         if done >= third * total / 3 and begun > done:
           break
         time.sleep(0.02)

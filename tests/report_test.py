@@ -168,6 +168,11 @@ def test_what_is_not_finished_is_listed(folder, tmp_path):
   single = gather.gather([copy / 'client_lr=0.1/relief/seed_0'])
   assert len(single.found) == 1
   assert 'experiments.main --config=' in page.render(single, [], [])
+  (copy / 'manifest.json').unlink()  # as a folder of single runs
+  (copy / 'config.json').unlink()
+  assert [one.run.label for one in gather.gather([copy]).found] == sorted(
+    one.run.label for one in collection.found
+  )
   (tmp_path / 'empty').mkdir()
   with pytest.raises(InputError, match='no finished run'):
     gather.gather([tmp_path / 'empty'])
