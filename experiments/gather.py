@@ -154,7 +154,7 @@ def _places(folder: pathlib.Path) -> tuple[list[_Place], dict[str, Any]]:
 
 
 def _run_folders(folder: pathlib.Path) -> list[pathlib.Path]:
-  """Run directories below a folder; what changes inside them does not matter."""
+  """Run directories below a folder, whatever changes inside them."""
   found = []
   for path, folders, files in os.walk(folder):
     if 'metrics.jsonl' in files:
