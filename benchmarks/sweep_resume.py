@@ -7,8 +7,9 @@ python -m benchmarks.sweep_resume --workdir=DIR [--data_dir=DIR]
 the first runs through, the second is killed twice (a third and two thirds of
 its points done) and started again. `same_tables` says whether its tables equal
 the first one's byte for byte but for the columns of the wall clock. `overhead`
-is worker time (seconds x workers) over the sum of the runs' own seconds, minus
-one: starting processes, waiting for the last one, checkpoints, tables.
+is worker time (seconds x workers) over the sum of the runs' own seconds (set
+up, compile, run, evaluate), minus one: starting processes, building worlds,
+checkpoints, waiting for the last run, tables and figures.
 """
 
 import csv
@@ -30,6 +31,7 @@ _DATASET = flags.DEFINE_string('dataset', 'dsads', 'of all points')
 _RATES = flags.DEFINE_integer('rates', 20, 'learning rates')
 _SEEDS = flags.DEFINE_integer('seeds', 5, 'seeds')
 _ROUNDS = flags.DEFINE_integer('rounds', 10, 'of every run')
+_CHECKPOINT_EVERY = flags.DEFINE_integer('checkpoint_every', 5, 'rounds')
 _CLIENTS = flags.DEFINE_integer('clients', 24, 'devices')
 _WORKERS = flags.DEFINE_integer('workers', 0, '0: one per core')
 _SMOKE = flags.DEFINE_bool('smoke', False, 'a tiny case')
@@ -57,7 +59,7 @@ def command(folder: pathlib.Path) -> list[str]:
     found += [
       f'--config.dataset={_DATASET.value}',
       f'--config.clients={_CLIENTS.value}',
-      '--config.checkpoint_every=5',
+      f'--config.checkpoint_every={_CHECKPOINT_EVERY.value}',
     ]
   else:
     found += ['--config.checkpoint_every=2', '--config.eval_every=2']
@@ -70,9 +72,14 @@ def start(folder: pathlib.Path, log) -> subprocess.Popen:
   return subprocess.Popen(command(folder), cwd=root, stdout=log, stderr=log)
 
 
+def files(folder: pathlib.Path, name: str) -> list[pathlib.Path]:
+  """A file of every run: RATE/METHOD/SEED/NAME, and not what is below it."""
+  return sorted(folder.glob(f'*/*/*/{name}'))
+
+
 def summaries(folder: pathlib.Path) -> list[dict]:
   """Of the runs that have ended."""
-  return [records.read_json(p) for p in folder.rglob('summary.json')]
+  return [records.read_json(p) for p in files(folder, 'summary.json')]
 
 
 def tables(folder: pathlib.Path) -> list[list[str]]:
@@ -114,12 +121,12 @@ def main(argv):
     code = start(whole, log).wait()
     taken = time.monotonic() - started
     common.emit({**facts(whole, taken), 'way': 'uninterrupted', 'exit': code})
-    started, halves = time.monotonic(), []
+    started, halves, begun, done = time.monotonic(), [], 0, 0
     for third in (1, 2):
       process = start(killed, log)
       while process.poll() is None:
-        begun = len(list(killed.rglob('config.json'))) - 1
-        done = len(list(killed.rglob('summary.json')))
+        begun = len(files(killed, 'config.json'))
+        done = len(files(killed, 'summary.json'))
         if done >= third * total / 3 and begun > done:
           break
         time.sleep(0.02)

@@ -17,7 +17,6 @@ import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 from matplotlib import ticker  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
-from matplotlib.transforms import ScaledTranslation  # noqa: E402
 
 from experiments import gather, plots, tables  # noqa: E402
 from experiments.gather import Collection, Found  # noqa: E402
@@ -70,8 +69,8 @@ def file_name(*parts: str) -> str:
 
 def _log(axes, values: Iterable[float]) -> bool:
   """A logarithmic x axis where values span more than a factor of three."""
-  values = [v for v in values if v > 0]
-  if not values or max(values) / min(values) <= 3:
+  values = list(values)
+  if not values or min(values) <= 0 or max(values) / min(values) <= 3:
     return False
   axes.set_xscale('log')
   axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
@@ -159,7 +158,8 @@ def titled(text: str, group: str) -> str:
   return f'{text}: {group}' if group else text
 
 
-def those(collection, labels, group) -> str:
+def those(collection: Collection, labels, group: str) -> str:
+  """Which labels of a group are drawn, for a caption."""
   every = {
     one.run.label
     for one in collection.found
@@ -313,6 +313,7 @@ def sensitivity(collection: Collection) -> list[Chart]:
       plots.COLOURS
     )
     figure, here = plt.subplots(figsize=(8.6, 4.2), layout='constrained')
+    log = _log(here, values)
     handles = {}
     if scattered:
       points = [
@@ -323,21 +324,17 @@ def sensitivity(collection: Collection) -> list[Chart]:
       for i, (rest, line) in enumerate(lines.items()):
         x = sorted(line)
         cells = [tables.interval(line[v]) for v in x]
-        aside = ScaledTranslation(
-          (i - (len(lines) - 1) / 2) * 5 / 72, 0, figure.dpi_scale_trans
-        )
         handles[rest or 'all'] = here.errorbar(
-          x,
+          _aside(x, values, log, i - (len(lines) - 1) / 2),
           [c.mean for c in cells],
           yerr=np.nan_to_num([c.half for c in cells]),
           capsize=3,
-          transform=here.transData + aside,
           elinewidth=1,
           **style(i),
         )
-    _log(here, values)
-    if len(values) <= 8:
-      here.set_xticks(values, [f'{value:g}' for value in values], minor=False)
+    at = np.log(values) if log else np.array(values)
+    if np.diff(at).min() > 0.06 * (at[-1] - at[0]):  # room for each
+      here.set_xticks(values, [f'{value:g}' for value in values])
       here.xaxis.set_minor_locator(ticker.NullLocator())
     short = key.rpartition('.')[2]
     here.set_xlabel(short)
@@ -359,6 +356,14 @@ def sensitivity(collection: Collection) -> list[Chart]:
       )
     )
   return made
+
+
+def _aside(x: Sequence[float], values, log: bool, step: float) -> np.ndarray:
+  """Moves a line a little to the side, so that its intervals can be told."""
+  share = 0.008 * step
+  if log:
+    return np.array(x) * (values[-1] / values[0]) ** share
+  return np.array(x) + share * (values[-1] - values[0])
 
 
 def pareto(collection: Collection) -> list[Chart]:

@@ -1,6 +1,7 @@
 """Finds the runs below folders: of comparisons, of sweeps, single ones."""
 
 import math
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -143,13 +144,23 @@ def _places(folder: pathlib.Path) -> tuple[list[_Place], dict[str, Any]]:
       'numbers': number + 's',
     }
   places = []
-  for one in sorted(p.parent for p in folder.rglob('metrics.jsonl')):
+  for one in _run_folders(folder):
     config = records.read_json(one / 'config.json')
     label = one.relative_to(folder)
     if label.name.startswith(('seed_', 'fold_')):
       label = label.parent
     places.append(_Place(label.as_posix(), config['seed'], one, {}))
   return places, {}
+
+
+def _run_folders(folder: pathlib.Path) -> list[pathlib.Path]:
+  """Run directories below a folder, whatever changes inside them."""
+  found = []
+  for path, folders, files in os.walk(folder):
+    if 'metrics.jsonl' in files:
+      folders.clear()
+      found.append(pathlib.Path(path))
+  return sorted(found)
 
 
 def _shard(path: pathlib.Path) -> tuple[int, int]:

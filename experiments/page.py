@@ -79,11 +79,11 @@ def save(chart: Chart, folder: pathlib.Path) -> Saved:
   chart.figure.savefig(
     folder / f'{chart.name}.pdf', metadata={'CreationDate': None}
   )
-  chart.figure.savefig(folder / f'{chart.name}.png', dpi=150)
-  small = io.BytesIO()
-  chart.figure.savefig(small, dpi=110)
+  path = folder / f'{chart.name}.png'
+  chart.figure.savefig(path, dpi=150)
   plt.close(chart.figure)
-  image = Image.open(small).convert('RGB')
+  image = Image.open(path).convert('RGB')
+  image = image.resize((round(0.75 * image.width), round(0.75 * image.height)))
   packed = io.BytesIO()
   image.quantize(128).save(packed, 'PNG', optimize=True)
   return Saved(chart, packed.getvalue(), image.size)

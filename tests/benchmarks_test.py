@@ -70,7 +70,7 @@ def test_sweep_throughput():
 
 @pytest.mark.slow
 def test_a_sweep_killed_twice_ends_with_the_same_tables(tmp_path):
-  args = ['--rates=1', '--seeds=3', '--rounds=6', '--workers=2']
+  args = ['--rates=1', '--seeds=3', '--rounds=30', '--workers=2']
   whole, killed = smoke('sweep_resume', *args, f'--workdir={tmp_path}')
   for case in (whole, killed):
     assert case['points'] == case['complete'] == 6

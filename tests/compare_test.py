@@ -19,9 +19,8 @@ from tests import fake_simulate
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-@pytest.fixture
-def inline(monkeypatch):
-  """Runs every job in this process, on the fake simulation."""
+def run_inline(monkeypatch):
+  """Every job runs in this process, on the fake simulation; a list of them."""
   monkeypatch.setattr(simulate, 'Simulation', fake_simulate.Simulation)
   fake_simulate.CALLS.clear()
   ran = []
@@ -45,6 +44,11 @@ def inline(monkeypatch):
 
   monkeypatch.setattr(pool.Pool, 'run', run)
   return ran
+
+
+@pytest.fixture
+def inline(monkeypatch):
+  return run_inline(monkeypatch)
 
 
 def config(**keys):

@@ -3,6 +3,7 @@
 import csv
 import html.parser
 import math
+import shutil
 import subprocess
 import sys
 
@@ -14,7 +15,9 @@ from experiments import (
   charts,
   device_charts,
   gather,
+  page,
   points,
+  records,
   report,
   summaries,
   tables,
@@ -22,23 +25,27 @@ from experiments import (
 from experiments.campaign import Campaign
 from relief_jax.errors import InputError
 from tests.campaign_test import config
-from tests.compare_test import inline  # noqa: F401
+from tests.compare_test import run_inline
 
 SWEPT = {
-  'hparams.client_lr': '.03,.1,.3',
-  'seed': '0:3',
+  'hparams.client_lr': '.03,.1',
+  'seed': '0:2',
   'method': 'relief,fedavg',
 }
 
 
-def sweep(folder, parts=1):
-  found = points.expand([], points.swept(config(), SWEPT))
-  jobs = points.jobs_of(config(), found, folder)
-  for part in range(parts):
-    campaign = Campaign(
-      jobs, folder, config(), points.baseline(jobs), part=(part + 1, parts)
-    )
-    assert campaign.run(1) == 0
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  """A finished sweep of the stand-in, with its report in `out`."""
+  folder = tmp_path_factory.mktemp('sweep')
+  with pytest.MonkeyPatch.context() as patch:
+    run_inline(patch)
+    found = points.expand([], points.swept(config(), SWEPT))
+    jobs = points.jobs_of(config(), found, folder)
+    base = points.baseline(jobs)
+    assert Campaign(jobs, folder, config(), base).run(1) == 0
+  report.write(gather.gather([folder]), folder / 'out')
+  return folder
 
 
 class Page(html.parser.HTMLParser):
@@ -73,19 +80,16 @@ class Page(html.parser.HTMLParser):
     self.text += data
 
 
-def test_the_page_stands_alone(inline, tmp_path):  # noqa: F811
-  sweep(tmp_path)
-  collection = gather.gather([tmp_path])
-  path = report.write(collection, tmp_path / 'out')
-  text = path.read_text()
+def test_the_page_stands_alone(folder):
+  text = (folder / 'out' / 'report.html').read_text()
   assert len(text) < 5e6 and '://' not in text
-  page = Page()
-  page.feed(text)
-  assert not page.open and len(set(page.ids)) == len(page.ids)
-  assert set(page.links) <= set(page.ids)
-  stems = {p.stem for p in (tmp_path / 'out' / 'figures').glob('*.png')}
-  assert len(stems) == len(page.images)
-  assert stems == {p.stem for p in path.parent.glob('figures/*.pdf')}
+  found = Page()
+  found.feed(text)
+  assert not found.open and len(set(found.ids)) == len(found.ids)
+  assert set(found.links) <= set(found.ids)
+  stems = {p.stem for p in (folder / 'out' / 'figures').glob('*.png')}
+  assert len(stems) == len(found.images)
+  assert stems == {p.stem for p in (folder / 'out').glob('figures/*.pdf')}
   assert {
     'gantt',
     'pareto',
@@ -96,18 +100,29 @@ def test_the_page_stands_alone(inline, tmp_path):  # noqa: F811
     'client_lr_0.1_differences',
   } <= stems
   assert any(stem.startswith('who_trained_what') for stem in stems)
-  for expected in ('18 runs', 'pytest', 'jax 0.', 'hparams.client_lr'):
-    assert expected in page.text
+  for expected in ('8 runs', 'pytest', 'jax 0.', 'hparams.client_lr'):
+    assert expected in found.text
 
 
-def test_tables_hold_what_the_runs_say(inline, tmp_path):  # noqa: F811
-  sweep(tmp_path)
-  collection = gather.gather([tmp_path])
+def test_lines_are_where_the_numbers_are(folder):
+  """A figure that shows nothing of its data is worse than none."""
+  for chart in charts.sensitivity(gather.gather([folder])):
+    (axes,) = chart.figure.axes
+    low, high = axes.get_xlim()
+    bottom, top = axes.get_ylim()
+    lines = [line for line in axes.lines if len(line.get_xdata()) == 2]
+    assert lines
+    for line in lines:
+      assert all(low <= x <= high for x in line.get_xdata())
+      assert all(bottom <= y <= top for y in line.get_ydata())
+
+
+def test_tables_hold_what_the_runs_say(folder):
+  collection = gather.gather([folder])
   assert (collection.baseline, collection.numbers) == ('fedavg', 'seeds')
-  path = report.write(collection, tmp_path / 'out')
-  with open(path.parent / 'tables' / 'headline.csv', newline='') as file:
+  with open(folder / 'out/tables/headline.csv', newline='') as file:
     rows = {row['label']: row for row in csv.DictReader(file)}
-  assert len(rows) == 6
+  assert len(rows) == 4
   own = [r for r in collection.runs if r.label == 'client_lr=0.1/relief']
   f1 = [100 * run.metrics[-1]['f1'] for run in own]
   row = rows['client_lr=0.1/relief']
@@ -115,40 +130,51 @@ def test_tables_hold_what_the_runs_say(inline, tmp_path):  # noqa: F811
   # The stand-in knows no method: equal values, so no difference at all.
   assert float(row['f1_difference']) == 0 and float(row['p_holm']) == 1
   assert rows['client_lr=0.1/fedavg']['p_holm'] == ''
-  with open(path.parent / 'tables' / 'fairness.csv', newline='') as file:
+  with open(folder / 'out/tables/fairness.csv', newline='') as file:
     fair = {row['label']: row for row in csv.DictReader(file)}
   clients = config().clients
   gini = device_charts.gini(np.arange(1, clients + 1))
   assert float(fair['client_lr=0.1/relief']['Gini']) == pytest.approx(gini)
-  tex = (path.parent / 'tables' / 'headline.tex').read_text()
+  tex = (folder / 'out/tables/headline.tex').read_text()
   assert r'client\_lr=0.1/relief & ' in tex and r'$\pm$' in tex
-  assert tex.count(r'\\') == 7
+  assert tex.count(r'\\') == 5
 
 
-def test_shards_are_put_together_in_order(inline, tmp_path):  # noqa: F811
-  sweep(tmp_path / 'parts', 3)
-  sweep(tmp_path / 'whole')
-  parts, whole = (
+def test_shards_are_put_together_in_order(folder, tmp_path):
+  whole = records.read_json(folder / 'manifest.json')
+  parts = tmp_path / 'parts'
+  shutil.copytree(folder, parts, ignore=shutil.ignore_patterns('out'))
+  (parts / 'manifest.json').unlink()
+  for i in range(3):
+    shard = {**whole, 'points': whole['points'][i::3]}
+    records.write_json(parts / f'manifest-{i + 1}of3.json', shard)
+  found, expected = (
     [(one.run.label, one.run.seed) for one in gather.gather([f]).found]
-    for f in (tmp_path / 'parts', tmp_path / 'whole')
+    for f in (parts, folder)
   )
-  assert parts == whole
-  both = gather.gather([tmp_path / 'parts', tmp_path / 'whole'])
+  assert found == expected and len(found) == 8
+  both = gather.gather([parts, folder])
   assert both.found[0].run.label == 'parts/client_lr=0.03/relief'
 
 
-def test_what_is_not_finished_is_listed(inline, tmp_path):  # noqa: F811
-  sweep(tmp_path)
-  (tmp_path / 'client_lr=0.1/relief/seed_1/summary.json').unlink()
-  collection = gather.gather([tmp_path])
-  assert len(collection.found) == 17
+def test_what_is_not_finished_is_listed(folder, tmp_path):
+  copy = tmp_path / 'copy'
+  shutil.copytree(folder, copy, ignore=shutil.ignore_patterns('out'))
+  (copy / 'client_lr=0.1/relief/seed_1/summary.json').unlink()
+  collection = gather.gather([copy])
+  assert len(collection.found) == 7
   assert list(collection.unfinished) == ['client_lr=0.1/relief seed_1']
-  single = gather.gather([tmp_path / 'client_lr=0.1/relief/seed_0'])
+  assert 'relief seed_1: ' in page.render(collection, [], [])
+  single = gather.gather([copy / 'client_lr=0.1/relief/seed_0'])
   assert len(single.found) == 1
-  path = report.write(single, tmp_path / 'one')
-  assert 'experiments.main --config=' in path.read_text()
+  assert 'experiments.main --config=' in page.render(single, [], [])
+  (copy / 'manifest.json').unlink()  # as a folder of single runs
+  (copy / 'config.json').unlink()
+  assert [one.run.label for one in gather.gather([copy]).found] == sorted(
+    one.run.label for one in collection.found
+  )
+  (tmp_path / 'empty').mkdir()
   with pytest.raises(InputError, match='no finished run'):
-    (tmp_path / 'empty').mkdir()
     gather.gather([tmp_path / 'empty'])
 
 
