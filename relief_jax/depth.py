@@ -6,7 +6,7 @@ import numpy as np
 from relief_jax import costs
 from relief_jax.budgets.greedy import SLACK
 from relief_jax.errors import InputError
-from relief_jax.types import Array, Fleet, Task, Work
+from relief_jax.types import Array, Exits, Fleet, Task, Work
 
 
 def levels(task: Task) -> np.ndarray:
@@ -49,6 +49,21 @@ def largest(
   cost = costs.step_flops(work, run, chosen)
   # Every level adds work, so what fits is a prefix.
   return (cost <= budget * (1 + SLACK)).sum().astype(jnp.int32)
+
+
+def required(task: Task, method: str) -> Exits:
+  """The model's early exits.
+
+  Raises:
+    InputError: it has none.
+  """
+  if task.exits is None:
+    raise InputError(
+      f'{method!r} with a model without early exits',
+      'one whose layers are all trained',
+      'set --config.backbone=cnn',
+    )
+  return task.exits
 
 
 def check(

@@ -66,27 +66,6 @@ def _inputs(task: Task, batch: Batch, gate: Gate, i: int) -> Array:
   return batch.alter(i, x) if batch.alter else x
 
 
-def features(
-  task: Task,
-  params,
-  frozen,
-  batch: Batch,
-  gate: Gate,
-  branch: bool = True,
-  present: tuple[int, ...] | None = None,
-) -> dict[str, Array]:
-  """What the encoders make of one client's windows, {m: [B, d_m]}.
-
-  Zeros where a modality does not run; arguments as of `forward`.
-  """
-  encode = _encode if branch else _encode_masked
-  return {
-    name: encode(task, params, frozen, batch, gate, i)
-    for i, name in enumerate(task.modalities)
-    if present is None or i in present
-  }
-
-
 def forward(
   task: Task,
   params,
@@ -110,21 +89,18 @@ def forward(
     present: numbers of the modalities that are in the program (static); the
       caller knows that no other one runs. None: all.
   """
-  found = features(task, params, frozen, batch, gate, branch, present)
-  return Output(found, task.fuse(params, frozen, found, gate.run))
+  encode = _encode if branch else _encode_masked
+  features = {
+    name: encode(task, params, frozen, batch, gate, i)
+    for i, name in enumerate(task.modalities)
+    if present is None or i in present
+  }
+  return Output(features, task.fuse(params, frozen, features, gate.run))
 
 
-def logits(
-  task: Task,
-  params,
-  frozen,
-  batch: Batch,
-  gate: Gate,
-  branch: bool = True,
-  present: tuple[int, ...] | None = None,
-) -> Array:
-  """The class scores of `forward`, [B, C]."""
-  return forward(task, params, frozen, batch, gate, branch, present).logits
+def logits(*args, **kwargs) -> Array:
+  """The class scores of `forward`, [B, C]; its arguments."""
+  return forward(*args, **kwargs).logits
 
 
 def cross_entropy(scores: Array, y: Array, weight: Array) -> Array:

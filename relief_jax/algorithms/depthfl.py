@@ -40,7 +40,6 @@ from relief_jax import (
   tree,
   widths,
 )
-from relief_jax.errors import InputError
 from relief_jax.recipe import Context, Learner, Recipe, Setting
 from relief_jax.types import Algorithm, Array, Fleet, Plan, Task
 
@@ -100,13 +99,8 @@ def depthfl(task: Task, setting: Setting) -> Algorithm:
   Raises:
     InputError: a model without early exits.
   """
-  if task.exits is None:
-    raise InputError(
-      "'depthfl' with a model without early exits",
-      'one whose layers are all trained',
-      'set --config.backbone=cnn',
-    )
-  options, exits, count = setting.options, task.exits, task.cuts
+  options, count = setting.options, task.cuts
+  exits = depth.required(task, 'depthfl')
   every = options['exits'] == 'all'
   distill = every and options['distill']
   depths = range(1, count + 1)

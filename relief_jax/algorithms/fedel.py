@@ -34,13 +34,13 @@ import numpy as np
 from relief_jax import (
   cohort,
   costs,
+  depth,
   rounds,
   selection,
   training,
   tree,
 )
 from relief_jax.algorithms import elastic_fl
-from relief_jax.errors import InputError
 from relief_jax.recipe import Context, Learner, Merge, Recipe, Setting
 from relief_jax.types import Algorithm, Array, Charge, Plan, Task
 
@@ -71,13 +71,8 @@ def fedel(task: Task, setting: Setting) -> Algorithm:
   Raises:
     InputError: a model without early exits.
   """
-  if task.exits is None:
-    raise InputError(
-      "'fedel' with a model without early exits",
-      'one whose layers are all trained',
-      'set --config.backbone=cnn',
-    )
-  options, exits, count = setting.options, task.exits, task.cuts
+  options, count = setting.options, task.cuts
+  exits = depth.required(task, 'fedel')
   num, beta = len(task.group_names), options['beta']
   # A run is traced around this, and what is read on the host must be there.
   with jax.ensure_compile_time_eval():

@@ -152,9 +152,9 @@ def fedmfs_style(task: Task, setting: Setting) -> Algorithm:
         )
         batch = Batch(population.bank, at[0], weight[0], row.fleet.shift)
         gate = Gate(row.run, None, jnp.zeros(len(task.group_names), bool))
-        features = training.features(
+        features = training.forward(
           task, params, population.frozen, batch, gate, branch
-        )
+        ).features
         y = population.bank.y[at[0]]
         found = worth(task, params, population.frozen, features, y, row.run)
         return shapley.values(found)
