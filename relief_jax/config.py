@@ -130,7 +130,10 @@ def default() -> ml_collections.ConfigDict:
     scale=True,  # activations by 1 / share
   )
   c.fedrolex = dict(masked='zero', scale=True)  # as heterofl
-  c.fiarse = dict(flops='kept')  # charged: kept, dense
+  c.fiarse = dict(
+    threshold='model',  # the largest weights of the model, or of every layer
+    flops='kept',  # charged: kept, dense
+  )
   c.flism = dict(
     contrast=True,  # of two views of a batch
     temperature=0.1,  # of the contrast
@@ -200,6 +203,7 @@ _CHOICES = {
   'heterofl.masked': ('zero', 'inf', 'off'),
   'fedrolex.masked': ('zero', 'inf', 'off'),
   'fiarse.flops': ('kept', 'dense'),
+  'fiarse.threshold': ('model', 'layer'),
   'tfedavg.mode': ('released', 'twn'),
   'tfedavg.exempt': ('all', 'none', 'ends'),
   'model.groups': ('split', 'joint', 'layer'),

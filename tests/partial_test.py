@@ -133,11 +133,19 @@ def test_absent_classes_are_left_alone(masked):
 def test_the_largest_weights():
   """The count is exact, also among equals."""
   params = {'a': jnp.array([0.0, -3.0, 1.0]), 'b': jnp.array([[1.0, 0.0, 1.0]])}
-  tau, last = fiarse.largest_weights(params, (1.0, 0.5, 0.3))
-  for i, count in enumerate((6, 3, 2)):
-    held = fiarse.holds(params, tau[i], last[i])
-    assert sum(int(v.sum()) for v in jax.tree.leaves(held)) == count
-  assert held['a'].tolist() == [False, True, True] and not held['b'].any()
+  shares = (1.0, 0.5, 0.3)
+  for layer, counts in ((False, (6, 3, 2)), (True, (6, 4, 2))):
+    ends = fiarse.largest_weights(params, shares, layer)
+    for i, count in enumerate(counts):
+      tau, last = jax.tree.map(lambda v, i=i: v[i], ends)
+      held = fiarse.holds(params, tau, last)
+      assert sum(int(v.sum()) for v in jax.tree.leaves(held)) == count
+    if layer:  # the first of equals
+      assert held['a'].tolist() == [False, True, False]
+      assert held['b'].tolist() == [[True, False, False]]
+    else:
+      assert held['a'].tolist() == [False, True, True]
+      assert not held['b'].any()
 
 
 def test_the_surrogate_gradient():

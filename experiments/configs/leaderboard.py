@@ -19,10 +19,14 @@ from relief_jax import algorithms
 SEEDS = (0, 1, 2, 3, 4)
 # As in their own configs: these choose among layers.
 LAYERS = {'model': {'groups': 'layer'}}
-OPTIONS = {name: LAYERS for name in ('elastic_fl', 'fedel', 'fedpmt')}
-# At the rate of all others four of five seeds diverge: its small sub-models
-# multiply activations by up to 16.
-OPTIONS['fedrolex'] = {'hparams': {'client_lr': 0.02}}
+OPTIONS: dict[str, dict] = {
+  name: LAYERS for name in ('elastic_fl', 'fedel', 'fedpmt')
+}
+# At the rate of all others four of five seeds of the one diverge, and one of
+# the other: their small sub-models multiply activations by up to 16.
+OPTIONS |= {
+  name: {'hparams': {'client_lr': 0.02}} for name in ('fedrolex', 'heterofl')
+}
 # FedAvg with coded updates, beside the methods of the registry.
 CODECS = ('int4', 'ternary', 'top_k', 'sign')
 FROZEN = ('fedavg', 'cohort_mean', 'relief', 'local_only', 'centralized')

@@ -16,7 +16,8 @@ the way down a bit per element.
 
 The weights of all layers compete, as in the code's default. A head that starts
 small is in no small sub-model at first, and such a device then computes a
-gradient of zero until whole devices have made the head grow.
+gradient of zero until whole devices have made the head grow. With
+`threshold='layer'` every array keeps its own share.
 """
 
 import jax
@@ -59,38 +60,56 @@ def _backward(saved, cotangent):
 masked.defvjp(_forward, _backward)
 
 
-def largest_weights(params: PyTree, shares) -> tuple[Array, Array]:
-  """Where the top `ceil(s size)` of all weights together end.
+def largest_weights(
+  params: PyTree, shares, layer: bool = False
+) -> tuple[PyTree, PyTree]:
+  """Where the top `ceil(s size)` weights end, of all together or each array.
 
   Args:
     params: P.
     shares: of the weights, numbers in (0, 1].
+    layer: every array keeps its share, and not the model as a whole.
 
   Returns:
     The least magnitude that is kept and, of those equal to it, the last place
-    that is; [shares] each. At a share of 1 the magnitude is 0.
+    in the array that is; P of [shares]. At a share of 1 the magnitude is 0.
   """
-  flat = jnp.concatenate([jnp.abs(v).ravel() for v in jax.tree.leaves(params)])
-  order = jnp.argsort(-flat, stable=True)
-  count = [int(np.ceil(s * flat.size)) for s in shares]
-  last = order[np.array(count) - 1]
-  whole = np.array(count) == flat.size
-  return (
-    jnp.where(whole, 0.0, flat[last]),
-    jnp.where(whole, flat.size, last).astype(jnp.int32),
-  )
 
+  def ends(flat):
+    order = jnp.argsort(-flat, stable=True)
+    count = np.array([int(np.ceil(s * flat.size)) for s in shares])
+    last, whole = order[count - 1], count == flat.size
+    return (
+      jnp.where(whole, 0.0, flat[last]),
+      jnp.where(whole, flat.size, last).astype(jnp.int32),
+    )
 
-def holds(params: PyTree, tau: Array, last: Array) -> PyTree:
-  """Which elements are kept, P bool; see `largest_weights`."""
   leaves, structure = jax.tree.flatten(params)
-  found, first = [], 0
-  for value in leaves:
-    place = first + jnp.arange(value.size).reshape(value.shape)
+  sizes = [jnp.abs(v).ravel() for v in leaves]
+  if layer:
+    tau, last = map(list, zip(*map(ends, sizes), strict=True))
+  else:
+    least, place = ends(jnp.concatenate(sizes))
+    first = np.cumsum([0] + [v.size for v in sizes])[:-1]
+    tau, last = [least] * len(sizes), [place - at for at in first.tolist()]
+  return jax.tree.unflatten(structure, tau), jax.tree.unflatten(structure, last)
+
+
+def holds(params: PyTree, tau: PyTree, last: PyTree) -> PyTree:
+  """Which elements are kept, P bool.
+
+  Args:
+    params: P.
+    tau: P of [], from `largest_weights`.
+    last: P of [], from there.
+  """
+
+  def one(value, tau, last):
+    place = jnp.arange(value.size).reshape(value.shape)
     size = jnp.abs(value)
-    found.append((size > tau) | ((size == tau) & (place <= last)))
-    first += value.size
-  return jax.tree.unflatten(structure, found)
+    return (size > tau) | ((size == tau) & (place <= last))
+
+  return jax.tree.map(one, params, tau, last)
 
 
 def fiarse(task: Task, setting: Setting) -> Algorithm:
@@ -98,7 +117,8 @@ def fiarse(task: Task, setting: Setting) -> Algorithm:
 
   Args:
     task: the model; all of its layers must train.
-    setting: the round; `options` holds `flops` (`kept`, `dense`).
+    setting: the round; `options` holds `threshold` (`model`, `layer`) and
+      `flops` (`kept`, `dense`).
 
   Raises:
     InputError: a model with a frozen base: the half of LoRA that starts at
@@ -107,6 +127,7 @@ def fiarse(task: Task, setting: Setting) -> Algorithm:
   widths.required(task, 'fiarse')
   num = len(task.group_names)
   shares = np.array(SHARES, np.float32)
+  layer = setting.options['threshold'] == 'layer'
 
   def priced(share: Array, work):
     """The work of a share of the model, its sizes apart."""
@@ -120,10 +141,10 @@ def fiarse(task: Task, setting: Setting) -> Algorithm:
   def plan(memory, context: Context) -> Plan:
     del memory
     whole = fedavg.plan(setting, context)
-    tau, last = largest_weights(context.params, SHARES)
+    ends = largest_weights(context.params, SHARES, layer)
 
-    def kept(tau, last) -> Array:
-      held = holds(context.params, tau, last)
+    def kept(ends) -> Array:
+      held = holds(context.params, *ends)
       count = jax.tree.map(lambda v: v.sum().astype(jnp.float32), held)
       return tree.group_sum(task.groups, count, num)
 
@@ -132,11 +153,11 @@ def fiarse(task: Task, setting: Setting) -> Algorithm:
     level = jnp.minimum(found, len(SHARES) - 1)
     if setting.options['flops'] == 'dense':
       levels = jax.vmap(lambda s: task.work)(shares)
-    levels = levels.replace(size=jax.lax.map(lambda v: kept(*v), (tau, last)))
+    levels = levels.replace(size=jax.lax.map(kept, ends))
     narrow = widths.narrow(
       whole,
       found < len(SHARES),
-      (tau[level], last[level]),
+      jax.tree.map(lambda v: v[level], ends),
       jax.tree.map(lambda v: v[level], levels),
     )
     received = cohort.owned_groups(narrow.run, task.group_modality)
@@ -149,7 +170,7 @@ def fiarse(task: Task, setting: Setting) -> Algorithm:
     held = holds(params, tau, last)
 
     def view(params):
-      return jax.tree.map(lambda v, h: masked(v, h, tau), params, held)
+      return jax.tree.map(masked, params, held, tau)
 
     return Part(held, view)
 
