@@ -43,7 +43,7 @@ def labels(backbone: str):
   found = {
     name: {**shared, 'method': name, **OPTIONS.get(name, {})} for name in names
   }
-  for codec in CODECS:
+  for codec in CODECS if backbone == 'cnn' else ():
     found[f'fedavg_{codec}'] = {
       **shared,
       'method': 'fedavg',
