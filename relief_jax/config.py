@@ -125,6 +125,11 @@ def default() -> ml_collections.ConfigDict:
     recency=1 / 3,
     top=0,  # modalities trained at most; 0: what fits
   )
+  c.harmony = dict(
+    alone=2 / 3,  # share of the rounds in which each modality trains alone
+    encoder_lr=1e-4,  # of the encoders, afterwards
+    members=5,  # devices per cluster of a combination of sensors
+  )
   c.heterofl = dict(
     masked='zero',  # logits of classes a device lacks: zero, inf, off
     scale=True,  # activations by 1 / share
@@ -224,6 +229,7 @@ _AT_LEAST_ONE = (
   'min_windows',
   'batch',
   'buckets',
+  'harmony.members',
   'data.width',
   'data.stride',
   'model.kernel',
@@ -337,6 +343,8 @@ def _validate_clients(config: ml_collections.ConfigDict) -> None:
     'fleet_coupling': (1, 'independent'),
     **{f'shift.{name}': (10, 'off') for name in config.shift},
     'fedmfs_style.top': (8, 'what fits'),
+    'harmony.alone': (1, 'no round'),
+    'harmony.encoder_lr': (10, 'encoders stay as they are'),
     'tfedavg.lost': (1, 'never ternary'),
   }
   for key, (most, zero) in ranges.items():

@@ -35,6 +35,7 @@ MAY = {
   'cohort': _BASE,
   'costs': _BASE,
   'shapley': _BASE,
+  'clusters': _BASE,
   'evaluation': _BASE,
   'buckets': _BASE | {'placement', 'cohort', 'costs'},
   'recipe': _BASE | {'placement', 'buckets', 'compressors'},
@@ -52,7 +53,7 @@ MAY = {
   # Algorithms see a Task and a Population, whatever made them.
   'algorithms': _ROUND
   | {'links', 'rounds', 'budgets', 'algorithms', 'depth', 'widths'}
-  | {'local_training', 'noise', 'selection', 'shapley'},
+  | {'local_training', 'noise', 'selection', 'shapley', 'clusters'},
   'program': _ROUND | {'rounds', 'algorithms', 'models', 'evaluation', 'world'},
   'tuner': _ROUND
   | {'algorithms', 'program', 'models', 'datasets'}

@@ -326,7 +326,7 @@ def test_links_that_cannot_be(up, down, message):
     links.make(setting(up, down), recipe)
 
 
-@pytest.mark.parametrize('method', ['local_only', 'centralized'])
+@pytest.mark.parametrize('method', ['centralized', 'harmony', 'local_only'])
 def test_methods_without_links_refuse_codecs(method):
   task, _ = world()
   for up, down in ((TOP, Codec()), (Codec(), INT8)):
