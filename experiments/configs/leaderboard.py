@@ -29,7 +29,7 @@ OPTIONS |= {
 }
 # FedAvg with coded updates, beside the methods of the registry.
 CODECS = ('int4', 'ternary', 'top_k', 'sign')
-FROZEN = ('fedavg', 'cohort_mean', 'relief', 'local_only', 'centralized')
+FROZEN = ('fedavg', 'cohort_mean', 'relief')
 
 
 def labels(backbone: str):
