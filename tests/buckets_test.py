@@ -40,7 +40,7 @@ def setting(backbone, layout, devices=1, most=1, method='relief'):
     deadline=1.0,
     layout=placement.parse_layout(layout, devices),
     buckets=found if most > 1 else (),
-    keep_client_state=True,
+    keep_client_state=method != 'harmony',  # whose devices keep models
   )
 
 
@@ -50,11 +50,11 @@ def setting(backbone, layout, devices=1, most=1, method='relief'):
     ('relief', 'cnn', 'all', 1),
     pytest.param('relief', 'lora', 'block:2', 2, marks=pytest.mark.slow),
     ('fedavg', 'lora', 'all', 1),
-    ('fedprox', 'lora', 'all', 1),
-    ('cohort_mean', 'lora', 'all', 1),
-    ('elastic_fl', 'lora', 'all', 1),
-    ('local_only', 'lora', 'all', 1),
-    ('fedpmt', 'lora', 'all', 1),
+    pytest.param('fedprox', 'lora', 'all', 1, marks=pytest.mark.slow),
+    pytest.param('cohort_mean', 'lora', 'all', 1, marks=pytest.mark.slow),
+    pytest.param('elastic_fl', 'lora', 'all', 1, marks=pytest.mark.slow),
+    pytest.param('local_only', 'lora', 'all', 1, marks=pytest.mark.slow),
+    pytest.param('fedpmt', 'lora', 'all', 1, marks=pytest.mark.slow),
     ('feddrop', 'cnn', 'all', 1),
     pytest.param('depthfl', 'cnn', 'all', 1, marks=pytest.mark.slow),
     pytest.param('fedel', 'cnn', 'all', 1, marks=pytest.mark.slow),
@@ -62,6 +62,9 @@ def setting(backbone, layout, devices=1, most=1, method='relief'):
     pytest.param('fedrolex', 'cnn', 'all', 1, marks=pytest.mark.slow),
     pytest.param('fiarse', 'cnn', 'all', 1, marks=pytest.mark.slow),
     pytest.param('flism', 'cnn', 'all', 1, marks=pytest.mark.slow),
+    pytest.param('fedmfs_style', 'cnn', 'all', 1, marks=pytest.mark.slow),
+    pytest.param('harmony', 'cnn', 'all', 1, marks=pytest.mark.slow),
+    pytest.param('tfedavg', 'cnn', 'all', 1, marks=pytest.mark.slow),
     ('centralized', 'lora', 'all', 1),
   ],
 )

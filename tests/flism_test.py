@@ -48,6 +48,7 @@ def test_none_is_fedavg_to_the_bit():
   np.testing.assert_array_equal(info.seconds, want_info.seconds)
 
 
+@pytest.mark.slow
 def test_every_term_counts():
   """And the teacher is the plain mean of the updates that were weighted."""
   found = [ran(version)[0] for version in VERSIONS]

@@ -40,6 +40,7 @@ def folder(tmp_path_factory):
   folder = tmp_path_factory.mktemp('sweep')
   with pytest.MonkeyPatch.context() as patch:
     run_inline(patch)
+    patch.setattr('sys.argv', ['sweep.py', '--sweep.seed=0:2'])
     found = points.expand([], points.swept(config(), SWEPT))
     jobs = points.jobs_of(config(), found, folder)
     base = points.baseline(jobs)
@@ -100,7 +101,7 @@ def test_the_page_stands_alone(folder):
     'client_lr_0.1_differences',
   } <= stems
   assert any(stem.startswith('who_trained_what') for stem in stems)
-  for expected in ('8 runs', 'pytest', 'jax 0.', 'hparams.client_lr'):
+  for expected in ('8 runs', '--sweep.seed=0:2', 'jax 0.', 'hparams.client_lr'):
     assert expected in found.text
 
 
