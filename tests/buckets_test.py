@@ -55,7 +55,7 @@ def setting(backbone, layout, devices=1, most=1, method='relief'):
     pytest.param('elastic_fl', 'lora', 'all', 1, marks=pytest.mark.slow),
     pytest.param('local_only', 'lora', 'all', 1, marks=pytest.mark.slow),
     pytest.param('fedpmt', 'lora', 'all', 1, marks=pytest.mark.slow),
-    ('feddrop', 'cnn', 'all', 1),
+    pytest.param('feddrop', 'cnn', 'all', 1, marks=pytest.mark.slow),
     pytest.param('depthfl', 'cnn', 'all', 1, marks=pytest.mark.slow),
     pytest.param('fedel', 'cnn', 'all', 1, marks=pytest.mark.slow),
     pytest.param('heterofl', 'cnn', 'all', 1, marks=pytest.mark.slow),
@@ -65,7 +65,7 @@ def setting(backbone, layout, devices=1, most=1, method='relief'):
     pytest.param('fedmfs_style', 'cnn', 'all', 1, marks=pytest.mark.slow),
     pytest.param('harmony', 'cnn', 'all', 1, marks=pytest.mark.slow),
     pytest.param('tfedavg', 'cnn', 'all', 1, marks=pytest.mark.slow),
-    ('centralized', 'lora', 'all', 1),
+    pytest.param('centralized', 'lora', 'all', 1, marks=pytest.mark.slow),
   ],
 )
 def test_buckets_change_no_result(method, backbone, layout, devices):
