@@ -38,6 +38,7 @@ def params_after(method, task, population, setting, count=3, **kwargs):
   return tiny.step(method, task, population, setting, count, **kwargs)[0].params
 
 
+@pytest.mark.slow
 def test_fedprox_without_a_pull_is_fedavg_bit_for_bit():
   task = tiny.task()
   population = tiny.population(task)

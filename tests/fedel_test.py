@@ -13,6 +13,7 @@ from tests import tiny
 BLOCKS = 3
 
 
+@pytest.mark.slow
 def test_every_block_is_in_a_window_once_a_sweep():
   """Whatever a device affords; what is trained lies in its window."""
   task = tiny.task(modalities=('acc', 'gyro'), filters=(3, 3, 4), exits=True)

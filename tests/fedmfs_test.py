@@ -72,7 +72,9 @@ def world():
   return task, tiny.with_share(task, population, share)
 
 
-@pytest.mark.parametrize('options', OPTIONS)
+@pytest.mark.parametrize(
+  'options', [pytest.param(OPTIONS[0], marks=pytest.mark.slow), OPTIONS[1]]
+)
 def test_equals_a_loop_over_orders(options):
   """Values, choices, FLOPs and bytes, over three rounds."""
   task, population = world()

@@ -252,7 +252,10 @@ def test_who_missed_messages_is_sent_them_or_the_replica():
   assert missed * down.min() > whole.min()  # both cases occurred
 
 
-@pytest.mark.parametrize('name, devices', [('all', 1), ('block:2', 2)])
+@pytest.mark.parametrize(
+  'name, devices',
+  [('all', 1), pytest.param('block:2', 2, marks=pytest.mark.slow)],
+)
 def test_layouts_agree(name, devices):
   task, population = world()
 
