@@ -484,7 +484,9 @@ class Simulation:
     self.devices = {
       'round': self.round,
       **self._logbook.window(self._task.group_names),
-      'f1': self._logbook.scores(counts, self._masks),
+      'f1': self._logbook.scores(
+        counts[0] if self._algorithm.ensemble else counts, self._masks
+      ),
     }
     self._wall['evaluate'] += seconds + time.perf_counter() - started
     record = {
