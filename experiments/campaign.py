@@ -102,7 +102,7 @@ class Manifest:
   def failures(self) -> dict[str, str]:
     """Name of each run that failed or diverged -> why."""
     return {
-      name_of(job): f'{row["status"]}: {row.get("reason", "")}'
+      job.name: f'{row["status"]}: {row.get("reason", "")}'
       for job in self.with_status(FAILED, records.DIVERGED)
       for row in [self._rows[job.workdir]]
     }
@@ -159,11 +159,6 @@ def command_line() -> str:
   spec = getattr(sys.modules['__main__'], '__spec__', None)
   head = ['python', '-m', spec.name] if spec else ['python', sys.argv[0]]
   return shlex.join(head + sys.argv[1:])
-
-
-def name_of(job: pool.Job) -> str:
-  """A run for people, such as 'relief seed 0'."""
-  return f'{job.label} {pathlib.Path(job.workdir).name.replace("_", " ")}'
 
 
 def foremost(cells, baseline: str, most: int = 24, kept: int = 8):

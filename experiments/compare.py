@@ -80,21 +80,12 @@ def expand(config, folder: pathlib.Path, data_dir: str | None = None):
           f'methods[{label!r}]: {error}', 'keys of a run', 'correct the config'
         ) from error
       run.update_from_flattened_dict({vary: seed})
-      workdir = str(folder / label / f'{over(vary)}_{seed}')
+      workdir = str(folder / label / f'{pool.over(vary)}_{seed}')
       values = records.flatten(own['methods'][label]) | {vary: seed}
       jobs.append(
         pool.Job(label, seed, workdir, records.clean(run), data_dir, values)
       )
   return jobs
-
-
-def over(vary: str) -> str:
-  """What the runs of a label differ in, for people.
-
-  >>> over('seed'), over('data.fold')
-  ('seed', 'fold')
-  """
-  return vary.rpartition('.')[2]
 
 
 def compare(
@@ -108,7 +99,7 @@ def compare(
   """
   jobs = expand(config, folder, data_dir)
   return campaign.Campaign(
-    jobs, folder, config, config.baseline, over(config.vary) + 's'
+    jobs, folder, config, config.baseline, pool.over(config.vary) + 's'
   ).run(workers)
 
 

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from experiments import records, tables
+from experiments import pool, records, tables
 from relief_jax.errors import InputError
 
 
@@ -128,7 +128,7 @@ def _places(folder: pathlib.Path) -> tuple[list[_Place], dict[str, Any]]:
   stored = records.read_json(path) if path.exists() else {}
   if 'methods' in stored:
     vary = stored.get('vary', 'seed')
-    number = vary.rpartition('.')[2]
+    number = pool.over(vary)
     places = [
       _Place(label, int(own.name.rpartition('_')[2]), own, {})
       for label in stored['labels']

@@ -1,6 +1,5 @@
 """All runs of a campaign at once: a live bar, or a line per finished run."""
 
-import pathlib
 import time
 
 import rich.console
@@ -42,7 +41,7 @@ class Overview:
 
   def event(self, job: pool.Job, message: dict) -> None:
     """What a worker tells."""
-    name = f'{job.label} {pathlib.Path(job.workdir).name.replace("_", " ")}'
+    name = job.name
     if message['event'] == 'start':
       self._from[job.workdir] = message['round']
     if message['event'] != 'end':

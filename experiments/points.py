@@ -305,7 +305,7 @@ def jobs_of(
     if 'method' in every:  # methods of equal values are a group
       name = f'{name}/{run.method}'.lstrip('/')
     number = config_lib.get(run, vary)
-    workdir = str(folder / name / f'{vary.rpartition(".")[2]}_{number}')
+    workdir = str(folder / name / f'{pool.over(vary)}_{number}')
     jobs.append(
       pool.Job(name, number, workdir, records.clean(run), data_dir, point)
     )

@@ -37,6 +37,20 @@ class Job(NamedTuple):
   data_dir: str | None = None
   values: dict = {}
 
+  @property
+  def name(self) -> str:
+    """For people, such as 'relief seed 0'."""
+    return f'{self.label} {pathlib.Path(self.workdir).name.replace("_", " ")}'
+
+
+def over(vary: str) -> str:
+  """What the runs of a label differ in, for people.
+
+  >>> over('seed'), over('data.fold')
+  ('seed', 'fold')
+  """
+  return vary.rpartition('.')[2]
+
 
 # Keys that change values only and no program.
 _VALUES = ('seed', 'hparams', 'deadline', 'target_f1', 'fold')

@@ -205,11 +205,7 @@ def _open(
   if stored:
     records.adopt(config, stored)
   found = worlds.find(config, member.data_dir) if worlds else None
-  simulation = (
-    simulate.Simulation(config, member.data_dir, found=found)
-    if found
-    else simulate.Simulation(config, member.data_dir)
-  )
+  simulation = simulate.Simulation(config, member.data_dir, found=found)
   if stored:
     difference = records.first_difference(simulation.config, stored)
     if difference:

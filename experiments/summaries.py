@@ -62,15 +62,14 @@ def paired_p(own: Sequence[tables.Run], base: Sequence[tables.Run]) -> float:
   """
   other = {run.seed: run.metrics[-1]['f1'] for run in base}
   pairs = [
-    run.metrics[-1]['f1'] - other[run.seed] for run in own if run.seed in other
+    (run.metrics[-1]['f1'], other[run.seed]) for run in own if run.seed in other
   ]
   if len(pairs) < 2:
     return math.nan
-  error = float(np.std(pairs, ddof=1)) / math.sqrt(len(pairs))
-  mean = float(np.mean(pairs))
-  if not error:  # the same difference everywhere
-    return 1.0 if not mean else 0.0
-  return float(2 * scipy.stats.t.sf(abs(mean / error), len(pairs) - 1))
+  ours, theirs = np.array(pairs).T
+  if not np.ptp(ours - theirs):  # the same difference everywhere
+    return 1.0 if ours[0] == theirs[0] else 0.0
+  return float(scipy.stats.ttest_rel(ours, theirs).pvalue)
 
 
 def holm(values: Sequence[float]) -> list[float]:

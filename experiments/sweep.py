@@ -26,7 +26,7 @@ import pathlib
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import campaign, command, points
+from experiments import campaign, command, points, pool
 from relief_jax.errors import InputError
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -84,10 +84,10 @@ def main(argv) -> int:
   part = points.parse_shard(_SHARD.value)
   if _DRY_RUN.value:
     for job in jobs[part[0] - 1 :: part[1]]:
-      print(campaign.name_of(job))
+      print(job.name)
     return 0
   baseline = points.baseline(jobs, _BASELINE.value)
-  numbers = points.vary_of(found).rpartition('.')[2] + 's'
+  numbers = pool.over(points.vary_of(found)) + 's'
   return campaign.Campaign(
     jobs, folder, config, baseline, numbers, part, _TOGETHER.value
   ).run(_WORKERS.value)

@@ -138,7 +138,7 @@ def report(
   rare: int,
   modalities: Sequence[str],
   tiers: Sequence[str],
-  exits: bool = False,
+  exits: np.ndarray | None = None,
 ) -> dict[str, Any]:
   """All F1s from confusion matrices.
 
@@ -150,7 +150,7 @@ def report(
     rare: number of the rare modality.
     modalities: [M] names.
     tiers: names of the tiers.
-    exits: counts are [1 + X, S, C, C], of all exits together and of each.
+    exits: [X, S, C, C], of each exit alone; None for a model without.
 
   Returns:
     `f1` and `accuracy` (mean over devices, each with its own sensors),
@@ -160,8 +160,6 @@ def report(
     `f1_all` means those, and the rare ones are means over the rare owners.
     With exits also `f1_by_exit`, as `f1` of each alone from the input on.
   """
-  each = counts[1:] if exits else counts[:0]
-  counts = counts[0] if exits else counts
   num = owned.shape[0]
   place = (masks[None] == owned[:, None]).all(-1).argmax(1)  # [N] own subset
   personal = counts.ndim == 4
@@ -191,8 +189,11 @@ def report(
       by_subset[label] = macro_f1(counts[i])
     elif having.any():
       by_subset[label] = float(own_f1[having].mean())
+  by_exit = [
+    float(np.mean([macro_f1(c) for c in one[place]]))
+    for one in (() if exits is None else exits)
+  ]
   summed = own.sum(0) if personal else counts[full]
-  by_exit = [np.mean([macro_f1(c) for c in one[place]]) for one in each]
   return {
     'f1': float(own_f1.mean()),
     'accuracy': float(accuracy.mean()),
@@ -207,5 +208,5 @@ def report(
       if (tier == i).any()
     },
     'f1_by_class': class_f1(summed).tolist(),
-    **({'f1_by_exit': list(map(float, by_exit))} if exits else {}),
+    **({'f1_by_exit': by_exit} if by_exit else {}),
   }

@@ -1,7 +1,7 @@
 """White noise at the price of its random bits. **Ours.**
 
-`jax.random.normal` inverts the error function for every number: on a CPU a
-batch of windows costs as much as training an encoder on it.
+`jax.random.normal` inverts the error function for every number, which on a CPU
+costs several times the bits themselves.
 """
 
 import jax
@@ -21,7 +21,7 @@ def normal(key: Array, shape: tuple[int, ...]) -> Array:
   """Draws from 65,536 quantiles of the normal distribution, float32.
 
   The largest is 4.3 deviations; mean and variance are exact. For noise on
-  signals, a fifth of the time of `jax.random.normal` on a CPU.
+  signals.
 
   Args:
     key: of the draw.

@@ -159,12 +159,8 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
 
   def client(present, shared, row):
     params, sent, population, step_key, link_key, part_key = shared
-    plain = local_training.client_loss(
-      task, population, row.trained, branch, present
-    )
 
     def train(row):
-      objective = plain
       mask, view = tree.spread(task.groups, row.trained), recipe.view
       if unlike:
         learner = local_training.learner(
@@ -179,6 +175,10 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
       if recipe.objective:
         objective = recipe.objective(learner)
         steps = local_training.with_keys(learner.client.key, steps)
+      else:
+        objective = local_training.client_loss(
+          task, population, row.trained, branch, present
+        )
 
       def loss(p, step):
         value = objective(view(p) if view else p, step)
@@ -195,12 +195,13 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
         branch=branch,
       )
       weight, found = row.weight, ()
+      if recipe.weigh or recipe.finish:
+        after = jax.tree.map(jnp.add, params, delta)
       if recipe.weigh:
-        found = recipe.weigh(jax.tree.map(jnp.add, params, delta), learner)
+        found = recipe.weigh(after, learner)
         weight *= found
       if recipe.finish:
-        trained = jax.tree.map(jnp.add, params, delta)
-        final = tree.select(mask, recipe.finish(trained), params)
+        final = tree.select(mask, recipe.finish(after), params)
         delta = jax.tree.map(jnp.subtract, final, params)
       delta, residual = links_lib.upload(
         links,

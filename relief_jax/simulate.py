@@ -470,6 +470,9 @@ class Simulation:
     group = self._broken_group()
     if group:
       raise Diverged(self.round, group, None)
+    exits = None
+    if self._algorithm.ensemble:
+      counts, exits = counts[0], counts[1:]
     w, fleet = self._world, self._world.population.fleet
     scores = evaluation.report(
       counts,
@@ -479,14 +482,12 @@ class Simulation:
       w.rare,
       w.spec.modalities,
       w.tiers,
-      self._algorithm.ensemble,
+      exits,
     )
     self.devices = {
       'round': self.round,
       **self._logbook.window(self._task.group_names),
-      'f1': self._logbook.scores(
-        counts[0] if self._algorithm.ensemble else counts, self._masks
-      ),
+      'f1': self._logbook.scores(counts, self._masks),
     }
     self._wall['evaluate'] += seconds + time.perf_counter() - started
     record = {

@@ -223,12 +223,8 @@ def test_exits_are_tested_together_and_alone():
     np.add.at(want, (np.asarray(bank.y), np.asarray(own.argmax(1))), 1)
     np.testing.assert_array_equal(found, want)
   owned, tier = np.array([[1, 0], [1, 1]], bool), np.zeros(2, int)
-  report = evaluation.report(
-    counts, masks, owned, tier, 1, ('acc', 'gyro'), ('low',), exits=True
-  )
-  plain = [
-    evaluation.report(c, masks, owned, tier, 1, ('acc', 'gyro'), ('low',))
-    for c in counts
-  ]
+  facts = masks, owned, tier, 1, ('acc', 'gyro'), ('low',)
+  report = evaluation.report(counts[0], *facts, exits=counts[1:])
+  plain = [evaluation.report(c, *facts) for c in counts]
   assert report['f1_by_exit'] == [one['f1'] for one in plain[1:]]
   assert {k: report[k] for k in plain[0]} == plain[0]

@@ -18,7 +18,8 @@ def set_devices(n):
 class Simulation:
   """Walks a random path that depends on every step before it."""
 
-  def __init__(self, config, data_dir=None):
+  def __init__(self, config, data_dir=None, found=None):
+    del found
     config_lib.validate(config)
     self.config = config.copy_and_resolve_references()
     if self.config.dataset == 'auto':

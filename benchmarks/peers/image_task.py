@@ -74,8 +74,8 @@ def pooled(grid: list[list[Array]]) -> list[Array]:
   """Max over 2 x 2 neighbours of a 4 x 4 grid of arrays.
 
   The gradient goes to the first largest of each four, whose number is kept:
-  that of `jnp.maximum` shares it out where two are equal, at a quarter of the
-  whole step.
+  that of `jnp.maximum` shares it out where two are equal, which costs a pass
+  over all of them.
   """
   return _pool_forward(grid)[0]
 
