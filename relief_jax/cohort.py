@@ -90,16 +90,12 @@ def _distinct(key: Array, num: int, size: int) -> Array:
   return value[jnp.nonzero(first, size=size)[0]]
 
 
-def take(population: Population, index: Array) -> tuple[Fleet, Array]:
-  """The fleet [K] and window rows [K, W] of the clients at `index`."""
-  fleet = jax.tree.map(lambda v: v[index], population.fleet)
-  return fleet, population.rows[index]
-
-
 def shared(population: Population) -> Population:
   """What every client sees: the bank and the frozen base, nobody's rows."""
   nobody: Any = None
-  return dataclasses.replace(population, fleet=nobody, rows=nobody)
+  return dataclasses.replace(
+    population, fleet=nobody, rows=nobody, online=nobody
+  )
 
 
 def draw_steps(

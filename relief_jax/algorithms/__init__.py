@@ -71,3 +71,6 @@ BUDGETED = (
   'heterofl',
   'relief',
 )
+
+# Methods that have no rounds on devices: an online world means nothing to them.
+STATIC = ('centralized',)
