@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relief_jax.types import Array, Fleet, Population
+from relief_jax.types import Array, Fleet, Population, Task
 
 
 def owned_groups(owned: Array, group_modality: tuple[int, ...]) -> Array:
@@ -22,6 +22,14 @@ def owned_groups(owned: Array, group_modality: tuple[int, ...]) -> Array:
   """
   modality = np.asarray(group_modality)
   return jnp.where(modality < 0, True, owned[..., np.maximum(modality, 0)])
+
+
+def columns(task: Task) -> np.ndarray:
+  """Groups that hold a fusion column block, [G] bool."""
+  ids = jax.tree.leaves(task.groups.get('fusion', task.groups.get('lora_a')))
+  mask = np.zeros(len(task.group_names), bool)
+  mask[ids] = True
+  return mask
 
 
 def reach(

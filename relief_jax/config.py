@@ -148,6 +148,9 @@ def default() -> ml_collections.ConfigDict:
     max_stale=0,  # 0: no guard
     shrinkage=False,
     denominator='contributors',  # contributors, cohort
+    confidence=False,  # cohort means weighted by it (quality.py)
+    beta=2.0,  # of the confidence, as in qqr_style
+    start=5,
   )
   # Options of the other methods, each explained in its own file.
   c.fedpmt = dict(
@@ -193,6 +196,21 @@ def default() -> ml_collections.ConfigDict:
     entropy=True,  # devices count by 1 / entropy
     floor=0.1,  # nats, entropies below it count as it
     kd=1.0,  # of the teacher's term; 0: no teacher
+  )
+  c.pmm = dict(
+    substitute=True,  # a prototype for what is missing; False: PM
+    means=False,  # prototypes are means of device means (eq. 16)
+    bits=32,  # of what is sent of a prototype: 2, 4, 8, 32
+    refresh=1,  # rounds from one building of prototypes to the next
+  )
+  c.qqr_style = dict(
+    beta=2.0,  # confidence falls so fast with dispersion
+    start=5,  # rounds before sensors are told apart
+    confidence=True,  # weighs updates
+    weighted=True,  # prototypes are weighted by it
+    align=0.05,  # of the distance to prototypes in the loss; 0: off
+    mix=False,  # doubtful features towards the prototype; leaks the label
+    fill=False,  # missing features are prototypes; leaks the label
   )
   c.tfedavg = dict(
     mode='twn',  # twn, released

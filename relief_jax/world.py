@@ -17,6 +17,7 @@ import optax
 
 from relief_jax import (
   algorithms,
+  cohort,
   deadlines,
   dealing,
   fleets,
@@ -220,21 +221,13 @@ def _rare(config, fleet, modalities) -> int:
   return fleets.rarest(fleet, modalities)
 
 
-def columns(task) -> np.ndarray:
-  """Groups that hold a fusion column block, [G] bool."""
-  ids = jax.tree.leaves(task.groups.get('fusion', task.groups.get('lora_a')))
-  mask = np.zeros(len(task.group_names), bool)
-  mask[ids] = True
-  return mask
-
-
 def _deadlines(config, fleet, task) -> tuple[float, float]:
   if config.method not in algorithms.BUDGETED:
     return math.inf, math.inf
 
   def resolve(kind):
     value = deadlines.resolve(
-      kind, fleet, task.work, task.group_modality, columns(task)
+      kind, fleet, task.work, task.group_modality, cohort.columns(task)
     )
     deadlines.check(
       fleet,
