@@ -45,10 +45,15 @@ def world(missing: float, noisy: float) -> dict:
   return keys
 
 
+def group(missing: float, noisy: float) -> str:
+  """Name of a point of the grid, in percent."""
+  return f'missing{100 * missing:.0f}_noisy{100 * noisy:.0f}'
+
+
 def labels():
   """label -> keys of a run."""
   found = {
-    f'missing=0,noisy={noisy:g}/fm': {
+    f'{group(0, noisy)}/fm': {
       'method': 'fedavg',
       'fill': 'skip',
       **world(0.0, noisy),
@@ -58,8 +63,8 @@ def labels():
   for missing in MISSING:
     for noisy in NOISY:
       for name, keys in METHODS.items():
-        group = f'missing={missing:g},noisy={noisy:g}'
-        found[f'{group}/{name}'] = {**keys, **world(missing, noisy)}
+        label = f'{group(missing, noisy)}/{name}'
+        found[label] = {**keys, **world(missing, noisy)}
   return found
 
 
