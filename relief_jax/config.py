@@ -210,7 +210,7 @@ def default() -> ml_collections.ConfigDict:
     weighted=True,  # prototypes are weighted by it
     align=0.05,  # of the distance to prototypes in the loss; 0: off
     mix=False,  # doubtful features towards the prototype; leaks the label
-    fill=False,  # missing features are prototypes; leaks the label
+    substitute=False,  # prototypes for what is missing; leaks the label
   )
   c.tfedavg = dict(
     mode='twn',  # twn, released

@@ -76,10 +76,10 @@ def refuse(setting: Setting, method: str) -> None:
     )
 
 
-def size(task: Task) -> int:
-  """Numbers in all prototypes."""
+def sizes(task: Task) -> Array:
+  """Numbers in the prototypes of each modality, [M] float32."""
   classes, widths = shapes(task)
-  return classes * sum(widths.values())
+  return jnp.asarray([classes * d for d in widths.values()], jnp.float32)
 
 
 def known(prototypes: Prototypes, task: Task) -> Array:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from relief_jax import prototypes
+from relief_jax import costs, prototypes
 from relief_jax.prototypes import Prototypes
 from relief_jax.recipe import Context, Learner, Merge
 from relief_jax.types import Array, Charge, Fleet, PyTree, Task
@@ -36,7 +36,7 @@ def init(task: Task, clients: int) -> Quality:
   """
   return Quality(
     prototypes.init(task),
-    jnp.full((clients, len(task.modalities)), jnp.nan),
+    jnp.full((clients, len(task.modalities)), jnp.nan, jnp.float32),
   )
 
 
@@ -109,21 +109,20 @@ def remember(
   )
 
 
-def charge(task: Task, fleet: Fleet, run: Array) -> Charge:
+def charge(
+  task: Task, fleet: Fleet, run: Array, everything: bool = False
+) -> Charge:
   """Prototypes down, sums and dispersions up, and a forward pass, [K].
 
   Args:
     task: the model.
     fleet: [K] participants.
     run: [K, M] bool, branches that run.
+    everything: all prototypes come down, not only those of what runs.
   """
-  message = 4.0 * prototypes.size(task)
-  forward = jnp.matmul(
-    run.astype(jnp.float32), task.work.fwd, precision='highest'
-  )
-  each = jnp.ones(run.shape[0])
+  message = 4 * prototypes.sizes(task)
   return Charge(
-    download=message * each,
-    upload=(message + 4.0 * len(task.modalities)) * each,
-    flops=fleet.samples * forward,
+    download=costs.total(run | everything, message),
+    upload=costs.total(run, message + 4),
+    flops=fleet.samples * costs.total(run, task.work.fwd),
   )

@@ -5,6 +5,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
+from relief_jax.online import missing, recovery
 from relief_jax.types import Task
 from relief_jax.world import World
 
@@ -89,6 +90,26 @@ def outcome(
     'up_bytes_total': totals['up_bytes'],
     'down_bytes_total': totals['down_bytes'],
   }
+
+
+def recovered(
+  config: ml_collections.ConfigDict, history: list[dict[str, Any]]
+) -> dict[str, Any]:
+  """`recovery` of a run with a planned outage (online/recovery.py).
+
+  Nothing where there is none, or before the run has passed it.
+
+  Args:
+    config: of the run.
+    history: its evaluations.
+  """
+  text = config.online.missing.outage
+  if not text or not config.online.stream.buffer:
+    return {}
+  _, first, until = missing.parse_outage(text)
+  if not history or history[-1]['round'] <= until or first < 1:
+    return {}
+  return {'recovery': recovery.recovery(history, first, until)}
 
 
 def speed(wall: dict[str, float], done: int, cohort: int) -> dict[str, Any]:

@@ -279,6 +279,7 @@ class Simulation:
       'fleet': self._logbook.describe(
         self._world.spec.modalities, self._world.tiers
       ),
+      **reports.recovered(self.config, self.history),
     }
 
   def _layout_text(self) -> str:

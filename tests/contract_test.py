@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relief_jax import algorithms, costs, deadlines
+from relief_jax import algorithms, costs, deadlines, prototypes
 from relief_jax.errors import InputError
 from relief_jax.types import Algorithm, RoundInfo
 from tests import (
   fedmfs_twin,
   flism_twin,
+  prototype_twin,
   tfedavg_twin,
   tiny,
   twin,
@@ -186,6 +187,13 @@ def sent_by_flism(task, population, infos):
   return trained @ (4 * np.asarray(task.work.size)) + 4 * trained.any(-1)
 
 
+def sent_with_sums(more, task, population, infos):
+  """Class sums of a device's own sensors, and `more` bytes for each."""
+  trained = np.asarray(infos.trained)
+  sums = OWNED[infos.client] @ (4 * np.asarray(prototypes.sizes(task)) + more)
+  return trained @ (4 * np.asarray(task.work.size)) + sums * trained.any(-1)
+
+
 def second_stage(infos):
   """Of Harmony: devices in the rounds after two of three, [rounds, K]."""
   return np.arange(ROUNDS)[:, None] >= np.full(infos.client.shape, 2)
@@ -214,6 +222,8 @@ SENT = {
   'centralized': sent_by_centralized,
   'flism': sent_by_flism,
   'harmony': sent_by_harmony,
+  'pmm': functools.partial(sent_with_sums, 0),
+  'qqr_style': functools.partial(sent_with_sums, 4),
   'local_only': lambda task, population, infos: np.zeros(infos.client.shape),
   'tfedavg': sent_by_tfedavg,
 }
@@ -285,6 +295,10 @@ TABLE = {
     flism_twin.FlismTwin, {'contrast': False, 'entropy': False, 'kd': 0.0}
   ),
   'heterofl': Row(twin.SliceTwin, {'masked': 'off'}),
+  'pmm': Row(prototype_twin.PrototypeTwin, {'substitute': False}),
+  'qqr_style': Row(
+    prototype_twin.QualityTwin, {'confidence': False, 'align': 0.0}
+  ),
   'relief': Row(twin.ReliefTwin),
   'tfedavg': Row(tfedavg_twin.TernaryTwin, {'exempt': 'all'}),
 }

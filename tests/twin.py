@@ -272,6 +272,11 @@ class Twin:
     """Of client n in a mean."""
     return float(self.fleet.samples[n]) if self.by_samples else 1.0
 
+  def vote(self, n, g) -> float:
+    """Of client n in the mean of group g."""
+    del g
+    return self.weight(n)
+
   @property
   def by_samples(self) -> bool:
     return self.setting.weight == 'samples'
@@ -303,8 +308,9 @@ class Twin:
       total, weight = np.zeros_like(old), np.zeros_like(old)
       for n in range(self.clients):
         if g in counted[n]:
-          total += self.weight(n) * updates[n][k]
-          weight += self.weight(n) * (1.0 if self.dilute else holds[n][k])
+          vote = self.vote(n, g)
+          total += vote * updates[n][k]
+          weight += vote * (1.0 if self.dilute else holds[n][k])
       mean = np.divide(total, weight, where=weight > 0, out=0 * old)
       self.params[k] = old + mean
       if any(g in chosen for chosen in trained):
@@ -321,7 +327,7 @@ class Twin:
             for n in those
           ]
         )
-        w = np.array([self.weight(n) for n in those])
+        w = np.array([self.vote(n, g) for n in those])
         mean = (w[:, None] * stack).sum(0) / w.sum()
         sq = np.square(stack - mean).sum(1)
         divergence[g] = (w * sq).sum() / w.sum() / stack.shape[1]

@@ -1,6 +1,7 @@
 """QQR, our reconstruction; variants as in common.py.
 
-python -m experiments.main --config=experiments/configs/qqr_style.py --workdir=DIR
+python -m experiments.main --config=experiments/configs/qqr_style.py \
+    --workdir=DIR
 """
 
 from experiments.configs import common

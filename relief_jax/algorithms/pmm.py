@@ -19,9 +19,9 @@ what is missing; ZF is FedAvg with `fill=input` and `fill_value=zero`, and FM
 FedAvg in a world in which nothing is missing.
 
 *Budget*: none. *Bytes*: beside the groups, prototypes down after every refresh
-and sums up in it, from devices on which everything works; a substituted
-modality's columns go both ways. *FLOPs*: a forward pass of the encoders over
-the buffer where sums are made.
+and sums up in it, of their own sensors, from devices on which all of them work;
+a substituted modality's columns go both ways. *FLOPs*: a forward pass of the
+encoders over the buffer where sums are made.
 """
 
 from typing import NamedTuple
@@ -90,8 +90,8 @@ def pmm(task: Task, setting: Setting) -> Algorithm:
     prototypes.refuse(setting, 'pmm')
   columns = jnp.asarray(cohort.columns(task))
   start = prototypes.init(task)
-  message = float(
-    sum(base.wire_bytes(codec, v.shape) for v in start.mean.values())
+  message = jnp.asarray(
+    [base.wire_bytes(codec, v.shape) for v in start.mean.values()], jnp.float32
   )
 
   def coded(key, mean):
@@ -118,8 +118,8 @@ def pmm(task: Task, setting: Setting) -> Algorithm:
       charge=Charge(
         received=cohort.owned_groups(whole.run, task.group_modality) & active
         | moved,
-        upload=jnp.where(tells, message, 0.0),
-        download=jnp.where(fresh, message, 0.0) * context.active,
+        upload=jnp.where(tells, costs.total(fleet.owned, message), 0.0),
+        download=jnp.where(fresh, message.sum(), 0.0) * context.active,
         flops=jnp.where(tells, fleet.samples * forward, 0.0),
       ),
     )

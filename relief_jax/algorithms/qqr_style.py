@@ -13,13 +13,13 @@ here is the paper's. On top of a cohort mean, each part a switch:
 - `align`: la sum_m conf ||z_m - prototype||^2 is added to the loss (quality-2);
 - `mix`: z_m becomes conf z_m + (1 - conf) prototype of the label (quality-3),
   which leaks the label, hence off;
-- `fill`: a missing feature becomes the prototype of the label, as PMM does
-  (quantity), which leaks it too, hence off.
+- `substitute`: a missing feature becomes the prototype of the label, as with
+  PMM (quantity), which leaks it too, hence off.
 
 With all of them off it is a cohort mean. At test a missing feature is zero.
 
-*Budget*: none. *Bytes*: prototypes down, sums and M dispersions up. *FLOPs*: a
-forward pass over the device's windows.
+*Budget*: none. *Bytes*: prototypes down, sums and a dispersion per sensor up.
+*FLOPs*: a forward pass over the device's windows.
 """
 
 import jax
@@ -40,12 +40,13 @@ def qqr_style(task: Task, setting: Setting) -> Algorithm:
   Args:
     task: the model.
     setting: the round; `options` holds `beta`, `start`, `confidence`,
-      `weighted`, `align`, `mix`, `fill` and `clients` (N).
+      `weighted`, `align`, `mix`, `substitute` and `clients` (N).
 
   Raises:
     InputError: beta or align below 0, or filled windows.
   """
   options = setting.options
+  uses = any(options[k] for k in ('confidence', 'align', 'mix', 'substitute'))
   for name in ('beta', 'align', 'start'):
     if not options[name] >= 0:
       raise InputError(
@@ -58,16 +59,20 @@ def qqr_style(task: Task, setting: Setting) -> Algorithm:
   def plan(memory: Quality, context: Context) -> Plan:
     whole = fedavg.plan(setting, context)
     owners = context.access & context.active[:, None]
+    counted = owners.astype(jnp.float32)
+    if not uses:
+      return whole._replace(counted=counted)
     trust = quality.confidence(
       memory, context, context.fleet.owned, options['beta'], options['start']
     )
-    counted = owners.astype(jnp.float32)
     if options['confidence']:
       counted *= quality.weights(task, trust)
     return whole._replace(
       counted=counted,
       piece=trust,
-      charge=quality.charge(task, context.fleet, whole.run),
+      charge=quality.charge(
+        task, context.fleet, whole.run, options['substitute']
+      ),
     )
 
   def objective(learner: Learner):
@@ -75,7 +80,7 @@ def qqr_style(task: Task, setting: Setting) -> Algorithm:
     trust = learner.client.piece
 
     def mend(y, features, run):
-      if options['fill']:
+      if options['substitute']:
         features, run = prototypes.substitute(known, y, features, run)
       if options['mix']:
         for i, m in enumerate(task.modalities):
@@ -89,7 +94,7 @@ def qqr_style(task: Task, setting: Setting) -> Algorithm:
 
     def loss(params, step):
       y = learner.y(step)
-      changes = options['fill'] or options['mix']
+      changes = options['substitute'] or options['mix']
       output = learner.forward(
         params,
         step,
@@ -123,6 +128,8 @@ def qqr_style(task: Task, setting: Setting) -> Algorithm:
       memory, merge, context, plan.trained.any(-1), setting.hparams['ema']
     )
 
+  if not uses:
+    return rounds.federated(task, setting, Recipe(plan=plan))
   recipe = Recipe(
     plan=plan,
     memory=lambda: quality.init(task, options['clients']),
@@ -130,6 +137,6 @@ def qqr_style(task: Task, setting: Setting) -> Algorithm:
     tell=tell,
     remember=remember,
   )
-  if options['align'] or options['mix'] or options['fill']:
+  if options['align'] or options['mix'] or options['substitute']:
     recipe = recipe._replace(objective=objective)
   return rounds.federated(task, setting, recipe)

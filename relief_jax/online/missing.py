@@ -115,14 +115,34 @@ def draw(
   return Bursts(chain.make(rate, config.length, 'online.missing.length'))
 
 
+def parse_outage(text: str) -> tuple[str, int, int]:
+  """Reads `<modality>:<first round>-<first round after it>`.
+
+  >>> parse_outage('acc:20-40')
+  ('acc', 20, 40)
+
+  Raises:
+    InputError: it cannot be read.
+  """
+  name, _, span = text.partition(':')
+  first, _, until = span.partition('-')
+  if not (first.isdecimal() and until.isdecimal() and int(first) < int(until)):
+    raise InputError(
+      f'config.online.missing.outage is {text!r}',
+      '<modality>:<first round>-<first round after it>',
+      'set --config.online.missing.outage=acc:20-40',
+    )
+  return name, int(first), int(until)
+
+
 def outage(
   text: str, share: float, names, owned: np.ndarray, rng: np.random.Generator
 ) -> Outage | None:
-  """A planned outage, written `<modality>:<first round>-<first one after>`.
+  """A planned outage.
 
   Args:
-    text: such as `acc:20-40`; '' for none.
-    share: of the owners, drawn, whom it strikes.
+    text: of `parse_outage`; '' for none.
+    share: of the owners, drawn, whom it strikes; at least one.
     names: [M] of the modalities.
     owned: [N, M] bool.
     rng: draws who is struck.
@@ -132,23 +152,15 @@ def outage(
   """
   if not text:
     return None
-  name, _, span = text.partition(':')
-  first, _, until = span.partition('-')
-  if not (first.isdigit() and until.isdigit() and int(first) < int(until)):
-    raise InputError(
-      f'config.online.missing.outage is {text!r}',
-      '<modality>:<first round>-<first round after it>',
-      'set --config.online.missing.outage=acc:20-40',
-    )
+  name, first, until = parse_outage(text)
   if name not in names:
     raise unknown('modality in config.online.missing.outage', name, names)
-  owners = np.flatnonzero(owned[:, list(names).index(name)])
+  m = list(names).index(name)
+  owners = np.flatnonzero(owned[:, m])
   count = max(1, round(share * len(owners)))
   struck = np.zeros(owned.shape, bool)
-  struck[rng.permutation(owners)[:count], list(names).index(name)] = True
-  return Outage(
-    jnp.asarray(struck), jnp.int32(int(first)), jnp.int32(int(until))
-  )
+  struck[rng.permutation(owners)[:count], m] = True
+  return Outage(jnp.asarray(struck), jnp.int32(first), jnp.int32(until))
 
 
 def gone(
@@ -184,7 +196,7 @@ def gone(
     hit = keys.uniform(keys.at(key, number), who) < process.rate[place]
     pick = keys.uniform(keys.at(keys.of(words, keys.WHICH), number), who)
     which = jnp.floor(pick * modalities).astype(jnp.int32)
-    lost = hit[:, None] & (which[:, None] == jnp.arange(modalities))
+    lost = hit[:, None] & (which[:, None] == jnp.arange(modalities)[None])
   if planned is not None:
     now = (number >= planned.first) & (number < planned.until)
     lost |= now & planned.struck[place]

@@ -1,0 +1,212 @@
+"""Tables and heat maps of a robustness grid.
+
+python -m experiments.robustness DIR
+
+DIR is the folder of a comparison of `configs/robustness.py`, finished or not.
+Writes robustness.csv and robustness.md with the mean and half the 95 % interval
+over seeds of three macro-F1s in percent: `complete` with every sensor at test,
+`missing` the mean over the sensors with each of them missing in turn, and
+`worst` the least of these; and robustness.png, the difference of each method to
+FedAvg in the same world, seed by seed, one heat map a method.
+"""
+
+import pathlib
+import re
+from collections.abc import Callable, Sequence
+
+import matplotlib
+
+matplotlib.use('Agg')
+
+import matplotlib.pyplot as plt  # noqa: E402
+import numpy as np  # noqa: E402
+from absl import flags  # noqa: E402
+
+from experiments import command, gather, tables  # noqa: E402
+from relief_jax.errors import InputError  # noqa: E402
+
+_BASELINE = flags.DEFINE_string(
+  'against', 'fedavg', 'method of the differences'
+)
+
+_GROUP = re.compile(r'missing(\d+)_noisy(\d+)/(\w+)')
+
+SCORES: dict[str, Callable[[dict], float]] = {
+  'complete': lambda record: record['f1_all'],
+  'missing': lambda record: _mean(list(record['f1_without'].values())),
+  'worst': lambda record: min(record['f1_without'].values()),
+}
+
+
+# That the heat maps are of.
+SHOWN = ('complete', 'missing')
+
+
+def _mean(values: Sequence[float]) -> float:
+  return sum(values) / len(values)
+
+
+Grid = dict[tuple[int, int, str], dict[int, tables.Run]]
+
+
+def grid(runs: Sequence[tables.Run]) -> Grid:
+  """(missing %, noisy %, method) -> seed -> run.
+
+  Args:
+    runs: finished ones.
+
+  Raises:
+    InputError: labels of another comparison.
+  """
+  found: Grid = {}
+  for run in runs:
+    match = _GROUP.fullmatch(run.label)
+    if match is None:
+      raise InputError(
+        f'a run labelled {run.label!r}',
+        'labels of a grid, such as missing30_noisy20/relief',
+        'name the --workdir of experiments/configs/robustness.py',
+      )
+    key = int(match[1]), int(match[2]), match[3]
+    found.setdefault(key, {})[run.seed] = run
+  return found
+
+
+def cell(runs: Sequence[tables.Run], score: str) -> tables.Cell:
+  """Mean and interval of a score in percent."""
+  value = SCORES[score]
+  return tables.interval([100 * value(run.metrics[-1]) for run in runs])
+
+
+def difference(found: Grid, key, baseline: str, score: str) -> tables.Cell:
+  """Of a method to the baseline in the same world, paired by seed.
+
+  Args:
+    found: the grid.
+    key: of the method.
+    baseline: a method.
+    score: of `SCORES`.
+  """
+  missing, noisy, _ = key
+  base = found.get((missing, noisy, baseline), {})
+  value = SCORES[score]
+  return tables.interval(
+    [
+      100 * (value(run.metrics[-1]) - value(base[seed].metrics[-1]))
+      for seed, run in found[key].items()
+      if seed in base
+    ]
+  )
+
+
+def write_tables(found: Grid, folder: pathlib.Path) -> None:
+  """Writes robustness.csv and robustness.md.
+
+  Args:
+    found: the grid.
+    folder: that is there.
+  """
+  head = ['missing_percent', 'noisy_percent', 'method', 'seeds']
+  head += [f'{name}{end}' for name in SCORES for end in ('', '_half')]
+  lines, rows = [','.join(head)], []
+  for key in sorted(found):
+    runs = list(found[key].values())
+    cells = [cell(runs, name) for name in SCORES]
+    numbers = [f'{v:.4f}' for c in cells for v in (c.mean, c.half)]
+    lines.append(','.join([*map(str, key), str(len(runs)), *numbers]))
+    text = ' | '.join(f'{c.mean:.1f} ± {c.half:.1f}' for c in cells)
+    rows.append(f'| {key[0]} | {key[1]} | {key[2]} | {text} |')
+  (folder / 'robustness.csv').write_text('\n'.join(lines) + '\n')
+  title = f'| missing % | noisy % | method | {" | ".join(SCORES)} |'
+  rule = '| --- ' * (3 + len(SCORES)) + '|'
+  (folder / 'robustness.md').write_text('\n'.join([title, rule, *rows]) + '\n')
+
+
+def draw(found: Grid, baseline: str, path: pathlib.Path) -> None:
+  """Heat maps of the differences to the baseline, a row of maps per score.
+
+  Args:
+    found: the grid.
+    baseline: a method.
+    path: of the picture.
+  """
+  names = [m for m in _methods(found) if m not in (baseline, 'fm')]
+  missing = sorted({k[0] for k in found if k[2] == baseline})
+  noisy = sorted({k[1] for k in found if k[2] == baseline})
+  maps = np.full((len(SHOWN), len(names), len(missing), len(noisy)), np.nan)
+  for at in np.ndindex(maps.shape):
+    key = missing[at[2]], noisy[at[3]], names[at[1]]
+    if key in found:
+      maps[at] = difference(found, key, baseline, SHOWN[at[0]]).mean
+  bound = max(1.0, float(np.nanmax(np.abs(maps), initial=0.0)))
+  figure, axes = plt.subplots(
+    len(SHOWN),
+    len(names),
+    figsize=(1.7 * len(names) + 1.2, 2.3 * len(SHOWN)),
+    sharex=True,
+    sharey=True,
+    squeeze=False,
+    layout='constrained',
+  )
+  for row, col in np.ndindex(len(SHOWN), len(names)):
+    here, values = axes[row, col], maps[row, col]
+    image = here.imshow(values, cmap='PuOr_r', vmin=-bound, vmax=bound)
+    for i, j in np.ndindex(values.shape):
+      if np.isfinite(values[i, j]):
+        dark = abs(values[i, j]) > 0.6 * bound
+        here.text(
+          j,
+          i,
+          f'{values[i, j]:+.1f}',
+          ha='center',
+          va='center',
+          fontsize=8,
+          color='white' if dark else 'black',
+        )
+    here.set_xticks(range(len(noisy)), noisy)
+    here.set_yticks(range(len(missing)), missing)
+    here.spines[:].set_visible(False)
+    if not row:
+      here.set_title(names[col], fontsize=9)
+    if not col:
+      here.set_ylabel(f'{SHOWN[row]} at test\nmissing (%)', fontsize=9)
+  figure.supxlabel('noisy sensors (%)', fontsize=9)
+  bar = figure.colorbar(image, ax=axes, shrink=0.8)
+  bar.set_label(f'macro-F1 − {baseline} (points)')
+  figure.savefig(path, dpi=150)
+  plt.close(figure)
+
+
+def _methods(found: Grid) -> list[str]:
+  return list(dict.fromkeys(key[2] for key in found))
+
+
+def main(argv) -> int:
+  """Returns the exit code (see `command`).
+
+  Raises:
+    InputError: not one folder, or none of a grid.
+  """
+  if len(argv) != 2:
+    raise InputError(
+      f'{len(argv) - 1} folders',
+      'one: python -m experiments.robustness DIR',
+      'name the --workdir of the comparison',
+    )
+  folder = pathlib.Path(argv[1])
+  found = grid(gather.gather([folder]).runs)
+  baseline = _BASELINE.value
+  if baseline not in _methods(found):
+    raise InputError(
+      f'--against={baseline}',
+      f'one of {", ".join(_methods(found))}',
+      'correct it',
+    )
+  write_tables(found, folder)
+  draw(found, baseline, folder / 'robustness.png')
+  print(f'Wrote {folder}/robustness.csv, .md and .png')
+  return 0
+
+
+if __name__ == '__main__':
+  command.launch(main)

@@ -1,0 +1,65 @@
+"""How long a federation needs after a sensor fails or comes back. **Ours.**"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from relief_jax.errors import InputError
+
+# Of the accuracy before an event, when it is over.
+TOLERANCE = 0.95
+
+
+def recovery(
+  history: Sequence[dict[str, Any]],
+  first: int,
+  until: int,
+  key: str = 'prequential',
+) -> dict[str, Any]:
+  """Rounds until the accuracy on what arrives is back, and how deep it fell.
+
+  The level before an event is the mean over the evaluations of as many rounds
+  as the event lasts. It is over at the first evaluation at 95 % of the level or
+  more; a sensor that is gone may well leave a lower level for ever. The return
+  is measured against the level before the failure.
+
+  Args:
+    history: records of a run, in order.
+    first: the first round without the sensor.
+    until: the first round with it again.
+    key: what is measured in every record but that of round 0.
+
+  Returns:
+    `before`, the level; `lowest` during the outage; `failure` and `return`,
+    rounds until it is over, None where it is not: a failure until the sensor is
+    back, a return until the run ends.
+
+  Raises:
+    InputError: no evaluation before, during or after the outage.
+  """
+  points = [(r['round'], r[key]) for r in history if r.get(key) is not None]
+  # A record is about the rounds before its number.
+  before = [v for n, v in points if max(0, 2 * first - until) < n <= first]
+  during = [(n, v) for n, v in points if first < n <= until]
+  after = [(n, v) for n, v in points if n > until]
+  if not (before and during and after):
+    raise InputError(
+      f'{len(before)}, {len(during)} and {len(after)} evaluations before, '
+      f'during and after an outage in rounds {first} to {until}',
+      f'at least one each with {key!r}',
+      'set --config.eval_every=1 and a stream (--config.online.stream.buffer)',
+    )
+  level = math.fsum(before) / len(before)
+
+  def back(points, begin):
+    for number, value in points:
+      if value >= TOLERANCE * level:
+        return number - begin
+    return None
+
+  return {
+    'before': level,
+    'lowest': min(v for _, v in during),
+    'failure': back(during, first),
+    'return': back(after, until),
+  }
