@@ -35,6 +35,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from relief_jax import noise as white
+from relief_jax import tree
 from relief_jax.types import Array, Shift
 
 # Levels of a config; the other keys say whose, and when.
@@ -148,7 +149,9 @@ def lost(shift: Shift, modality: int, row: Array) -> Array | None:
   return drawn(keys) < shift.gone[modality]
 
 
-def apply(shift: Shift, modality: int, x: Array, row: Array) -> Array:
+def apply(
+  shift: Shift, modality: int, x: Array, row: Array, branch: bool = True
+) -> Array:
   """One client's windows as its own sensors deliver them.
 
   Args:
@@ -156,6 +159,7 @@ def apply(shift: Shift, modality: int, x: Array, row: Array) -> Array:
     modality: number of it.
     x: [B, time, channels] float32, z-scored.
     row: [B] int32, the windows' rows in the bank.
+    branch: of `tree.choose`; noise is drawn only for a sensor that has any.
 
   Returns:
     [B, time, channels] float32.
@@ -171,7 +175,14 @@ def apply(shift: Shift, modality: int, x: Array, row: Array) -> Array:
   if shift.bias is not None:
     x = x + shift.bias[modality]
   if shift.noise is not None:
-    x = x + shift.noise[modality] * _normal(noise_key, x.shape[1:])
+    level = shift.noise[modality]
+    x = tree.choose(
+      level > 0,
+      lambda x: x + level * _normal(noise_key, x.shape[1:]),
+      lambda x: x,
+      x,
+      branch=branch,
+    )
   if shift.clip is not None:
     x = jnp.clip(x, -shift.clip[modality], shift.clip[modality])
   if shift.gap is not None:

@@ -24,7 +24,7 @@ def _encode(task: Task, params, frozen, batch: Batch, gate: Gate, i: int):
 
   # A branch of its own: fused into the first layer, the gather of windows is
   # several times slower on XLA:CPU.
-  inputs = partial(_inputs, task, batch, gate, i)
+  inputs = partial(_inputs, task, batch, gate, i, True)
   x = jax.lax.cond(gate.run[i], inputs, lambda: tree.zeros_like_output(inputs))
   if not task.cuts:  # the bank holds features: there is no layer to skip
     return x
@@ -50,17 +50,19 @@ def _encode_masked(
   Also the input is masked: no number of an absent sensor, not even a NaN, has
   a part in the gradient.
   """
-  x = jnp.where(gate.run[i], _inputs(task, batch, gate, i), 0.0)
+  x = jnp.where(gate.run[i], _inputs(task, batch, gate, i, False), 0.0)
   cut = 0 if task.layer_groups[i] else task.cuts
   h = task.encode(params, frozen, i, x, cut)
   return jax.tree.map(lambda v: jnp.where(gate.run[i], v, 0.0), h)
 
 
-def _inputs(task: Task, batch: Batch, gate: Gate, i: int) -> Array:
+def _inputs(
+  task: Task, batch: Batch, gate: Gate, i: int, branch: bool
+) -> Array:
   name = task.modalities[i]
   x = batch.bank.x[name][batch.row]
   if batch.shift is not None:
-    x = shift.apply(batch.shift, i, x, batch.row)
+    x = shift.apply(batch.shift, i, x, batch.row, branch)
   if gate.sensed is not None:
     sensed = gate.sensed[i]
     lost = _lost(batch, i)
