@@ -18,7 +18,10 @@ from experiments.configs import (
   fedavg,
   folds,
   from_json,
+  mmofl,
+  qqr,
   relief,
+  robustness,
   study,
 )
 from relief_jax import algorithms, simulate
@@ -75,12 +78,23 @@ def test_smoke_configs_run(module, variant, tmp_path):
   assert simulate.Simulation(again).config == again
 
 
-@pytest.mark.parametrize('module', [*METHODS, compare, folds, study])
+@pytest.mark.parametrize(
+  'module', [*METHODS, compare, folds, qqr, robustness, study]
+)
 def test_variants(module):
   for variant in ('smoke', 'paper', 'best', 'lora', 'best,full', ''):
     module.get_config(variant)
   with pytest.raises(InputError, match="unknown variant 'bset'"):
     module.get_config('bset')
+
+
+def test_variants_of_mmofl():
+  counts = {'': 4, 'dsads': 4, 'rates,dsads': 12, 'prototypes': 8, 'skew': 12}
+  for variant, count in counts.items():
+    assert len(mmofl.get_config(variant).labels) == count
+  assert mmofl.get_config('dsads').methods['fm'].online.missing.kind == 'off'
+  with pytest.raises(InputError, match="unknown variant 'dsad'"):
+    mmofl.get_config('dsad')
 
 
 def test_presets():
