@@ -199,6 +199,7 @@ def default() -> ml_collections.ConfigDict:
   )
   c.pmm = dict(
     substitute=True,  # a prototype for what is missing; False: PM
+    owners=False,  # encoders are averaged over those whose sensor delivers
     means=False,  # prototypes are means of device means (eq. 16)
     bits=32,  # of what is sent of a prototype: 2, 4, 8, 32
     refresh=1,  # rounds from one building of prototypes to the next

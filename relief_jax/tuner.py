@@ -270,7 +270,12 @@ def sample(job: Job) -> Sample:
   return Sample(
     job._replace(
       setting=small,
-      population=dataclasses.replace(population, fleet=fleet, rows=nobody),
+      population=dataclasses.replace(
+        population,
+        fleet=fleet,
+        rows=nobody,
+        online=jax.tree.map(np.asarray, population.online),
+      ),
     ),
     jax.tree.map(np.asarray, start(jax.random.key(0))),
     np.asarray(placement.local(rows)),
@@ -362,6 +367,7 @@ def key(job: Job) -> dict[str, Any]:
     'backbone': job.backbone,
     'model': repr(job.spec),
     'round': repr(setting),
+    'online': str(jax.tree.structure(job.population.online)),
     'windows': job.population.rows.shape[1] if setting.epochs else None,
   }
 

@@ -174,6 +174,24 @@ def test_a_prototype_trains_columns_and_no_encoder():
   assert trained['fusion/gyro'] and not trained['encoder/gyro']
 
 
+def test_encoders_of_owners():
+  """Their mean is not diluted by who lacks the sensor; the rest stays."""
+  task, population = world()
+  plain, _ = tiny.step('pmm', task, population, tiny.setting(population, 'pmm'))
+  own, _ = tiny.step(
+    'pmm', task, population, tiny.setting(population, 'pmm', owners=True)
+  )
+  start = twin.named(tiny.init(task))
+  plain, own = twin.named(plain.params), twin.named(own.params)
+  owners = {'acc': 4, 'gyro': 4}  # of five that are there
+  for k, v in start.items():
+    part, *rest = k.split('/')
+    factor = 5 / owners[rest[0]] if part == 'encoder' else 1.0
+    np.testing.assert_allclose(
+      own[k] - v, factor * (plain[k] - v), rtol=1e-4, atol=1e-6
+    )
+
+
 def test_prototypes_in_few_bits_now_and_then():
   task, population = world(whole=True)
   setting = tiny.setting(population, 'pmm', bits=2, refresh=2)

@@ -7,7 +7,8 @@ works. Grade: secondary, a replication that cites equation numbers
 (https://github.com/Sahir22/MMO_FL_Mini_Project).
 
 Online gradient descent on the buffer (`config.online.stream`), plain mean over
-all devices (eq. 7). Prototypes are sums over windows; `means` takes the mean of
+all devices (eq. 7); with `owners` an encoder's is over those whose sensor
+delivers. Prototypes are sums over windows; `means` takes the mean of
 device means of eq. 16. Eq. 17 divides by the round, the replication by the
 number of updates of a prototype, as here. Until a modality has a prototype its
 slot is zero. A sensor that a device never had is missing like one that fails.
@@ -65,8 +66,8 @@ def pmm(task: Task, setting: Setting) -> Algorithm:
 
   Args:
     task: the model.
-    setting: the round; `options` holds `substitute`, `means`, `bits` (of a
-      prototype's number) and `refresh` (rounds).
+    setting: the round; `options` holds `substitute`, `owners`, `means`, `bits`
+      (of a prototype's number) and `refresh` (rounds).
 
   Raises:
     InputError: other bits, no round between refreshes, or filled windows.
@@ -89,6 +90,7 @@ def pmm(task: Task, setting: Setting) -> Algorithm:
   if options['substitute']:
     prototypes.refuse(setting, 'pmm')
   columns = jnp.asarray(cohort.columns(task))
+  encoders = ~columns & (jnp.asarray(task.group_modality) >= 0)
   start = prototypes.init(task)
   message = jnp.asarray(
     [base.wire_bytes(codec, v.shape) for v in start.mean.values()], jnp.float32
@@ -102,6 +104,9 @@ def pmm(task: Task, setting: Setting) -> Algorithm:
 
   def plan(memory: Memory, context: Context) -> Plan:
     whole = fedavg.plan(setting, context)
+    if options['owners']:
+      away = encoders[None] & ~context.access
+      whole = whole._replace(counted=jnp.where(away, 0.0, whole.counted))
     if not options['substitute']:
       return whole
     fleet, active = context.fleet, context.active[:, None]
