@@ -26,7 +26,7 @@ _REPEATS = flags.DEFINE_integer('repeats', 5, 'timed rounds of each case')
 _SMOKE = flags.DEFINE_bool('smoke', False, 'a tiny case, in seconds')
 
 _NEVER = 1e-7
-PROCESSES = {
+PROCESSES: dict[str, dict] = {
   'stream': {'online.stream.buffer': 100, 'online.stream.arrive': 10},
   'missing': {'online.missing.kind': 'each', 'online.missing.rate': _NEVER},
   'bursts': {'online.missing.kind': 'bursts', 'online.missing.rate': _NEVER},
@@ -40,7 +40,7 @@ PROCESSES = {
     'online.pace.loss': 0.05,
   },
 }
-CASES = {
+CASES: dict[str, dict] = {
   'static': {},
   **PROCESSES,
   'all': {

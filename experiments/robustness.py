@@ -13,6 +13,7 @@ FedAvg in the same world, seed by seed, one heat map a method.
 import pathlib
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import matplotlib
 
@@ -149,7 +150,8 @@ def draw(found: Grid, baseline: str, path: pathlib.Path) -> None:
     layout='constrained',
   )
   for row, col in np.ndindex(len(SHOWN), len(names)):
-    here, values = axes[row, col], maps[row, col]
+    here: Any = axes[row, col]
+    values = maps[row, col]
     image = here.imshow(values, cmap='PuOr_r', vmin=-bound, vmax=bound)
     for i, j in np.ndindex(values.shape):
       if np.isfinite(values[i, j]):
