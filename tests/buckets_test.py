@@ -65,6 +65,8 @@ def setting(backbone, layout, devices=1, most=1, method='relief'):
     pytest.param('fedmfs_style', 'cnn', 'all', 1, marks=pytest.mark.slow),
     pytest.param('harmony', 'cnn', 'all', 1, marks=pytest.mark.slow),
     pytest.param('tfedavg', 'cnn', 'all', 1, marks=pytest.mark.slow),
+    pytest.param('pmm', 'cnn', 'all', 1, marks=pytest.mark.slow),
+    pytest.param('qqr_style', 'cnn', 'all', 1, marks=pytest.mark.slow),
     pytest.param('centralized', 'lora', 'all', 1, marks=pytest.mark.slow),
   ],
 )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from relief_jax import config as config_lib
-from relief_jax import costs, simulate
+from relief_jax import costs, placement, simulate
 from relief_jax.errors import InputError
 from relief_jax.online import (
   chain,
@@ -482,6 +482,37 @@ def test_patience_without_end_changes_nothing():
   )
   found, _ = tiny.step('fedavg', task, population, setting)
   chex.assert_trees_all_close(found.params, want.params, atol=1e-7, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('method', ['pmm', 'qqr_style', 'relief'])
+@pytest.mark.parametrize(('name', 'devices'), [('all', 1), ('block:2', 2)])
+def test_layouts_agree_in_an_online_world(method, name, devices):
+  task, population = world()
+  online = processes(**EVERYTHING)
+  population = population.replace(online=online)
+  own = {
+    'relief': {'confidence': True, 'start': 1, 'deadline': float('inf')},
+    'qqr_style': {'start': 1},
+  }.get(method, {})
+  found = [
+    tiny.step(
+      method,
+      task,
+      population,
+      tiny.setting(
+        population,
+        method,
+        layout=placement.parse_layout(*layout),
+        late='partial',
+        wait=1.5,
+        **own,
+      ),
+      3,
+    )
+    for layout in (('one', 1), (name, devices))
+  ]
+  chex.assert_trees_all_close(*found, rtol=1e-5, atol=1e-6)
 
 
 # Runs.

@@ -30,6 +30,7 @@ HPARAMS = {
   'deadline': float('inf'),
   'deadline_end': float('inf'),
   'rounds': 3.0,
+  'wait': 0.0,
 }
 
 # The same program without the compiler's long last mile: three times faster
