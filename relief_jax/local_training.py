@@ -39,6 +39,7 @@ class Row(NamedTuple):
   local: PyTree
   piece: PyTree  # of the plan
   residual: PyTree  # P or ()
+  faulty: PyTree = ()  # [] above 0 for who lies (guard.py), or ()
 
 
 def draw_steps(

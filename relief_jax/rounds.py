@@ -4,7 +4,7 @@
     remember
 
 An algorithm is a `Recipe`: how it differs from FedAvg. Updates are summed as
-they are made and never stacked over clients.
+they are made and never stacked over clients, except for robust means.
 """
 
 from functools import partial
@@ -14,7 +14,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from relief_jax import buckets, cohort, costs, local_training, training, tree
+from relief_jax import (
+  buckets,
+  cohort,
+  costs,
+  guard,
+  local_training,
+  robust,
+  training,
+  tree,
+)
 from relief_jax import links as links_lib
 from relief_jax.recipe import Context, Merge, Recipe, Setting
 from relief_jax.types import (
@@ -150,7 +159,8 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
   Returns:
     An Algorithm whose state is a RoundState.
   """
-  num = len(task.group_names)
+  robust.check(task, setting, recipe)
+  num, against = len(task.group_names), setting.guard
   client_tx, server_tx = setting.client_tx(), setting.server_tx()
   if recipe.observe:
     client_tx = training.observing(client_tx, recipe.observe)
@@ -203,6 +213,13 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
       if recipe.finish:
         final = tree.select(mask, recipe.finish(after), params)
         delta = jax.tree.map(jnp.subtract, final, params)
+      if against.faults.kind:
+        delta = guard.tamper(
+          against.faults, link_key, row.fleet.id, row.faulty, mask, delta
+        )
+      sound = guard.finite(value, weight, delta) if against.drop else ()
+      if against.clip:
+        delta = guard.clip(delta, setting.hparams['clip_norm'])
       delta, residual = links_lib.upload(
         links,
         task,
@@ -220,18 +237,32 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
       if recipe.part:
         holds = jax.tree.map(lambda m: m.astype(jnp.float32), mask)
         sums += (tree.scale(tree.spread(task.groups, weight), holds),)
+      arrived = ()
+      if against.robust:
+        arrived, sums = (delta, mask if recipe.part else None), ()
       seen = ()
       if recipe.observe:
         seen, local = training.observed(local)
       local = local if setting.keep_client_state else ()
-      return sums, (value, local, residual, seen, found)
+      return sums, (value, local, residual, seen, found, arrived, sound)
 
     def sit_out(row):
       sums, record = tree.zeros_like_output(train, row)
       return sums, (record[0], row.local, row.residual, *record[3:])
 
+    def checked(row):
+      sums, record = train(row)
+      kept = partial(jnp.where, record[-1])
+      return jax.tree.map(kept, (sums, record), sit_out(row))
+
     # Padding and devices that train nothing do no work at all.
-    return tree.choose(row.active, train, sit_out, row, branch=branch)
+    return tree.choose(
+      row.active,
+      checked if against.drop else train,
+      sit_out,
+      row,
+      branch=branch,
+    )
 
   def init(key, params):
     del key
@@ -284,28 +315,40 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
       local=jax.tree.map(lambda v: v[index], state.local),
       piece=plan.piece,
       residual=jax.tree.map(lambda v: v[index], link_state.residual),
+      faulty=setting.hparams['faulty'][index] if against.faults.kind else (),
     )
     part_key = plan_key if unlike else None
     sent = recipe.send(state.memory) if recipe.send else ()
-    sums, (loss, local, residual, seen, found) = buckets.map_reduce(
-      lambda present: partial(client, present),
-      (start, sent, cohort.shared(population), step_key, link_key, part_key),
-      row,
-      setting.layout,
-      setting.buckets,
-      costs.plan_flops(task.work, plan),
+    sums, (loss, local, residual, seen, found, arrived, sound) = (
+      buckets.map_reduce(
+        lambda present: partial(client, present),
+        (start, sent, cohort.shared(population), step_key, link_key, part_key),
+        row,
+        setting.layout,
+        setting.buckets,
+        costs.plan_flops(task.work, plan),
+      )
     )
     if recipe.weigh:
       weight *= found
-    merge = merge_sums(
-      task, weight, plan.trained, sums[:3], *sums[3:], dilute=recipe.dilute
-    )._replace(seen=seen)
+    heard, dropped = plan, None
+    if against.drop:
+      dropped = row.active & ~sound
+      weight = jnp.where(dropped[:, None], 0.0, weight)
+      heard = plan._replace(trained=plan.trained & ~dropped[:, None])
+    if against.robust:
+      merge = robust.merge(task, against, weight, plan.trained, *arrived)
+    else:
+      merge = merge_sums(
+        task, weight, plan.trained, sums[:3], *sums[3:], dilute=recipe.dilute
+      )
+    merge = merge._replace(seen=seen)
     params, opt_state = server_update(
       server_tx, state, recipe.adjust(merge), merge.touched
     )
     if recipe.settle:
       params = tree.select(merge.touched, recipe.settle(params), params)
-    memory = recipe.remember(state.memory, merge, plan, context)
+    memory = recipe.remember(state.memory, merge, heard, context)
 
     def put(every, own):
       return jax.tree.map(lambda a, v: a.at[index].set(v), every, own)
@@ -327,6 +370,7 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
       loss=loss,
       divergence=divergence,
       found=found if recipe.weigh else None,
+      dropped=dropped,
     )
     return RoundState(
       params=params,

@@ -342,6 +342,8 @@ class RoundInfo(NamedTuple):
     divergence: [G] float32, tracked divergence (NaN where not tracked).
     found: [K, G] float32, weights that the devices found (`Recipe.weigh`);
       None where they find none.
+    dropped: [K] bool, whose update was not finite and is left out; None where
+      such an update ends the run.
   """
 
   client: Array
@@ -353,6 +355,7 @@ class RoundInfo(NamedTuple):
   joules: Array
   divergence: Array
   found: Array | None = None
+  dropped: Array | None = None
 
 
 class Algorithm(NamedTuple):

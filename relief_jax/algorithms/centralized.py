@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from relief_jax import costs, links, local_training, training, tree
+from relief_jax import costs, guard, links, local_training, training, tree
 from relief_jax.recipe import Setting
 from relief_jax.types import Algorithm, RoundInfo, Steps, Task
 
@@ -23,9 +23,10 @@ def centralized(task: Task, setting: Setting) -> Algorithm:
   """Pooled SGD; state is (params, optimiser state, round).
 
   Raises:
-    InputError: a codec is set: raw windows are sent here, once.
+    InputError: a codec is set, or a guard: raw windows are sent here, once.
   """
   links.refuse(setting, 'centralized')
+  guard.refuse(setting.guard, 'centralized')
   num, num_modalities = len(task.group_names), len(task.modalities)
   everything = jnp.ones(num, bool)
   mask = tree.spread(task.groups, everything)

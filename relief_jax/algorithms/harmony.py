@@ -43,6 +43,7 @@ from relief_jax import (
   clusters,
   cohort,
   costs,
+  guard,
   links,
   local_training,
   rounds,
@@ -104,7 +105,7 @@ def harmony(task: Task, setting: Setting) -> Algorithm:
 
   Raises:
     InputError: encoders that do not train or share a group with what is sent,
-      a codec, filled inputs, or momentum kept on the devices.
+      a codec, a guard, filled inputs, or momentum kept on the devices.
   """
   options, num = setting.options, len(task.group_names)
   _check(task, setting)
@@ -392,6 +393,7 @@ def _clustered(
 def _check(task: Task, setting: Setting) -> None:
   """Refuses what harmony has no use for; see there."""
   links.refuse(setting, 'harmony', 'sends classifiers, in full precision')
+  guard.refuse(setting.guard, 'harmony')
   encoder, modality = _encoders(task), np.asarray(task.group_modality)
   apart = set(modality[~encoder.any(0)])
   if not encoder.any(1).all():

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from relief_jax import (
   buckets,
   cohort,
+  guard,
   links,
   local_training,
   rounds,
@@ -28,9 +29,11 @@ def local_only(task: Task, setting: Setting) -> Algorithm:
   A device trains the groups of its own modalities; nothing is sent.
 
   Raises:
-    InputError: a codec is set, and there is no link that would use it.
+    InputError: a codec or a guard is set, and there is no link that would use
+      it.
   """
   links.refuse(setting, 'local_only')
+  guard.refuse(setting.guard, 'local_only')
   num = len(task.group_names)
   clients = setting.options['clients']
   client_tx, branch = setting.client_tx(), setting.layout.branch
