@@ -114,6 +114,12 @@ def merge_sums(
   Devices that count without training contribute zeros to `total`, so the
   trainers' own mean is the same total over their own weight.
 
+  A difference of sums in float32 loses what the mean has in common. With
+  10^5 clients, one added at a time, the spread is off by less than 5e-5 (1 + R)
+  of itself, R = mean_sq / spread (numerics_test.py measures 1e-5 (1 + R); in
+  blocks it is a hundredth of that). Updates of unlike devices have R of about
+  1; beyond 10^3 read the spread as a bound only.
+
   Args:
     task: the model.
     weight: [K, G] weights in the mean.
