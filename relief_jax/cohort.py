@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relief_jax.types import Array, Fleet, Population
+from relief_jax.types import Array, Fleet, Population, Task
 
 
 def owned_groups(owned: Array, group_modality: tuple[int, ...]) -> Array:
@@ -22,6 +22,14 @@ def owned_groups(owned: Array, group_modality: tuple[int, ...]) -> Array:
   """
   modality = np.asarray(group_modality)
   return jnp.where(modality < 0, True, owned[..., np.maximum(modality, 0)])
+
+
+def columns(task: Task) -> np.ndarray:
+  """Groups that hold a fusion column block, [G] bool."""
+  ids = jax.tree.leaves(task.groups.get('fusion', task.groups.get('lora_a')))
+  mask = np.zeros(len(task.group_names), bool)
+  mask[ids] = True
+  return mask
 
 
 def reach(
@@ -90,16 +98,12 @@ def _distinct(key: Array, num: int, size: int) -> Array:
   return value[jnp.nonzero(first, size=size)[0]]
 
 
-def take(population: Population, index: Array) -> tuple[Fleet, Array]:
-  """The fleet [K] and window rows [K, W] of the clients at `index`."""
-  fleet = jax.tree.map(lambda v: v[index], population.fleet)
-  return fleet, population.rows[index]
-
-
 def shared(population: Population) -> Population:
   """What every client sees: the bank and the frozen base, nobody's rows."""
   nobody: Any = None
-  return dataclasses.replace(population, fleet=nobody, rows=nobody)
+  return dataclasses.replace(
+    population, fleet=nobody, rows=nobody, online=nobody
+  )
 
 
 def draw_steps(

@@ -38,7 +38,54 @@ def default() -> ml_collections.ConfigDict:
   c.min_windows = 1  # of every device
   c.reuse = 0  # > 0: devices share windows, so many each on average (skew.py)
   # How much sensors differ between devices (shift.py); 0: not at all.
-  c.shift = dict(gain=0.0, bias=0.0, noise=0.0, jitter=0.0)
+  c.shift = dict(
+    gain=0.0,
+    bias=0.0,
+    noise=0.0,
+    jitter=0.0,
+    clip=0.0,
+    gap=0.0,
+    gone=0.0,
+    share=0.0,  # of the sensors that are faulty; 0: all of them, unequally
+    period=0.0,  # rounds over which faults come and go; 0: they stay
+  )
+  # What changes from round to round (online/); all off.
+  c.online = dict(
+    # Windows arrive in a buffer of the newest ones (streams.py).
+    stream=dict(
+      buffer=0,  # windows that a device keeps; 0: all, from the start
+      arrive=20,  # new ones a round
+      spread=0.0,  # deviation of the log of that, between devices
+      drift=0.0,  # of the class mix: 0 even, 1 class after class
+      delay=0,  # rounds from a window to its label
+    ),
+    # Sensors that deliver nothing for a round (missing.py).
+    missing=dict(
+      kind='off',  # off, each, one, fleet, bursts
+      rate=0.0,  # probability
+      spread=0.0,  # beta-distributed between clients; 0: the same
+      length=5.0,  # kind=bursts: mean rounds of an outage
+      outage='',  # planned: 'acc:20-40', no acc in rounds 20 to 39
+      struck=1.0,  # share of the owners that it strikes
+    ),
+    # Devices that are away (presence.py).
+    presence=dict(
+      kind='off',  # off, each, diurnal, stays, trace
+      rate=1.0,  # probability of being there
+      spread=0.0,  # as above
+      period=24.0,  # kind=diurnal: rounds in a day
+      length=5.0,  # kind=stays: mean rounds away
+      path='',  # kind=trace: CSV of 0 and 1, a line a round
+    ),
+    # Processors and links of the day (radio.py).
+    pace=dict(
+      slowdown=0.0,  # deviation of the log of a device's speed
+      fading=0.0,  # deviation of the log of a link's bandwidth
+      loss=0.0,  # probability that a packet is sent again
+      wait=0.0,  # server's patience, in median planned times; 0: no end
+      late='lost',  # what comes later: lost, partial
+    ),
+  )
   c.data = dict(
     modalities='sensor',  # by sensor (acc, gyro, ...) or by body place
     channels='',  # npz: 'acc=ax,ay,az;ecg=3'; '' takes the file's own
@@ -110,6 +157,9 @@ def default() -> ml_collections.ConfigDict:
     max_stale=0,  # 0: no guard
     shrinkage=False,
     denominator='contributors',  # contributors, cohort
+    confidence=False,  # cohort means weighted by it (quality.py)
+    beta=2.0,  # of the confidence, as in qqr_style
+    start=5,
   )
   # Options of the other methods, each explained in its own file.
   c.fedpmt = dict(
@@ -156,6 +206,21 @@ def default() -> ml_collections.ConfigDict:
     floor=0.1,  # nats, entropies below it count as it
     kd=1.0,  # of the teacher's term; 0: no teacher
   )
+  c.pmm = dict(
+    substitute=True,  # a prototype for what is missing; False: PM
+    means=False,  # prototypes are means of device means (eq. 16)
+    bits=32,  # of what is sent of a prototype: 2, 4, 8, 32
+    refresh=1,  # rounds from one building of prototypes to the next
+  )
+  c.qqr_style = dict(
+    beta=2.0,  # confidence falls so fast with dispersion
+    start=5,  # rounds before sensors are told apart
+    confidence=True,  # weighs updates
+    weighted=True,  # prototypes are weighted by it
+    align=0.05,  # of the distance to prototypes in the loss; 0: off
+    mix=False,  # doubtful features towards the prototype; leaks the label
+    fill=False,  # missing features are prototypes; leaks the label
+  )
   c.tfedavg = dict(
     mode='twn',  # twn, released
     exempt='ends',  # full precision: first and last layer; none, all
@@ -194,6 +259,8 @@ def default() -> ml_collections.ConfigDict:
     ema=0.5,
     prox=0.01,
     clip_norm=0.0,  # L2 norm of a client's update at most; 0: any
+    lr_decay=1.0,  # of the local rate, a factor every round
+    lr_floor=0.0,  # that it falls to
   )
   c.target_f1 = 0.8  # for rounds, seconds and joules to target
   c.lock()
@@ -224,6 +291,9 @@ _CHOICES = {
   'fiarse.threshold': ('model', 'layer'),
   'tfedavg.mode': ('released', 'twn'),
   'tfedavg.exempt': ('all', 'none', 'ends'),
+  'online.missing.kind': ('off', 'each', 'one', 'fleet', 'bursts'),
+  'online.presence.kind': ('off', 'each', 'diurnal', 'stays', 'trace'),
+  'online.pace.late': ('lost', 'partial'),
   'model.groups': ('split', 'joint', 'layer'),
   'model.fusion': ('attention', 'concat'),
   'model.base': ('pretrained', 'random'),
@@ -250,6 +320,8 @@ _AT_LEAST_ONE = (
   'model.hidden',
   'model.heads',
   'model.rank',
+  'online.stream.arrive',
+  'online.presence.period',
   'synthetic.subjects',
   'synthetic.modalities',
   'synthetic.channels',
@@ -348,6 +420,28 @@ def _validate_data(data: ml_collections.ConfigDict) -> None:
     )
 
 
+_ONLINE = {
+  'shift.clip': (100, 'no bound'),
+  'shift.share': (1, 'all, unequally'),
+  'shift.period': (10**6, 'faults stay'),
+  'shift.gap': (1, 'off'),
+  'shift.gone': (1, 'off'),
+  'online.stream.buffer': (10**6, 'all windows'),
+  'online.stream.spread': (5, 'the same on all devices'),
+  'online.stream.drift': (1, 'an even mix'),
+  'online.stream.delay': (10**6, 'labels at once'),
+  'online.missing.rate': (1, 'never'),
+  'online.missing.spread': (0.99, 'the same for all'),
+  'online.missing.struck': (1, 'one device'),
+  'online.presence.rate': (1, 'never there'),
+  'online.presence.spread': (0.99, 'the same for all'),
+  'online.pace.slowdown': (5, 'off'),
+  'online.pace.fading': (5, 'off'),
+  'online.pace.loss': (0.99, 'off'),
+  'online.pace.wait': (10**6, 'no end'),
+}
+
+
 def _validate_clients(config: ml_collections.ConfigDict) -> None:
   """Refuses numbers out of range, of the dealing, the fleet and methods."""
   ranges = {
@@ -355,6 +449,7 @@ def _validate_clients(config: ml_collections.ConfigDict) -> None:
     'reuse': (10**6, 'every window on one device'),
     'fleet_coupling': (1, 'independent'),
     **{f'shift.{name}': (10, 'off') for name in config.shift},
+    **_ONLINE,
     'fedmfs_style.top': (8, 'what fits'),
     'harmony.alone': (1, 'no round'),
     'harmony.encoder_lr': (10, 'encoders stay as they are'),

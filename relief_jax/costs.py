@@ -17,15 +17,19 @@ import jax.numpy as jnp
 
 from relief_jax.types import Array, Fleet, Plan, Work
 
+_PACKET = 1500.0  # bytes
+
 
 class Costs(NamedTuple):
   """What a round costs each client; every field [K] float32.
 
   Attributes:
     flops: of the round.
-    upload: bytes.
-    download: bytes.
+    upload: bytes, those sent again included.
+    download: bytes, likewise.
     seconds: compute plus transfers.
+    sending: seconds of it.
+    receiving: seconds of it.
     joules: compute plus transfers (idle waiting is added by `idle_joules`).
   """
 
@@ -33,6 +37,8 @@ class Costs(NamedTuple):
   upload: Array
   download: Array
   seconds: Array
+  sending: Array
+  receiving: Array
   joules: Array
 
 
@@ -136,6 +142,10 @@ def round_costs(
   if plan.charge.upload is not None:
     upload += plan.charge.upload
   upload, download = live * upload, live * download
+  if fleet.scene is not None and fleet.scene.loss is not None:
+    luck = fleet.scene.luck
+    upload = on_air(upload, fleet.scene.loss, luck[:, 0])
+    download = on_air(download, fleet.scene.loss, luck[:, 1])
   # A padding client may have a speed of 0, and 0 / 0 would spoil every sum.
   compute = flops / jnp.where(works, fleet.speed, 1.0)
   sending = 8 * upload / jnp.where(works, fleet.uplink, 1.0)
@@ -146,8 +156,29 @@ def round_costs(
     upload=upload,
     download=download,
     seconds=busy.sum(-1),
+    sending=sending,
+    receiving=receiving,
     joules=(busy * jnp.where(works[:, None], fleet.watts[:, :3], 0.0)).sum(-1),
   )
+
+
+def on_air(size: Array, loss: Array, luck: Array) -> Array:
+  """Bytes sent for messages of which packets are lost (**ours**), [K].
+
+  Of n packets of 1500 bytes each is sent until it arrives: n / (1 - p)
+  transmissions on average with variance n p / (1 - p)^2; here a normal deviate,
+  and at least n.
+
+  Args:
+    size: [K] bytes.
+    loss: p in [0, 1).
+    luck: [K] standard normal.
+  """
+  packets = jnp.ceil(size / _PACKET)
+  mean = packets / (1 - loss)
+  spread = jnp.sqrt(packets * loss) / (1 - loss)
+  sendings = jnp.maximum(mean + luck * spread, packets)
+  return jnp.where(packets > 0, size * sendings / jnp.maximum(packets, 1), 0.0)
 
 
 def idle_joules(fleet: Fleet, seconds: Array) -> Array:

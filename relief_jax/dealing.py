@@ -27,7 +27,7 @@ from relief_jax.errors import unknown
 from relief_jax.types import Fleet
 from relief_jax.windows import Windows
 
-_PARTITION, _FLEET, _SPLIT, BASE, _SHIFT = range(5)
+_PARTITION, _FLEET, _SPLIT, BASE, _SHIFT, ONLINE = range(6)
 
 
 class Clients(NamedTuple):

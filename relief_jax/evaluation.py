@@ -43,7 +43,8 @@ def class_f1(confusion: np.ndarray) -> np.ndarray:
 def subsets(owned: np.ndarray, rare: int) -> np.ndarray:
   """The modality subsets that are tested, [S, M] bool, without repetition.
 
-  Those of the fleet, all on, the rare one alone, and all without it.
+  Those of the fleet, all on, the rare one alone, and all without one of them,
+  each in turn.
 
   Args:
     owned: [N, M] bool.
@@ -51,8 +52,10 @@ def subsets(owned: np.ndarray, rare: int) -> np.ndarray:
   """
   num = owned.shape[1]
   alone = np.eye(num, dtype=bool)[rare]
-  extra = [np.ones(num, bool), alone] + ([~alone] if num > 1 else [])
-  return np.unique(np.concatenate([owned, np.stack(extra)]), axis=0)
+  extra = [np.ones(num, bool)[None], alone[None]]
+  if num > 1:
+    extra.append(~np.eye(num, dtype=bool))
+  return np.unique(np.concatenate([owned, *extra]), axis=0)
 
 
 def confusions(
@@ -155,7 +158,8 @@ def report(
   Returns:
     `f1` and `accuracy` (mean over devices, each with its own sensors),
     `f1_all` (every sensor on), `f1_rare_owners`, `f1_rare_only`,
-    `f1_without_rare`, `f1_by_subset`, `f1_by_tier`, `f1_by_class` (all on).
+    `f1_without_rare`, `f1_without` (each sensor missing in turn),
+    `f1_by_subset`, `f1_by_tier`, `f1_by_class` (all on).
     A personal model is tested with sensors that its device owns: there
     `f1_all` means those, and the rare ones are means over the rare owners.
     With exits also `f1_by_exit`, as `f1` of each alone from the input on.
@@ -170,7 +174,7 @@ def report(
   if not personal:  # once per subset, however many devices have it
     own_f1, accuracy = own_f1[place], accuracy[place]
 
-  def pick(mask):
+  def pick(mask, owners):
     found = int((masks == mask).all(-1).argmax())
     if not personal:
       return macro_f1(counts[found])
@@ -199,8 +203,13 @@ def report(
     'accuracy': float(accuracy.mean()),
     'f1_all': float(own_f1.mean()) if personal else macro_f1(counts[full]),
     'f1_rare_owners': float(own_f1[owners].mean()),
-    'f1_rare_only': pick(alone),
-    'f1_without_rare': pick(~alone) if owned.shape[1] > 1 else 0.0,
+    'f1_rare_only': pick(alone, owners),
+    'f1_without_rare': pick(~alone, owners) if owned.shape[1] > 1 else 0.0,
+    'f1_without': {
+      m: pick(~np.eye(len(modalities), dtype=bool)[i], owned[:, i])
+      for i, m in enumerate(modalities)
+      if len(modalities) > 1
+    },
     'f1_by_subset': by_subset,
     'f1_by_tier': {
       t: float(own_f1[tier == i].mean())

@@ -34,11 +34,12 @@ class Row(NamedTuple):
   own: Array  # [W] int32, its windows in the bank
   run: Array  # [M] bool
   trained: Array  # [G] bool
-  weight: Array  # [G] float32
   active: Array  # [] bool
-  local: PyTree
-  piece: PyTree  # of the plan
-  residual: PyTree  # P or ()
+  weight: PyTree = ()  # [G] float32
+  local: PyTree = ()
+  piece: PyTree = ()  # of the plan
+  residual: PyTree = ()  # P
+  steps: Array | None = None  # [] int32, as many fit; None: all
   faulty: PyTree = ()  # [] above 0 for who lies (guard.py), or ()
 
 
@@ -90,6 +91,52 @@ def _repeat(value: Array, count: int) -> Array:
   return jnp.broadcast_to(value[None], (count, *value.shape))
 
 
+def cut(steps: Steps, count: Array) -> Steps:
+  """The first `count` [] of the steps; the others hold padding only."""
+  kept = jnp.arange(steps.weight.shape[0]) < count
+  return steps._replace(weight=jnp.where(kept[:, None], steps.weight, 0.0))
+
+
+def right(
+  task: Task,
+  setting: Setting,
+  population: Population,
+  row: Row,
+  params: PyTree,
+  present: tuple[int, ...] | None = None,
+) -> Array:
+  """How many of the windows that have just arrived a model tells, [] int32.
+
+  Args:
+    task: the model.
+    setting: of the round.
+    population: windows and frozen base.
+    row: the device, in an online world with a stream.
+    params: P.
+    present: as in `forward`.
+  """
+  fleet, fresh = row.fleet, row.fleet.scene.fresh
+  real = (jnp.arange(fresh.size) < fleet.scene.arrived).astype(jnp.float32)
+  run = fleet.owned | (setting.fill == 'input')
+  steps = _steps(setting, fleet, run, fresh[None], real[None])
+  step = jax.tree.map(lambda v: v[0], steps)
+
+  def test(step):
+    scores = forward(
+      task, population, row.trained, setting.layout.branch, present
+    )(params, step).logits
+    hit = scores.argmax(-1) == population.bank.y[step.row]
+    return (hit & (step.weight > 0)).sum()
+
+  return tree.choose(
+    real.any(),
+    test,
+    lambda step: jnp.int32(0),
+    step,
+    branch=setting.layout.branch,
+  )
+
+
 def with_keys(key: Array, steps: Steps) -> Steps:
   """The steps with a key each, for objectives that draw.
 
@@ -108,7 +155,10 @@ def forward(
   branch: bool = True,
   present: tuple[int, ...] | None = None,
 ):
-  """The model as one client runs it: (params, step, alter=None) -> Output.
+  """The model as one client runs it.
+
+  A function (params, step, alter=None, mend=None) -> Output; the last two are
+  fields of `types.Batch`.
 
   Args:
     task: the model.
@@ -119,9 +169,11 @@ def forward(
       owned, unless `fill` is `input`.
   """
 
-  def run(params, step, alter=None):
+  def run(params, step, alter=None, mend=None):
     gate = Gate(step.run, step.sensed, trained)
-    batch = Batch(population.bank, step.row, step.weight, step.shift, alter)
+    batch = Batch(
+      population.bank, step.row, step.weight, step.shift, alter, mend
+    )
     return training.forward(
       task, params, population.frozen, batch, gate, branch, present
     )
@@ -178,25 +230,26 @@ def learner(
   """
   branch, fleet = setting.layout.branch, row.fleet
 
-  def average(values):
+  def total(add):
     batches = cohort.in_order(row.own, fleet.samples, setting.batch)
     every = _steps(setting, fleet, row.run, *batches)
+    first = jax.tree.map(lambda v: v[0], every)
+    nothing = tree.zeros_like_output(add, first)
 
+    def body(sums, step):
+      real = (step.weight > 0).any()
+      more = tree.choose(real, add, lambda _: nothing, step, branch=branch)
+      return jax.tree.map(jnp.add, sums, more), None
+
+    return jax.lax.scan(body, nothing, every)[0]
+
+  def average(values):
     def add(step):
       found = values(step)
       weight = step.weight.reshape((-1,) + (1,) * (found.ndim - 1))
       return tree.scale(weight, found).sum(0)
 
-    first = jax.tree.map(lambda v: v[0], every)
-    nothing = tree.zeros_like_output(add, first)
-
-    def body(total, step):
-      real = (step.weight > 0).any()
-      more = tree.choose(real, add, lambda _: nothing, step, branch=branch)
-      return total + more, None
-
-    total = jax.lax.scan(body, nothing, every)[0]
-    return total / jnp.maximum(fleet.samples, 1)
+    return total(add) / jnp.maximum(fleet.samples, 1)
 
   return Learner(
     client=Client(
@@ -212,5 +265,6 @@ def learner(
       task, population, row.trained, branch, present, criterion
     ),
     average=average,
+    total=total,
     branch=branch,
   )

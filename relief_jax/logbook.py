@@ -84,13 +84,17 @@ class Logbook:
         if k in ('client', 'seconds', 'upload', 'download')
       },
       done + len(infos.client),
+      infos.online and np.asarray(infos.online.transfer[-1][shown], float),
     )
 
-  def _round(self, found: dict[str, np.ndarray], number: int):
+  def _round(self, found: dict[str, np.ndarray], number: int, transfer):
     """Seconds of one round by what they were spent on (costs.py)."""
     who = found['client']
-    down = 8 * found['download'] / self._downlink[who]
-    up = 8 * found['upload'] / self._uplink[who]
+    if transfer is None:  # links are as the data sheet says
+      down = 8 * found['download'] / self._downlink[who]
+      up = 8 * found['upload'] / self._uplink[who]
+    else:
+      up, down = transfer.T
     compute = np.maximum(found['seconds'] - up - down, 0)
     return {
       'round': number,

@@ -83,6 +83,7 @@ def setting(
     'deadline': world.deadline,
     'deadline_end': world.deadline_end,
     'rounds': config.rounds,
+    'wait': config.online.pace.wait,
   }
   return Setting(
     hparams={
@@ -99,6 +100,8 @@ def setting(
     fill=world.fill,
     dropout=config.modality_dropout > 0,
     schedule=world.deadline != world.deadline_end,
+    late=config.online.pace.late if config.online.pace.wait else '',
+    decays=config.hparams.lr_decay != 1,
     server_optimizer=config.server_optimizer,
     keep_client_state=config.keep_client_state,
     idle_power=config.idle_power,

@@ -29,6 +29,9 @@ class Setting(NamedTuple):
       dropout, deadline, deadline_end, rounds (R, for schedules over the run),
       clip_norm and faulty [N] (guard.py; where it uses them).
     layout: of the clients.
+    late: `lost` or `partial`, what comes after the server's patience of
+      hparams.wait (online/patience.py); '' where it waits for all.
+    decays: the local rate falls by hparams.lr_decay a round, down to lr_floor.
     buckets: of the whole population, which then takes part in every round
       with `fill='skip'`; () for none.
     cohort: K, clients per round.
@@ -59,6 +62,8 @@ class Setting(NamedTuple):
   fill: str = 'skip'
   dropout: bool = False
   schedule: bool = False
+  late: str = ''
+  decays: bool = False
   server_optimizer: str = 'sgd'
   keep_client_state: bool = False
   idle_power: bool = False
@@ -67,12 +72,26 @@ class Setting(NamedTuple):
   guard: Guard = Guard()
   options: Mapping[str, Any] = {}
 
-  def client_tx(self) -> optax.GradientTransformation:
-    """SGD with momentum, the local optimiser."""
+  def client_tx(self, number: Array | int = 0) -> optax.GradientTransformation:
+    """SGD with momentum, the local optimiser.
+
+    Args:
+      number: of the round.
+    """
+    rate = self.hparams['client_lr']
+    if self.decays:
+      rate = rate * self.hparams['lr_decay'] ** number
+      rate = jnp.maximum(rate, self.hparams['lr_floor'])
     return optax.chain(
       optax.trace(decay=self.hparams['client_momentum']),
-      optax.scale_by_learning_rate(self.hparams['client_lr']),
+      optax.scale_by_learning_rate(rate),
     )
+
+  def local_steps(self, fleet: Fleet) -> Array:
+    """Local steps that each device takes in a round, [K] int32."""
+    if self.epochs:
+      return self.epochs * -(-fleet.samples // self.batch)
+    return jnp.full(fleet.samples.shape, self.steps)
 
   def samples(self, fleet: Fleet) -> Array:
     """Training samples that each device processes in a round, [K] float32."""
@@ -141,11 +160,14 @@ class Learner(NamedTuple):
   Attributes:
     client: the device.
     sent: what came beside the model, of `Recipe.send`.
-    forward: (params, step, alter of `types.Batch` or None) -> Output.
+    forward: (params, step, alter=None, mend=None) -> Output, the last two as
+      fields of `types.Batch`.
     y: step -> [B] int32, its classes.
     loss: (Task, criterion of `local_training.client_loss`) -> ((params, step)
       -> []), the plain loss of a sub-model.
     average: (step -> [B, ...]) -> [...], mean over all windows of the device.
+    total: (step -> pytree) -> pytree, sum over all its windows; `step.weight`
+      is 0 for those that only fill up a batch.
     branch: of `tree.choose`.
   """
 
@@ -155,6 +177,7 @@ class Learner(NamedTuple):
   y: Callable[[Steps], Array]
   loss: Callable[..., Callable[..., Array]]
   average: Callable[[Callable[[Steps], Array]], Array]
+  total: Callable[[Callable[[Steps], PyTree]], PyTree]
   branch: bool
 
 
@@ -185,6 +208,8 @@ class Merge(NamedTuple):
     extra: sums of the recipe's `measure`.
     seen: [K, ...] of every leaf, what the recipe's `observe` saw on each
       device, zeros where it did not train.
+    told: sums of the recipe's `tell`.
+    own: [K, ...] of every leaf, what it keeps apart.
     active: [] number of participants K.
   """
 
@@ -197,6 +222,8 @@ class Merge(NamedTuple):
   extra: PyTree
   active: Array
   seen: PyTree = ()
+  told: PyTree = ()
+  own: PyTree = ()
 
 
 class Recipe(NamedTuple):
@@ -224,6 +251,9 @@ class Recipe(NamedTuple):
     weigh: (params after local training, learner) -> [G], factors of the
       device's weight in the mean. Who trains nothing finds none and does not
       count, not even to dilute.
+    tell: (params as received, learner) -> (summed, own), what a device that
+      trains finds on its windows before it does, for the server: pytrees that
+      are summed over devices and kept apart by device.
     view: P -> P, the parameters that the forward pass sees, where that is the
       same for all and elements are not held apart (`part`).
     finish: P -> P, what a device makes of its trained parameters before it
@@ -247,6 +277,7 @@ class Recipe(NamedTuple):
   send: Callable[[PyTree], PyTree] | None = None
   objective: Callable[[Learner], Callable[..., Array]] | None = None
   weigh: Callable[[PyTree, Learner], Array] | None = None
+  tell: Callable[[PyTree, Learner], tuple[PyTree, PyTree]] | None = None
   view: Callable[[PyTree], PyTree] | None = None
   finish: Callable[[PyTree], PyTree] | None = None
   settle: Callable[[PyTree], PyTree] | None = None

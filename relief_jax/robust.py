@@ -48,6 +48,7 @@ def check(task: Task, setting: Setting, recipe: Recipe) -> None:
   for found, cure in (
     (setting.weight == 'samples' and 'weights by samples', 'weight=uniform'),
     (recipe.weigh and 'weights that the devices find', 'flism.entropy=False'),
+    (recipe.tell and 'plain sums of what devices tell', 'mean=mean'),
     (
       recipe.dilute and 'a mean over those who do not hold an element too',
       'feddrop.denominator=contributors',

@@ -20,16 +20,19 @@ from relief_jax import (
   costs,
   guard,
   local_training,
+  patience,
   robust,
   training,
   tree,
 )
 from relief_jax import links as links_lib
+from relief_jax.online import scene
 from relief_jax.recipe import Context, Merge, Recipe, Setting
 from relief_jax.types import (
   Algorithm,
   Array,
   Fleet,
+  Online,
   Plan,
   PyTree,
   RoundInfo,
@@ -167,14 +170,16 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
   """
   robust.check(task, setting, recipe)
   num, against = len(task.group_names), setting.guard
-  client_tx, server_tx = setting.client_tx(), setting.server_tx()
-  if recipe.observe:
-    client_tx = training.observing(client_tx, recipe.observe)
+  server_tx = setting.server_tx()
   links, branch = links_lib.make(setting, recipe), setting.layout.branch
-  unlike = recipe.part or recipe.objective or recipe.weigh
+  unlike = recipe.part or recipe.objective or recipe.weigh or recipe.tell
+
+  def local_tx(number):
+    tx = setting.client_tx(number)
+    return training.observing(tx, recipe.observe) if recipe.observe else tx
 
   def client(present, shared, row):
-    params, sent, population, step_key, link_key, part_key = shared
+    params, sent, population, number, step_key, link_key, part_key = shared
 
     def train(row):
       mask, view = tree.spread(task.groups, row.trained), recipe.view
@@ -188,6 +193,9 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
       steps = local_training.draw_steps(
         step_key, setting, row.fleet, row.own, row.run
       )
+      if row.steps is not None:
+        steps = local_training.cut(steps, row.steps)
+      told = recipe.tell(params, learner) if recipe.tell else ((), ())
       if recipe.objective:
         objective = recipe.objective(learner)
         steps = local_training.with_keys(learner.client.key, steps)
@@ -202,12 +210,12 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
 
       delta, value, local = training.local_update(
         loss,
-        client_tx,
+        local_tx(number),
         params,
         mask,
         steps,
         row.local or None,
-        ragged=setting.epochs > 0,
+        ragged=setting.epochs > 0 or row.steps is not None,
         branch=branch,
       )
       weight, found = row.weight, ()
@@ -239,18 +247,20 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
         tree.scale(tree.spread(task.groups, weight), delta),
         tree.scale(weight, tree.group_sq_norms(task.groups, delta, num)),
         recipe.measure(row.weight, delta),
+        told[0],
       )
       if recipe.part:
         holds = jax.tree.map(lambda m: m.astype(jnp.float32), mask)
         sums += (tree.scale(tree.spread(task.groups, weight), holds),)
       arrived = ()
       if against.robust:
-        arrived, sums = (delta, mask if recipe.part else None), ()
+        arrived, sums = (delta, mask if recipe.part else None), 4 * ((),)
       seen = ()
       if recipe.observe:
         seen, local = training.observed(local)
       local = local if setting.keep_client_state else ()
-      return sums, (value, local, residual, seen, found, arrived, sound)
+      record = value, local, residual, seen, found, told[1], arrived, sound
+      return sums, record
 
     def sit_out(row):
       sums, record = tree.zeros_like_output(train, row)
@@ -262,13 +272,20 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
       return jax.tree.map(kept, (sums, record), sit_out(row))
 
     # Padding and devices that train nothing do no work at all.
-    return tree.choose(
+    sums, record = tree.choose(
       row.active,
       checked if against.drop else train,
       sit_out,
       row,
       branch=branch,
     )
+    right = ()
+    if streaming(row.fleet):
+      seen = recipe.view(params) if recipe.view else params
+      right = local_training.right(
+        task, setting, population, row, seen, present
+      )
+    return sums, (*record, right)
 
   def init(key, params):
     del key
@@ -276,7 +293,7 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
     local, num_clients = (), setting.options.get('clients', 0)
     if setting.keep_client_state:
       mask = tree.spread(task.groups, jnp.ones(num))
-      one = training.gated_optimizer(client_tx, mask).init(params)
+      one = training.gated_optimizer(local_tx(0), mask).init(params)
       local = jax.tree.map(
         lambda v: jnp.broadcast_to(v, (num_clients,) + v.shape), one
       )
@@ -292,7 +309,7 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
   def step(key, state, population):
     cohort_key, plan_key, step_key, link_key = jax.random.split(key, 4)
     index = cohort.draw(cohort_key, population.fleet, setting.cohort)
-    fleet, own = cohort.take(population, index)
+    fleet, own = scene.take(population, index, state.round)
     context = make_context(
       plan_key, task, setting, fleet, index, state.round, state.params
     )
@@ -300,7 +317,6 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
       seen = recipe.probe(context, population, own)
       context = context._replace(seen=seen)
     plan = recipe.plan(state.memory, context)
-    weight = plan.counted * weights(setting, fleet, context.active)[:, None]
     start, link_state, download = links_lib.broadcast(
       links,
       task,
@@ -311,6 +327,13 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
       plan,
       received(task, fleet, plan),
     )
+    upload = links_lib.message_bytes(
+      links.up, task, state.params, plan, plan.trained, links_lib.UP
+    )
+    info, end = account(task, setting, plan, context, upload, download)
+    if end is not None:
+      plan = patience.arrived(plan, end.late)
+    weight = plan.counted * weights(setting, fleet, context.active)[:, None]
     row = local_training.Row(
       fleet=fleet,
       own=own,
@@ -322,19 +345,27 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
       piece=plan.piece,
       residual=jax.tree.map(lambda v: v[index], link_state.residual),
       faulty=setting.hparams['faulty'][index] if against.faults.kind else (),
+      steps=end.steps if setting.late == 'partial' else None,
     )
     part_key = plan_key if unlike else None
     sent = recipe.send(state.memory) if recipe.send else ()
-    sums, (loss, local, residual, seen, found, arrived, sound) = (
-      buckets.map_reduce(
-        lambda present: partial(client, present),
-        (start, sent, cohort.shared(population), step_key, link_key, part_key),
-        row,
-        setting.layout,
-        setting.buckets,
-        costs.plan_flops(task.work, plan),
-      )
+    sums, record = buckets.map_reduce(
+      lambda present: partial(client, present),
+      (
+        start,
+        sent,
+        cohort.shared(population),
+        state.round,
+        step_key,
+        link_key,
+        part_key,
+      ),
+      row,
+      setting.layout,
+      setting.buckets,
+      costs.plan_flops(task.work, plan),
     )
+    loss, local, residual, seen, found, own, arrived, sound, right = record
     if recipe.weigh:
       weight *= found
     heard, dropped = plan, None
@@ -346,9 +377,9 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
       merge = robust.merge(task, against, weight, plan.trained, *arrived)
     else:
       merge = merge_sums(
-        task, weight, plan.trained, sums[:3], *sums[3:], dilute=recipe.dilute
+        task, weight, plan.trained, sums[:3], *sums[4:], dilute=recipe.dilute
       )
-    merge = merge._replace(seen=seen)
+    merge = merge._replace(seen=seen, told=sums[3], own=own)
     params, opt_state = server_update(
       server_tx, state, recipe.adjust(merge), merge.touched
     )
@@ -369,15 +400,15 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
         merge.trainers >= 2, merge.spread / task.work.size, jnp.nan
       )
     )
-    upload = links_lib.message_bytes(
-      links.up, task, state.params, plan, plan.trained, links_lib.UP
-    )
-    info = account(task, setting, plan, context, upload, download)._replace(
+    info = info._replace(
       loss=loss,
+      trained=plan.trained,
       divergence=divergence,
       found=found if recipe.weigh else None,
       dropped=dropped,
     )
+    if streaming(fleet):
+      info = tested(info, fleet, right)
     return RoundState(
       params=params,
       opt_state=opt_state,
@@ -421,6 +452,24 @@ def server_update(tx, state: RoundState, delta: PyTree, touched: PyTree):
   return params, opt_state
 
 
+def streaming(fleet: Fleet) -> bool:
+  """Windows arrive round by round."""
+  return fleet.scene is not None and fleet.scene.fresh is not None
+
+
+def tested(info: RoundInfo, fleet: Fleet, right: Array) -> RoundInfo:
+  """The record of a round with its test of what has just arrived.
+
+  Args:
+    info: of the round.
+    fleet: [K] participants.
+    right: [K] int32 windows that the model told.
+  """
+  assert info.online is not None  # there is a scene
+  online = info.online._replace(tested=fleet.scene.arrived, right=right)
+  return info._replace(online=online)
+
+
 def account(
   task: Task,
   setting: Setting,
@@ -428,7 +477,7 @@ def account(
   context: Context,
   upload: Array,
   download: Array,
-) -> RoundInfo:
+) -> tuple[RoundInfo, patience.Patience | None]:
   """What the round cost; loss and divergence are filled in by the caller.
 
   Args:
@@ -438,20 +487,42 @@ def account(
     context: of the plan.
     upload: [K] float32 bytes sent by each participant that works.
     download: [K] float32 bytes sent to it.
+
+  Returns:
+    The record, and who was late for the end, None where the server waits.
   """
   fleet = context.fleet
-  samples = setting.samples(fleet)
+  samples, end = setting.samples(fleet), None
   cost = costs.round_costs(task.work, fleet, plan, samples, upload, download)
+  seconds = cost.seconds
+  if setting.late:
+    works = costs.working(fleet, plan)
+    end = patience.patience(
+      setting.late,
+      setting.hparams['wait'],
+      cost,
+      works,
+      setting.local_steps(fleet),
+    )
+    cost = costs.round_costs(
+      task.work, fleet, plan, samples * end.share, upload, download
+    )
+    seconds = jnp.minimum(cost.seconds, end.limit)
   joules = cost.joules
   if setting.idle_power:
-    joules += costs.idle_joules(fleet, cost.seconds)
+    joules += costs.idle_joules(fleet, seconds)
+  online = None
+  if fleet.scene is not None:
+    transfer = jnp.stack([cost.sending, cost.receiving], -1)
+    online = Online(transfer, end.late if end else None)
   return RoundInfo(
     client=fleet.id,
     loss=jnp.zeros(fleet.id.shape),
     trained=plan.trained,
     upload=cost.upload,
     download=cost.download,
-    seconds=cost.seconds,
+    seconds=seconds,
     joules=joules,
     divergence=jnp.zeros(len(task.group_names)),
-  )
+    online=online,
+  ), end

@@ -49,6 +49,7 @@ class Tally:
     self._divergence: np.ndarray | None = None
     self._found: list[np.ndarray] = []
     self._dropped: int | None = None
+    self._online: dict[str, int] = {}
 
   def add(self, infos: RoundInfo) -> tuple[int, int] | None:
     """Adds rounds.
@@ -84,6 +85,11 @@ class Tally:
     self._divergence = np.asarray(infos.divergence[-1])
     if infos.found is not None:
       self._found.append(np.asarray(infos.found)[working].ravel())
+    if infos.online is not None:
+      for key in ('tested', 'right', 'late'):
+        value = getattr(infos.online, key)
+        if value is not None:
+          self._online[key] = self._online.get(key, 0) + int(value.sum())
     return None
 
   def window(self, names: tuple[str, ...]) -> dict[str, Any]:
@@ -91,7 +97,9 @@ class Tally:
 
     Where devices find weights of their own, also the least, the mean and the
     largest of them, `found_weight`; where updates that are not finite are
-    dropped, how many were, `dropped`.
+    dropped, how many were, `dropped`. In an online world also `prequential`,
+    the share of the windows that arrived which the model told before training
+    on them, and `late`, updates that the server did not wait for.
 
     Args:
       names: [G] of the groups.
@@ -105,7 +113,16 @@ class Tally:
       'loss': self._loss / count if count else None,
       **({'found_weight': [float(v) for v in spread]} if spread else {}),
       **({} if self._dropped is None else {'dropped': self._dropped}),
+      **self._seen(),
     }
+
+  def _seen(self) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if 'late' in self._online:
+      found['late'] = self._online['late']
+    if self._online.get('tested'):
+      found['prequential'] = self._online['right'] / self._online['tested']
+    return found
 
 
 def by_name(names, values) -> dict[str, float | None]:

@@ -62,8 +62,30 @@ def _inputs(task: Task, batch: Batch, gate: Gate, i: int) -> Array:
   if batch.shift is not None:
     x = shift.apply(batch.shift, i, x, batch.row)
   if gate.sensed is not None:
-    x = jnp.where(gate.sensed[i], x, batch.bank.fill[name])
+    sensed = gate.sensed[i]
+    lost = _lost(batch, i)
+    if lost is not None:
+      sensed &= ~_along(lost, x)
+    x = jnp.where(sensed, x, batch.bank.fill[name])
   return batch.alter(i, x) if batch.alter else x
+
+
+def _lost(batch: Batch, i: int) -> Array | None:
+  """Windows without modality i, [B] bool; None for none."""
+  return batch.shift and shift.lost(batch.shift, i, batch.row)
+
+
+def _along(mask: Array, x: Array) -> Array:
+  """[B] with as many axes as `x` [B, ...]."""
+  return mask.reshape((-1,) + (1,) * (x.ndim - 1))
+
+
+def _zeroed(batch: Batch, gate: Gate, i: int, features: PyTree) -> PyTree:
+  """Features without those of lost windows, where these are not filled."""
+  lost = _lost(batch, i)
+  if gate.sensed is not None or lost is None:
+    return features
+  return jax.tree.map(lambda h: jnp.where(_along(lost, h), 0.0, h), features)
 
 
 def forward(
@@ -91,11 +113,14 @@ def forward(
   """
   encode = _encode if branch else _encode_masked
   features = {
-    name: encode(task, params, frozen, batch, gate, i)
+    name: _zeroed(batch, gate, i, encode(task, params, frozen, batch, gate, i))
     for i, name in enumerate(task.modalities)
     if present is None or i in present
   }
-  return Output(features, task.fuse(params, frozen, features, gate.run))
+  run = gate.run
+  if batch.mend:
+    features, run = batch.mend(features, run)
+  return Output(features, task.fuse(params, frozen, features, run))
 
 
 def logits(*args, **kwargs) -> Array:

@@ -25,7 +25,12 @@ class Shift(NamedTuple):
     bias: [..., M] float32, added, in z-scored units; None: 0.
     noise: [..., M] float32, deviation of white noise; None: 0.
     jitter: [..., M] float32, deviation of sampling times in samples; None: 0.
-    key: [..., 2] uint32, of the noise and jitter, None without.
+    key: [..., 2] uint32, of all that is drawn by window, None without.
+    clip: [..., M] float32, largest absolute value; None: no bound.
+    gap: [..., M] float32, share of a window that is lost at a stretch; None: 0.
+    gone: [..., M] float32, share of the windows that are lost; None: 0.
+    swing: [..., M, 2] float32, rounds of a period and where in it a sensor
+      begins, as its faults come and go; None: they stay.
   """
 
   gain: Array | None
@@ -33,6 +38,10 @@ class Shift(NamedTuple):
   noise: Array | None
   jitter: Array | None
   key: Array | None
+  clip: Array | None = None
+  gap: Array | None = None
+  gone: Array | None = None
+  swing: Array | None = None
 
 
 @flax.struct.dataclass
@@ -51,6 +60,9 @@ class Fleet:
     budget: [N] float32, FLOPs per sample that fit a deadline of 1 (relief.md
       section 5: speed_n * T_th, per sample since the batch size cancels).
     shift: [N, M] of every field, None where all sensors agree.
+    scene: what else a round of an online world finds (online/scene.py), None
+      elsewhere. There `owned` is what delivers, and the other fields too are
+      the round's.
   """
 
   id: Array
@@ -63,6 +75,7 @@ class Fleet:
   watts: Array
   budget: Array
   shift: Shift | None = None
+  scene: PyTree = None
 
 
 @flax.struct.dataclass
@@ -93,12 +106,15 @@ class Population:
       `fleet.samples[n]` on are padding and are never drawn. On a mesh it is
       cut by clients, and padded with rows of zeros to a multiple of its size.
     frozen: parameters that never train, the same for all ({} if none).
+    online: processes that change the world from round to round
+      (`online.scene.Online`), None in a static one.
   """
 
   bank: Bank
   fleet: Fleet
   rows: Array
   frozen: PyTree
+  online: PyTree = None
 
 
 @flax.struct.dataclass
@@ -135,6 +151,8 @@ class Batch(NamedTuple):
     shift: [M] of every field, the client's own, or None.
     alter: (modality number, inputs [B, ...]) -> inputs, an augmentation of what
       the sensors deliver or are filled with; None: none.
+    mend: (features, run [M]) -> both, what stands in for sensors that are not
+      there, between encoders and fusion; None: nothing.
   """
 
   bank: Bank
@@ -142,6 +160,7 @@ class Batch(NamedTuple):
   weight: Array
   shift: Shift | None = None
   alter: Callable[[int, Array], Array] | None = None
+  mend: Callable[..., tuple[dict[str, Array], Array]] | None = None
 
 
 class Gate(NamedTuple):
@@ -328,6 +347,23 @@ class Plan(NamedTuple):
   charge: Charge = Charge()
 
 
+class Online(NamedTuple):
+  """What a round of an online world shows beside the rest.
+
+  Attributes:
+    transfer: [K, 2] float32, seconds of sending and receiving.
+    late: [K] bool, the server did not wait for the end; None: it waits.
+    tested: [K] int32, windows that arrived and were tested before training on
+      them; None without a stream.
+    right: [K] int32, those of them that the model told.
+  """
+
+  transfer: Array
+  late: Array | None = None
+  tested: Array | None = None
+  right: Array | None = None
+
+
 class RoundInfo(NamedTuple):
   """What was observed in a round.
 
@@ -344,6 +380,7 @@ class RoundInfo(NamedTuple):
       None where they find none.
     dropped: [K] bool, whose update was not finite and is left out; None where
       such an update ends the run.
+    online: what only an online world shows, None in a static one.
   """
 
   client: Array
@@ -356,6 +393,7 @@ class RoundInfo(NamedTuple):
   divergence: Array
   found: Array | None = None
   dropped: Array | None = None
+  online: Online | None = None
 
 
 class Algorithm(NamedTuple):

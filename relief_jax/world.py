@@ -17,12 +17,14 @@ import optax
 
 from relief_jax import (
   algorithms,
+  cohort,
   deadlines,
   dealing,
   fleets,
   models,
   partition,
   placement,
+  shift,
   training,
   tree,
   windows,
@@ -30,6 +32,7 @@ from relief_jax import (
 from relief_jax.errors import InputError, unknown
 from relief_jax.models import cnn, lora
 from relief_jax.models.encoders import Spec
+from relief_jax.online import draw as online_lib
 from relief_jax.types import (
   Bank,
   Batch,
@@ -123,6 +126,7 @@ def build(
     own = [place[p] for p in parts[first:last]]
     return partition.pad_rows(own, width)[0]
 
+  online = _online(config, modalities, owned)
   population = Population(
     bank=bank(split.train),
     fleet=fleet,
@@ -130,6 +134,7 @@ def build(
       rows, (len(parts), width), layout or placement.Layout()
     ),
     frozen={},
+    online=online,
   )
   test = bank(split.test)
   if config.backbone == 'lora':
@@ -162,6 +167,23 @@ def build(
   )
 
 
+def _online(config, modalities, owned):
+  """Processes of the world.
+
+  Raises:
+    InputError: processes that no world can have, or a method without rounds.
+  """
+  rng = np.random.default_rng([config.seed, dealing.ONLINE])
+  found = online_lib.draw(config.online, modalities, owned, rng)
+  if found is not None and config.method in algorithms.STATIC:
+    raise InputError(
+      f'config.method is {config.method!r} with config.online',
+      'a method with rounds on devices',
+      'leave --config.online off: it trains on all windows as recorded',
+    )
+  return found
+
+
 def _spec(config, data) -> Spec:
   model = config.model
   spec = Spec(
@@ -183,7 +205,7 @@ def _spec(config, data) -> Spec:
     heads=model.heads,
   )
   # Features of windows that every device sees in its own way are not shared.
-  own = any(config.shift.values())
+  own = any(config.shift[level] for level in shift.LEVELS)
   cacheable = config.backbone == 'lora' and not spec.adapters and not own
   spec.lengths()
   return spec._replace(cached=cacheable and model.cache_features)
@@ -199,21 +221,13 @@ def _rare(config, fleet, modalities) -> int:
   return fleets.rarest(fleet, modalities)
 
 
-def columns(task) -> np.ndarray:
-  """Groups that hold a fusion column block, [G] bool."""
-  ids = jax.tree.leaves(task.groups.get('fusion', task.groups.get('lora_a')))
-  mask = np.zeros(len(task.group_names), bool)
-  mask[ids] = True
-  return mask
-
-
 def _deadlines(config, fleet, task) -> tuple[float, float]:
   if config.method not in algorithms.BUDGETED:
     return math.inf, math.inf
 
   def resolve(kind):
     value = deadlines.resolve(
-      kind, fleet, task.work, task.group_modality, columns(task)
+      kind, fleet, task.work, task.group_modality, cohort.columns(task)
     )
     deadlines.check(
       fleet,

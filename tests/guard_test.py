@@ -361,6 +361,7 @@ def test_bad_keys(key, value):
     ('flism', MEDIAN, {}, 'weights that the devices find'),
     ('flism', TRIMMED, {'entropy': False}, 'plain sums'),
     ('relief', MEDIAN, {'norm': 'cosine'}, 'plain sums'),
+    ('pmm', MEDIAN, {}, 'what devices tell'),
     ('relief', MEDIAN, {'denominator': 'cohort'}, 'denominator'),
     ('feddrop', MEDIAN, {'denominator': 'all'}, 'do not hold'),
     ('tfedavg', Guard(clip=True), {}, 'clip_norm'),

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relief_jax import algorithms, costs, deadlines, models, world
+from relief_jax import algorithms, cohort, costs, deadlines, models, world
 from relief_jax import config as config_lib
 from relief_jax.models import lora
 from relief_jax.models.encoders import Spec
@@ -205,7 +205,7 @@ def deadline(task: Task, population: Population, kind='tight') -> float:
     population.fleet,
     task.work,
     task.group_modality,
-    world.columns(task),
+    cohort.columns(task),
   )
 
 

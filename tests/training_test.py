@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relief_jax import cohort, local_training, training, tree
+from relief_jax.online import scene
 from relief_jax.types import Batch, Gate, Steps
 from tests import tiny
 
@@ -190,7 +191,7 @@ def test_a_client_of_few_windows_trains_few_steps():
       key, setting, fleet, own, jnp.ones(1, bool)
     )
   )
-  mine = steps(key, *cohort.take(population, 1))
+  mine = steps(key, *scene.take(population, 1, 0))
   assert (np.asarray(mine.weight) > 0).any(1).nonzero()[0].tolist() == [0, 8]
 
   @quick

@@ -17,6 +17,8 @@ from relief_jax.algorithms import (
   harmony,
   heterofl,
   local_only,
+  pmm,
+  qqr_style,
   relief,
   tfedavg,
 )
@@ -38,6 +40,8 @@ ALGORITHMS = {
   'harmony': harmony.harmony,
   'heterofl': heterofl.heterofl,
   'local_only': local_only.local_only,
+  'pmm': pmm.pmm,
+  'qqr_style': qqr_style.qqr_style,
   'relief': relief.relief,
   'tfedavg': tfedavg.tfedavg,
 }
@@ -71,3 +75,6 @@ BUDGETED = (
   'heterofl',
   'relief',
 )
+
+# Methods that have no rounds on devices: an online world means nothing to them.
+STATIC = ('centralized',)

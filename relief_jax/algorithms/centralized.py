@@ -14,7 +14,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from relief_jax import costs, guard, links, local_training, training, tree
+from relief_jax import (
+  costs,
+  guard,
+  links,
+  local_training,
+  patience,
+  training,
+  tree,
+)
 from relief_jax.recipe import Setting
 from relief_jax.types import Algorithm, RoundInfo, Steps, Task
 
@@ -23,10 +31,12 @@ def centralized(task: Task, setting: Setting) -> Algorithm:
   """Pooled SGD; state is (params, optimiser state, round).
 
   Raises:
-    InputError: a codec is set, or a guard: raw windows are sent here, once.
+    InputError: a codec or a guard is set: raw windows are sent here, once; or
+      a limit to the server's patience.
   """
   links.refuse(setting, 'centralized')
   guard.refuse(setting.guard, 'centralized')
+  patience.refuse(setting, 'centralized')
   num, num_modalities = len(task.group_names), len(task.modalities)
   everything = jnp.ones(num, bool)
   mask = tree.spread(task.groups, everything)

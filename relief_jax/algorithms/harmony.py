@@ -46,11 +46,13 @@ from relief_jax import (
   guard,
   links,
   local_training,
+  patience,
   rounds,
   training,
   tree,
 )
 from relief_jax.errors import InputError
+from relief_jax.online import scene
 from relief_jax.recipe import Context, Recipe, Setting
 from relief_jax.types import (
   Algorithm,
@@ -176,12 +178,14 @@ def harmony(task: Task, setting: Setting) -> Algorithm:
       client=infos[0].client,
       loss=total.loss / jnp.maximum(tasks, 1),
       trained=every.any(0),
+      # Of stage 2 no model is tested on what has just arrived.
+      online=total.online and total.online._replace(tested=None, right=None),
     )
     if setting.idle_power:  # after a device's last task
       index = cohort.draw(
         jax.random.split(key, 4)[0], population.fleet, setting.cohort
       )
-      fleet, _ = cohort.take(population, index)
+      fleet, _ = scene.take(population, index, state.round)
       info = info._replace(
         joules=info.joules + costs.idle_joules(fleet, info.seconds)
       )
@@ -218,7 +222,7 @@ def harmony(task: Task, setting: Setting) -> Algorithm:
   def second_stage(begin, key, state: HarmonyState, population):
     cohort_key, plan_key, step_key, _ = jax.random.split(key, 4)
     index = cohort.draw(cohort_key, population.fleet, setting.cohort)
-    fleet, own = cohort.take(population, index)
+    fleet, own = scene.take(population, index, state.round)
     context = rounds.make_context(
       plan_key, task, setting, fleet, index, state.round
     )
@@ -256,7 +260,7 @@ def harmony(task: Task, setting: Setting) -> Algorithm:
     size = 4 * task.work.size
     sent = trained & classifier[None]
     received = sent | (trained & ~state.joined[index][:, None])
-    info = rounds.account(
+    info, _ = rounds.account(
       task,
       setting,
       plan,
@@ -394,6 +398,7 @@ def _check(task: Task, setting: Setting) -> None:
   """Refuses what harmony has no use for; see there."""
   links.refuse(setting, 'harmony', 'sends classifiers, in full precision')
   guard.refuse(setting.guard, 'harmony')
+  patience.refuse(setting, 'harmony')
   encoder, modality = _encoders(task), np.asarray(task.group_modality)
   apart = set(modality[~encoder.any(0)])
   if not encoder.any(1).all():

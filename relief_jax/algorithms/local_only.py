@@ -14,11 +14,13 @@ from relief_jax import (
   guard,
   links,
   local_training,
+  patience,
   rounds,
   training,
   tree,
 )
 from relief_jax.algorithms import fedavg
+from relief_jax.online import scene
 from relief_jax.recipe import Setting
 from relief_jax.types import Algorithm, Task
 
@@ -30,43 +32,49 @@ def local_only(task: Task, setting: Setting) -> Algorithm:
 
   Raises:
     InputError: a codec or a guard is set, and there is no link that would use
-      it.
+      it; or a limit to the server's patience.
   """
   links.refuse(setting, 'local_only')
   guard.refuse(setting.guard, 'local_only')
+  patience.refuse(setting, 'local_only')
   num = len(task.group_names)
   clients = setting.options['clients']
-  client_tx, branch = setting.client_tx(), setting.layout.branch
+  branch = setting.layout.branch
   alone = setting._replace(fill='skip')
 
   def client(present, shared, row):
-    population, step_key = shared
-    params, fleet, own, run, trained, active = row
+    population, number, step_key = shared
+    params, row = row
     loss = local_training.client_loss(
-      task, population, trained, branch, present
+      task, population, row.trained, branch, present
     )
-    mask = tree.spread(task.groups, trained)
+    mask = tree.spread(task.groups, row.trained)
 
     def train(params):
       delta, value, _ = training.local_update(
         loss,
-        client_tx,
+        setting.client_tx(number),
         params,
         mask,
-        local_training.draw_steps(step_key, alone, fleet, own, run),
+        local_training.draw_steps(step_key, alone, row.fleet, row.own, row.run),
         ragged=setting.epochs > 0,
         branch=branch,
       )
       return jax.tree.map(jnp.add, params, delta), value
 
     record = tree.choose(
-      active,
+      row.active,
       train,
       lambda params: (params, jnp.float32(0.0)),
       params,
       branch=branch,
     )
-    return (), record
+    right = ()
+    if rounds.streaming(row.fleet):
+      right = local_training.right(
+        task, alone, population, row, params, present
+      )
+    return (), (*record, right)
 
   def init(key, params):
     del key
@@ -79,21 +87,26 @@ def local_only(task: Task, setting: Setting) -> Algorithm:
     params, number = state
     cohort_key, plan_key, step_key, _ = jax.random.split(key, 4)
     index = cohort.draw(cohort_key, population.fleet, setting.cohort)
-    fleet, own = cohort.take(population, index)
+    fleet, own = scene.take(population, index, number)
     context = rounds.make_context(plan_key, task, alone, fleet, index, number)
     plan = fedavg.plan(alone, context)
     mine = jax.tree.map(lambda v: v[index], params)
-    _, (new, loss) = buckets.map_reduce(
+    row = local_training.Row(
+      fleet, own, plan.run, plan.trained, active=context.active
+    )
+    _, (new, loss, right) = buckets.map_reduce(
       lambda present: partial(client, present),
-      (cohort.shared(population), step_key),
-      (mine, fleet, own, plan.run, plan.trained, context.active),
+      (cohort.shared(population), number, step_key),
+      (mine, row),
       setting.layout,
       setting.buckets,
     )
     params = jax.tree.map(lambda a, v: a.at[index].set(v), params, new)
     silence = jnp.zeros(index.shape)  # nothing is sent in either direction
-    info = rounds.account(task, setting, plan, context, silence, silence)
+    info, _ = rounds.account(task, setting, plan, context, silence, silence)
     info = info._replace(loss=loss, divergence=jnp.full(num, jnp.nan))
+    if rounds.streaming(fleet):
+      info = rounds.tested(info, fleet, right)
     return (params, number + 1), info
 
   return Algorithm(init, step, params=lambda state: state[0], personal=True)

@@ -12,11 +12,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from relief_jax import cohort, costs, rounds, tree
+from relief_jax import cohort, costs, quality, rounds, tree
 from relief_jax.budgets import BUDGETS
 from relief_jax.errors import InputError, unknown
 from relief_jax.recipe import Context, Merge, Recipe, Setting
-from relief_jax.types import Algorithm, Array, Plan, Task
+from relief_jax.types import Algorithm, Array, Plan, PyTree, Task
 
 RULES = (
   'greedy',
@@ -38,11 +38,13 @@ class Memory(NamedTuple):
     magnitude: [G] EMA of |mean|^2 / |theta_g|; +inf until trained.
     last: [N, G] int32, round in which a device last trained a group, -1
       never.
+    quality: of the sensors, () without `confidence`.
   """
 
   divergence: Array
   magnitude: Array
   last: Array
+  quality: PyTree = ()
 
 
 def observed(norm: str, merge: Merge, size: Array) -> Array:
@@ -99,7 +101,9 @@ def relief(task: Task, setting: Setting) -> Algorithm:
   Args:
     task: the model.
     setting: the round; `options` holds `rule` (one of RULES), `norm`,
-      `max_stale`, `shrinkage`, `denominator` and `clients` (N).
+      `max_stale`, `shrinkage`, `denominator`, `confidence` with `beta` and
+      `start` (updates count by how well their sensor measures, **ours**:
+      quality.py) and `clients` (N).
 
   Raises:
     InputError: an unknown rule, the knapsack over more than 12 groups, or a
@@ -116,6 +120,7 @@ def relief(task: Task, setting: Setting) -> Algorithm:
       'set --config.relief.denominator=contributors',
     )
   num, clients = len(task.group_names), options['clients']
+  trusts = options['confidence']
   pack = BUDGETS['knapsack' if rule == 'knapsack' else 'greedy']
   shared = jnp.asarray([m < 0 for m in task.group_modality])
   size = task.work.size
@@ -125,6 +130,7 @@ def relief(task: Task, setting: Setting) -> Algorithm:
       divergence=jnp.full(num, jnp.inf, jnp.float32),
       magnitude=jnp.full(num, jnp.inf, jnp.float32),
       last=jnp.full((clients, num), -1, jnp.int32),
+      quality=quality.init(task, clients) if trusts else (),
     )
 
   def score(memory, context, last) -> Array:
@@ -181,7 +187,17 @@ def relief(task: Task, setting: Setting) -> Algorithm:
       # Who sits the round out takes no part and does not dilute it either.
       counted = context.access & trained.any(-1, keepdims=True)
     run &= trained.any(-1, keepdims=True)
-    return Plan(run, trained, counted.astype(jnp.float32))
+    whole = Plan(run, trained, counted.astype(jnp.float32))
+    if not trusts:
+      return whole
+    trust = quality.confidence(
+      memory.quality, context, run, options['beta'], options['start']
+    )
+    return whole._replace(
+      counted=whole.counted * quality.weights(task, trust),
+      piece=trust,
+      charge=quality.charge(task, context.fleet, run),
+    )
 
   def measure(weight, delta):
     if norm != 'cosine':
@@ -204,6 +220,11 @@ def relief(task: Task, setting: Setting) -> Algorithm:
         memory.magnitude, merge.mean_sq / size, ema, merge.trainers >= 1
       ),
       last=memory.last.at[context.place].set(last),
+      quality=quality.remember(
+        memory.quality, merge, context, plan.trained.any(-1), ema
+      )
+      if trusts
+      else (),
     )
 
   def adjust(merge: Merge):
@@ -217,6 +238,13 @@ def relief(task: Task, setting: Setting) -> Algorithm:
     memory=memory,
     report=lambda memory: memory.divergence,
   )
+  if trusts:
+    recipe = recipe._replace(
+      send=lambda memory: memory.quality.prototypes,
+      tell=lambda params, learner: quality.tell(
+        task, params, learner, learner.client.piece
+      ),
+    )
   if options['shrinkage']:
     recipe = recipe._replace(adjust=adjust)
   return rounds.federated(task, setting, recipe)

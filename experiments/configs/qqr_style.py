@@ -1,0 +1,15 @@
+"""QQR, our reconstruction; variants as in common.py.
+
+python -m experiments.main --config=experiments/configs/qqr_style.py --workdir=DIR
+"""
+
+from experiments.configs import common
+
+
+def get_config(arg=None):
+  """The config.
+
+  Raises:
+    InputError: an unknown variant.
+  """
+  return common.method('qqr_style', arg)

@@ -1,0 +1,89 @@
+"""Missing sensors x noisy sensors x methods in a world of streams, on DSADS.
+
+python -m experiments.compare --config=experiments/configs/robustness.py \
+    --workdir=runs/robustness --data_dir=DIR
+python -m experiments.robustness runs/robustness
+
+16 devices with all three sensors, each with a buffer of 100 windows of which
+ten are new every round. A sensor delivers nothing in a round with the missing
+rate (.3, .5 or .7), independently; a share of all (device, sensor) pairs (none,
+.2 or .4) measures with noise of three deviations. 25 rounds, seeds 0 to 2.
+
+`fm` sees every sensor in every round, the others do not: `pm` skips what is
+missing, `zf` puts physical zeros there, `fedavg` the mean of the training
+windows. Variants: `smoke`, `synthetic`, and `four_tiers`, where most devices
+never had all sensors.
+"""
+
+from experiments.configs import common, compare
+
+MISSING = (0.3, 0.5, 0.7)
+NOISY = (0.0, 0.2, 0.4)
+DEVIATION = 3.0
+METHODS = {
+  'fedavg': {'method': 'fedavg'},
+  'pm': {'method': 'fedavg', 'fill': 'skip'},
+  'zf': {'method': 'fedavg', 'fill_value': 'zero'},
+  'cohort_mean': {'method': 'cohort_mean'},
+  'pmm': {'method': 'pmm'},
+  'qqr_style': {'method': 'qqr_style'},
+  'relief': compare.MID,
+  'relief_confidence': {**compare.MID, 'relief': {'confidence': True}},
+}
+
+
+def world(missing: float, noisy: float) -> dict:
+  """Keys of a point of the grid.
+
+  Args:
+    missing: rate at which a sensor delivers nothing in a round.
+    noisy: share of the sensors that measure badly.
+  """
+  keys: dict = {'shift': {'noise': DEVIATION if noisy else 0.0, 'share': noisy}}
+  if missing:
+    keys['online'] = {'missing': {'kind': 'each', 'rate': missing}}
+  return keys
+
+
+def group(missing: float, noisy: float) -> str:
+  """Name of a point of the grid, in percent."""
+  return f'missing{100 * missing:.0f}_noisy{100 * noisy:.0f}'
+
+
+def labels():
+  """label -> keys of a run."""
+  found = {
+    f'{group(0, noisy)}/fm': {
+      'method': 'fedavg',
+      'fill': 'skip',
+      **world(0.0, noisy),
+    }
+    for noisy in NOISY
+  }
+  for missing in MISSING:
+    for noisy in NOISY:
+      for name, keys in METHODS.items():
+        label = f'{group(missing, noisy)}/{name}'
+        found[label] = {**keys, **world(missing, noisy)}
+  return found
+
+
+def get_config(arg=None):
+  """The config.
+
+  Raises:
+    InputError: an unknown variant.
+  """
+  c = common.dsads()
+  c.fleet, c.clients, c.rounds, c.eval_every = 'uniform', 16, 25, 5
+  c.online.stream.update(buffer=100, arrive=10)
+  common.apply(
+    c,
+    arg,
+    synthetic=lambda c: c.update(dataset='synthetic'),
+    four_tiers=lambda c: c.update(fleet='four_tiers'),
+  )
+  smoke = 'smoke' in (arg or '').split(',')
+  if smoke:
+    c.online.stream.update(buffer=16, arrive=4)
+  return compare.comparison(c, labels(), (0,) if smoke else (0, 1, 2))

@@ -1,0 +1,135 @@
+"""Modality quantity and quality rebalancing, in the style of QQR.
+
+https://arxiv.org/abs/2508.11159. Sensors deliver more or less often (quantity)
+and more or less well (quality). The paper's update rule is not public: this is
+a reconstruction from its abstract, **ours** in every line, and no figure from
+here is the paper's. On top of a cohort mean, each part a switch:
+
+- dispersion: disp[n, m], the mean squared distance of a feature number of
+  sensor m on device n to its class's prototype, a running mean by `ema`;
+- `confidence`: conf = exp(-beta relu(disp / median over the cohort - 1)) from
+  round `start` on weighs the updates of m's groups (quality-1);
+- `weighted`: prototypes are means weighted by conf instead of 0 and 1;
+- `align`: la sum_m conf ||z_m - prototype||^2 is added to the loss (quality-2);
+- `mix`: z_m becomes conf z_m + (1 - conf) prototype of the label (quality-3),
+  which leaks the label, hence off;
+- `fill`: a missing feature becomes the prototype of the label, as PMM does
+  (quantity), which leaks it too, hence off.
+
+With all of them off it is a cohort mean. At test a missing feature is zero.
+
+*Budget*: none. *Bytes*: prototypes down, sums and M dispersions up. *FLOPs*: a
+forward pass over the device's windows.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from relief_jax import prototypes, quality, rounds
+from relief_jax.algorithms import fedavg
+from relief_jax.errors import InputError
+from relief_jax.quality import Quality
+from relief_jax.recipe import Context, Learner, Merge, Recipe, Setting
+from relief_jax.training import cross_entropy
+from relief_jax.types import Algorithm, Plan, Task
+
+
+def qqr_style(task: Task, setting: Setting) -> Algorithm:
+  """The reconstruction; grade: reconstruction.
+
+  Args:
+    task: the model.
+    setting: the round; `options` holds `beta`, `start`, `confidence`,
+      `weighted`, `align`, `mix`, `fill` and `clients` (N).
+
+  Raises:
+    InputError: beta or align below 0, or filled windows.
+  """
+  options = setting.options
+  for name in ('beta', 'align', 'start'):
+    if not options[name] >= 0:
+      raise InputError(
+        f'config.qqr_style.{name} is {options[name]}',
+        'a number of at least 0',
+        f'leave --config.qqr_style.{name} at its default',
+      )
+  prototypes.refuse(setting, 'qqr_style')
+
+  def plan(memory: Quality, context: Context) -> Plan:
+    whole = fedavg.plan(setting, context)
+    owners = context.access & context.active[:, None]
+    trust = quality.confidence(
+      memory, context, context.fleet.owned, options['beta'], options['start']
+    )
+    counted = owners.astype(jnp.float32)
+    if options['confidence']:
+      counted *= quality.weights(task, trust)
+    return whole._replace(
+      counted=counted,
+      piece=trust,
+      charge=quality.charge(task, context.fleet, whole.run),
+    )
+
+  def objective(learner: Learner):
+    known: prototypes.Prototypes = learner.sent
+    trust = learner.client.piece
+
+    def mend(y, features, run):
+      if options['fill']:
+        features, run = prototypes.substitute(known, y, features, run)
+      if options['mix']:
+        for i, m in enumerate(task.modalities):
+          if m not in features:
+            continue
+          there = (known.updates[m][y] > 0)[:, None]
+          share = jnp.where(there & run[i], trust[i], 1.0)
+          slot = jax.lax.stop_gradient(known.mean[m][y])
+          features = {**features, m: share * features[m] + (1 - share) * slot}
+      return features, run
+
+    def loss(params, step):
+      y = learner.y(step)
+      changes = options['fill'] or options['mix']
+      output = learner.forward(
+        params,
+        step,
+        mend=(lambda z, run: mend(y, z, run)) if changes else None,
+      )
+      value = cross_entropy(output.logits, y, step.weight)
+      if not options['align']:
+        return value
+      far = jnp.float32(0.0)
+      for i, m in enumerate(task.modalities):
+        if m not in output.features:
+          continue
+        slot = jax.lax.stop_gradient(known.mean[m][y])
+        apart = jnp.square(output.features[m] - slot).sum(-1)
+        counts = step.weight * (known.updates[m][y] > 0) * step.run[i]
+        far += trust[i] * jnp.where(counts > 0, counts * apart, 0.0).sum()
+      return value + options['align'] * far / jnp.maximum(
+        step.weight.sum(), 1e-9
+      )
+
+    return loss
+
+  def tell(params, learner: Learner):
+    trust = learner.client.piece
+    if not options['weighted']:
+      trust = learner.client.fleet.owned.astype(jnp.float32)
+    return quality.tell(task, params, learner, trust)
+
+  def remember(memory: Quality, merge: Merge, plan: Plan, context: Context):
+    return quality.remember(
+      memory, merge, context, plan.trained.any(-1), setting.hparams['ema']
+    )
+
+  recipe = Recipe(
+    plan=plan,
+    memory=lambda: quality.init(task, options['clients']),
+    send=lambda memory: memory.prototypes,
+    tell=tell,
+    remember=remember,
+  )
+  if options['align'] or options['mix'] or options['fill']:
+    recipe = recipe._replace(objective=objective)
+  return rounds.federated(task, setting, recipe)

@@ -1,0 +1,85 @@
+"""Makes the online world of a config, on the host."""
+
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from relief_jax.errors import InputError
+from relief_jax.online import missing, presence, radio, streams
+from relief_jax.online.scene import Online
+
+
+def draw(
+  config: ml_collections.ConfigDict,
+  names: tuple[str, ...],
+  owned: np.ndarray,
+  rng: np.random.Generator,
+) -> Online | None:
+  """The processes that a config asks for.
+
+  Args:
+    config: `config.online`.
+    names: [M] of the modalities.
+    owned: [N, M] bool, sensors on board.
+    rng: each process draws from a child of its own, so that one of them
+      changes nothing about the others.
+
+  Returns:
+    None where all are off: the world is static.
+
+  Raises:
+    InputError: of the processes; settings that contradict each other.
+  """
+  clients, modalities = owned.shape
+  children = iter(rng.spawn(4))
+  stream = streams.draw(config.stream, clients, next(children))
+  lacking = missing.draw(config.missing, clients, modalities, next(children))
+  planned = missing.outage(
+    config.missing.outage, config.missing.struck, names, owned, next(children)
+  )
+  around = presence.draw(config.presence, clients, next(children))
+  found = (stream, lacking, planned, around, pace(config.pace))
+  _check(config, stream)
+  if all(process is None for process in found):
+    return None
+  words = rng.integers(2**32, size=2, dtype=np.uint32)
+  return Online(jnp.asarray(words), *found)
+
+
+def pace(config: ml_collections.ConfigDict) -> radio.Pace | None:
+  """Of processors and links.
+
+  Args:
+    config: `config.online.pace`.
+  """
+  values = {
+    name: jnp.float32(config[name]) if config[name] else None
+    for name in radio.Pace._fields
+  }
+  off = all(value is None for value in values.values())
+  return None if off else radio.Pace(**values)
+
+
+def _check(config: ml_collections.ConfigDict, stream) -> None:
+  if stream is None:
+    for name in ('drift', 'delay', 'spread'):
+      if config.stream[name]:
+        raise InputError(
+          f'config.online.stream.{name} is {config.stream[name]} without a '
+          'buffer',
+          'a buffer that windows arrive in',
+          'set --config.online.stream.buffer=100',
+        )
+  elif config.stream.arrive > config.stream.buffer:
+    raise InputError(
+      f'config.online.stream.arrive is {config.stream.arrive} with a buffer '
+      f'of {config.stream.buffer} windows',
+      'a buffer that holds what arrives in a round',
+      'raise --config.online.stream.buffer',
+    )
+  if config.missing.kind == 'off' and config.missing.rate:
+    raise InputError(
+      f'config.online.missing.rate is {config.missing.rate} of kind off',
+      f'a kind of {", ".join(missing.KINDS[1:])}',
+      'set --config.online.missing.kind=each',
+    )

@@ -1,0 +1,191 @@
+"""Sensors that deliver nothing for a round: `avail` [K, M]. **Ours** but One.
+
+`fleet.owned` says what is on board; what fails delivers no window, so its
+encoder does not run, nothing of it is trained, sent or paid for.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from relief_jax.errors import InputError, unknown
+from relief_jax.online import chain, keys
+from relief_jax.types import Array
+
+
+class Each(NamedTuple):
+  """Every sensor by itself, rounds independent.
+
+  Attributes:
+    rate: [N, M] probability that it is missing.
+  """
+
+  rate: Array
+
+
+class One(NamedTuple):
+  """With some probability one sensor, drawn uniformly, is missing.
+
+  MMO-FL's (https://arxiv.org/abs/2505.16138): the same sensor in the whole
+  fleet, or an option, every device its own.
+
+  Attributes:
+    rate: [N] probability that one is missing.
+    common: [] bool, the draw is the fleet's.
+  """
+
+  rate: Array
+  common: Array
+
+
+class Bursts(NamedTuple):
+  """Every sensor by itself, in outages of several rounds.
+
+  Attributes:
+    chain: of [N, M].
+  """
+
+  chain: chain.Chain
+
+
+class Outage(NamedTuple):
+  """One that is planned, to see how methods recover.
+
+  Attributes:
+    struck: [N, M] bool.
+    first: [] int32, first round without.
+    until: [] int32, first round with it again.
+  """
+
+  struck: Array
+  first: Array
+  until: Array
+
+
+KINDS = ('off', 'each', 'one', 'fleet', 'bursts')
+
+
+def rates(
+  mean: float, spread: float, shape, rng: np.random.Generator
+) -> np.ndarray:
+  """Rates that differ between clients: beta-distributed.
+
+  Args:
+    mean: of the rates.
+    spread: variance over its largest possible value mean (1 - mean); 0: all
+      the same.
+    shape: of the result.
+    rng: draws.
+  """
+  if not spread or mean in (0, 1):
+    return np.full(shape, mean)
+  strength = (1 - spread) / spread
+  return rng.beta(mean * strength, (1 - mean) * strength, shape)
+
+
+def draw(
+  config: ml_collections.ConfigDict,
+  clients: int,
+  modalities: int,
+  rng: np.random.Generator,
+) -> Each | One | Bursts | None:
+  """The process that `config.online.missing` describes.
+
+  Args:
+    config: `kind`, `rate`, `spread`, `length`.
+    clients: N.
+    modalities: M.
+    rng: draws the rates.
+
+  Raises:
+    InputError: of `chain.make`.
+  """
+  if config.kind == 'off' or not config.rate:
+    return None
+  if config.kind in ('one', 'fleet'):
+    rate = rates(config.rate, config.spread, (clients,), rng)
+    return One(
+      jnp.asarray(rate, jnp.float32), jnp.asarray(config.kind == 'fleet')
+    )
+  rate = rates(config.rate, config.spread, (clients, modalities), rng)
+  if config.kind == 'each':
+    return Each(jnp.asarray(rate, jnp.float32))
+  return Bursts(chain.make(rate, config.length, 'online.missing.length'))
+
+
+def outage(
+  text: str, share: float, names, owned: np.ndarray, rng: np.random.Generator
+) -> Outage | None:
+  """A planned outage, written `<modality>:<first round>-<first one after>`.
+
+  Args:
+    text: such as `acc:20-40`; '' for none.
+    share: of the owners, drawn, whom it strikes.
+    names: [M] of the modalities.
+    owned: [N, M] bool.
+    rng: draws who is struck.
+
+  Raises:
+    InputError: it cannot be read, or no such modality.
+  """
+  if not text:
+    return None
+  name, _, span = text.partition(':')
+  first, _, until = span.partition('-')
+  if not (first.isdigit() and until.isdigit() and int(first) < int(until)):
+    raise InputError(
+      f'config.online.missing.outage is {text!r}',
+      '<modality>:<first round>-<first round after it>',
+      'set --config.online.missing.outage=acc:20-40',
+    )
+  if name not in names:
+    raise unknown('modality in config.online.missing.outage', name, names)
+  owners = np.flatnonzero(owned[:, list(names).index(name)])
+  count = max(1, round(share * len(owners)))
+  struck = np.zeros(owned.shape, bool)
+  struck[rng.permutation(owners)[:count], list(names).index(name)] = True
+  return Outage(
+    jnp.asarray(struck), jnp.int32(int(first)), jnp.int32(int(until))
+  )
+
+
+def gone(
+  process: Each | One | Bursts | None,
+  planned: Outage | None,
+  words: Array,
+  ids: Array,
+  place: Array,
+  number: Array,
+  modalities: int,
+) -> Array:
+  """Sensors that are missing in a round, [K, M] bool, owned or not.
+
+  Args:
+    process: of all clients.
+    planned: an outage.
+    words: key of the world.
+    ids: [K] of the participants.
+    place: [K] places in the population.
+    number: [] int32 of the round.
+    modalities: M.
+  """
+  key = keys.of(words, keys.MISSING)
+  lost = jnp.zeros((ids.size, modalities), bool)
+  if isinstance(process, Bursts):
+    lost = chain.down(process.chain, key, ids, place, number)
+  elif isinstance(process, Each):
+    drawn = keys.uniform(keys.at(key, number), ids, (modalities,))
+    lost = drawn < process.rate[place]
+  elif isinstance(process, One):
+    # Of one client for all, so that two fleets share their bad rounds.
+    who = jnp.where(process.common, 0, ids)
+    hit = keys.uniform(keys.at(key, number), who) < process.rate[place]
+    pick = keys.uniform(keys.at(keys.of(words, keys.WHICH), number), who)
+    which = jnp.floor(pick * modalities).astype(jnp.int32)
+    lost = hit[:, None] & (which[:, None] == jnp.arange(modalities))
+  if planned is not None:
+    now = (number >= planned.first) & (number < planned.until)
+    lost |= now & planned.struck[place]
+  return lost

@@ -1,0 +1,144 @@
+"""Devices that are away for a round. **Ours**, but for the axis (FLGo's).
+
+Who is drawn and away sits the round out, at no cost: the server finds out when
+it asks. So a round may be smaller than `clients_per_round`.
+"""
+
+import csv
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from relief_jax.errors import InputError
+from relief_jax.online import chain, keys, missing
+from relief_jax.types import Array
+
+
+class Rates(NamedTuple):
+  """Rounds independent, or by the time of day.
+
+  Attributes:
+    rate: [N] probability of being there, its mean over a day.
+    swing: [] 0, or 1 for a rate that goes as 1 + sin over a day.
+    period: [] rounds in a day.
+    phase: [N] in [0, 1), time zones.
+  """
+
+  rate: Array
+  swing: Array
+  period: Array
+  phase: Array
+
+
+class Stays(NamedTuple):
+  """Away for several rounds at a time.
+
+  Attributes:
+    chain: of [N], `down` is away.
+  """
+
+  chain: chain.Chain
+
+
+class Trace(NamedTuple):
+  """As recorded; begins again after its last round.
+
+  Attributes:
+    here: [R, columns] bool; client n follows column n modulo their number.
+  """
+
+  here: Array
+
+
+KINDS = ('off', 'each', 'diurnal', 'stays', 'trace')
+
+
+def draw(
+  config: ml_collections.ConfigDict, clients: int, rng: np.random.Generator
+) -> Rates | Stays | Trace | None:
+  """The process that `config.online.presence` describes.
+
+  Args:
+    config: `kind`, `rate`, `spread`, `period`, `length`, `path`.
+    clients: N.
+    rng: draws rates and phases.
+
+  Raises:
+    InputError: a trace that cannot be read; of `chain.make`.
+  """
+  if config.kind == 'off':
+    return None
+  if config.kind == 'trace':
+    return Trace(jnp.asarray(read(config.path)))
+  rate = missing.rates(config.rate, config.spread, (clients,), rng)
+  if config.kind == 'stays':
+    return Stays(chain.make(1 - rate, config.length, 'online.presence.length'))
+  return Rates(
+    rate=jnp.asarray(rate, jnp.float32),
+    swing=jnp.float32(config.kind == 'diurnal'),
+    period=jnp.float32(config.period),
+    phase=jnp.asarray(rng.random(clients), jnp.float32),
+  )
+
+
+def read(path: str) -> np.ndarray:
+  """A trace: one line per round of 0 and 1, one column per device.
+
+  Args:
+    path: of a CSV file without a header.
+
+  Returns:
+    [R, columns] bool.
+
+  Raises:
+    InputError: no such file, or anything but 0 and 1 in equal lines.
+  """
+  cure = 'write one line a round, such as 1,0,1,1'
+  expected = 'lines of equally many 0 and 1'
+  try:
+    with open(path, newline='') as file:
+      lines = [line for line in csv.reader(file) if line]
+  except (OSError, UnicodeDecodeError, csv.Error) as error:
+    raise InputError(f'{path!r}: {error}', expected, cure) from None
+  if not lines:
+    raise InputError(f'{path}: no line', expected, cure)
+  for number, line in enumerate(lines, 1):
+    if len(line) != len(lines[0]):
+      raise InputError(
+        f'{path}, line {number}: {len(line)} columns',
+        f'{len(lines[0])} as in the first line',
+        cure,
+      )
+    for value in line:
+      if value.strip() not in ('0', '1'):
+        raise InputError(f'{path}, line {number}: {value!r}', expected, cure)
+  return np.array([[v.strip() == '1' for v in line] for line in lines])
+
+
+def here(
+  process: Rates | Stays | Trace,
+  words: Array,
+  ids: Array,
+  place: Array,
+  number: Array,
+) -> Array:
+  """Which participants are there in a round, [K] bool.
+
+  Args:
+    process: of all clients.
+    words: key of the world.
+    ids: [K] of the participants.
+    place: [K] places in the population.
+    number: [] int32 of the round.
+  """
+  key = keys.of(words, keys.PRESENCE)
+  if isinstance(process, Trace):
+    rounds, columns = process.here.shape
+    return process.here[number % rounds, place % columns]
+  if isinstance(process, Stays):
+    return ~chain.down(process.chain, key, ids, place, number)
+  day = number / process.period + process.phase[place]
+  rate = process.rate[place] * (1 + process.swing * jnp.sin(2 * jnp.pi * day))
+  return keys.uniform(keys.at(key, number), ids) < rate

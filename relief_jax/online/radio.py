@@ -1,0 +1,53 @@
+"""Processors and links that are not the same every round. **Ours.**"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from relief_jax.online import keys
+from relief_jax.types import Array, Fleet
+
+
+class Pace(NamedTuple):
+  """How much a round's speed and links differ from the data sheet.
+
+  Attributes:
+    slowdown: [] deviation of the log of a device's speed, or None.
+    fading: [] deviation of the log of a link's bandwidth, or None.
+    loss: [] probability that a packet is lost and sent again, or None.
+  """
+
+  slowdown: Array | None
+  fading: Array | None
+  loss: Array | None
+
+
+def paced(pace: Pace, words: Array, fleet: Fleet, number: Array) -> Fleet:
+  """The participants with the speeds and bandwidths of a round.
+
+  Budgets stay: the server plans with the data sheet.
+
+  Args:
+    pace: of the world.
+    words: its key.
+    fleet: [K] participants.
+    number: [] int32 of the round.
+  """
+  if pace.slowdown is not None:
+    key = keys.at(keys.of(words, keys.PACE), number)
+    slow = jnp.exp(pace.slowdown * keys.normal(key, fleet.id))
+    fleet = dataclasses.replace(fleet, speed=fleet.speed / slow)
+  if pace.fading is not None:
+    key = keys.at(keys.of(words, keys.RADIO), number)
+    up, down = jnp.exp(pace.fading * keys.normal(key, fleet.id, (2,))).T
+    fleet = dataclasses.replace(
+      fleet, uplink=fleet.uplink * up, downlink=fleet.downlink * down
+    )
+  return fleet
+
+
+def luck(words: Array, ids: Array, number: Array) -> Array:
+  """[K, 2] standard normal, for packets lost on the way up and down."""
+  key = keys.at(keys.of(words, keys.LUCK), number)
+  return keys.normal(key, ids, (2,))

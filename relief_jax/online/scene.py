@@ -1,0 +1,94 @@
+"""What a round finds: the processes of the online world put together."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from relief_jax import shift
+from relief_jax.online import missing, presence, radio, streams
+from relief_jax.types import Array, Population, PyTree
+
+
+class Online(NamedTuple):
+  """The processes of a world; None for what is off.
+
+  Attributes:
+    words: [2] uint32, the key of all their draws.
+    stream: of windows.
+    missing: of sensors, at random.
+    outage: of sensors, planned.
+    presence: of devices.
+    pace: of processors and links.
+  """
+
+  words: Array
+  stream: streams.Stream | None
+  missing: PyTree
+  outage: missing.Outage | None
+  presence: PyTree
+  pace: radio.Pace | None
+
+
+class Scene(NamedTuple):
+  """What of a round does not fit into the other fields of `types.Fleet`.
+
+  Attributes:
+    on_board: [K, M] bool, the sensors that a device has, delivering or not.
+    fresh: [K, A] int32, rows that arrived in this round, or None.
+    arrived: [K] int32, how many of them are real, or None.
+    loss: [K] of packets, or None.
+    luck: [K, 2] of those up and down, or None.
+  """
+
+  on_board: Array
+  fresh: Array | None = None
+  arrived: Array | None = None
+  loss: Array | None = None
+  luck: Array | None = None
+
+
+def take(population: Population, index: Array, number: Array):
+  """The participants of a round and their windows.
+
+  Args:
+    population: all clients.
+    index: [K] places of the participants.
+    number: [] int32 of the round.
+
+  Returns:
+    Fleet [K], and rows of the bank [K, W]; with a stream [K, N_b]. The first
+    `samples` of each row are real.
+  """
+  fleet = jax.tree.map(lambda v: v[index], population.fleet)
+  own, world = population.rows[index], population.online
+  if fleet.shift is not None:
+    fleet = fleet.replace(shift=shift.swing(fleet.shift, number))
+  if world is None:
+    return fleet, own
+  at = (world.words, fleet.id, index, number)
+  found = Scene(on_board=fleet.owned)
+  if world.stream is not None:
+    view = streams.view(
+      world.stream, *at, own, fleet.samples, population.bank.y
+    )
+    own = view.own
+    fleet = fleet.replace(samples=view.labelled)
+    found = found._replace(fresh=view.fresh, arrived=view.arrived)
+  if world.missing is not None or world.outage is not None:
+    lost = missing.gone(world.missing, world.outage, *at, fleet.owned.shape[1])
+    fleet = fleet.replace(owned=fleet.owned & ~lost)
+  there = fleet.owned.any(-1)  # without a single sensor there is no window
+  if world.presence is not None:
+    there &= presence.here(world.presence, *at)
+  fleet = fleet.replace(samples=fleet.samples * there)
+  if found.arrived is not None:
+    found = found._replace(arrived=found.arrived * there)
+  if world.pace is not None:
+    fleet = radio.paced(world.pace, world.words, fleet, number)
+    if world.pace.loss is not None:
+      found = found._replace(
+        loss=jnp.broadcast_to(world.pace.loss, fleet.id.shape),
+        luck=radio.luck(world.words, fleet.id, number),
+      )
+  return fleet.replace(scene=found), own
