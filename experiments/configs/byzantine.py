@@ -8,7 +8,8 @@ The 24 devices of the leaderboard for 25 rounds, seeds 0 and 1; five of them
 times its length (`flip`). A label is what the liars do and what the server
 does; a method's own `clean` run is the baseline of its section. FedAvg is
 filled and late, RELIEF under the leaderboard's deadline. A policy that lets
-the run end at once (`nan` under the plain mean) has no row.
+the run end at once (`nan` under the plain mean) has no row; that under
+`flip` may end so, too, and then the command's exit code is 1.
 Also `smoke`, `synthetic`.
 """
 
