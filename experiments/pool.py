@@ -82,6 +82,10 @@ _TRAINING = (
   'eval_every',
   'checkpoint_every',
   'target_f1',
+  'nonfinite',
+  'mean',
+  'trim',
+  'faults',
 )
 
 

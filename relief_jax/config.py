@@ -133,6 +133,15 @@ def default() -> ml_collections.ConfigDict:
   )
   c.uplink_codec = codec  # of updates; memory: error feedback on the device
   c.downlink_codec = dict(codec)  # memory: the model's change is sent
+  # Clients that diverge or lie (guard.py, robust.py).
+  c.nonfinite = 'stop'  # updates that are not: stop the run, drop them
+  c.mean = 'mean'  # of a cohort's updates: mean, median, trimmed
+  c.trim = 0.2  # trimmed: share of the values cut off on either side
+  c.faults = dict(
+    share=0.0,  # of the clients that lie, drawn from the seed
+    kind='nan',  # what they send: nan, flip (negated), noise
+    scale=1.0,  # flip, noise: norm of it, in norms of the true update
+  )
   # Cost.
   c.deadline = 'tight'  # tight, full, none or a number (relief.md section 5)
   c.deadline_end = ''  # '' or as `deadline`: rise linearly over the run
@@ -250,6 +259,7 @@ def default() -> ml_collections.ConfigDict:
     server_lr=1.0,
     ema=0.5,
     prox=0.01,
+    clip_norm=0.0,  # L2 norm of a client's update at most; 0: any
     lr_decay=1.0,  # of the local rate, a factor every round
     lr_floor=0.0,  # that it falls to
   )
@@ -264,6 +274,9 @@ _CHOICES = {
   'weight': ('uniform', 'samples'),
   'server_optimizer': ('sgd', 'momentum', 'adam', 'yogi'),
   'over_budget': ('refuse', 'sit_out'),
+  'nonfinite': ('drop', 'stop'),
+  'mean': ('median', 'trimmed', 'mean'),
+  'faults.kind': ('flip', 'noise', 'nan'),
   'fill': ('', 'input', 'skip'),
   'fill_value': ('mean', 'zero'),
   'relief.norm': ('per_param', 'raw', 'relative', 'cosine'),
@@ -442,6 +455,10 @@ def _validate_clients(config: ml_collections.ConfigDict) -> None:
     'harmony.alone': (1, 'no round'),
     'harmony.encoder_lr': (10, 'encoders stay as they are'),
     'tfedavg.lost': (1, 'never ternary'),
+    'trim': (0.49, 'none'),
+    'faults.share': (1, 'nobody'),
+    'faults.scale': (1e6, 'nothing'),
+    'hparams.clip_norm': (1e9, 'off'),
   }
   for key, (most, zero) in ranges.items():
     found = get(config, key)

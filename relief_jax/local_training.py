@@ -40,6 +40,7 @@ class Row(NamedTuple):
   piece: PyTree = ()  # of the plan
   residual: PyTree = ()  # P
   steps: Array | None = None  # [] int32, as many fit; None: all
+  faulty: PyTree = ()  # [] above 0 for who lies (guard.py), or ()
 
 
 def draw_steps(

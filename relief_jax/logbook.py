@@ -55,6 +55,7 @@ class Logbook:
     """A new window."""
     self._rounds = np.zeros(len(self._ids), int)
     self._trained: Any = 0
+    self._dropped: np.ndarray | None = None
     self._last: dict[str, Any] | None = None
 
   def add(self, infos: RoundInfo, done: int) -> None:
@@ -71,6 +72,10 @@ class Logbook:
     trained = np.zeros((len(self._ids), infos.trained.shape[-1]), int)
     np.add.at(trained, who, infos.trained[number, at].astype(int))
     self._trained = self._trained + trained
+    if infos.dropped is not None:
+      if self._dropped is None:
+        self._dropped = np.zeros(len(self._ids), int)
+      np.add.at(self._dropped, who, infos.dropped[number, at].astype(int))
     shown = at[number == len(infos.client) - 1]
     self._last = self._round(
       {
@@ -108,12 +113,15 @@ class Logbook:
     Returns:
       `rounds` [n], `trained` group -> [n] and `last`, the seconds of the last
       round of the window by what they were spent on (None before any round).
+      Where updates that are not finite are dropped, also `dropped` [n], in how
+      many rounds it was so.
     """
     trained = np.broadcast_to(self._trained, (len(self._ids), len(names)))
     return {
       'rounds': self._rounds.tolist(),
       'trained': dict(zip(names, trained.T.tolist(), strict=True)),
       'last': self._last,
+      **({} if self._dropped is None else {'dropped': self._dropped.tolist()}),
     }
 
   def scores(self, counts: np.ndarray, masks: np.ndarray) -> list[float]:

@@ -11,7 +11,15 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from relief_jax import algorithms, buckets, evaluation, models, placement, tree
+from relief_jax import (
+  algorithms,
+  buckets,
+  evaluation,
+  guard,
+  models,
+  placement,
+  tree,
+)
 from relief_jax.compressors import Codec
 from relief_jax.models.encoders import Spec
 from relief_jax.recipe import Setting
@@ -78,7 +86,10 @@ def setting(
     'wait': config.online.pace.wait,
   }
   return Setting(
-    hparams={k: jnp.float32(v) for k, v in values.items()},
+    hparams={
+      **{k: jnp.float32(v) for k, v in values.items()},
+      **guard.draw(config, world.population.fleet),
+    },
     layout=layout,
     buckets=_buckets(config, world, layout),
     cohort=config.clients_per_round or config.clients,
@@ -96,6 +107,7 @@ def setting(
     idle_power=config.idle_power,
     uplink_codec=Codec(**config.uplink_codec.to_dict()),
     downlink_codec=Codec(**config.downlink_codec.to_dict()),
+    guard=guard.make(config),
     options={
       **(config[config.method].to_dict() if config.method in config else {}),
       'clients': config.clients,

@@ -9,6 +9,7 @@ import optax
 from relief_jax import placement
 from relief_jax.buckets import Bucket
 from relief_jax.compressors import Codec, Compressor
+from relief_jax.guard import Guard
 from relief_jax.types import (
   Array,
   Fleet,
@@ -25,7 +26,8 @@ class Setting(NamedTuple):
 
   Attributes:
     hparams: traced values: client_lr, client_momentum, server_lr, ema, prox,
-      dropout, deadline, deadline_end, rounds (R, for schedules over the run).
+      dropout, deadline, deadline_end, rounds (R, for schedules over the run),
+      clip_norm and faulty [N] (guard.py; where it uses them).
     layout: of the clients.
     late: `lost` or `partial`, what comes after the server's patience of
       hparams.wait (online/patience.py); '' where it waits for all.
@@ -45,6 +47,7 @@ class Setting(NamedTuple):
     idle_power: devices are charged for waiting.
     uplink_codec: of updates (links.py).
     downlink_codec: of the broadcast.
+    guard: against clients that diverge or lie (guard.py, robust.py).
     options: options of the algorithm.
   """
 
@@ -66,6 +69,7 @@ class Setting(NamedTuple):
   idle_power: bool = False
   uplink_codec: Codec = Codec()
   downlink_codec: Codec = Codec()
+  guard: Guard = Guard()
   options: Mapping[str, Any] = {}
 
   def client_tx(self, number: Array | int = 0) -> optax.GradientTransformation:

@@ -9,6 +9,9 @@ from relief_jax.online import missing, recovery
 from relief_jax.types import Task
 from relief_jax.world import World
 
+# Devices of a modality up to which a mean over them reveals single ones: with
+# three, two who tell each other theirs know the third. **Ours.**
+SMALL = 3
 _SCORES = (
   'f1',
   'f1_all',
@@ -29,6 +32,7 @@ def describe(world: World, task: Task, cohort: int) -> dict[str, Any]:
   """
   fleet = world.population.fleet
   owned = np.asarray(fleet.owned)
+  least, owners = smallest_cohort(world)
   speed = np.asarray(fleet.speed)
   tier = np.asarray(fleet.tier)
   samples = np.asarray(fleet.samples)
@@ -45,12 +49,42 @@ def describe(world: World, task: Task, cohort: int) -> dict[str, Any]:
     'cohorts': {
       m: int(owned[:, i].sum()) for i, m in enumerate(world.spec.modalities)
     },
+    'smallest_cohort': {'modality': least, 'clients': owners},
     'tiers': {t: int((tier == i).sum()) for i, t in enumerate(world.tiers)},
     'speed_ratio': float(speed.max() / speed.min()),
     'deadline': [world.deadline, world.deadline_end],
     'parameters': int(np.asarray(task.work.size).sum()),
     'groups': list(task.group_names),
   }
+
+
+def smallest_cohort(world: World) -> tuple[str, int]:
+  """The modality with the fewest devices, and their number.
+
+  Args:
+    world: of the run; devices without data do not count.
+  """
+  fleet = world.population.fleet
+  real = np.asarray(fleet.samples)[:, None] > 0
+  owners = (np.asarray(fleet.owned) & real).sum(0)
+  least = int(owners.argmin())
+  return world.spec.modalities[least], int(owners[least])
+
+
+def warnings(world: World) -> list[str]:
+  """What a reader of the results should know, a sentence each.
+
+  Args:
+    world: of the run.
+  """
+  name, owners = smallest_cohort(world)
+  if owners > SMALL:
+    return []
+  return [
+    f'smallest cohort: {owners} device(s) own {name!r}. A mean over so few '
+    "tells much about each one's data, and a robust mean has nobody to "
+    'outvote a liar with'
+  ]
 
 
 def outcome(
@@ -89,6 +123,11 @@ def outcome(
     'joules_to_target': hit.get('joules'),
     'up_bytes_total': totals['up_bytes'],
     'down_bytes_total': totals['down_bytes'],
+    **(
+      {'dropped_total': sum(r.get('dropped', 0) for r in history)}
+      if config.nonfinite == 'drop'
+      else {}
+    ),
   }
 
 

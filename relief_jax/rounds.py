@@ -4,7 +4,7 @@
     remember
 
 An algorithm is a `Recipe`: how it differs from FedAvg. Updates are summed as
-they are made and never stacked over clients.
+they are made and never stacked over clients, except for robust means.
 """
 
 from functools import partial
@@ -18,8 +18,10 @@ from relief_jax import (
   buckets,
   cohort,
   costs,
+  guard,
   local_training,
   patience,
+  robust,
   training,
   tree,
 )
@@ -115,6 +117,12 @@ def merge_sums(
   Devices that count without training contribute zeros to `total`, so the
   trainers' own mean is the same total over their own weight.
 
+  A difference of sums in float32 loses what the mean has in common. With
+  10^5 clients, one added at a time, the spread is off by less than 5e-5 (1 + R)
+  of itself, R = mean_sq / spread (numerics_test.py measures 1e-5 (1 + R); in
+  blocks it is a hundredth of that). Updates of unlike devices have R of about
+  1; beyond 10^3 read the spread as a bound only.
+
   Args:
     task: the model.
     weight: [K, G] weights in the mean.
@@ -160,7 +168,8 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
   Returns:
     An Algorithm whose state is a RoundState.
   """
-  num = len(task.group_names)
+  robust.check(task, setting, recipe)
+  num, against = len(task.group_names), setting.guard
   server_tx = setting.server_tx()
   links, branch = links_lib.make(setting, recipe), setting.layout.branch
   unlike = recipe.part or recipe.objective or recipe.weigh or recipe.tell
@@ -218,6 +227,13 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
       if recipe.finish:
         final = tree.select(mask, recipe.finish(after), params)
         delta = jax.tree.map(jnp.subtract, final, params)
+      if against.faults.kind:
+        delta = guard.tamper(
+          against.faults, link_key, row.fleet.id, row.faulty, mask, delta
+        )
+      sound = guard.finite(value, weight, delta) if against.drop else ()
+      if against.clip:
+        delta = guard.clip(delta, setting.hparams['clip_norm'])
       delta, residual = links_lib.upload(
         links,
         task,
@@ -236,18 +252,33 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
       if recipe.part:
         holds = jax.tree.map(lambda m: m.astype(jnp.float32), mask)
         sums += (tree.scale(tree.spread(task.groups, weight), holds),)
+      arrived = ()
+      if against.robust:
+        arrived, sums = (delta, mask if recipe.part else None), 4 * ((),)
       seen = ()
       if recipe.observe:
         seen, local = training.observed(local)
       local = local if setting.keep_client_state else ()
-      return sums, (value, local, residual, seen, found, told[1])
+      record = value, local, residual, seen, found, told[1], arrived, sound
+      return sums, record
 
     def sit_out(row):
       sums, record = tree.zeros_like_output(train, row)
       return sums, (record[0], row.local, row.residual, *record[3:])
 
+    def checked(row):
+      sums, record = train(row)
+      kept = partial(jnp.where, record[-1])
+      return jax.tree.map(kept, (sums, record), sit_out(row))
+
     # Padding and devices that train nothing do no work at all.
-    sums, record = tree.choose(row.active, train, sit_out, row, branch=branch)
+    sums, record = tree.choose(
+      row.active,
+      checked if against.drop else train,
+      sit_out,
+      row,
+      branch=branch,
+    )
     right = ()
     if streaming(row.fleet):
       seen = recipe.view(params) if recipe.view else params
@@ -313,6 +344,7 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
       local=jax.tree.map(lambda v: v[index], state.local),
       piece=plan.piece,
       residual=jax.tree.map(lambda v: v[index], link_state.residual),
+      faulty=setting.hparams['faulty'][index] if against.faults.kind else (),
       steps=end.steps if setting.late == 'partial' else None,
     )
     part_key = plan_key if unlike else None
@@ -333,18 +365,27 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
       setting.buckets,
       costs.plan_flops(task.work, plan),
     )
-    loss, local, residual, seen, found, own, right = record
+    loss, local, residual, seen, found, own, arrived, sound, right = record
     if recipe.weigh:
       weight *= found
-    merge = merge_sums(
-      task, weight, plan.trained, sums[:3], *sums[4:], dilute=recipe.dilute
-    )._replace(seen=seen, told=sums[3], own=own)
+    heard, dropped = plan, None
+    if against.drop:
+      dropped = row.active & ~sound
+      weight = jnp.where(dropped[:, None], 0.0, weight)
+      heard = plan._replace(trained=plan.trained & ~dropped[:, None])
+    if against.robust:
+      merge = robust.merge(task, against, weight, plan.trained, *arrived)
+    else:
+      merge = merge_sums(
+        task, weight, plan.trained, sums[:3], *sums[4:], dilute=recipe.dilute
+      )
+    merge = merge._replace(seen=seen, told=sums[3], own=own)
     params, opt_state = server_update(
       server_tx, state, recipe.adjust(merge), merge.touched
     )
     if recipe.settle:
       params = tree.select(merge.touched, recipe.settle(params), params)
-    memory = recipe.remember(state.memory, merge, plan, context)
+    memory = recipe.remember(state.memory, merge, heard, context)
 
     def put(every, own):
       return jax.tree.map(lambda a, v: a.at[index].set(v), every, own)
@@ -364,6 +405,7 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
       trained=plan.trained,
       divergence=divergence,
       found=found if recipe.weigh else None,
+      dropped=dropped,
     )
     if streaming(fleet):
       info = tested(info, fleet, right)

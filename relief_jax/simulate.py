@@ -5,6 +5,7 @@ holds no file: writing the run directory is the experiments' business.
 """
 
 import dataclasses
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -56,6 +57,8 @@ def set_devices(count: int) -> None:
   """
   jax.config.update('jax_num_cpu_devices', count or os.cpu_count() or 1)
 
+
+_log = logging.getLogger(__name__)
 
 # Compiled initial states, one per static configuration.
 _starts: dict[str, Callable[..., PyTree]] = {}
@@ -138,6 +141,8 @@ class Simulation:
     self._masks = evaluation.subsets(
       np.asarray(self._world.population.fleet.owned), self._world.rare
     )
+    for text in self.warnings:
+      _log.warning('%s', text)
     self._tally = Tally()
     self._logbook = logbook.Logbook(self._world.population.fleet)
     self.devices: dict[str, Any] = {}
@@ -183,6 +188,11 @@ class Simulation:
         'state': memory.size(self._state),
       },
     }
+
+  @property
+  def warnings(self) -> list[str]:
+    """What a reader of the results should know; no error."""
+    return reports.warnings(self._world)
 
   def prepare(self) -> memory.Estimate:
     """Compiles, and tells the memory that the run will take.
@@ -276,6 +286,7 @@ class Simulation:
       'processes': processes.count(),
       'device_kind': jax.devices()[0].device_kind,
       'world': self.description,
+      'warnings': self.warnings,
       'fleet': self._logbook.describe(
         self._world.spec.modalities, self._world.tiers
       ),
@@ -432,12 +443,14 @@ class Simulation:
     count = min(self.config.rounds_per_call, self.rounds - self.round)
     infos = jax.tree.map(lambda v: v[:count], infos)
     self._wall['run'] += seconds
-    client = self._tally.add(infos)
-    if client is None:
+    broken = self._tally.add(infos)
+    if broken is None:
       self._logbook.add(infos, self.round)
+    before = self.round
     self.round += count
-    if client is not None:
-      raise Diverged(self.round, self._broken_group(), client)
+    if broken is not None:
+      number, client = broken
+      raise Diverged(before + number + 1, self._broken_group(), client)
 
   def _broken_group(self) -> str:
     """Name of the first group with a non-finite parameter, or ''."""

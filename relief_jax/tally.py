@@ -13,7 +13,8 @@ class Diverged(RuntimeError):
   """A loss or a parameter is no finite number any more.
 
   Attributes:
-    round: the last round of the call in which it was seen.
+    round: the first one with such a loss; else the evaluation that found the
+      parameter.
     group: name of the first group with a non-finite parameter, or ''.
   """
 
@@ -23,7 +24,8 @@ class Diverged(RuntimeError):
     )
     super().__init__(
       f'diverged by round {number}: a non-finite number {where}. Usual cure: '
-      'lower --config.hparams.client_lr'
+      'lower --config.hparams.client_lr, or leave such clients out with '
+      '--config.nonfinite=drop'
     )
     self.round, self.group = number, group
 
@@ -46,21 +48,23 @@ class Tally:
     self._trained: Any = 0.0
     self._divergence: np.ndarray | None = None
     self._found: list[np.ndarray] = []
+    self._dropped: int | None = None
     self._online: dict[str, int] = {}
 
-  def add(self, infos: RoundInfo) -> int | None:
+  def add(self, infos: RoundInfo) -> tuple[int, int] | None:
     """Adds rounds.
 
     Args:
       infos: numpy arrays with a leading axis of rounds, [R, K, ...].
 
     Returns:
-      The first client with a loss that is not finite, None if there is none;
-      then nothing was added.
+      The first loss that is not finite, as the number of its round among
+      these and its client; then nothing was added. None if there is none.
     """
-    bad = ~np.isfinite(infos.loss)
-    if bad.any():
-      return int(infos.client[bad][0])
+    bad = np.argwhere(~np.isfinite(infos.loss))
+    if len(bad):
+      number, place = bad[0].tolist()
+      return number, int(infos.client[number, place])
     seconds = infos.seconds.astype(np.float64).max(1).sum()
     self.totals['sim_seconds'] += float(seconds)
     for key, values in (
@@ -71,6 +75,9 @@ class Tally:
       self.totals[key] += float(values.astype(np.float64).sum())
     count = len(infos.loss)
     working = infos.trained.any(-1)
+    if infos.dropped is not None:
+      self._dropped = (self._dropped or 0) + int(infos.dropped.sum())
+      working &= ~infos.dropped
     loss = np.where(working, infos.loss, 0).sum() / max(working.sum(), 1)
     self._rounds += count
     self._loss += float(loss) * count
@@ -89,9 +96,10 @@ class Tally:
     """Divergence, trained share and loss since the last evaluation.
 
     Where devices find weights of their own, also the least, the mean and the
-    largest of them, `found_weight`. In an online world also `prequential`, the
-    share of the windows that arrived which the model told before training on
-    them, and `late`, updates that the server did not wait for.
+    largest of them, `found_weight`; where updates that are not finite are
+    dropped, how many were, `dropped`. In an online world also `prequential`,
+    the share of the windows that arrived which the model told before training
+    on them, and `late`, updates that the server did not wait for.
 
     Args:
       names: [G] of the groups.
@@ -104,6 +112,7 @@ class Tally:
       'trained_share': by_name(names, self._trained / count if count else None),
       'loss': self._loss / count if count else None,
       **({'found_weight': [float(v) for v in spread]} if spread else {}),
+      **({} if self._dropped is None else {'dropped': self._dropped}),
       **self._seen(),
     }
 

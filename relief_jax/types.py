@@ -378,6 +378,8 @@ class RoundInfo(NamedTuple):
     divergence: [G] float32, tracked divergence (NaN where not tracked).
     found: [K, G] float32, weights that the devices found (`Recipe.weigh`);
       None where they find none.
+    dropped: [K] bool, whose update was not finite and is left out; None where
+      such an update ends the run.
     online: what only an online world shows, None in a static one.
   """
 
@@ -390,6 +392,7 @@ class RoundInfo(NamedTuple):
   joules: Array
   divergence: Array
   found: Array | None = None
+  dropped: Array | None = None
   online: Online | None = None
 
 

@@ -21,6 +21,7 @@ _ROUND = _BASE | {
   'buckets',
   'recipe',
   'compressors',
+  'guard',
 }
 MAY = {
   'types': set(),
@@ -38,14 +39,17 @@ MAY = {
   'quality': _BASE | {'recipe', 'prototypes', 'costs'},
   'cohort': _BASE,
   'costs': _BASE,
+  'guard': _BASE,
   'shapley': _BASE,
   'clusters': _BASE,
   'evaluation': _BASE,
   'buckets': _BASE | {'placement', 'cohort', 'costs'},
-  'recipe': _BASE | {'placement', 'buckets', 'compressors'},
+  'recipe': _BASE | {'placement', 'buckets', 'compressors', 'guard'},
+  'robust': _BASE | {'guard', 'recipe'},
   'links': _BASE | {'costs', 'recipe', 'compressors'},
   'local_training': _BASE | {'cohort', 'recipe', 'training'},
-  'rounds': _ROUND | {'links', 'local_training', 'online', 'patience'},
+  'rounds': _ROUND
+  | {'links', 'local_training', 'online', 'patience', 'robust'},
   'budgets': _BASE | {'budgets'},
   'depth': _BASE | {'costs', 'budgets'},
   'selection': _BASE | {'costs', 'budgets'},

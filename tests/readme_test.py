@@ -45,6 +45,7 @@ def test_python_blocks(registries, capsys):
     'README': 2,
     'data': 1,
     'devices': 1,
+    'reliability': 1,
     'scaling': 1,
   }
   assert 'round 20: F1' in outputs['README'][0]
@@ -56,6 +57,8 @@ def test_python_blocks(registries, capsys):
   assert [float(lr) for lr, _ in swept] == [0.02, 0.1]
   assert all(float(f1) > 0.3 for _, f1 in swept)  # chance is 1/8
   assert "'node': 17, 'hub': 7" in outputs['devices'][0]
+  # Four devices in five rounds, twice, and the others go on.
+  assert outputs['reliability'][0].count(' 20.0\n') == 2
   # Chance is 1/3: a method that does not learn fails here.
   assert float(outputs['data'][0]) > 0.6
 

@@ -26,6 +26,7 @@ HPARAMS = {
   'server_lr': 1.0,
   'ema': 0.5,
   'prox': 0.01,
+  'clip_norm': 1.0,
   'dropout': 0.3,
   'deadline': float('inf'),
   'deadline_end': float('inf'),

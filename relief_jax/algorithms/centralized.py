@@ -16,6 +16,7 @@ import optax
 
 from relief_jax import (
   costs,
+  guard,
   links,
   local_training,
   patience,
@@ -30,10 +31,11 @@ def centralized(task: Task, setting: Setting) -> Algorithm:
   """Pooled SGD; state is (params, optimiser state, round).
 
   Raises:
-    InputError: a codec is set: raw windows are sent here, once; or a limit to
-      the server's patience.
+    InputError: a codec or a guard is set: raw windows are sent here, once; or
+      a limit to the server's patience.
   """
   links.refuse(setting, 'centralized')
+  guard.refuse(setting.guard, 'centralized')
   patience.refuse(setting, 'centralized')
   num, num_modalities = len(task.group_names), len(task.modalities)
   everything = jnp.ones(num, bool)

@@ -43,6 +43,7 @@ from relief_jax import (
   clusters,
   cohort,
   costs,
+  guard,
   links,
   local_training,
   patience,
@@ -106,7 +107,7 @@ def harmony(task: Task, setting: Setting) -> Algorithm:
 
   Raises:
     InputError: encoders that do not train or share a group with what is sent,
-      a codec, filled inputs, or momentum kept on the devices.
+      a codec, a guard, filled inputs, or momentum kept on the devices.
   """
   options, num = setting.options, len(task.group_names)
   _check(task, setting)
@@ -396,6 +397,7 @@ def _clustered(
 def _check(task: Task, setting: Setting) -> None:
   """Refuses what harmony has no use for; see there."""
   links.refuse(setting, 'harmony', 'sends classifiers, in full precision')
+  guard.refuse(setting.guard, 'harmony')
   patience.refuse(setting, 'harmony')
   encoder, modality = _encoders(task), np.asarray(task.group_modality)
   apart = set(modality[~encoder.any(0)])

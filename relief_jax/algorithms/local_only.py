@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from relief_jax import (
   buckets,
   cohort,
+  guard,
   links,
   local_training,
   patience,
@@ -30,10 +31,11 @@ def local_only(task: Task, setting: Setting) -> Algorithm:
   A device trains the groups of its own modalities; nothing is sent.
 
   Raises:
-    InputError: a codec is set, and there is no link that would use it; or a
-      limit to the server's patience.
+    InputError: a codec or a guard is set, and there is no link that would use
+      it; or a limit to the server's patience.
   """
   links.refuse(setting, 'local_only')
+  guard.refuse(setting.guard, 'local_only')
   patience.refuse(setting, 'local_only')
   num = len(task.group_names)
   clients = setting.options['clients']

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from relief_jax import cohort, costs, quality, rounds, tree
 from relief_jax.budgets import BUDGETS
-from relief_jax.errors import unknown
+from relief_jax.errors import InputError, unknown
 from relief_jax.recipe import Context, Merge, Recipe, Setting
 from relief_jax.types import Algorithm, Array, Plan, PyTree, Task
 
@@ -106,12 +106,19 @@ def relief(task: Task, setting: Setting) -> Algorithm:
       quality.py) and `clients` (N).
 
   Raises:
-    InputError: an unknown rule, or the knapsack over more than 12 groups.
+    InputError: an unknown rule, the knapsack over more than 12 groups, or a
+      robust mean over a whole cohort.
   """
   options = setting.options
   rule, norm = options['rule'], options['norm']
   if rule not in RULES:
     raise unknown('selection rule', rule, RULES)
+  if options['denominator'] == 'cohort' and setting.guard.robust:
+    raise InputError(
+      f'config.relief.denominator=cohort with config.mean={setting.guard.mean}',
+      'contributors: who did not train has no vote in such a mean',
+      'set --config.relief.denominator=contributors',
+    )
   num, clients = len(task.group_names), options['clients']
   trusts = options['confidence']
   pack = BUDGETS['knapsack' if rule == 'knapsack' else 'greedy']

@@ -1,0 +1,186 @@
+"""Clients that diverge or lie: what is done about one, and how to make some.
+
+    train -> (tamper) -> finite? -> clip -> link -> mean
+
+What is done about one client's update is here and looks at it alone; means
+that bear lies of a few are in robust.py. Everything is off by default and then
+not in the program.
+
+*Drop.* An update counts as not finite where the loss, a weight that the device
+found, or the update's squared norm in float32 is not (numbers beyond 1e19 are
+as useless to a mean as NaN). Its sender is charged as always, but the server
+goes on as if it had sat the round out: it counts nowhere, does not dilute
+either, and what it keeps (momentum, the memory of its link) stays as it was.
+**Ours.**
+
+*Clip* to a norm: as in differential privacy (McMahan et al., 2018,
+https://arxiv.org/abs/1710.06963, there against single clients' influence).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+
+from relief_jax import tree
+from relief_jax.errors import InputError
+from relief_jax.types import Array, Fleet, PyTree
+
+# Purposes of keys: of the noise beside `links.UP` and `links.DOWN`, and of the
+# draw beside those of `dealing`.
+_NOISE, _DRAW = 2, 61
+
+
+class Faults(NamedTuple):
+  """What faulty clients send; who they are is `hparams['faulty']`; static.
+
+  Attributes:
+    kind: `nan` (no numbers), `flip` (the negated update), `noise` (Gaussian,
+      in place of the update), or '' for no faults.
+    scale: norm of the last two, in norms of the update.
+  """
+
+  kind: str = ''
+  scale: float = 1.0
+
+
+class Guard(NamedTuple):
+  """What a round does against clients that diverge or lie; static.
+
+  Attributes:
+    drop: updates that are not finite are left out; else they end the run.
+    clip: to the norm `hparams['clip_norm']`.
+    mean: `mean`, `median` or `trimmed` (robust.py).
+    trim: share of the values that is cut off on either side of `trimmed`.
+    faults: to test all this with.
+  """
+
+  drop: bool = False
+  clip: bool = False
+  mean: str = 'mean'
+  trim: float = 0.0
+  faults: Faults = Faults()
+
+  @property
+  def robust(self) -> bool:
+    """The mean needs every update by itself."""
+    return self.mean != 'mean'
+
+
+def make(config: ml_collections.ConfigDict) -> Guard:
+  """The guard of a config.
+
+  >>> from relief_jax import config
+  >>> make(config.default()) == Guard()
+  True
+  """
+  faults = Faults()
+  if config.faults.share > 0:
+    faults = Faults(config.faults.kind, config.faults.scale)
+  return Guard(
+    drop=config.nonfinite == 'drop',
+    clip=config.hparams.clip_norm > 0,
+    mean=config.mean,
+    trim=config.trim if config.mean == 'trimmed' else 0.0,
+    faults=faults,
+  )
+
+
+def draw(config: ml_collections.ConfigDict, fleet: Fleet) -> dict[str, Array]:
+  """The traced value that tells faulty clients, {} where there are none.
+
+  Args:
+    config: of the run; its seed and `faults.share` of the clients with data.
+    fleet: [N] clients.
+
+  Returns:
+    `faulty`, [N] float32, 1 for those who are.
+  """
+  if not config.faults.share:
+    return {}
+  real = np.flatnonzero(np.asarray(fleet.samples) > 0)
+  rng = np.random.default_rng([config.seed, _DRAW])
+  count = round(config.faults.share * len(real))
+  faulty = np.zeros(fleet.samples.shape, np.float32)
+  faulty[rng.choice(real, count, replace=False)] = 1
+  return {'faulty': jnp.asarray(faulty)}
+
+
+def refuse(found: Guard, method: str) -> None:
+  """For methods in which no server averages updates.
+
+  Raises:
+    InputError: something is not as by default.
+  """
+  for key, on, usual in (
+    ('nonfinite=drop', found.drop, 'nonfinite=stop'),
+    ('hparams.clip_norm', found.clip, 'hparams.clip_norm=0'),
+    (f'mean={found.mean}', found.robust, 'mean=mean'),
+    ('faults.share', found.faults.kind, 'faults.share=0'),
+  ):
+    if on:
+      raise InputError(
+        f'config.{key} for {method!r}',
+        'a method whose server averages updates of clients',
+        f'set --config.{usual}',
+      )
+
+
+def tamper(
+  faults: Faults,
+  key: Array,
+  client: Array,
+  faulty: Array,
+  mask: PyTree,
+  delta: PyTree,
+) -> PyTree:
+  """What a client sends, P: a lie where it is faulty, over what it trained.
+
+  Args:
+    faults: of the guard.
+    key: of the round's links.
+    client: [] its id.
+    faulty: [] above 0 for who lies.
+    mask: prefix tree of P, bool, what it trained.
+    delta: P, its update; zeros elsewhere.
+  """
+  if faults.kind == 'nan':
+    lie = jax.tree.map(lambda u: jnp.full_like(u, jnp.nan), delta)
+  elif faults.kind == 'flip':
+    lie = jax.tree.map(lambda u: -faults.scale * u, delta)
+  else:
+    own = jax.random.fold_in(jax.random.fold_in(key, _NOISE), client)
+    drawn = optax.tree_utils.tree_random_like(own, delta)
+    nothing = jax.tree.map(jnp.zeros_like, delta)
+    drawn = tree.select(mask, drawn, nothing)
+    length = faults.scale * norm(delta) / jnp.maximum(norm(drawn), 1e-30)
+    lie = jax.tree.map(lambda u: length * u, drawn)
+  chosen = jax.tree.map(lambda m: m & (faulty > 0), mask)
+  return tree.select(chosen, lie, delta)
+
+
+def norm(delta: PyTree) -> Array:
+  """Euclidean norm of a tree, []."""
+  return jnp.sqrt(sum(jnp.square(u).sum() for u in jax.tree.leaves(delta)))
+
+
+def finite(*values: PyTree) -> Array:
+  """Whether the squared norm of each tree is a finite number, [] bool.
+
+  >>> bool(finite({'w': jnp.ones(2)}, jnp.zeros(()))), bool(finite(jnp.inf))
+  (True, False)
+  """
+  return jnp.isfinite(jnp.stack([norm(v) for v in values])).all()
+
+
+def clip(delta: PyTree, most: Array) -> PyTree:
+  """An update scaled to a norm of at most `most`; a shorter one is unchanged.
+
+  >>> clip({'w': jnp.array([3.0, 4.0])}, 1.0)['w'].round(2).tolist()
+  [0.6000000238418579, 0.800000011920929]
+  """
+  factor = most / jnp.maximum(norm(delta), most)
+  return jax.tree.map(lambda u: factor * u, delta)
