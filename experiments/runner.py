@@ -3,6 +3,7 @@
 config.json    the resolved config
 metrics.jsonl  one line per evaluation
 devices.jsonl  likewise: who trained what, and a round's seconds by device
+cosines.jsonl  with `config.cosines`: how alike updates were, a line per round
 summary.json   how it ended and what came out
 checkpoints/   the newest two (Orbax)
 tb/            TensorBoard
@@ -95,12 +96,15 @@ class Member(NamedTuple):
     workdir: its run directory.
     data_dir: where real data is looked for.
     reporter: shows the progress.
+    keep: a finished run leaves a checkpoint of its model. Nothing else needs
+      it, and for a run of seconds it is a good part of its time.
   """
 
   config: ml_collections.ConfigDict | dict
   workdir: str | os.PathLike
   data_dir: str | None = None
   reporter: progress.Quiet = progress.Quiet()
+  keep: bool = True
 
 
 class Worlds:
@@ -228,7 +232,7 @@ def _open(
     return done
   _restore(simulation, folder, checkpoints)
   board = stack.enter_context(_board(folder, simulation.round))
-  return _Open(simulation, folder, checkpoints, board, member.reporter)
+  return _Open(simulation, folder, checkpoints, board, member)
 
 
 def _stored_config(folder: pathlib.Path, resume: bool) -> dict | None:
@@ -292,15 +296,17 @@ def _claim(folder: pathlib.Path) -> Iterator[None]:
 
 def _restore(simulation, folder: pathlib.Path, checkpoints) -> None:
   """Puts the simulation where the newest checkpoint was made."""
-  metrics, devices = folder / 'metrics.jsonl', folder / 'devices.jsonl'
+  metrics = folder / 'metrics.jsonl'
+  others = [folder / f'{name}.jsonl' for name in ('devices', 'cosines')]
   like, found, history = simulation.snapshot(), None, None
   with processes.together():
     if checkpoints and checkpoints.newest is None:
-      records.truncate_metrics(metrics, -1)
-      records.truncate_metrics(devices, -1)
+      for path in (metrics, *others):
+        records.truncate_metrics(path, -1)
     elif checkpoints:
       history = records.truncate_metrics(metrics, checkpoints.newest)
-      records.truncate_metrics(devices, checkpoints.newest)
+      for path in others:
+        records.truncate_metrics(path, checkpoints.newest)
       found = checkpoints.restore(like)
   history = processes.share(history)
   if history is not None:
@@ -316,8 +322,9 @@ class _Open:
     reporter: shows the progress.
   """
 
-  def __init__(self, simulation, folder, checkpoints, board, reporter):
-    self.simulation, self.reporter, self.status = simulation, reporter, ''
+  def __init__(self, simulation, folder, checkpoints, board, member: Member):
+    self.simulation, self.status = simulation, ''
+    self.reporter, self._keep = member.reporter, member.keep
     self._folder, self._checkpoints, self._board = folder, checkpoints, board
     self._saved = simulation.round
 
@@ -329,6 +336,8 @@ class _Open:
         records.append_line(
           self._folder / 'devices.jsonl', self.simulation.devices
         )
+      for line in self.simulation.cosines:
+        records.append_line(self._folder / 'cosines.jsonl', line)
       write_scalars(self._board, record)
     self.reporter.update(record)
 
@@ -336,7 +345,7 @@ class _Open:
     """Saves where it is time to, and ends where it is over."""
     run = self.simulation
     due = 0 < run.config.checkpoint_every <= run.round - self._saved
-    if due or requested or run.done:
+    if self._keep if run.done else due or requested:
       if self._checkpoints:
         self._checkpoints.save(run.round, run.snapshot())
       self._saved = run.round

@@ -93,6 +93,7 @@ def setting(
     idle_power=config.idle_power,
     uplink_codec=Codec(**config.uplink_codec.to_dict()),
     downlink_codec=Codec(**config.downlink_codec.to_dict()),
+    cosines=config.cosines > 0,
     options={
       **(config[config.method].to_dict() if config.method in config else {}),
       'clients': config.clients,

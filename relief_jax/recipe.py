@@ -42,6 +42,7 @@ class Setting(NamedTuple):
     idle_power: devices are charged for waiting.
     uplink_codec: of updates (links.py).
     downlink_codec: of the broadcast.
+    cosines: updates are compared in pairs (cosines.py).
     options: options of the algorithm.
   """
 
@@ -61,6 +62,7 @@ class Setting(NamedTuple):
   idle_power: bool = False
   uplink_codec: Codec = Codec()
   downlink_codec: Codec = Codec()
+  cosines: bool = False
   options: Mapping[str, Any] = {}
 
   def client_tx(self) -> optax.GradientTransformation:

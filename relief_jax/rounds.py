@@ -14,7 +14,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from relief_jax import buckets, cohort, costs, local_training, training, tree
+from relief_jax import (
+  buckets,
+  cohort,
+  cosines,
+  costs,
+  local_training,
+  training,
+  tree,
+)
 from relief_jax import links as links_lib
 from relief_jax.recipe import Context, Merge, Recipe, Setting
 from relief_jax.types import (
@@ -224,7 +232,8 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
       if recipe.observe:
         seen, local = training.observed(local)
       local = local if setting.keep_client_state else ()
-      return sums, (value, local, residual, seen, found)
+      blocks = cosines.kept(task, delta) if setting.cosines else ()
+      return sums, (value, local, residual, seen, found, blocks)
 
     def sit_out(row):
       sums, record = tree.zeros_like_output(train, row)
@@ -287,7 +296,7 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
     )
     part_key = plan_key if unlike else None
     sent = recipe.send(state.memory) if recipe.send else ()
-    sums, (loss, local, residual, seen, found) = buckets.map_reduce(
+    sums, (loss, local, residual, seen, found, blocks) = buckets.map_reduce(
       lambda present: partial(client, present),
       (start, sent, cohort.shared(population), step_key, link_key, part_key),
       row,
@@ -327,6 +336,7 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
       loss=loss,
       divergence=divergence,
       found=found if recipe.weigh else None,
+      cosines=cosines.pairwise(blocks) if setting.cosines else None,
     )
     return RoundState(
       params=params,

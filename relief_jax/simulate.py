@@ -17,6 +17,7 @@ import numpy as np
 
 from relief_jax import (
   algorithms,
+  cosines,
   evaluation,
   logbook,
   memory,
@@ -82,6 +83,8 @@ class Simulation:
     history: one record per evaluation so far.
     devices: what single devices did since the evaluation before the last
       (`logbook.Logbook.window`).
+    cosines: how alike updates were in rounds since the evaluation before the
+      last (`cosines.lines`), where the config asks for it.
     round: rounds done.
     choice: the layout and why it was taken; `config.layout` names it.
 
@@ -155,6 +158,12 @@ class Simulation:
     self._hparams = self._place(self._setting.hparams)
     self._population = self._place_population()
     self._state = self._start(params_key)
+    self.cosines: list[dict[str, Any]] = []
+    if config.cosines:
+      with processes.together():
+        args = self._key, self._state, self._population
+        shapes = jax.eval_shape(self._algorithm.step, *args)
+        cosines.check(shapes[1], config.method)
     self._wall['setup'] = time.perf_counter() - started
 
   @property
@@ -407,6 +416,7 @@ class Simulation:
     """Starts the window that the next evaluation tells about."""
     self._tally.begin()
     self._logbook.begin()
+    self.cosines = []
 
   def _call(self) -> None:
     """One call of the compiled program: up to `rounds_per_call` rounds."""
@@ -434,6 +444,10 @@ class Simulation:
     client = self._tally.add(infos)
     if client is None:
       self._logbook.add(infos, self.round)
+      if self.config.cosines:
+        self.cosines += cosines.lines(
+          self._task, infos, self.round, self.config.cosines
+        )
     self.round += count
     if client is not None:
       raise Diverged(self.round, self._broken_group(), client)

@@ -342,6 +342,8 @@ class RoundInfo(NamedTuple):
     divergence: [G] float32, tracked divergence (NaN where not tracked).
     found: [K, G] float32, weights that the devices found (`Recipe.weigh`);
       None where they find none.
+    cosines: [blocks, K, K] float32, how alike updates are (cosines.py); None
+      where nobody asks.
   """
 
   client: Array
@@ -353,6 +355,7 @@ class RoundInfo(NamedTuple):
   joules: Array
   divergence: Array
   found: Array | None = None
+  cosines: Array | None = None
 
 
 class Algorithm(NamedTuple):
