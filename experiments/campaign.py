@@ -123,8 +123,11 @@ class Manifest:
     if time.monotonic() > self._written + 2:  # it may be long
       self.write()
 
-  def write(self) -> None:
+  def write(self, spent: pool.Spent | None = None) -> None:
     """Writes the file.
+
+    Args:
+      spent: by the workers, when they are done.
 
     Raises:
       OSError: the folder cannot be written.
@@ -139,6 +142,7 @@ class Manifest:
         **self._facts,
         'versions': records.versions(),
         'git_revision': records.git_revision(),
+        'worker_seconds': spent and spent._asdict(),
         'points': [
           {
             'label': job.label,
@@ -297,7 +301,7 @@ class Campaign:
         overview.event(job, message)
 
       crew.run(event)
-    manifest.write()
+    manifest.write(crew.spent)
     self.report(console)
     failures = manifest.failures()
     for who, reason in failures.items():
@@ -334,8 +338,15 @@ class Campaign:
         'table.md.',
         highlight=False,
       )
+    groups = tables.best_groups(
+      {label: row['f1'].mean for label, row in shown.items()}, 3
+    )
     plots.figures(
-      [run for run in runs if run.label in shown],
+      [
+        run
+        for run in runs
+        if run.label in shown and tables.group_of(run.label) in groups
+      ],
       self._folder / 'figures',
       self._baseline,
       self._numbers,
@@ -347,8 +358,15 @@ class Campaign:
         'set --config.dataset, in another --workdir',
         highlight=False,
       )
+    every = {tables.group_of(run.label) for run in runs}
     console.print(
-      f'Wrote {self._folder}/table.csv, table.md and figures/',
+      f'Wrote {self._folder}/table.csv, table.md and figures/'
+      + (
+        f' of the best {len(groups)} of {len(every)} groups'
+        if len(groups) < len(every)
+        else ''
+      )
+      + f'; python -m experiments.report {self._folder} makes the report',
       highlight=False,
       soft_wrap=True,
     )

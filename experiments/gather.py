@@ -1,6 +1,5 @@
 """Finds the runs below folders: of comparisons, of sweeps, single ones."""
 
-import math
 import os
 import pathlib
 from collections.abc import Sequence
@@ -254,9 +253,5 @@ def foremost(
 
 def groups(collection: Collection, most: int) -> list[str]:
   """The groups with the largest F1 in them, in their own order."""
-  best: dict[str, float] = {}
-  for label, own in by_label(collection.found).items():
-    group = tables.group_of(label)
-    best[group] = max(best.get(group, -math.inf), f1_of(own))
-  kept = sorted(best, key=lambda group: -best[group])[:most]
-  return [group for group in best if group in kept]
+  labels = by_label(collection.found).items()
+  return tables.best_groups({k: f1_of(own) for k, own in labels}, most)

@@ -268,6 +268,7 @@ def jobs_of(
   found: list[dict],
   folder: pathlib.Path,
   data_dir: str | None = None,
+  keep: bool = False,
 ) -> list[pool.Job]:
   """The runs of a sweep.
 
@@ -276,6 +277,7 @@ def jobs_of(
     found: what each point sets, by dotted key.
     folder: of the sweep.
     data_dir: where real data is looked for.
+    keep: finished runs leave a checkpoint of their model.
 
   Returns:
     One job per point; a label has the points that differ in the seed (or the
@@ -306,9 +308,8 @@ def jobs_of(
       name = f'{name}/{run.method}'.lstrip('/')
     number = config_lib.get(run, vary)
     workdir = str(folder / name / f'{pool.over(vary)}_{number}')
-    jobs.append(
-      pool.Job(name, number, workdir, records.clean(run), data_dir, point)
-    )
+    values = records.clean(run)
+    jobs.append(pool.Job(name, number, workdir, values, data_dir, point, keep))
   if len({job.workdir for job in jobs}) < len(jobs):
     raise InputError(
       'two points of the same name', 'values that differ', 'leave one out'

@@ -10,6 +10,7 @@ tb/            TensorBoard
 """
 
 import contextlib
+import functools
 import math
 import os
 import pathlib
@@ -208,7 +209,10 @@ def _open(
   stored = processes.share(stored)
   if stored:
     records.adopt(config, stored)
-  found = worlds.find(config, member.data_dir) if worlds else None
+  # Called by the simulation: its clock runs while a world is built.
+  found = (
+    functools.partial(worlds.find, config, member.data_dir) if worlds else None
+  )
   simulation = simulate.Simulation(config, member.data_dir, found=found)
   if stored:
     difference = records.first_difference(simulation.config, stored)

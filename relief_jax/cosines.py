@@ -15,6 +15,7 @@ import numpy as np
 from relief_jax.errors import InputError
 from relief_jax.types import Array, PyTree, RoundInfo, Task
 
+
 def blocks(task: Task) -> tuple[int, ...]:
   """Groups that are looked at: column blocks of the fusion, by modality.
 

@@ -76,7 +76,8 @@ class Simulation:
     config: from `relief_jax.config.default()` or a config file.
     data_dir: folder of the data sets, None to search.
     memory_limit: bytes that the run may take, None for the machine's.
-    found: the config's world where it is there already; None builds it.
+    found: gives the config's world where that may be there already; None, or
+      no world from it, builds one.
 
   Attributes:
     config: the resolved config.
@@ -110,14 +111,16 @@ class Simulation:
     config: ml_collections.ConfigDict,
     data_dir: str | None = None,
     memory_limit: int | None = None,
-    found: world.World | None = None,
+    found: Callable[[], world.World | None] | None = None,
   ):
     started = time.perf_counter()
     config = config.copy_and_resolve_references()
     with processes.together():
       asked = 'auto' if config.layout in tuner.OPEN else config.layout
       self._layout = placement.parse_layout(asked, config.devices)
-      self._world = found or world.build(config, data_dir, self._layout)
+      self._world = (found and found()) or world.build(
+        config, data_dir, self._layout
+      )
     with config.unlocked():
       config.dataset = self._world.dataset
       config.fill = self._world.fill

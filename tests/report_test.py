@@ -12,13 +12,13 @@ import pytest
 import scipy.stats
 
 from experiments import (
-  charts,
   device_charts,
   gather,
   page,
   points,
   records,
   report,
+  run_charts,
   summaries,
   tables,
 )
@@ -107,7 +107,7 @@ def test_the_page_stands_alone(folder):
 
 def test_lines_are_where_the_numbers_are(folder):
   """A figure that shows nothing of its data is worse than none."""
-  for chart in charts.sensitivity(gather.gather([folder])):
+  for chart in run_charts.sensitivity(gather.gather([folder])):
     (axes,) = chart.figure.axes
     low, high = axes.get_xlim()
     bottom, top = axes.get_ylim()
@@ -194,7 +194,7 @@ def test_significance_equals_scipys():
 
 
 def test_pareto_front_leaves_out_what_is_beaten():
-  found = charts.front(
+  found = run_charts.front(
     {
       'dear': (3.0, 9.0, 9.0),
       'worse': (2.0, 9.0, 9.0),
