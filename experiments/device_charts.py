@@ -164,7 +164,7 @@ def gini(values: np.ndarray) -> float:
   return float(((2 * rank - count - 1) * values).sum() / (count * total))
 
 
-def _order(one: Found) -> np.ndarray:
+def by_tier(one: Found) -> np.ndarray:
   """Recorded devices by tier, slow ones first, then by number."""
   fleet = one.run.summary['fleet']
   tier = fleet['tier']
@@ -195,7 +195,7 @@ def rasters(collection: Collection) -> list[charts.Chart]:
     if not rows:
       continue
     names = list(rows[0]['trained'])
-    order = _order(one)
+    order = by_tier(one)
     ends = [0, *(row['round'] for row in rows)]
     columns = min(4, len(names))
     lines = math.ceil(len(names) / columns)
@@ -289,7 +289,7 @@ def gantt(collection: Collection) -> list[charts.Chart]:
     last = one.devices[-1]['last']
     fleet = one.run.summary['fleet']
     tier = dict(zip(fleet['client'], fleet['tier'], strict=True))
-    place = {fleet['client'][i]: rank for rank, i in enumerate(_order(one))}
+    place = {fleet['client'][i]: rank for rank, i in enumerate(by_tier(one))}
     order = sorted(
       range(len(last['client'])), key=lambda i: place[last['client'][i]]
     )

@@ -17,6 +17,7 @@ class Found(NamedTuple):
     folder: its run directory.
     config: its `config.json`.
     devices: the lines of its `devices.jsonl`; none in older runs.
+    cosines: those of its `cosines.jsonl`, where it was asked for.
     values: what the sweep or the comparison set, by dotted key.
   """
 
@@ -24,6 +25,7 @@ class Found(NamedTuple):
   folder: pathlib.Path
   config: dict[str, Any]
   devices: list[dict[str, Any]]
+  cosines: list[dict[str, Any]]
   values: dict[str, Any]
 
 
@@ -210,6 +212,7 @@ def _load(place: _Place, head: str, alone: bool) -> Found | str:
     folder,
     records.read_json(folder / 'config.json'),
     records.read_metrics(folder / 'devices.jsonl'),
+    records.read_metrics(folder / 'cosines.jsonl'),
     place.values,
   )
 

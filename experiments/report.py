@@ -15,6 +15,7 @@ from absl import flags
 
 from experiments import (
   command,
+  cosine_charts,
   device_charts,
   gather,
   page,
@@ -37,6 +38,7 @@ FIGURES = (
   device_charts.tiers,
   device_charts.histograms,
   run_charts.divergence,
+  cosine_charts.heat_maps,
   device_charts.rasters,
   device_charts.gantt,
 )
