@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 
+import html5lib
 import numpy as np
 import pytest
 import scipy.stats
@@ -84,6 +85,7 @@ class Page(html.parser.HTMLParser):
 def test_the_page_stands_alone(folder):
   text = (folder / 'out' / 'report.html').read_text()
   assert len(text) < 5e6 and '://' not in text
+  html5lib.HTMLParser(strict=True).parse(text)  # raises at the first error
   found = Page()
   found.feed(text)
   assert not found.open and len(set(found.ids)) == len(found.ids)
