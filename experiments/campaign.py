@@ -5,7 +5,6 @@ interrupted goes on from its checkpoint, what failed is listed with the reason
 and stops nobody. `manifest.json` lists all runs and how each stands.
 """
 
-import contextlib
 import datetime
 import os
 import pathlib
@@ -16,10 +15,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import rich.console
-import tensorboardX
-from tensorboardX.summary import hparams
 
 from experiments import (
+  board,
   command,
   plots,
   pool,
@@ -185,29 +183,6 @@ def foremost(cells, baseline: str, most: int = 24, kept: int = 8):
   return {label: row for label, row in cells.items() if label in best}
 
 
-def to_tensorboard(job: pool.Job) -> None:
-  """Puts what a finished run set, and its F1, on TensorBoard's HParams page.
-
-  Args:
-    job: complete.
-
-  Raises:
-    OSError: its folder cannot be written.
-  """
-  folder = pathlib.Path(job.workdir)
-  f1 = records.read_json(folder / 'summary.json')['last']['f1']
-  values = {
-    k: v if isinstance(v, bool | int | float | str) else str(v)
-    for k, v in job.values.items()
-  }
-  with contextlib.closing(
-    tensorboardX.SummaryWriter(str(folder / 'tb' / 'hparams'))
-  ) as board:
-    for part in hparams(values, {'last_f1': f1}):
-      board.file_writer.add_summary(part)
-    board.add_scalar('last_f1', f1, job.config['rounds'])
-
-
 class Stop(runner.Stop):
   """Tells the pool to stop at the first SIGINT or SIGTERM."""
 
@@ -297,7 +272,7 @@ class Campaign:
       def event(job, message):
         manifest.event(job, message)
         if job.values and message.get('status') == records.COMPLETE:
-          to_tensorboard(job)
+          board.parameters(job)
         overview.event(job, message)
 
       crew.run(event)

@@ -1,5 +1,7 @@
 """The report's heat maps of updates in pairs, Fig. 2 of the paper."""
 
+from typing import Any
+
 import matplotlib
 
 matplotlib.use('Agg')
@@ -39,7 +41,7 @@ def _of_round(runs: list[Found], number: int) -> charts.Chart:
     layout='constrained',
   )
   colours = plt.get_cmap('RdBu_r').with_extremes(bad=palette.GREY)
-  image = None
+  image: Any = None
   for line, (one, row) in zip(grid, found, strict=True):
     for here in line[len(row['cosines']) :]:
       here.set_visible(False)

@@ -11,7 +11,6 @@ tb/            TensorBoard
 
 import contextlib
 import functools
-import math
 import os
 import pathlib
 import signal
@@ -19,9 +18,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import ml_collections
-import tensorboardX
 
-from experiments import pool, progress, records
+from experiments import board, pool, progress, records
 from experiments.checkpoints import Checkpoints
 from relief_jax import processes, simulate, sweep, world
 from relief_jax.errors import InputError
@@ -235,8 +233,8 @@ def _open(
   if done:
     return done
   _restore(simulation, folder, checkpoints)
-  board = stack.enter_context(_board(folder, simulation.round))
-  return _Open(simulation, folder, checkpoints, board, member)
+  writer = stack.enter_context(board.opened(folder, simulation.round))
+  return _Open(simulation, folder, checkpoints, writer, member)
 
 
 def _stored_config(folder: pathlib.Path, resume: bool) -> dict | None:
@@ -326,10 +324,10 @@ class _Open:
     reporter: shows the progress.
   """
 
-  def __init__(self, simulation, folder, checkpoints, board, member: Member):
+  def __init__(self, simulation, folder, checkpoints, writer, member: Member):
     self.simulation, self.status = simulation, ''
     self.reporter, self._keep = member.reporter, member.keep
-    self._folder, self._checkpoints, self._board = folder, checkpoints, board
+    self._folder, self._checkpoints, self._writer = folder, checkpoints, writer
     self._saved = simulation.round
 
   def record(self, record: dict) -> None:
@@ -342,7 +340,7 @@ class _Open:
         )
       for line in self.simulation.cosines:
         records.append_line(self._folder / 'cosines.jsonl', line)
-      write_scalars(self._board, record)
+      board.scalars(self._writer, record)
     self.reporter.update(record)
 
   def settle(self, requested: bool) -> None:
@@ -417,20 +415,6 @@ def _advance(simulation) -> dict | simulate.Diverged:
     return error
 
 
-@contextlib.contextmanager
-def _board(folder: pathlib.Path, done: int):
-  """TensorBoard's writer, in the process that writes."""
-  if not processes.is_main():
-    yield None
-    return
-  with contextlib.closing(
-    tensorboardX.SummaryWriter(
-      str(folder / 'tb'), purge_step=done + 1, flush_secs=10
-    )
-  ) as board:
-    yield board
-
-
 def title(simulation) -> str:
   """What is run, in a few words."""
   config, facts = simulation.config, simulation.description
@@ -442,16 +426,3 @@ def title(simulation) -> str:
     f'{facts["speed_ratio"]:.0f}, deadline {facts["deadline"][0]:.3g}, '
     f'{facts["parameters"]:,} parameters, {facts["layout"]}'
   )
-
-
-def write_scalars(board, record: dict) -> None:
-  """Writes the finite numbers of an evaluation to TensorBoard."""
-  plain = records.flatten(records.clean(record))
-  for key, value in plain.items():
-    if isinstance(value, bool) or not isinstance(value, int | float):
-      continue
-    if key != 'round' and math.isfinite(value):
-      board.add_scalar(
-        key.replace('.', '/', 1).replace('+', '_'), value, record['round']
-      )
-  board.flush()

@@ -28,7 +28,7 @@ import pathlib
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import campaign, command, points, pool
+from experiments import campaign, command, points, pool, sweep_jobs
 from relief_jax.errors import InputError
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -85,16 +85,16 @@ def main(argv) -> int:
       'use experiments.main for a single run',
     )
   folder = pathlib.Path(str(_WORKDIR.value))
-  jobs = points.jobs_of(
+  jobs = sweep_jobs.jobs_of(
     config, found, folder, _DATA_DIR.value, _KEEP_MODELS.value
   )
-  part = points.parse_shard(_SHARD.value)
+  part = sweep_jobs.parse_shard(_SHARD.value)
   if _DRY_RUN.value:
     for job in jobs[part[0] - 1 :: part[1]]:
       print(job.name)
     return 0
-  baseline = points.baseline(jobs, _BASELINE.value)
-  numbers = pool.over(points.vary_of(found)) + 's'
+  baseline = sweep_jobs.baseline(jobs, _BASELINE.value)
+  numbers = pool.over(sweep_jobs.vary_of(found)) + 's'
   return campaign.Campaign(
     jobs, folder, config, baseline, numbers, part, _TOGETHER.value
   ).run(_WORKERS.value)

@@ -21,6 +21,7 @@ from experiments import (
   report,
   run_charts,
   summaries,
+  sweep_jobs,
   tables,
 )
 from experiments.campaign import Campaign
@@ -43,8 +44,8 @@ def folder(tmp_path_factory):
     run_inline(patch)
     patch.setattr('sys.argv', ['sweep.py', '--sweep.seed=0:2'])
     found = points.expand([], points.swept(config(), SWEPT))
-    jobs = points.jobs_of(config(), found, folder)
-    base = points.baseline(jobs)
+    jobs = sweep_jobs.jobs_of(config(), found, folder)
+    base = sweep_jobs.baseline(jobs)
     assert Campaign(jobs, folder, config(), base).run(1) == 0
   report.write(gather.gather([folder]), folder / 'out')
   return folder
