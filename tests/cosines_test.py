@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import runner
+from experiments import cosine_charts, gather, runner, tables
 from relief_jax import config as config_lib
 from relief_jax import cosines, simulate
 from relief_jax.errors import InputError
@@ -65,6 +65,31 @@ def test_the_first_rounds_are_in_the_run_directory(tmp_path):
       own = np.diag(values)
       assert np.isfinite(own).any() and np.nanmax(abs(own - 1)) < 1e-4
       assert np.isnan(own).any() or name != 'fusion/mag'  # sensors differ
+
+
+def test_the_heat_map_has_owners_first_and_grey_for_nothing(tmp_path):
+  fleet = {
+    'client': [0, 1, 2],
+    'tier': ['low', 'full', 'low'],
+    'owned': ['acc', 'acc+mag', 'acc'],
+  }
+  none, line = None, [{'round': 1, 'f1': 0.5, 'f1_by_tier': {'low': 0.5}}]
+  block = [[1.0, 0.25, none], [0.25, 1.0, none], [none, none, none]]
+  row = {'round': 1, 'client': [0, 1, 2], 'cosines': {'fusion/mag': block}}
+  run = tables.Run('fedavg', 0, {'fleet': fleet}, line)
+  one = gather.Found(run, tmp_path, {}, [], [row], {})
+  found = gather.Collection([one], 'fedavg', 'seeds', [], {})
+  (chart,) = cosine_charts.heat_maps(found)
+  assert 'round 1' in chart.title
+  panel = chart.figure.axes[0]
+  assert panel.get_title() == 'fedavg, fusion/mag\nowners –, with others 0.25'
+  shown = np.ma.filled(panel.images[0].get_array(), np.nan)
+  np.testing.assert_array_equal(  # devices 1, 0, 2
+    shown, [[1, 0.25, np.nan], [0.25, 1, np.nan], [np.nan] * 3]
+  )
+  assert not cosine_charts.heat_maps(
+    found._replace(found=[one._replace(cosines=[])])
+  )
 
 
 def test_who_compares_nothing_is_refused():
