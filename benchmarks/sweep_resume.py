@@ -8,8 +8,10 @@ the first runs through, the second is killed twice (a third and two thirds of
 its points done) and started again. `same_tables` says whether its tables equal
 the first one's byte for byte but for the columns of the wall clock. `overhead`
 is worker time (seconds x workers) over the sum of the runs' own seconds (set
-up, compile, run, evaluate), minus one: starting processes, building worlds,
-checkpoints, waiting for the last run, tables and figures.
+up, compile, run, evaluate), minus one. `overhead_parts` are its parts, of the
+first sweep: the command around its workers (`command`: imports, points, tables
+and figures, while the workers' cores wait), processes that start (`starting`),
+the files of runs (`runs_beside`), workers without a job at the end (`waiting`).
 """
 
 import csv
@@ -107,6 +109,24 @@ def facts(folder: pathlib.Path, seconds: float) -> dict:
   }
 
 
+def parts(folder: pathlib.Path, found: dict) -> dict[str, float]:
+  """Of the overhead of a sweep that was not interrupted; they add up to it.
+
+  Args:
+    folder: of the sweep.
+    found: its `facts`.
+  """
+  spent = records.read_json(folder / 'manifest.json')['worker_seconds']
+  own, every = found['run_seconds'], found['total_seconds'] * found['workers']
+  seconds = {
+    'command': every - sum(spent.values()),
+    'starting': spent['starting'],
+    'runs_beside': spent['working'] - own,
+    'waiting': spent['waiting'],
+  }
+  return {name: value / own for name, value in seconds.items()}
+
+
 def main(argv):
   """Both sweeps, one after the other."""
   del argv
@@ -120,7 +140,9 @@ def main(argv):
     started = time.monotonic()
     code = start(whole, log).wait()
     taken = time.monotonic() - started
-    common.emit({**facts(whole, taken), 'way': 'uninterrupted', 'exit': code})
+    found = facts(whole, taken)
+    found['overhead_parts'] = parts(whole, found)
+    common.emit({**found, 'way': 'uninterrupted', 'exit': code})
     started, halves, begun, done = time.monotonic(), [], 0, 0
     for third in (1, 2):
       process = start(killed, log)

@@ -5,7 +5,6 @@ interrupted goes on from its checkpoint, what failed is listed with the reason
 and stops nobody. `manifest.json` lists all runs and how each stands.
 """
 
-import contextlib
 import datetime
 import os
 import pathlib
@@ -16,10 +15,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import rich.console
-import tensorboardX
-from tensorboardX.summary import hparams
 
 from experiments import (
+  board,
   command,
   plots,
   pool,
@@ -123,8 +121,11 @@ class Manifest:
     if time.monotonic() > self._written + 2:  # it may be long
       self.write()
 
-  def write(self) -> None:
+  def write(self, spent: pool.Spent | None = None) -> None:
     """Writes the file.
+
+    Args:
+      spent: by the workers, when they are done.
 
     Raises:
       OSError: the folder cannot be written.
@@ -139,6 +140,7 @@ class Manifest:
         **self._facts,
         'versions': records.versions(),
         'git_revision': records.git_revision(),
+        'worker_seconds': spent and spent._asdict(),
         'points': [
           {
             'label': job.label,
@@ -179,29 +181,6 @@ def foremost(cells, baseline: str, most: int = 24, kept: int = 8):
   best = sorted(cells, key=rank)[:kept]
   best += [tables.baseline_of(label, baseline) for label in best]
   return {label: row for label, row in cells.items() if label in best}
-
-
-def to_tensorboard(job: pool.Job) -> None:
-  """Puts what a finished run set, and its F1, on TensorBoard's HParams page.
-
-  Args:
-    job: complete.
-
-  Raises:
-    OSError: its folder cannot be written.
-  """
-  folder = pathlib.Path(job.workdir)
-  f1 = records.read_json(folder / 'summary.json')['last']['f1']
-  values = {
-    k: v if isinstance(v, bool | int | float | str) else str(v)
-    for k, v in job.values.items()
-  }
-  with contextlib.closing(
-    tensorboardX.SummaryWriter(str(folder / 'tb' / 'hparams'))
-  ) as board:
-    for part in hparams(values, {'last_f1': f1}):
-      board.file_writer.add_summary(part)
-    board.add_scalar('last_f1', f1, job.config['rounds'])
 
 
 class Stop(runner.Stop):
@@ -293,11 +272,11 @@ class Campaign:
       def event(job, message):
         manifest.event(job, message)
         if job.values and message.get('status') == records.COMPLETE:
-          to_tensorboard(job)
+          board.parameters(job)
         overview.event(job, message)
 
       crew.run(event)
-    manifest.write()
+    manifest.write(crew.spent)
     self.report(console)
     failures = manifest.failures()
     for who, reason in failures.items():
@@ -334,8 +313,15 @@ class Campaign:
         'table.md.',
         highlight=False,
       )
+    groups = tables.best_groups(
+      {label: row['f1'].mean for label, row in shown.items()}, 3
+    )
     plots.figures(
-      [run for run in runs if run.label in shown],
+      [
+        run
+        for run in runs
+        if run.label in shown and tables.group_of(run.label) in groups
+      ],
       self._folder / 'figures',
       self._baseline,
       self._numbers,
@@ -347,8 +333,15 @@ class Campaign:
         'set --config.dataset, in another --workdir',
         highlight=False,
       )
+    every = {tables.group_of(run.label) for run in runs}
     console.print(
-      f'Wrote {self._folder}/table.csv, table.md and figures/',
+      f'Wrote {self._folder}/table.csv, table.md and figures/'
+      + (
+        f' of the best {len(groups)} of {len(every)} groups'
+        if len(groups) < len(every)
+        else ''
+      )
+      + f'; python -m experiments.report {self._folder} makes the report',
       highlight=False,
       soft_wrap=True,
     )

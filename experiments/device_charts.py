@@ -11,7 +11,7 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 
-from experiments import charts, gather, tables  # noqa: E402
+from experiments import charts, gather, palette, tables  # noqa: E402
 from experiments.gather import Collection, Found  # noqa: E402
 
 _DEVICES = 32
@@ -50,7 +50,7 @@ def tiers(collection: Collection) -> list[charts.Chart]:
         for tier in names
       ]
       at = np.arange(len(names)) + (i - (len(labels) - 1) / 2) * step
-      kind = charts.style(i) | {'linestyle': 'none', 'markersize': 6}
+      kind = palette.style(i) | {'linestyle': 'none', 'markersize': 6}
       handles[label] = here.errorbar(
         [c.mean for c in cells],
         at,
@@ -65,7 +65,7 @@ def tiers(collection: Collection) -> list[charts.Chart]:
       here.axhline(edge + 0.5, color='0.8', linewidth=0.8)
     here.set_xlabel('macro-F1 (%)')
     here.set_ylabel('tier')
-    charts.tidy(here)
+    palette.tidy(here)
     charts.legend(figure, handles)
     made.append(
       charts.Chart(
@@ -112,13 +112,15 @@ def histograms(collection: Collection) -> list[charts.Chart]:
         values,
         edges,
         weights=share,
-        color='#56B4E9',
+        color=palette.SKY,
         edgecolor='black',
         linewidth=0.6,
       )
       worst, mean = worst_tenth(values), values.mean()
       here.axvline(mean, color='black', linewidth=1.4)
-      here.axvline(worst, color='#D55E00', linewidth=1.4, linestyle='--')
+      here.axvline(
+        worst, color=palette.VERMILION, linewidth=1.4, linestyle='--'
+      )
       here.set_title(
         f'{tables.short(label)}: mean {mean:.1f}, worst tenth {worst:.1f}, '
         f'Gini {gini(values):.3f}',
@@ -126,7 +128,7 @@ def histograms(collection: Collection) -> list[charts.Chart]:
         loc='left',
       )
       here.set_ylabel('devices (%)')
-      charts.tidy(here)
+      palette.tidy(here)
     grid[-1, 0].set_xlabel('macro-F1 of a device (%)')
     grid[-1, 0].set_xlim(0, min(100, 5 * math.ceil(top / 5) + 5))
     made.append(
@@ -162,7 +164,7 @@ def gini(values: np.ndarray) -> float:
   return float(((2 * rank - count - 1) * values).sum() / (count * total))
 
 
-def _order(one: Found) -> np.ndarray:
+def by_tier(one: Found) -> np.ndarray:
   """Recorded devices by tier, slow ones first, then by number."""
   fleet = one.run.summary['fleet']
   tier = fleet['tier']
@@ -193,7 +195,7 @@ def rasters(collection: Collection) -> list[charts.Chart]:
     if not rows:
       continue
     names = list(rows[0]['trained'])
-    order = _order(one)
+    order = by_tier(one)
     ends = [0, *(row['round'] for row in rows)]
     columns = min(4, len(names))
     lines = math.ceil(len(names) / columns)
@@ -262,9 +264,9 @@ def rasters(collection: Collection) -> list[charts.Chart]:
 
 
 _PHASES = (
-  ('download', '#56B4E9', '....'),
-  ('compute', '#E69F00', ''),
-  ('upload', '#0072B2', '////'),
+  ('download', palette.SKY, '....'),
+  ('compute', palette.ORANGE, ''),
+  ('upload', palette.BLUE, '////'),
 )
 
 
@@ -287,7 +289,7 @@ def gantt(collection: Collection) -> list[charts.Chart]:
     last = one.devices[-1]['last']
     fleet = one.run.summary['fleet']
     tier = dict(zip(fleet['client'], fleet['tier'], strict=True))
-    place = {fleet['client'][i]: rank for rank, i in enumerate(_order(one))}
+    place = {fleet['client'][i]: rank for rank, i in enumerate(by_tier(one))}
     order = sorted(
       range(len(last['client'])), key=lambda i: place[last['client'][i]]
     )

@@ -1,6 +1,5 @@
 """Finds the runs below folders: of comparisons, of sweeps, single ones."""
 
-import math
 import os
 import pathlib
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ class Found(NamedTuple):
     folder: its run directory.
     config: its `config.json`.
     devices: the lines of its `devices.jsonl`; none in older runs.
+    cosines: those of its `cosines.jsonl`, where it was asked for.
     values: what the sweep or the comparison set, by dotted key.
   """
 
@@ -25,6 +25,7 @@ class Found(NamedTuple):
   folder: pathlib.Path
   config: dict[str, Any]
   devices: list[dict[str, Any]]
+  cosines: list[dict[str, Any]]
   values: dict[str, Any]
 
 
@@ -211,6 +212,7 @@ def _load(place: _Place, head: str, alone: bool) -> Found | str:
     folder,
     records.read_json(folder / 'config.json'),
     records.read_metrics(folder / 'devices.jsonl'),
+    records.read_metrics(folder / 'cosines.jsonl'),
     place.values,
   )
 
@@ -254,9 +256,5 @@ def foremost(
 
 def groups(collection: Collection, most: int) -> list[str]:
   """The groups with the largest F1 in them, in their own order."""
-  best: dict[str, float] = {}
-  for label, own in by_label(collection.found).items():
-    group = tables.group_of(label)
-    best[group] = max(best.get(group, -math.inf), f1_of(own))
-  kept = sorted(best, key=lambda group: -best[group])[:most]
-  return [group for group in best if group in kept]
+  labels = by_label(collection.found).items()
+  return tables.best_groups({k: f1_of(own) for k, own in labels}, most)

@@ -16,13 +16,12 @@ from experiments.gather import Collection
 from experiments.summaries import SHOWN, Table
 
 _STYLE = """
-:root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, sans-serif; color: #111; background: #fff;
   max-width: 66rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.6rem; line-height: 1.2; }
 h2 { font-size: 1.25rem; margin: 2.2rem 0 .5rem; }
 h3 { font-size: 1.05rem; margin: 1.6rem 0 .3rem; }
-nav a { margin-right: 1rem; white-space: nowrap; }
+nav { display: flex; flex-wrap: wrap; gap: .2rem 1rem; }
 a { color: #004c8c; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .8rem;
@@ -33,9 +32,15 @@ thead th { border-bottom: 1.5px solid #111; white-space: normal;
   vertical-align: bottom; }
 tbody tr:nth-child(even) { background: #f2f2f2; }
 tbody tr.base th, tbody tr.base td { font-weight: 600; }
-tbody th { font-weight: inherit; }
+tbody th { font-weight: inherit; position: sticky; left: 0;
+  background: inherit; }
+tbody tr { background: #fff; }
 figure { margin: .5rem 0 1.5rem; }
-img { max-width: 100%; height: auto; }
+img { max-width: 100%; height: auto; display: block; }
+/* On a telephone: as wide as its letters need, to be moved sideways. */
+@media screen and (max-width: 45rem) {
+  figure img { max-width: none; width: 44rem; }
+}
 figcaption, .note { font-size: .85rem; color: #333; max-width: 50rem; }
 pre { font-size: .8rem; background: #f2f2f2; padding: .7rem;
   white-space: pre-wrap; overflow-wrap: anywhere; }
@@ -121,6 +126,7 @@ def render(
   return (
     '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
     '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+    '<meta name="color-scheme" content="light">\n'
     f'<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n'
     f'<body>\n<h1>{html.escape(title)}</h1>\n{_intro(collection)}\n'
     f'<nav>{links}</nav>\n{body}\n</body>\n</html>\n'
@@ -197,8 +203,8 @@ def _figure(saved: Saved) -> str:
   caption = html.escape(chart.caption)
   return (
     f'<h3>{html.escape(chart.title)}</h3>\n<figure>\n'
-    f'<img width="{width}" height="{height}" alt="{caption}" '
-    f'src="data:image/png;base64,{data}">\n'
+    f'<div class="wide"><img width="{width}" height="{height}" alt="{caption}" '
+    f'src="data:image/png;base64,{data}"></div>\n'
     f'<figcaption>{caption} Files: figures/{html.escape(chart.name)}.png, '
     '.pdf.</figcaption>\n</figure>\n'
   )

@@ -12,28 +12,9 @@ import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 from matplotlib import ticker  # noqa: E402
 
-from experiments import tables  # noqa: E402
+from experiments import palette, tables  # noqa: E402
 
-# Okabe and Ito's colours: told apart by colour-blind readers and in print.
-COLOURS = (
-  '#000000',
-  '#D55E00',
-  '#0072B2',
-  '#009E73',
-  '#CC79A7',
-  '#E69F00',
-  '#56B4E9',
-)
-STYLES = (
-  '-',
-  '--',
-  '-.',
-  ':',
-  (0, (5, 1, 1, 1, 1, 1)),
-  (0, (1, 1)),
-  (0, (8, 2)),
-)
-PER_PANEL = len(COLOURS)
+PER_PANEL = len(palette.COLOURS)
 
 
 def curve(runs: Sequence[tables.Run], axis: str):
@@ -131,11 +112,8 @@ def _draw(members, axis: str, path: pathlib.Path, head, baseline) -> None:
     # A logarithmic axis has no place for the start.
     if min(ends) > 0 and max(ends) / min(ends) > 3:
       starts = [x[x > 0][0] for x, _, _ in curves.values() if (x > 0).any()]
-      last.set_xscale('log')
+      palette.logarithmic(last)
       last.set_xlim(0.8 * min(starts), 1.25 * max(ends))
-      last.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-      last.xaxis.set_major_formatter(ticker.FormatStrFormatter('%g'))
-      last.xaxis.set_minor_formatter(ticker.NullFormatter())
       curves = {
         label: (x[x > 0], mean[x > 0], half[x > 0])
         for label, (x, mean, half) in curves.items()
@@ -156,10 +134,11 @@ def _draw(members, axis: str, path: pathlib.Path, head, baseline) -> None:
 
 def _panel(here, labels: list[str], curves, base: str) -> None:
   """One panel; the legend beside it is in the order of the curves' ends."""
-  others = iter(zip(COLOURS[1:], STYLES[1:], strict=True))
+  base_line, *others = zip(palette.COLOURS, palette.STYLES, strict=True)
+  left = iter(others)
   handles = {}
   for label in labels:
-    colour, style = (COLOURS[0], STYLES[0]) if label == base else next(others)
+    colour, style = base_line if label == base else next(left)
     x, mean, half = curves[label]
     (handles[label],) = here.plot(
       x, mean, color=colour, linestyle=style, linewidth=1.8
@@ -181,5 +160,4 @@ def _panel(here, labels: list[str], curves, base: str) -> None:
     alignment='left',
   )
   here.set_ylabel('macro-F1 (%)')
-  here.grid(alpha=0.25, linewidth=0.6)
-  here.spines[['top', 'right']].set_visible(False)
+  palette.tidy(here)

@@ -10,12 +10,16 @@ import collections
 import json
 import os
 import pathlib
+import queue
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
+
+READY = {'event': 'ready'}  # a worker's first line
 
 
 class Job(NamedTuple):
@@ -28,6 +32,7 @@ class Job(NamedTuple):
     config: the run's config as plain JSON values.
     data_dir: where real data is looked for.
     values: what the run sets, by its dotted key.
+    keep: a finished run leaves a checkpoint (`runner.Member`).
   """
 
   label: str
@@ -36,6 +41,7 @@ class Job(NamedTuple):
   config: dict
   data_dir: str | None = None
   values: dict = {}
+  keep: bool = True
 
   @property
   def name(self) -> str:
@@ -144,8 +150,27 @@ class Schedule:
     return name, [found.popleft() for _ in range(min(most, len(found)))]
 
 
+class Spent(NamedTuple):
+  """Seconds of all workers together.
+
+  Attributes:
+    starting: processes, until they can take a job.
+    working: on jobs.
+    waiting: for the last job of another worker.
+  """
+
+  starting: float = 0.0
+  working: float = 0.0
+  waiting: float = 0.0
+
+
 class Pool:
-  """Runs jobs in worker processes; one thread here attends to each."""
+  """Runs jobs in worker processes; one thread here attends to each.
+
+  Attributes:
+    stopped: `stop` was called.
+    spent: what the workers' time went to, after `run`.
+  """
 
   def __init__(
     self,
@@ -171,7 +196,10 @@ class Pool:
     self._logs = log_dir
     self._lock = threading.Lock()
     self._processes: dict[int, subprocess.Popen] = {}
-    self.stopped = False
+    self._events: queue.SimpleQueue[tuple[Job, dict] | None] = (
+      queue.SimpleQueue()
+    )
+    self.stopped, self.spent = False, Spent()
 
   def run(self, on_event: Callable[[Job, dict], None]) -> None:
     """Returns when every job was tried, or after `stop`.
@@ -185,6 +213,7 @@ class Pool:
       OSError: a worker process could not be started.
     """
     errors: list[Exception] = []
+    began = time.monotonic()
     # Workers share what they compile; it is gone afterwards, since another
     # machine could not use it.
     with tempfile.TemporaryDirectory() as cache:
@@ -193,19 +222,29 @@ class Pool:
         for number in range(self._started)
       ]
       self._run(on_event, errors)
+    every = self._workers * (time.monotonic() - began)
+    self.spent = self.spent._replace(
+      waiting=every - self.spent.starting - self.spent.working
+    )
     if errors:
       raise errors[0]
 
   def _run(self, on_event, errors: list[Exception]) -> None:
-    threads = [
-      threading.Thread(target=self._guard, args=(i, on_event, errors))
-      for i in range(self._started)
-    ]
-    for thread in threads:
-      thread.start()
-    for thread in threads:
-      while thread.is_alive():  # joined in pieces, to hear signals
-        thread.join(0.2)
+    for number in range(self._started):
+      threading.Thread(target=self._guard, args=(number, errors)).start()
+    left = self._started
+    while left:
+      try:
+        found = self._events.get(timeout=0.2)  # in pieces, to hear signals
+        if found is None:
+          left -= 1
+        else:
+          on_event(*found)
+      except queue.Empty:
+        pass
+      except Exception as error:  # of `on_event`; workers finish their call
+        errors.append(error)
+        self.stop()
 
   def stop(self) -> None:
     """Lets every worker finish its call and save; hands out nothing more."""
@@ -214,14 +253,16 @@ class Pool:
       if process.poll() is None:
         process.terminate()
 
-  def _guard(self, number: int, on_event, errors: list) -> None:
+  def _guard(self, number: int, errors: list) -> None:
     try:
-      self._attend(number, on_event)
+      self._attend(number)
     except Exception as error:  # handed to the caller of `run`
       errors.append(error)
       self.stop()
+    finally:
+      self._events.put(None)
 
-  def _attend(self, number: int, on_event) -> None:
+  def _attend(self, number: int) -> None:
     """Feeds one worker, replacing it when it dies."""
     last = None
     while not self.stopped:
@@ -232,19 +273,26 @@ class Pool:
       process = self._processes.get(number)
       if process is None or process.poll() is not None:
         process = self._processes[number] = self._start(number)
-      self._perform(process, jobs, on_event)
+      self._perform(process, jobs)
     process = self._processes.get(number)
     if process:
       process.stdin.close()  # type: ignore[union-attr]
       process.wait()
 
-  def _perform(self, process, jobs: list[Job], on_event) -> None:
+  def _spend(self, **seconds: float) -> None:
+    """Adds to what was spent."""
+    with self._lock:
+      found = {k: getattr(self.spent, k) + v for k, v in seconds.items()}
+      self.spent = self.spent._replace(**found)
+
+  def _perform(self, process, jobs: list[Job]) -> None:
     """Hands jobs over and follows them until each has ended."""
     left = dict(enumerate(jobs))
+    began = time.monotonic()
 
     def tell(number, message):
-      with self._lock:
-        on_event(jobs[number], message)
+      # Heard by the main thread: what it writes keeps no worker waiting.
+      self._events.put((jobs[number], message))
       if message['event'] == 'end':
         del left[number]
 
@@ -255,9 +303,14 @@ class Pool:
         process.terminate()
       while left and (line := process.stdout.readline()):
         message = json.loads(line)
-        tell(message.pop('job'), message)
+        if message == READY:
+          self._spend(starting=time.monotonic() - began)
+          began = time.monotonic()
+        else:
+          tell(message.pop('job'), message)
     except BrokenPipeError:
       pass
+    self._spend(working=time.monotonic() - began)
     if not left:
       return
     code = process.wait()

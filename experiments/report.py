@@ -13,7 +13,15 @@ import pathlib
 
 from absl import flags
 
-from experiments import charts, command, device_charts, gather, page, summaries
+from experiments import (
+  command,
+  cosine_charts,
+  device_charts,
+  gather,
+  page,
+  run_charts,
+  summaries,
+)
 from relief_jax.errors import InputError
 
 _OUT = flags.DEFINE_string('out', None, 'where it goes; default: the first DIR')
@@ -23,13 +31,14 @@ _BASELINE = flags.DEFINE_string(
 
 
 FIGURES = (
-  charts.curves,
-  charts.differences,
-  charts.sensitivity,
-  charts.pareto,
+  run_charts.curves,
+  run_charts.differences,
+  run_charts.sensitivity,
+  run_charts.pareto,
   device_charts.tiers,
   device_charts.histograms,
-  charts.divergence,
+  run_charts.divergence,
+  cosine_charts.heat_maps,
   device_charts.rasters,
   device_charts.gantt,
 )

@@ -3,13 +3,14 @@
 config.json    the resolved config
 metrics.jsonl  one line per evaluation
 devices.jsonl  likewise: who trained what, and a round's seconds by device
+cosines.jsonl  with `config.cosines`: how alike updates were, a line per round
 summary.json   how it ended and what came out
 checkpoints/   the newest two (Orbax)
 tb/            TensorBoard
 """
 
 import contextlib
-import math
+import functools
 import os
 import pathlib
 import signal
@@ -17,9 +18,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import ml_collections
-import tensorboardX
 
-from experiments import pool, progress, records
+from experiments import board, pool, progress, records
 from experiments.checkpoints import Checkpoints
 from relief_jax import processes, simulate, sweep, world
 from relief_jax.errors import InputError
@@ -95,12 +95,15 @@ class Member(NamedTuple):
     workdir: its run directory.
     data_dir: where real data is looked for.
     reporter: shows the progress.
+    keep: a finished run leaves a checkpoint of its model. Nothing else needs
+      it, and for a run of seconds it is a good part of its time.
   """
 
   config: ml_collections.ConfigDict | dict
   workdir: str | os.PathLike
   data_dir: str | None = None
   reporter: progress.Quiet = progress.Quiet()
+  keep: bool = True
 
 
 class Worlds:
@@ -204,7 +207,10 @@ def _open(
   stored = processes.share(stored)
   if stored:
     records.adopt(config, stored)
-  found = worlds.find(config, member.data_dir) if worlds else None
+  # Called by the simulation: its clock runs while a world is built.
+  found = (
+    functools.partial(worlds.find, config, member.data_dir) if worlds else None
+  )
   simulation = simulate.Simulation(config, member.data_dir, found=found)
   if stored:
     difference = records.first_difference(simulation.config, stored)
@@ -227,8 +233,8 @@ def _open(
   if done:
     return done
   _restore(simulation, folder, checkpoints)
-  board = stack.enter_context(_board(folder, simulation.round))
-  return _Open(simulation, folder, checkpoints, board, member.reporter)
+  writer = stack.enter_context(board.opened(folder, simulation.round))
+  return _Open(simulation, folder, checkpoints, writer, member)
 
 
 def _stored_config(folder: pathlib.Path, resume: bool) -> dict | None:
@@ -292,15 +298,17 @@ def _claim(folder: pathlib.Path) -> Iterator[None]:
 
 def _restore(simulation, folder: pathlib.Path, checkpoints) -> None:
   """Puts the simulation where the newest checkpoint was made."""
-  metrics, devices = folder / 'metrics.jsonl', folder / 'devices.jsonl'
+  metrics = folder / 'metrics.jsonl'
+  others = [folder / f'{name}.jsonl' for name in ('devices', 'cosines')]
   like, found, history = simulation.snapshot(), None, None
   with processes.together():
     if checkpoints and checkpoints.newest is None:
-      records.truncate_metrics(metrics, -1)
-      records.truncate_metrics(devices, -1)
+      for path in (metrics, *others):
+        records.truncate_metrics(path, -1)
     elif checkpoints:
       history = records.truncate_metrics(metrics, checkpoints.newest)
-      records.truncate_metrics(devices, checkpoints.newest)
+      for path in others:
+        records.truncate_metrics(path, checkpoints.newest)
       found = checkpoints.restore(like)
   history = processes.share(history)
   if history is not None:
@@ -316,9 +324,10 @@ class _Open:
     reporter: shows the progress.
   """
 
-  def __init__(self, simulation, folder, checkpoints, board, reporter):
-    self.simulation, self.reporter, self.status = simulation, reporter, ''
-    self._folder, self._checkpoints, self._board = folder, checkpoints, board
+  def __init__(self, simulation, folder, checkpoints, writer, member: Member):
+    self.simulation, self.status = simulation, ''
+    self.reporter, self._keep = member.reporter, member.keep
+    self._folder, self._checkpoints, self._writer = folder, checkpoints, writer
     self._saved = simulation.round
 
   def record(self, record: dict) -> None:
@@ -329,14 +338,16 @@ class _Open:
         records.append_line(
           self._folder / 'devices.jsonl', self.simulation.devices
         )
-      write_scalars(self._board, record)
+      for line in self.simulation.cosines:
+        records.append_line(self._folder / 'cosines.jsonl', line)
+      board.scalars(self._writer, record)
     self.reporter.update(record)
 
   def settle(self, requested: bool) -> None:
     """Saves where it is time to, and ends where it is over."""
     run = self.simulation
     due = 0 < run.config.checkpoint_every <= run.round - self._saved
-    if due or requested or run.done:
+    if self._keep if run.done else due or requested:
       if self._checkpoints:
         self._checkpoints.save(run.round, run.snapshot())
       self._saved = run.round
@@ -404,20 +415,6 @@ def _advance(simulation) -> dict | simulate.Diverged:
     return error
 
 
-@contextlib.contextmanager
-def _board(folder: pathlib.Path, done: int):
-  """TensorBoard's writer, in the process that writes."""
-  if not processes.is_main():
-    yield None
-    return
-  with contextlib.closing(
-    tensorboardX.SummaryWriter(
-      str(folder / 'tb'), purge_step=done + 1, flush_secs=10
-    )
-  ) as board:
-    yield board
-
-
 def title(simulation) -> str:
   """What is run, in a few words."""
   config, facts = simulation.config, simulation.description
@@ -429,16 +426,3 @@ def title(simulation) -> str:
     f'{facts["speed_ratio"]:.0f}, deadline {facts["deadline"][0]:.3g}, '
     f'{facts["parameters"]:,} parameters, {facts["layout"]}'
   )
-
-
-def write_scalars(board, record: dict) -> None:
-  """Writes the finite numbers of an evaluation to TensorBoard."""
-  plain = records.flatten(records.clean(record))
-  for key, value in plain.items():
-    if isinstance(value, bool) or not isinstance(value, int | float):
-      continue
-    if key != 'round' and math.isfinite(value):
-      board.add_scalar(
-        key.replace('.', '/', 1).replace('+', '_'), value, record['round']
-      )
-  board.flush()

@@ -17,8 +17,10 @@ accelerator. Others run in processes of their own, `--workers` at a time.
 DIR/manifest.json lists the points and how each stands. The same command goes
 on where it was stopped, also after a crash or SIGKILL; more values or seeds
 may be added. `--shard=2/4` runs the second of four parts (see slurm.md);
-`--dry_run` only lists the points. At the end there are the tables and figures
-of a comparison; `python -m experiments.report DIR` makes the whole report.
+`--dry_run` only lists the points. A finished point leaves its numbers but no
+model, unless `--keep_models`; its config.json makes the same model again. At
+the end there are the tables and figures of a comparison;
+`python -m experiments.report DIR` makes the whole report.
 """
 
 import pathlib
@@ -26,7 +28,7 @@ import pathlib
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import campaign, command, points, pool
+from experiments import campaign, command, points, pool, sweep_jobs
 from relief_jax.errors import InputError
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -48,6 +50,9 @@ _BASELINE = flags.DEFINE_string(
   '',
   'label that others are compared with; default: fedavg where methods are '
   'swept, else the first',
+)
+_KEEP_MODELS = flags.DEFINE_bool(
+  'keep_models', False, 'finished points leave a checkpoint of their model'
 )
 _DRY_RUN = flags.DEFINE_bool('dry_run', False, 'lists the points, runs none')
 
@@ -80,14 +85,16 @@ def main(argv) -> int:
       'use experiments.main for a single run',
     )
   folder = pathlib.Path(str(_WORKDIR.value))
-  jobs = points.jobs_of(config, found, folder, _DATA_DIR.value)
-  part = points.parse_shard(_SHARD.value)
+  jobs = sweep_jobs.jobs_of(
+    config, found, folder, _DATA_DIR.value, _KEEP_MODELS.value
+  )
+  part = sweep_jobs.parse_shard(_SHARD.value)
   if _DRY_RUN.value:
     for job in jobs[part[0] - 1 :: part[1]]:
       print(job.name)
     return 0
-  baseline = points.baseline(jobs, _BASELINE.value)
-  numbers = pool.over(points.vary_of(found)) + 's'
+  baseline = sweep_jobs.baseline(jobs, _BASELINE.value)
+  numbers = pool.over(sweep_jobs.vary_of(found)) + 's'
   return campaign.Campaign(
     jobs, folder, config, baseline, numbers, part, _TOGETHER.value
   ).run(_WORKERS.value)

@@ -173,6 +173,24 @@ def group_of(label: str) -> str:
   return label.rpartition('/')[0]
 
 
+def best_groups(f1: dict[str, float], most: int) -> list[str]:
+  """The groups with the largest F1 in them, in their own order.
+
+  Args:
+    f1: of every label.
+    most: groups.
+
+  >>> best_groups({'a/x': 1.0, 'b/x': 3.0, 'c/x': 2.0, 'a/y': 4.0}, 2)
+  ['a', 'b']
+  """
+  best: dict[str, float] = {}
+  for label, value in f1.items():
+    group = group_of(label)
+    best[group] = max(best.get(group, value), value)
+  kept = sorted(best, key=lambda group: -best[group])[:most]
+  return [group for group in best if group in kept]
+
+
 def baseline_of(label: str, baseline: str) -> str:
   """The label that `label` is compared with.
 

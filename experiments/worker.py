@@ -93,7 +93,11 @@ class Worker:
     runner.run_together(
       [
         runner.Member(
-          job['config'], job['workdir'], job['data_dir'], messages[i]
+          job['config'],
+          job['workdir'],
+          job['data_dir'],
+          messages[i],
+          job['keep'],
         )
         for i, job in enumerate(jobs)
       ],
@@ -119,9 +123,11 @@ class Lines:
     for line in file:
       self._read += 1
       self._found.put(line)
-    time.sleep(1)  # the last one may just have told its end
-    if self._done < self._read:
-      os._exit(1)
+    told = time.monotonic() + 1  # the last one may just have told its end
+    while self._done < self._read:
+      if time.monotonic() > told:
+        os._exit(1)
+      time.sleep(0.01)
     self._found.put(None)
 
   def __iter__(self):
@@ -138,6 +144,8 @@ def main() -> None:
   """
   with os.fdopen(os.dup(1), 'w') as channel:
     os.dup2(2, 1)  # what libraries print is no message
+    channel.write(json.dumps(pool.READY) + '\n')
+    channel.flush()
     worker, lines = Worker(Channel(channel)), Lines(sys.stdin)
     begun = False
     for line in lines:

@@ -12,11 +12,13 @@ import numpy as np  # noqa: E402
 from matplotlib import ticker  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
-from experiments.plots import COLOURS  # noqa: E402
+from experiments import palette  # noqa: E402
 from relief_jax.dealing import Clients  # noqa: E402
 
 # Columns that can still be told apart on a page.
 _COLUMNS = 240
+# Black late: bars of it look like a frame.
+_COLOURS = (*palette.COLOURS[1:], palette.BLACK, palette.GREY)
 # Kinds of devices; more are drawn by speed.
 _KINDS = 8
 
@@ -262,8 +264,7 @@ def _windows(here, found: View) -> None:
 
 
 def _colour(t: int) -> str:
-  # Black last: bars of it look like a frame.
-  return (COLOURS[1:] + COLOURS[:1] + ('#999999',))[t % (len(COLOURS) + 1)]
+  return _COLOURS[t % len(_COLOURS)]
 
 
 def _sensors(here, found: View) -> None:

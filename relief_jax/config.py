@@ -263,6 +263,8 @@ def default() -> ml_collections.ConfigDict:
     lr_decay=1.0,  # of the local rate, a factor every round
     lr_floor=0.0,  # that it falls to
   )
+  # First rounds in which updates are compared in pairs (cosines.py); 0: none.
+  c.cosines = 0
   c.target_f1 = 0.8  # for rounds, seconds and joules to target
   c.lock()
   return c
@@ -305,6 +307,8 @@ _CHOICES = {
   'downlink_codec.memory': ('on', 'off', 'auto'),
   'data.split': ('folds', 'time', 'official', 'subjects'),
 }
+
+_MOST_COMPARED = 64  # devices whose updates are held at once
 
 _AT_LEAST_ONE = (
   'rounds',
@@ -367,6 +371,13 @@ def validate(config: ml_collections.ConfigDict) -> None:
       f'config.clients_per_round is {config.clients_per_round}',
       f'at most the fleet of {config.clients} devices',
       'lower it, or 0 for everybody',
+    )
+  participants = config.clients_per_round or config.clients
+  if config.cosines and participants > _MOST_COMPARED:
+    raise InputError(
+      f'config.cosines={config.cosines} with {participants} devices a round',
+      f'at most {_MOST_COMPARED}, since all updates are compared in pairs',
+      'set --config.clients=24, or --config.cosines=0',
     )
   if config.local_epochs <= 0 and config.local_steps <= 0:
     raise InputError(
@@ -447,6 +458,7 @@ def _validate_clients(config: ml_collections.ConfigDict) -> None:
   """Refuses numbers out of range, of the dealing, the fleet and methods."""
   ranges = {
     'quantity_skew': (5, 'even'),
+    'cosines': (10**6, 'none'),
     'reuse': (10**6, 'every window on one device'),
     'fleet_coupling': (1, 'independent'),
     **{f'shift.{name}': (10, 'off') for name in config.shift},

@@ -108,6 +108,7 @@ def setting(
     uplink_codec=Codec(**config.uplink_codec.to_dict()),
     downlink_codec=Codec(**config.downlink_codec.to_dict()),
     guard=guard.make(config),
+    cosines=config.cosines > 0,
     options={
       **(config[config.method].to_dict() if config.method in config else {}),
       'clients': config.clients,

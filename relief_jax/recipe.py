@@ -48,6 +48,7 @@ class Setting(NamedTuple):
     uplink_codec: of updates (links.py).
     downlink_codec: of the broadcast.
     guard: against clients that diverge or lie (guard.py, robust.py).
+    cosines: updates are compared in pairs (cosines.py).
     options: options of the algorithm.
   """
 
@@ -70,6 +71,7 @@ class Setting(NamedTuple):
   uplink_codec: Codec = Codec()
   downlink_codec: Codec = Codec()
   guard: Guard = Guard()
+  cosines: bool = False
   options: Mapping[str, Any] = {}
 
   def client_tx(self, number: Array | int = 0) -> optax.GradientTransformation:

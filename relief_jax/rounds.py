@@ -17,6 +17,7 @@ import optax
 from relief_jax import (
   buckets,
   cohort,
+  cosines,
   costs,
   guard,
   local_training,
@@ -259,8 +260,9 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
       if recipe.observe:
         seen, local = training.observed(local)
       local = local if setting.keep_client_state else ()
-      record = value, local, residual, seen, found, told[1], arrived, sound
-      return sums, record
+      blocks = cosines.kept(task, delta) if setting.cosines else ()
+      record = value, local, residual, seen, found, told[1], arrived, blocks
+      return sums, (*record, sound)
 
     def sit_out(row):
       sums, record = tree.zeros_like_output(train, row)
@@ -365,7 +367,9 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
       setting.buckets,
       costs.plan_flops(task.work, plan),
     )
-    loss, local, residual, seen, found, own, arrived, sound, right = record
+    loss, local, residual, seen, found, own, arrived, blocks, sound, right = (
+      record
+    )
     if recipe.weigh:
       weight *= found
     heard, dropped = plan, None
@@ -406,6 +410,7 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
       divergence=divergence,
       found=found if recipe.weigh else None,
       dropped=dropped,
+      cosines=cosines.pairwise(blocks) if setting.cosines else None,
     )
     if streaming(fleet):
       info = tested(info, fleet, right)

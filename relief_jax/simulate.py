@@ -18,6 +18,7 @@ import numpy as np
 
 from relief_jax import (
   algorithms,
+  cosines,
   evaluation,
   logbook,
   memory,
@@ -78,13 +79,16 @@ class Simulation:
     config: from `relief_jax.config.default()` or a config file.
     data_dir: folder of the data sets, None to search.
     memory_limit: bytes that the run may take, None for the machine's.
-    found: the config's world where it is there already; None builds it.
+    found: gives the config's world where that may be there already; None, or
+      no world from it, builds one.
 
   Attributes:
     config: the resolved config.
     history: one record per evaluation so far.
     devices: what single devices did since the evaluation before the last
       (`logbook.Logbook.window`).
+    cosines: how alike updates were in rounds since the evaluation before the
+      last (`cosines.lines`), where the config asks for it.
     round: rounds done.
     choice: the layout and why it was taken; `config.layout` names it.
 
@@ -110,14 +114,16 @@ class Simulation:
     config: ml_collections.ConfigDict,
     data_dir: str | None = None,
     memory_limit: int | None = None,
-    found: world.World | None = None,
+    found: Callable[[], world.World | None] | None = None,
   ):
     started = time.perf_counter()
     config = config.copy_and_resolve_references()
     with processes.together():
       asked = 'auto' if config.layout in tuner.OPEN else config.layout
       self._layout = placement.parse_layout(asked, config.devices)
-      self._world = found or world.build(config, data_dir, self._layout)
+      self._world = (found and found()) or world.build(
+        config, data_dir, self._layout
+      )
     with config.unlocked():
       config.dataset = self._world.dataset
       config.fill = self._world.fill
@@ -160,6 +166,12 @@ class Simulation:
     self._hparams = self._place(self._setting.hparams)
     self._population = self._place_population()
     self._state = self._start(params_key)
+    self.cosines: list[dict[str, Any]] = []
+    if config.cosines:
+      with processes.together():
+        args = self._key, self._state, self._population
+        shapes = jax.eval_shape(self._algorithm.step, *args)
+        cosines.check(shapes[1], config.method)
     self._wall['setup'] = time.perf_counter() - started
 
   @property
@@ -419,6 +431,7 @@ class Simulation:
     """Starts the window that the next evaluation tells about."""
     self._tally.begin()
     self._logbook.begin()
+    self.cosines = []
 
   def _call(self) -> None:
     """One call of the compiled program: up to `rounds_per_call` rounds."""
@@ -446,6 +459,10 @@ class Simulation:
     broken = self._tally.add(infos)
     if broken is None:
       self._logbook.add(infos, self.round)
+      if self.config.cosines:
+        self.cosines += cosines.lines(
+          self._task, infos, self.round, self.config.cosines
+        )
     before = self.round
     self.round += count
     if broken is not None:

@@ -363,7 +363,7 @@ def run_points(
     one = config.copy_and_resolve_references()
     one.seed = point.seed
     one.hparams.update(point.hparams)
-    runs.append(Simulation(one, data_dir, found=found))
+    runs.append(Simulation(one, data_dir, found=lambda: found))
   together = Together(runs, spread.mesh)
   ended = together.advance_rounds(config.rounds)
   records = [a or b for a, b in zip(ended, together.evaluate(), strict=True)]

@@ -381,6 +381,8 @@ class RoundInfo(NamedTuple):
     dropped: [K] bool, whose update was not finite and is left out; None where
       such an update ends the run.
     online: what only an online world shows, None in a static one.
+    cosines: [blocks, K, K] float32, how alike updates are (cosines.py); None
+      where nobody asks.
   """
 
   client: Array
@@ -394,6 +396,7 @@ class RoundInfo(NamedTuple):
   found: Array | None = None
   dropped: Array | None = None
   online: Online | None = None
+  cosines: Array | None = None
 
 
 class Algorithm(NamedTuple):

@@ -13,6 +13,7 @@ from experiments import (
   pool,
   records,
   runner,
+  sweep_jobs,
   tables,
 )
 from experiments.configs import relief
@@ -30,7 +31,7 @@ def config():
 def jobs(folder, **texts):
   names = {k.replace('__', '.'): v for k, v in texts.items()}
   found = points.expand([], points.swept(config(), names))
-  return points.jobs_of(config(), found, folder)
+  return sweep_jobs.jobs_of(config(), found, folder)
 
 
 def run(folder, part=(1, 1), **texts):
@@ -80,7 +81,7 @@ def test_bad_flags_are_refused(key, text, message):
 )
 def test_bad_points_are_refused_before_any_runs(tmp_path, point, message):
   with pytest.raises(InputError, match=message):
-    points.jobs_of(config(), [point], tmp_path)
+    sweep_jobs.jobs_of(config(), [point], tmp_path)
 
 
 def test_draws_stay_when_there_are_more():

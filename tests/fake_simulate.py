@@ -28,7 +28,7 @@ class Simulation:
       self.config.fill = DEFAULT_FILL.get(self.config.method, 'skip')
     self.data_dir = data_dir
     self.rounds, self.round = config.rounds, 0
-    self.history = []
+    self.history, self.cosines = [], []
     self.description = {
       'clients': config.clients,
       'clients_per_round': config.clients,

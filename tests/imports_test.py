@@ -41,6 +41,7 @@ MAY = {
   'costs': _BASE,
   'guard': _BASE,
   'shapley': _BASE,
+  'cosines': _BASE,
   'clusters': _BASE,
   'evaluation': _BASE,
   'buckets': _BASE | {'placement', 'cohort', 'costs'},
@@ -49,7 +50,7 @@ MAY = {
   'links': _BASE | {'costs', 'recipe', 'compressors'},
   'local_training': _BASE | {'cohort', 'recipe', 'training'},
   'rounds': _ROUND
-  | {'links', 'local_training', 'online', 'patience', 'robust'},
+  | {'links', 'local_training', 'online', 'patience', 'robust', 'cosines'},
   'budgets': _BASE | {'budgets'},
   'depth': _BASE | {'costs', 'budgets'},
   'selection': _BASE | {'costs', 'budgets'},

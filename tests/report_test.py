@@ -7,19 +7,21 @@ import shutil
 import subprocess
 import sys
 
+import html5lib
 import numpy as np
 import pytest
 import scipy.stats
 
 from experiments import (
-  charts,
   device_charts,
   gather,
   page,
   points,
   records,
   report,
+  run_charts,
   summaries,
+  sweep_jobs,
   tables,
 )
 from experiments.campaign import Campaign
@@ -42,8 +44,8 @@ def folder(tmp_path_factory):
     run_inline(patch)
     patch.setattr('sys.argv', ['sweep.py', '--sweep.seed=0:2'])
     found = points.expand([], points.swept(config(), SWEPT))
-    jobs = points.jobs_of(config(), found, folder)
-    base = points.baseline(jobs)
+    jobs = sweep_jobs.jobs_of(config(), found, folder)
+    base = sweep_jobs.baseline(jobs)
     assert Campaign(jobs, folder, config(), base).run(1) == 0
   report.write(gather.gather([folder]), folder / 'out')
   return folder
@@ -84,6 +86,7 @@ class Page(html.parser.HTMLParser):
 def test_the_page_stands_alone(folder):
   text = (folder / 'out' / 'report.html').read_text()
   assert len(text) < 5e6 and '://' not in text
+  html5lib.HTMLParser(strict=True).parse(text)  # raises at the first error
   found = Page()
   found.feed(text)
   assert not found.open and len(set(found.ids)) == len(found.ids)
@@ -107,7 +110,7 @@ def test_the_page_stands_alone(folder):
 
 def test_lines_are_where_the_numbers_are(folder):
   """A figure that shows nothing of its data is worse than none."""
-  for chart in charts.sensitivity(gather.gather([folder])):
+  for chart in run_charts.sensitivity(gather.gather([folder])):
     (axes,) = chart.figure.axes
     low, high = axes.get_xlim()
     bottom, top = axes.get_ylim()
@@ -194,7 +197,7 @@ def test_significance_equals_scipys():
 
 
 def test_pareto_front_leaves_out_what_is_beaten():
-  found = charts.front(
+  found = run_charts.front(
     {
       'dear': (3.0, 9.0, 9.0),
       'worse': (2.0, 9.0, 9.0),
