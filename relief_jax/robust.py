@@ -85,7 +85,7 @@ def merge(
     held: [K, *P] bool, elements that it trained, None for whole groups.
 
   Returns:
-    As `rounds.merge_sums`, with numbers of clients for weights.
+    As `merging.merge_sums`, with numbers of clients for weights.
   """
   num = len(task.group_names)
   voters = (weight > 0) & trained

@@ -49,8 +49,13 @@ MAY = {
   'robust': _BASE | {'guard', 'recipe'},
   'links': _BASE | {'costs', 'recipe', 'compressors'},
   'local_training': _BASE | {'cohort', 'recipe', 'training'},
+  'merging': _BASE | {'recipe'},
+  'accounting': _BASE | {'cohort', 'costs', 'patience', 'recipe'},
+  'participant': _BASE
+  | {'recipe', 'training', 'local_training', 'links', 'guard', 'cosines'},
   'rounds': _ROUND
-  | {'links', 'local_training', 'online', 'patience', 'robust', 'cosines'},
+  | {'links', 'local_training', 'online', 'patience', 'robust', 'cosines'}
+  | {'accounting', 'merging', 'participant'},
   'budgets': _BASE | {'budgets'},
   'depth': _BASE | {'costs', 'budgets'},
   'selection': _BASE | {'costs', 'budgets'},
@@ -63,7 +68,8 @@ MAY = {
   'algorithms': _ROUND
   | {'links', 'rounds', 'budgets', 'algorithms', 'depth', 'widths'}
   | {'local_training', 'noise', 'selection', 'shapley', 'clusters'}
-  | {'online', 'patience', 'prototypes', 'quality'},
+  | {'online', 'patience', 'prototypes', 'quality'}
+  | {'accounting', 'participant'},
   'program': _ROUND | {'rounds', 'algorithms', 'models', 'evaluation', 'world'},
   'tuner': _ROUND
   | {'algorithms', 'program', 'models', 'datasets'}

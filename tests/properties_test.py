@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from relief_jax import accounting, rounds
 from relief_jax import costs as costs_lib
-from relief_jax import rounds
 from relief_jax.algorithms import fedavg
 from relief_jax.types import Plan
 from tests import tiny
@@ -150,14 +150,15 @@ def account(owned, run, trained):
   else:
     plan = Plan(run, trained, trained * 1.0)
   wire = 4 * CNN.work.size
-  return rounds.account(
+  info, _ = accounting.account(
     CNN,
     setting,
     plan,
     context,
     costs_lib.total(plan.trained, wire),
-    costs_lib.total(rounds.received(CNN, fleet, plan), wire),
+    costs_lib.total(accounting.received(CNN, fleet, plan), wire),
   )
+  return info
 
 
 def costs(owned, run=None, trained=None):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relief_jax import costs, rounds
+from relief_jax import costs, merging, rounds
 from relief_jax.algorithms import relief
 from relief_jax.errors import InputError
 from relief_jax.recipe import Merge
@@ -301,7 +301,7 @@ def observe(updates, weight, trained, memory=None, number=0, **options):
     sq += weight[n] * rounds.tree.group_sq_norms(TASK.groups, delta, NUM)
     more = recipe.measure(weight[n], delta)
     extra = more if extra is None else jax.tree.map(jnp.add, extra, more)
-  merge = rounds.merge_sums(TASK, weight, trained, (total, sq, extra))
+  merge = merging.merge_sums(TASK, weight, trained, (total, sq, extra))
   fleet = WORLD.fleet
   context = rounds.make_context(
     jax.random.key(0), TASK, setting, fleet, jnp.arange(5), jnp.int32(number)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relief_jax import costs, rounds, tree
+from relief_jax import costs, merging, tree
 from relief_jax.algorithms import relief
 from relief_jax.budgets.greedy import SLACK, greedy
 from relief_jax.budgets.knapsack import knapsack
@@ -24,7 +24,7 @@ STUB = tiny.task()._replace(
 
 
 def merge_of(updates, weight, trained):
-  """`rounds.merge_sums` fed as a round feeds it.
+  """`merging.merge_sums` fed as a round feeds it.
 
   Args:
     updates: {'block': [K, 3], 'shared': [K, 2]}, zero where not trained.
@@ -40,7 +40,7 @@ def merge_of(updates, weight, trained):
 
   sums = jax.vmap(client)(updates, weight)
   total, sq = jax.tree.map(lambda v: v.sum(0), sums)
-  return rounds.merge_sums(STUB, weight, trained, (total, sq, ()))
+  return merging.merge_sums(STUB, weight, trained, (total, sq, ()))
 
 
 # -- Lemma 1 ---------------------------------------------------------------

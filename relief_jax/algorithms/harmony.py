@@ -39,6 +39,7 @@ import numpy as np
 import optax
 
 from relief_jax import (
+  accounting,
   buckets,
   clusters,
   cohort,
@@ -260,7 +261,7 @@ def harmony(task: Task, setting: Setting) -> Algorithm:
     size = 4 * task.work.size
     sent = trained & classifier[None]
     received = sent | (trained & ~state.joined[index][:, None])
-    info, _ = rounds.account(
+    info, _ = accounting.account(
       task,
       setting,
       plan,

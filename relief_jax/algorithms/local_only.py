@@ -9,11 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from relief_jax import (
+  accounting,
   buckets,
   cohort,
   guard,
   links,
   local_training,
+  participant,
   patience,
   rounds,
   training,
@@ -70,7 +72,7 @@ def local_only(task: Task, setting: Setting) -> Algorithm:
       branch=branch,
     )
     right = ()
-    if rounds.streaming(row.fleet):
+    if participant.streaming(row.fleet):
       right = local_training.right(
         task, alone, population, row, params, present
       )
@@ -103,10 +105,10 @@ def local_only(task: Task, setting: Setting) -> Algorithm:
     )
     params = jax.tree.map(lambda a, v: a.at[index].set(v), params, new)
     silence = jnp.zeros(index.shape)  # nothing is sent in either direction
-    info, _ = rounds.account(task, setting, plan, context, silence, silence)
+    info, _ = accounting.account(task, setting, plan, context, silence, silence)
     info = info._replace(loss=loss, divergence=jnp.full(num, jnp.nan))
-    if rounds.streaming(fleet):
-      info = rounds.tested(info, fleet, right)
+    if participant.streaming(fleet):
+      info = accounting.tested(info, fleet, right)
     return (params, number + 1), info
 
   return Algorithm(init, step, params=lambda state: state[0], personal=True)
