@@ -5,7 +5,6 @@ interrupted goes on from its checkpoint, what failed is listed with the reason
 and stops nobody. `manifest.json` lists all runs and how each stands.
 """
 
-import contextlib
 import datetime
 import os
 import pathlib
@@ -16,10 +15,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import rich.console
-import tensorboardX
 from tensorboardX.summary import hparams
 
 from experiments import (
+  board,
   command,
   plots,
   pool,
@@ -188,7 +187,7 @@ def to_tensorboard(job: pool.Job) -> None:
     job: complete.
 
   Raises:
-    OSError: its folder cannot be written.
+    StorageError: its folder cannot be written.
   """
   folder = pathlib.Path(job.workdir)
   f1 = records.read_json(folder / 'summary.json')['last']['f1']
@@ -196,12 +195,9 @@ def to_tensorboard(job: pool.Job) -> None:
     k: v if isinstance(v, bool | int | float | str) else str(v)
     for k, v in job.values.items()
   }
-  with contextlib.closing(
-    tensorboardX.SummaryWriter(str(folder / 'tb' / 'hparams'))
-  ) as board:
-    for part in hparams(values, {'last_f1': f1}):
-      board.file_writer.add_summary(part)
-    board.add_scalar('last_f1', f1, job.config['rounds'])
+  with board.Board(folder / 'tb' / 'hparams') as file:
+    file.write_summaries(hparams(values, {'last_f1': f1}))
+    file.write({'last_f1': f1}, job.config['rounds'])
 
 
 class Stop(runner.Stop):

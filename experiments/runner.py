@@ -9,7 +9,6 @@ tb/            TensorBoard
 """
 
 import contextlib
-import math
 import os
 import pathlib
 import signal
@@ -17,9 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import ml_collections
-import tensorboardX
 
-from experiments import pool, progress, records
+from experiments import board, pool, progress, records
 from experiments.checkpoints import Checkpoints
 from relief_jax import processes, simulate, sweep, world
 from relief_jax.errors import InputError
@@ -76,7 +74,7 @@ def run(
     PeerError: another process of the run refused or failed.
     InputError: bad config or data, a directory that already holds a run
       (without `resume`) or one of another config (with it).
-    OSError: the directory cannot be written.
+    StorageError: the directory cannot be written.
   """
   member = Member(config, workdir, data_dir, reporter or progress.Quiet())
   with contextlib.ExitStack() as stack:
@@ -217,18 +215,25 @@ def _open(
   checkpoints, done = None, ''
   with processes.together():
     if processes.is_main():
-      folder.mkdir(parents=True, exist_ok=True)
+      with records.storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
       stack.enter_context(_claim(folder))
-      checkpoints = stack.enter_context(Checkpoints(folder / 'checkpoints'))
-      if not stored:
+      records.remove_drafts(folder)
+      if not stored:  # first of all: without it the folder is no run
         records.write_json(folder / 'config.json', simulation.config)
+      checkpoints = stack.enter_context(Checkpoints(folder / 'checkpoints'))
       done = _finished(folder)
   done = processes.share(done)
   if done:
     return done
-  _restore(simulation, folder, checkpoints)
-  board = stack.enter_context(_board(folder, simulation.round))
-  return _Open(simulation, folder, checkpoints, board, member.reporter)
+  _restore(simulation, folder, checkpoints, member.reporter.note)
+  file = None
+  with processes.together():
+    if processes.is_main():
+      file = stack.enter_context(
+        board.Board(folder / 'tb', purge=simulation.round + 1)
+      )
+  return _Open(simulation, folder, checkpoints, file, member.reporter)
 
 
 def _stored_config(folder: pathlib.Path, resume: bool) -> dict | None:
@@ -290,21 +295,39 @@ def _claim(folder: pathlib.Path) -> Iterator[None]:
     os.close(handle)
 
 
-def _restore(simulation, folder: pathlib.Path, checkpoints) -> None:
-  """Puts the simulation where the newest checkpoint was made."""
-  metrics, devices = folder / 'metrics.jsonl', folder / 'devices.jsonl'
+def _restore(simulation, folder: pathlib.Path, checkpoints, note) -> None:
+  """Puts the simulation where the newest whole checkpoint was made."""
   like, found, history = simulation.snapshot(), None, None
   with processes.together():
-    if checkpoints and checkpoints.newest is None:
-      records.truncate_metrics(metrics, -1)
-      records.truncate_metrics(devices, -1)
-    elif checkpoints:
-      history = records.truncate_metrics(metrics, checkpoints.newest)
-      records.truncate_metrics(devices, checkpoints.newest)
+    if checkpoints and checkpoints.newest is not None:
       found = checkpoints.restore(like)
+    if checkpoints:
+      history = _cut(folder, checkpoints.newest, note)
+      for text in checkpoints.notes:
+        note(text)
+  begun = processes.share(found is not None)
   history = processes.share(history)
-  if history is not None:
+  if begun:
     simulation.restore(processes.share_arrays(like, found), history)
+
+
+def _cut(folder: pathlib.Path, newest: int | None, note) -> list[dict]:
+  """Cuts the records off after the checkpoint; returns those up to it."""
+  for name in ('metrics.jsonl', 'devices.jsonl'):
+    if lost := records.half_a_line(folder / name):
+      note(f'{folder / name} ended in half a line: {lost} bytes cut off')
+  last = -1 if newest is None else newest
+  metrics = folder / 'metrics.jsonl'
+  if newest is not None and newest not in [
+    row['round'] for row in records.read_metrics(metrics)
+  ]:
+    raise InputError(
+      f'{metrics} without round {newest}, of which there is a checkpoint',
+      'a line for every evaluation up to it',
+      'restore the file, or start anew in another --workdir',
+    )
+  records.truncate_metrics(folder / 'devices.jsonl', last)
+  return records.truncate_metrics(metrics, last)
 
 
 class _Open:
@@ -316,9 +339,9 @@ class _Open:
     reporter: shows the progress.
   """
 
-  def __init__(self, simulation, folder, checkpoints, board, reporter):
+  def __init__(self, simulation, folder, checkpoints, file, reporter):
     self.simulation, self.reporter, self.status = simulation, reporter, ''
-    self._folder, self._checkpoints, self._board = folder, checkpoints, board
+    self._folder, self._checkpoints, self._board = folder, checkpoints, file
     self._saved = simulation.round
 
   def record(self, record: dict) -> None:
@@ -329,8 +352,20 @@ class _Open:
         records.append_line(
           self._folder / 'devices.jsonl', self.simulation.devices
         )
-      write_scalars(self._board, record)
+      self._board.write(board.scalars(record), record['round'])
     self.reporter.update(record)
+
+  def take(self, outcome: dict | simulate.Diverged | None) -> None:
+    """Takes what came out of a call; None where the run had ended before."""
+    if isinstance(outcome, dict):
+      self.record(outcome)
+    elif outcome:
+      self.finish(
+        records.DIVERGED,
+        diverged_round=outcome.round,
+        diverged_group=outcome.group,
+        reason=str(outcome),
+      )
 
   def settle(self, requested: bool) -> None:
     """Saves where it is time to, and ends where it is over."""
@@ -379,21 +414,13 @@ def _loop(runs: list[_Open]) -> None:
         run.finish(records.COMPLETE)
     while not all(run.status for run in runs):
       outcomes = together.advance() if together else [_advance(first)]
-      for run, outcome in zip(runs, outcomes, strict=True):
-        if isinstance(outcome, dict):
-          run.record(outcome)
-        elif outcome:
-          run.finish(
-            records.DIVERGED,
-            diverged_round=outcome.round,
-            diverged_group=outcome.group,
-            reason=str(outcome),
-          )
       # A signal may have reached one process only.
       requested = any(processes.gather(stop.requested))
-      for run in runs:
-        if not run.status:
-          run.settle(requested)
+      with processes.together():  # only the first one meets a full disk
+        for run, outcome in zip(runs, outcomes, strict=True):
+          run.take(outcome)
+          if not run.status:
+            run.settle(requested)
 
 
 def _advance(simulation) -> dict | simulate.Diverged:
@@ -402,20 +429,6 @@ def _advance(simulation) -> dict | simulate.Diverged:
     return simulation.advance()
   except simulate.Diverged as error:
     return error
-
-
-@contextlib.contextmanager
-def _board(folder: pathlib.Path, done: int):
-  """TensorBoard's writer, in the process that writes."""
-  if not processes.is_main():
-    yield None
-    return
-  with contextlib.closing(
-    tensorboardX.SummaryWriter(
-      str(folder / 'tb'), purge_step=done + 1, flush_secs=10
-    )
-  ) as board:
-    yield board
 
 
 def title(simulation) -> str:
@@ -429,16 +442,3 @@ def title(simulation) -> str:
     f'{facts["speed_ratio"]:.0f}, deadline {facts["deadline"][0]:.3g}, '
     f'{facts["parameters"]:,} parameters, {facts["layout"]}'
   )
-
-
-def write_scalars(board, record: dict) -> None:
-  """Writes the finite numbers of an evaluation to TensorBoard."""
-  plain = records.flatten(records.clean(record))
-  for key, value in plain.items():
-    if isinstance(value, bool) or not isinstance(value, int | float):
-      continue
-    if key != 'round' and math.isfinite(value):
-      board.add_scalar(
-        key.replace('.', '/', 1).replace('+', '_'), value, record['round']
-      )
-  board.flush()
