@@ -28,6 +28,7 @@ import traceback
 import warnings
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from experiments import records, runner
@@ -208,6 +209,7 @@ class Harness:
     def work():
       if self._real:
         compile_cache.enable(self._folder / 'programs')
+        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
       else:
         simulate.Simulation = fake_simulate.Simulation
       _tell(folder.with_suffix('.log'))
