@@ -146,7 +146,8 @@ def _call(function, keep: bool = False):
 
 def _leave(error: Exception) -> None:
   """Ends one of several processes at once: the others may wait for it."""
-  if isinstance(error, jax.errors.JaxRuntimeError):
+  # On CPU a collective may fail as a ValueError that names gloo.
+  if isinstance(error, jax.errors.JaxRuntimeError) or 'Gloo' in str(error):
     reason = str(error).splitlines()[0]
     print(
       f'error: process {jax.process_index()} lost the others; one of them '

@@ -230,6 +230,8 @@ def _update(config: ml_collections.ConfigDict, values: dict, at: str) -> None:
       _update(here, dict(value.items()), name + '.')
       continue
     try:
+      if value is None:  # which a ConfigDict takes for anything
+        raise TypeError
       config[key] = tuple(value) if isinstance(here, tuple) else value
     except (TypeError, ValueError) as error:
       raise InputError(
