@@ -18,20 +18,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relief_jax import algorithms, placement
+from relief_jax.simulate import Simulation
 from tests import strategies, tiny, twin
 from tests.strategies import CLIENTS, cases, tried, world
 
 ALWAYS = ('relief',)
-METHODS = pytest.mark.parametrize(
-  'method',
-  [
-    pytest.param(m, marks=() if m in ALWAYS else pytest.mark.slow)
-    for m in algorithms.ALGORITHMS
-  ],
-)
-some = settings(max_examples=15, deadline=None)
 # Draws windows from the pool in the fleet's order, and reads every sensor.
 POOLED = ('centralized',)
+
+
+def methods(but=()):
+  return pytest.mark.parametrize(
+    'method',
+    [
+      pytest.param(m, marks=() if m in ALWAYS else pytest.mark.slow)
+      for m in algorithms.ALGORITHMS
+      if m not in but
+    ],
+  )
+
+
+METHODS, FEDERATED = methods(), methods(but=POOLED)
+some = settings(max_examples=15, deadline=None)
 
 PLAIN = 'one', 1
 _traces: collections.Counter = collections.Counter()
@@ -140,6 +148,35 @@ def test_stored_and_read_again_goes_on_bit_for_bit(method, case, stop):
     same((host(state), host(info)), whole[number])
 
 
+@pytest.mark.slow
+@pytest.mark.invariant(2)
+@pytest.mark.parametrize('method', algorithms.ALGORITHMS)
+def test_a_run_resumed_after_any_round(method):
+  """Cohorts, clocks, totals and records too, from a fresh simulation."""
+  config = tiny.config(
+    method=method,
+    rounds_per_call=1,
+    eval_every=1,
+    clients_per_round=4,
+    over_budget='sit_out',
+    layout='one',
+  )
+  whole, stored = Simulation(config), []
+  while not whole.done:
+    whole.advance()
+    stored.append(jax.tree.map(np.array, whole.snapshot()))
+  assert len(stored) == 5
+  for number, snapshot in enumerate(stored[:-1]):
+    resumed = Simulation(config)
+    resumed.restore(snapshot, whole.history[: number + 1])
+    while not resumed.done:
+      resumed.advance()
+    same(resumed.snapshot(), stored[-1])
+    for old, new in zip(whole.history, resumed.history, strict=True):
+      clock = {'wall_seconds': 0}
+      assert repr({**old, **clock}) == repr({**new, **clock})
+
+
 LAYOUTS = (('all', 1), ('block:4', 1), ('one', 3), ('block:2', 2))
 
 
@@ -200,14 +237,12 @@ def test_what_is_not_there_may_be_nan(method, case):
 
 
 @pytest.mark.invariant(5)
-@METHODS
+@FEDERATED
 @some
 @given(case=cases(), order=st.permutations(range(CLIENTS)))
 @tried
 def test_the_order_of_devices(method, case, order):
   """Draws and choices belong to a device, wherever it stands."""
-  if method in POOLED:
-    order = list(range(CLIENTS))
   population = world(case, method)
   order = np.array(order)
   moved = population.replace(
@@ -221,7 +256,10 @@ def test_the_order_of_devices(method, case, order):
     task = strategies.task(method in algorithms.EXITS)
     setting = made(method, PLAIN)[2]
     own = algorithms.ALGORITHMS[method](task, setting)
-    close(host(own.params(other)), host(own.params(state)))
+    params = host(own.params(state))
+    if own.personal:  # a model of each device, by place
+      params = jax.tree.map(lambda v: v[order], params)
+    close(host(own.params(other)), params)
     same(record.client, info.client[order])
     for field in ('trained', 'upload', 'download'):
       same(getattr(record, field), getattr(info, field)[order])
@@ -230,14 +268,12 @@ def test_the_order_of_devices(method, case, order):
 
 
 @pytest.mark.invariant(7)
-@METHODS
+@FEDERATED
 @some
 @given(case=cases(), m=st.integers(0, 1))
 @tried
 def test_a_sensor_that_nobody_has_is_never_trained(method, case, m):
   """No gradient, no bytes; with absent sensors skipped."""
-  if method in POOLED:
-    return
   owned = case.owned.copy()
   owned[:, m], owned[:, 1 - m] = False, True
   case = case._replace(owned=owned)
