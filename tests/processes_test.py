@@ -6,7 +6,6 @@ import pathlib
 import socket
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -132,46 +131,6 @@ def test_stopped_and_resumed_equals_one_process(pair, tmp_path):
     )
   summary = records.read_json(folder / 'whole' / 'summary.json')
   assert summary['processes'] == 2 and summary['compiles'] >= 0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('victim', [0, 1])
-def test_one_dies_and_the_other_ends_soon(victim, tmp_path):
-  """Within a minute (a second where the connection breaks), in one line."""
-  port = free_port()
-  args = ['--config=experiments/configs/relief.py:smoke']
-  args += ['--config.rounds=100000', '--config.checkpoint_every=2']
-  args += ['--config.devices=1', f'--workdir={tmp_path}/run']
-  args += [f'--coordinator=127.0.0.1:{port}', '--num_processes=2']
-  jobs = [
-    subprocess.Popen(
-      [sys.executable, '-m', 'experiments.main', *args, f'--process_id={n}'],
-      cwd=ROOT,
-      env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
-      stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE,
-      text=True,
-    )
-    for n in (0, 1)
-  ]
-  metrics = tmp_path / 'run' / 'metrics.jsonl'
-  try:
-    end = time.monotonic() + 300
-    while not metrics.exists() or len(metrics.read_bytes()) < 4000:
-      assert time.monotonic() < end
-      assert all(job.poll() is None for job in jobs)
-      time.sleep(0.1)
-    jobs[victim].kill()
-    out, err = jobs[1 - victim].communicate(timeout=60)
-  finally:
-    for job in jobs:
-      job.kill()
-      job.wait()
-  assert jobs[1 - victim].returncode not in (0, None)
-  assert f'error: process {1 - victim} lost the others' in err, err
-  assert 'Traceback' not in err
-  with Checkpoints(tmp_path / 'run' / 'checkpoints') as found:
-    assert found.read() and not found.notes
 
 
 @pytest.mark.parametrize(
