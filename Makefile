@@ -1,5 +1,6 @@
 # make run     RELIEF against FedAvg, about three minutes on two cores
-# make quick   the same in a small world, well under a minute
+# make try     the same in a small world, well under a minute
+# make quick   style, types and a few telling tests, while you work
 # make test    style, types, tests, doctests
 # make slow    the tests that take long, too
 # Each makes .venv first. PYTHON=python3.12 picks the interpreter,
@@ -12,15 +13,23 @@ DATA ?=
 BIN := $(VENV)/bin
 DATA_FLAG := $(if $(DATA),--data_dir=$(DATA))
 
-.PHONY: run quick test slow lint clean
+# Rules, files, costs, selection and the invariants of one method.
+QUICK := imports records resume costs cohort selection windows hostile \
+  invariants
+
+.PHONY: run try quick test slow lint clean
 
 run: $(VENV)/installed
 	$(BIN)/python -m experiments.compare $(DATA_FLAG) \
 	  --config=experiments/configs/compare.py --workdir=$(RUNS)/compare
 
-quick: $(VENV)/installed
+try: $(VENV)/installed
 	$(BIN)/python -m experiments.compare $(DATA_FLAG) \
-	  --config=experiments/configs/compare.py:smoke --workdir=$(RUNS)/quick
+	  --config=experiments/configs/compare.py:smoke --workdir=$(RUNS)/try
+
+quick: lint
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" \
+	  $(QUICK:%=tests/%_test.py)
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"

@@ -1,54 +1,101 @@
-"""What TensorBoard shows of a run."""
+"""TensorBoard's file, written in the thread that calls.
+
+tensorboardX's own `SummaryWriter` hands events to a thread; on a full disk that
+thread dies and whoever fills its queue waits for ever. Its synchronous half is
+used here, so that a disk's error is an error. **Ours.**
+"""
 
 import contextlib
 import math
 import pathlib
+import time
 
-import tensorboardX
-from tensorboardX.summary import hparams
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from experiments import pool, records
-from relief_jax import processes
 
 
-@contextlib.contextmanager
-def opened(folder: pathlib.Path, done: int):
-  """The writer of a run directory, None in a process that writes nothing.
+class Board:
+  """An event file; use it in a `with` statement."""
+
+  def __init__(self, folder: pathlib.Path, purge: int | None = None):
+    """Opens a new file.
+
+    Args:
+      folder: of the files, made where it is not there.
+      purge: step from which what older files say no longer counts.
+
+    Raises:
+      StorageError: the folder cannot be written.
+    """
+    self._folder = folder
+    with records.storing(folder):
+      folder.mkdir(parents=True, exist_ok=True)
+      self._file = EventsWriter(str(folder / 'events'))
+    if purge is not None:
+      self._add(Event(step=purge, file_version='brain.Event:2'))
+      start = SessionLog(status=SessionLog.START)
+      self._add(Event(step=purge, session_log=start))
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    with contextlib.suppress(OSError):  # `write` has told, if it matters
+      self._file.close()
+
+  def write(self, values: dict[str, float], step: int) -> None:
+    """Adds scalars and waits until the disk has them.
+
+    Args:
+      values: by tag.
+      step: of all of them.
+
+    Raises:
+      StorageError: the folder cannot be written.
+    """
+    for tag, value in values.items():
+      self._add(Event(summary=summary.scalar(tag, value), step=step))
+    self._flush()
+
+  def write_summaries(self, summaries) -> None:
+    """Adds summaries without a step, such as those of the page HParams.
+
+    Args:
+      summaries: from `tensorboardX.summary`.
+
+    Raises:
+      StorageError: the folder cannot be written.
+    """
+    for one in summaries:
+      self._add(Event(summary=one))
+    self._flush()
+
+  def _add(self, event: Event) -> None:
+    event.wall_time = time.time()
+    with records.storing(self._folder):
+      self._file.write_event(event)
+
+  def _flush(self) -> None:
+    with records.storing(self._folder):
+      self._file.flush()
+
+
+def scalars(record: dict) -> dict[str, float]:
+  """The finite numbers of an evaluation by their tag.
 
   Args:
-    folder: the run directory.
-    done: rounds so far; what was written of later ones is dropped.
-
-  Raises:
-    OSError: the folder cannot be written.
-  """
-  if not processes.is_main():
-    yield None
-    return
-  with contextlib.closing(
-    tensorboardX.SummaryWriter(
-      str(folder / 'tb'), purge_step=done + 1, flush_secs=10
-    )
-  ) as writer:
-    yield writer
-
-
-def scalars(writer, record: dict) -> None:
-  """Writes the finite numbers of an evaluation.
-
-  Args:
-    writer: from `opened`.
     record: of the evaluation.
   """
-  plain = records.flatten(records.clean(record))
-  for key, value in plain.items():
+  found = {}
+  for key, value in records.flatten(records.clean(record)).items():
     if isinstance(value, bool) or not isinstance(value, int | float):
       continue
     if key != 'round' and math.isfinite(value):
-      writer.add_scalar(
-        key.replace('.', '/', 1).replace('+', '_'), value, record['round']
-      )
-  writer.flush()
+      found[key.replace('.', '/', 1).replace('+', '_')] = value
+  return found
 
 
 def parameters(job: pool.Job) -> None:
@@ -58,7 +105,7 @@ def parameters(job: pool.Job) -> None:
     job: complete.
 
   Raises:
-    OSError: its folder cannot be written.
+    StorageError: its folder cannot be written.
   """
   folder = pathlib.Path(job.workdir)
   f1 = records.read_json(folder / 'summary.json')['last']['f1']
@@ -66,9 +113,6 @@ def parameters(job: pool.Job) -> None:
     k: v if isinstance(v, bool | int | float | str) else str(v)
     for k, v in job.values.items()
   }
-  with contextlib.closing(
-    tensorboardX.SummaryWriter(str(folder / 'tb' / 'hparams'))
-  ) as writer:
-    for part in hparams(values, {'last_f1': f1}):
-      writer.file_writer.add_summary(part)
-    writer.add_scalar('last_f1', f1, job.config['rounds'])
+  with Board(folder / 'tb' / 'hparams') as file:
+    file.write_summaries(summary.hparams(values, {'last_f1': f1}))
+    file.write({'last_f1': f1}, job.config['rounds'])

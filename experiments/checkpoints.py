@@ -1,10 +1,14 @@
 """Checkpoints of a simulation, written and found again with Orbax.
 
 A snapshot is stored as a flat dictionary of its leaves. Its shape comes from
-a fresh simulation of the same config, so nothing but arrays is stored.
+a fresh simulation of the same config, so nothing but arrays is stored, and
+beside them their SHA-256: bytes that a disk or a copy has changed are found
+out, whatever the storage format notices itself. **Ours.**
 """
 
+import hashlib
 import pathlib
+import re
 import warnings
 
 import jax
@@ -12,37 +16,51 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from experiments import records
 from relief_jax.errors import InputError
 from relief_jax.types import PyTree
 
 KEEP = 2
+_SUM = 'sha256'
+# How tensorstore names what the system said.
+_SYSTEM = re.compile(r"os_error_code='(\d+)'")
+
+
+class Damaged(Exception):
+  """A checkpoint whose bytes are not those that were written."""
 
 
 class Checkpoints:
-  """The newest few snapshots under a folder; use it in a `with` statement."""
+  """The newest few snapshots under a folder; use it in a `with` statement.
+
+  Attributes:
+    notes: what happened while restoring that a user wants to know.
+  """
 
   def __init__(self, folder: pathlib.Path):
     """Opens a folder, removing what a killed process left half written.
 
     Raises:
-      OSError: the folder cannot be made.
+      StorageError: the folder cannot be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    self._manager = ocp.CheckpointManager(
-      folder.absolute(),
-      options=ocp.CheckpointManagerOptions(
-        preservation_policy=checkpoint_managers.LatestN(KEEP),
-        create=False,
-        cleanup_tmp_directories=True,
-        enable_async_checkpointing=False,
-        # Of several processes only this one has anything to do with it.
-        multiprocessing_options=ocp.options.MultiprocessingOptions(
-          primary_host=jax.process_index(),
-          active_processes={jax.process_index()},
-          barrier_sync_key_prefix='checkpoints',
+    self._folder, self.notes = folder, list[str]()
+    with records.storing(folder):
+      folder.mkdir(parents=True, exist_ok=True)
+      self._manager = ocp.CheckpointManager(
+        folder.absolute(),
+        options=ocp.CheckpointManagerOptions(
+          preservation_policy=checkpoint_managers.LatestN(KEEP),
+          create=False,
+          cleanup_tmp_directories=True,
+          enable_async_checkpointing=False,
+          # Of several processes only this one has anything to do with it.
+          multiprocessing_options=ocp.options.MultiprocessingOptions(
+            primary_host=jax.process_index(),
+            active_processes={jax.process_index()},
+            barrier_sync_key_prefix='checkpoints',
+          ),
         ),
-      ),
-    )
+      )
 
   def __enter__(self):
     return self
@@ -59,37 +77,98 @@ class Checkpoints:
     """Writes the snapshot after round `number`, unless it is there already.
 
     Raises:
-      OSError: the folder cannot be written.
+      StorageError: the folder cannot be written.
     """
     if number == self.newest:
       return
     leaves = {k: v for k, v in _flat(snapshot).items() if v.size}
-    self._manager.save(number, args=ocp.args.StandardSave(leaves))
+    leaves[_SUM] = _checksum(leaves)
+    with records.storing(self._folder / str(number)):
+      try:
+        self._manager.save(number, args=ocp.args.StandardSave(leaves))
+      except ValueError as error:
+        found = _SYSTEM.search(str(error))
+        if not found:
+          raise
+        raise OSError(int(found[1]), 'by tensorstore') from error
 
   def read(self) -> dict[str, np.ndarray]:
-    """The newest snapshot's leaves by their path, as stored.
+    """The newest whole snapshot's leaves by their path, as stored.
+
+    A damaged one is moved aside, to `damaged_ROUND` beside the folder, and the
+    one before it counts; if none is whole, nothing is touched.
 
     Raises:
-      InputError: there is none.
+      InputError: there is none, or none is whole.
+      StorageError: a damaged one cannot be moved.
     """
-    if self.newest is None:
+    steps = sorted(self._manager.all_steps(), reverse=True)
+    if not steps:
       raise InputError('no checkpoint', 'one', 'start without --resume')
-    with warnings.catch_warnings():
-      # Given a target, Orbax would pad or cut arrays.
-      warnings.simplefilter('ignore')
-      found = self._manager.restore(
-        self.newest, args=ocp.args.StandardRestore()
+    broken: dict[int, Damaged] = {}
+    for step in steps:
+      try:
+        found = self._read(step)
+        break
+      except Damaged as error:
+        broken[step] = error
+    else:
+      raise InputError(
+        f'damaged checkpoints in {self._folder} (round {steps[0]}: '
+        f'{broken[steps[0]]})',
+        'one that is as it was written',
+        'restore the folder from a copy, or start anew in another --workdir',
       )
-    return {k: np.asarray(v) for k, v in found.items()}
+    for bad, why in broken.items():
+      self._put_aside(bad, why, step)
+    return found
+
+  def _put_aside(self, bad: int, why: Damaged, instead: int) -> None:
+    """Moves a checkpoint out of the way, and takes a note of it."""
+    place = self._folder.with_name(f'damaged_{bad}')
+    number = 1
+    while place.exists():
+      number += 1
+      place = self._folder.with_name(f'damaged_{bad}_{number}')
+    with records.storing(place):
+      (self._folder / str(bad)).rename(place)
+    self._manager.reload()
+    self.notes.append(
+      f'the checkpoint of round {bad} is damaged ({why}): moved to {place}, '
+      f'going on from round {instead}'
+    )
+
+  def _read(self, step: int) -> dict[str, np.ndarray]:
+    """The leaves of one checkpoint.
+
+    Raises:
+      Damaged: its bytes are others than those that were written.
+    """
+    try:
+      with warnings.catch_warnings():
+        # Given a target, Orbax would pad or cut arrays.
+        warnings.simplefilter('ignore')
+        found = self._manager.restore(step, args=ocp.args.StandardRestore())
+      leaves = {k: np.asarray(v) for k, v in found.items()}
+    except MemoryError:
+      raise
+    except Exception as error:  # whatever the libraries make of broken bytes
+      words = str(error).splitlines() or ['']
+      raise Damaged(f'{type(error).__name__}: {words[0][:200]}') from error
+    stored = leaves.pop(_SUM, None)  # those of older versions have none
+    if stored is not None and stored.tolist() != _checksum(leaves).tolist():
+      raise Damaged('its checksum is another')
+    return leaves
 
   def restore(self, like: PyTree) -> PyTree:
-    """The newest snapshot.
+    """The newest whole snapshot, see `read`.
 
     Args:
       like: a snapshot of the same shapes and types.
 
     Raises:
       InputError: there is none, or its arrays are others.
+      StorageError: a damaged one cannot be moved.
     """
     found, shapes = self.read(), _flat(like)
     wanted = {k: _kind(v) for k, v in shapes.items() if v.size}
@@ -103,6 +182,15 @@ class Checkpoints:
       )
     leaves = [found.get(k, v) for k, v in shapes.items()]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def _checksum(leaves: dict[str, np.ndarray]) -> np.ndarray:
+  """[32] uint8, of names, types, shapes and bytes."""
+  found = hashlib.sha256()
+  for key, leaf in sorted(leaves.items()):
+    found.update(f'{key} {_kind(leaf)} '.encode())
+    found.update(np.ascontiguousarray(leaf).data)
+  return np.frombuffer(found.digest(), np.uint8)
 
 
 def _kind(leaf: np.ndarray) -> str:

@@ -1,11 +1,13 @@
 """The command line: flags, exit codes, errors in one line.
 
-Exit codes: 0 done, 1 some runs failed, 2 bad input, 3 diverged, 75
-interrupted and resumable (the system's EX_TEMPFAIL: try again later).
+Exit codes: 0 done, 1 some runs failed, 2 bad input, 3 diverged, 74 a disk that
+cannot be written (EX_IOERR), 75 interrupted (EX_TEMPFAIL: try again later).
+What was begun goes on with --resume after 74 and 75.
 """
 
 import os
 import pathlib
+import signal
 import sys
 import traceback
 
@@ -14,9 +16,9 @@ from absl import app, flags, logging
 
 from experiments import points
 from relief_jax import processes
-from relief_jax.errors import InputError
+from relief_jax.errors import InputError, StorageError
 
-FAILED, BAD_INPUT, DIVERGED, INTERRUPTED = 1, 2, 3, 75
+FAILED, BAD_INPUT, DIVERGED, STORAGE, INTERRUPTED = 1, 2, 3, 74, 75
 CODES = {'complete': 0, 'diverged': DIVERGED, 'interrupted': INTERRUPTED}
 _CONFIGS = pathlib.Path(__file__).parent / 'configs'
 
@@ -60,6 +62,8 @@ def rewrite(argv: list[str]) -> list[str]:
 def launch(main, swept: dict[str, str] | None = None) -> None:
   """Runs `main(argv)`, whose result is the exit code; does not return.
 
+  Where nothing else is arranged (`runner.Stop`), SIGTERM acts as SIGINT does.
+
   Args:
     main: the command.
     swept: takes up the flags `--sweep.KEY=VALUES`; None where there are none.
@@ -71,6 +75,7 @@ def launch(main, swept: dict[str, str] | None = None) -> None:
       swept.update(found)
     return _parse(argv)
 
+  signal.signal(signal.SIGTERM, signal.default_int_handler)
   app.run(
     lambda argv: _call(lambda: _quietly(main, argv)),
     flags_parser=lambda argv: _call(lambda: parse(argv), keep=True),
@@ -119,11 +124,16 @@ def _call(function, keep: bool = False):
   except InputError as error:
     print(f'error: {error}', file=sys.stderr)
     sys.exit(BAD_INPUT)
+  except StorageError as error:
+    print(f'error: {error}', file=sys.stderr)
+    sys.exit(STORAGE)
   except processes.PeerError as error:
     print(f'error: {error}', file=sys.stderr)
     sys.exit(FAILED)
   except KeyboardInterrupt:
-    print('interrupted before there was anything to save', file=sys.stderr)
+    print(
+      'interrupted at once: what was not saved before is lost', file=sys.stderr
+    )
     sys.exit(INTERRUPTED)
   except Exception as error:
     if not processes.started():
@@ -136,7 +146,8 @@ def _call(function, keep: bool = False):
 
 def _leave(error: Exception) -> None:
   """Ends one of several processes at once: the others may wait for it."""
-  if isinstance(error, jax.errors.JaxRuntimeError):
+  # On CPU a collective may fail as a ValueError that names gloo.
+  if isinstance(error, jax.errors.JaxRuntimeError) or 'Gloo' in str(error):
     reason = str(error).splitlines()[0]
     print(
       f'error: process {jax.process_index()} lost the others; one of them '

@@ -4,6 +4,8 @@ Everything here is plain JSON. Numbers that JSON does not know (NaN, infinity)
 are written as `null`, so that any reader can parse the files.
 """
 
+import contextlib
+import errno
 import functools
 import importlib.metadata
 import json
@@ -12,6 +14,7 @@ import os
 import pathlib
 import platform
 import subprocess
+from collections.abc import Iterator
 
 import jax
 import ml_collections
@@ -19,9 +22,10 @@ import numpy as np
 
 from relief_jax import config as config_lib
 from relief_jax import tuner
-from relief_jax.errors import InputError
+from relief_jax.errors import InputError, StorageError
 
 SCHEMA = 1
+LARGEST = 1 << 28  # bytes of a JSON file that is read
 COMPLETE, INTERRUPTED, DIVERGED = 'complete', 'interrupted', 'diverged'
 PACKAGES = ('jax', 'jaxlib', 'numpy', 'optax', 'flax', 'relief_jax')
 
@@ -48,20 +52,54 @@ def clean(value):
   raise TypeError(f'{type(value).__name__} has no place in a record: {value!r}')
 
 
+@contextlib.contextmanager
+def storing(path: pathlib.Path) -> Iterator[None]:
+  """What the system says while a file is written becomes one clear line.
+
+  Args:
+    path: what the block writes.
+
+  Raises:
+    StorageError: the block raised an `OSError`.
+  """
+  try:
+    yield
+  except StorageError:
+    raise
+  except OSError as error:
+    raise StorageError(path, error.errno or errno.EIO) from error
+
+
 def write_json(path: pathlib.Path, value) -> None:
   """Writes a whole file or nothing: a reader never sees half of it.
 
   Raises:
-    OSError: the folder cannot be written.
+    StorageError: the folder cannot be written.
     TypeError: a value that `clean` refuses.
   """
   text = json.dumps(clean(value), indent=2, allow_nan=False) + '\n'
   draft = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-  with open(draft, 'w', encoding='utf-8') as file:
-    file.write(text)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(draft, path)
+  with storing(path):
+    try:
+      with open(draft, 'w', encoding='utf-8') as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+      os.replace(draft, path)
+    except OSError:
+      draft.unlink(missing_ok=True)
+      raise
+
+
+def remove_drafts(folder: pathlib.Path) -> None:
+  """Takes away what a killed `write_json` left, of a folder that is claimed.
+
+  Raises:
+    StorageError: the folder cannot be written.
+  """
+  for draft in folder.glob('*.json.*.tmp'):
+    with storing(draft):
+      draft.unlink(missing_ok=True)
 
 
 def read_json(path: pathlib.Path) -> dict:
@@ -71,10 +109,12 @@ def read_json(path: pathlib.Path) -> dict:
     InputError: no such file, or no JSON object in it.
   """
   try:
+    if path.stat().st_size > LARGEST:
+      raise ValueError(f'{path.stat().st_size:,} bytes')
     value = json.loads(path.read_text(encoding='utf-8'))
     if not isinstance(value, dict):
       raise ValueError(f'a {type(value).__name__}')
-  except (OSError, ValueError) as error:
+  except (OSError, ValueError, RecursionError) as error:
     raise InputError(
       f'{path}: {error}', 'a JSON object', 'check the path, or start anew'
     ) from error
@@ -85,11 +125,11 @@ def append_line(path: pathlib.Path, record: dict) -> None:
   """Adds one line and waits until the disk has it.
 
   Raises:
-    OSError: the file cannot be written.
+    StorageError: the file cannot be written.
     TypeError: a value that `clean` refuses.
   """
   line = json.dumps(clean(record), allow_nan=False) + '\n'
-  with open(path, 'a', encoding='utf-8') as file:
+  with storing(path), open(path, 'a', encoding='utf-8') as file:
     file.write(line)
     file.flush()
     os.fsync(file.fileno())
@@ -104,16 +144,28 @@ def read_metrics(path: pathlib.Path) -> list[dict]:
   return [record for record, _ in _lines(path)]
 
 
+def half_a_line(path: pathlib.Path) -> int:
+  """Bytes at the end of a file that a killed process left without a line end.
+
+  Raises:
+    InputError: a line inside the file that is not a record.
+  """
+  found = _lines(path)
+  whole = found[-1][1] if found else 0
+  return path.stat().st_size - whole if path.exists() else 0
+
+
 def truncate_metrics(path: pathlib.Path, last_round: int) -> list[dict]:
   """Cuts off half a line and everything after `last_round`; returns the rest.
 
   Raises:
     InputError: a line inside the file that is not a record.
-    OSError: the file cannot be written.
+    StorageError: the file cannot be written.
   """
   kept = [(r, end) for r, end in _lines(path) if r['round'] <= last_round]
   if path.exists():
-    os.truncate(path, kept[-1][1] if kept else 0)
+    with storing(path):
+      os.truncate(path, kept[-1][1] if kept else 0)
   return [record for record, _ in kept]
 
 
@@ -129,7 +181,7 @@ def _lines(path: pathlib.Path) -> list[tuple[dict, int]]:
     try:
       record = json.loads(line)
       record['round'] + 0
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
       raise InputError(
         f'{path}, line {number}: {line[:60]!r}',
         'a JSON object with a round',
@@ -178,6 +230,8 @@ def _update(config: ml_collections.ConfigDict, values: dict, at: str) -> None:
       _update(here, dict(value.items()), name + '.')
       continue
     try:
+      if value is None:  # which a ConfigDict takes for anything
+        raise TypeError
       config[key] = tuple(value) if isinstance(here, tuple) else value
     except (TypeError, ValueError) as error:
       raise InputError(

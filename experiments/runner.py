@@ -76,7 +76,7 @@ def run(
     PeerError: another process of the run refused or failed.
     InputError: bad config or data, a directory that already holds a run
       (without `resume`) or one of another config (with it).
-    OSError: the directory cannot be written.
+    StorageError: the directory cannot be written.
   """
   member = Member(config, workdir, data_dir, reporter or progress.Quiet())
   with contextlib.ExitStack() as stack:
@@ -223,18 +223,25 @@ def _open(
   checkpoints, done = None, ''
   with processes.together():
     if processes.is_main():
-      folder.mkdir(parents=True, exist_ok=True)
+      with records.storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
       stack.enter_context(_claim(folder))
-      checkpoints = stack.enter_context(Checkpoints(folder / 'checkpoints'))
-      if not stored:
+      records.remove_drafts(folder)
+      if not stored:  # first of all: without it the folder is no run
         records.write_json(folder / 'config.json', simulation.config)
+      checkpoints = stack.enter_context(Checkpoints(folder / 'checkpoints'))
       done = _finished(folder)
   done = processes.share(done)
   if done:
     return done
-  _restore(simulation, folder, checkpoints)
-  writer = stack.enter_context(board.opened(folder, simulation.round))
-  return _Open(simulation, folder, checkpoints, writer, member)
+  _restore(simulation, folder, checkpoints, member.reporter.note)
+  file = None
+  with processes.together():
+    if processes.is_main():
+      file = stack.enter_context(
+        board.Board(folder / 'tb', purge=simulation.round + 1)
+      )
+  return _Open(simulation, folder, checkpoints, file, member)
 
 
 def _stored_config(folder: pathlib.Path, resume: bool) -> dict | None:
@@ -296,23 +303,41 @@ def _claim(folder: pathlib.Path) -> Iterator[None]:
     os.close(handle)
 
 
-def _restore(simulation, folder: pathlib.Path, checkpoints) -> None:
-  """Puts the simulation where the newest checkpoint was made."""
-  metrics = folder / 'metrics.jsonl'
-  others = [folder / f'{name}.jsonl' for name in ('devices', 'cosines')]
+def _restore(simulation, folder: pathlib.Path, checkpoints, note) -> None:
+  """Puts the simulation where the newest whole checkpoint was made."""
   like, found, history = simulation.snapshot(), None, None
   with processes.together():
-    if checkpoints and checkpoints.newest is None:
-      for path in (metrics, *others):
-        records.truncate_metrics(path, -1)
-    elif checkpoints:
-      history = records.truncate_metrics(metrics, checkpoints.newest)
-      for path in others:
-        records.truncate_metrics(path, checkpoints.newest)
+    if checkpoints and checkpoints.newest is not None:
       found = checkpoints.restore(like)
+    if checkpoints:
+      history = _cut(folder, checkpoints.newest, note)
+      for text in checkpoints.notes:
+        note(text)
+  begun = processes.share(found is not None)
   history = processes.share(history)
-  if history is not None:
+  if begun:
     simulation.restore(processes.share_arrays(like, found), history)
+
+
+def _cut(folder: pathlib.Path, newest: int | None, note) -> list[dict]:
+  """Cuts the records off after the checkpoint; returns those up to it."""
+  beside = ('devices.jsonl', 'cosines.jsonl')
+  for name in ('metrics.jsonl', *beside):
+    if lost := records.half_a_line(folder / name):
+      note(f'{folder / name} ended in half a line: {lost} bytes cut off')
+  last = -1 if newest is None else newest
+  metrics = folder / 'metrics.jsonl'
+  if newest is not None and newest not in [
+    row['round'] for row in records.read_metrics(metrics)
+  ]:
+    raise InputError(
+      f'{metrics} without round {newest}, of which there is a checkpoint',
+      'a line for every evaluation up to it',
+      'restore the file, or start anew in another --workdir',
+    )
+  for name in beside:
+    records.truncate_metrics(folder / name, last)
+  return records.truncate_metrics(metrics, last)
 
 
 class _Open:
@@ -324,10 +349,10 @@ class _Open:
     reporter: shows the progress.
   """
 
-  def __init__(self, simulation, folder, checkpoints, writer, member: Member):
+  def __init__(self, simulation, folder, checkpoints, file, member: Member):
     self.simulation, self.status = simulation, ''
     self.reporter, self._keep = member.reporter, member.keep
-    self._folder, self._checkpoints, self._writer = folder, checkpoints, writer
+    self._folder, self._checkpoints, self._board = folder, checkpoints, file
     self._saved = simulation.round
 
   def record(self, record: dict) -> None:
@@ -340,8 +365,20 @@ class _Open:
         )
       for line in self.simulation.cosines:
         records.append_line(self._folder / 'cosines.jsonl', line)
-      board.scalars(self._writer, record)
+      self._board.write(board.scalars(record), record['round'])
     self.reporter.update(record)
+
+  def take(self, outcome: dict | simulate.Diverged | None) -> None:
+    """Takes what came out of a call; None where the run had ended before."""
+    if isinstance(outcome, dict):
+      self.record(outcome)
+    elif outcome:
+      self.finish(
+        records.DIVERGED,
+        diverged_round=outcome.round,
+        diverged_group=outcome.group,
+        reason=str(outcome),
+      )
 
   def settle(self, requested: bool) -> None:
     """Saves where it is time to, and ends where it is over."""
@@ -390,21 +427,13 @@ def _loop(runs: list[_Open]) -> None:
         run.finish(records.COMPLETE)
     while not all(run.status for run in runs):
       outcomes = together.advance() if together else [_advance(first)]
-      for run, outcome in zip(runs, outcomes, strict=True):
-        if isinstance(outcome, dict):
-          run.record(outcome)
-        elif outcome:
-          run.finish(
-            records.DIVERGED,
-            diverged_round=outcome.round,
-            diverged_group=outcome.group,
-            reason=str(outcome),
-          )
       # A signal may have reached one process only.
       requested = any(processes.gather(stop.requested))
-      for run in runs:
-        if not run.status:
-          run.settle(requested)
+      with processes.together():  # only the first one meets a full disk
+        for run, outcome in zip(runs, outcomes, strict=True):
+          run.take(outcome)
+          if not run.status:
+            run.settle(requested)
 
 
 def _advance(simulation) -> dict | simulate.Diverged:

@@ -13,7 +13,7 @@ import traceback
 
 from experiments import pool, progress, records, runner
 from relief_jax import simulate
-from relief_jax.errors import InputError
+from relief_jax.errors import InputError, StorageError
 
 
 class Channel:
@@ -51,6 +51,10 @@ class Messages(progress.Quiet):
       self._job, event='start', title=title, rounds=rounds, round=done
     )
 
+  def note(self, text: str) -> None:
+    """Prints the line into the worker's log."""
+    print(text, file=sys.stderr, flush=True)
+
   def update(self, record: dict) -> None:
     """Tells of an evaluation."""
     self._channel.send(
@@ -60,7 +64,7 @@ class Messages(progress.Quiet):
   def end(self, result: str | Exception) -> None:
     """Tells how it ended: the status, or what went wrong."""
     end = {'status': result}
-    if isinstance(result, InputError):
+    if isinstance(result, InputError | StorageError):
       end = {'status': 'failed', 'reason': str(result)}
     elif isinstance(result, Exception):
       traceback.print_exception(result)

@@ -1,4 +1,11 @@
-"""One error for bad input: what was found, what was expected, the cure."""
+"""Errors that a user can mend: what was found, what was expected, the cure."""
+
+import errno
+import os
+
+
+def _text(found: str, expected: str, cure: str) -> str:
+  return f'Found {found}; expected {expected}. Usual cure: {cure}.'
 
 
 class InputError(ValueError):
@@ -12,7 +19,35 @@ Usual cure: lower --config.clients.
   """
 
   def __init__(self, found: str, expected: str, cure: str):
-    super().__init__(f'Found {found}; expected {expected}. Usual cure: {cure}.')
+    super().__init__(_text(found, expected, cure))
+
+
+class StorageError(OSError):
+  """A disk that is full, read-only or broken, or a folder of somebody else's.
+
+  Attributes:
+    number: the system's error number, as in `errno`.
+
+  >>> raise StorageError('runs/a/metrics.jsonl', errno.ENOSPC)
+  Traceback (most recent call last):
+    ...
+  relief_jax.errors.StorageError: Found runs/a/metrics.jsonl: No space left \
+on device; expected a folder that can be written. Usual cure: make room, \
+then --resume goes on from the last checkpoint.
+  """
+
+  def __init__(self, path: str | os.PathLike, number: int):
+    """Args: path: what was written. number: of the system's error."""
+    full = number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    cure = 'make room' if full else 'mend that, or name another --workdir'
+    super().__init__(
+      _text(
+        f'{os.fspath(path)}: {os.strerror(number)}',
+        'a folder that can be written',
+        f'{cure}, then --resume goes on from the last checkpoint',
+      )
+    )
+    self.number = number
 
 
 def unknown(kind: str, name: str, known) -> InputError:

@@ -22,6 +22,7 @@ An empty field means that the key is not there.
 """
 
 import csv
+import io
 import pathlib
 from collections.abc import Callable
 from fractions import Fraction
@@ -31,6 +32,7 @@ from relief_jax.devices import Device, device, figures
 from relief_jax.errors import InputError
 from relief_jax.tiers import Tier, Tiers
 
+_LARGEST = 1e9  # devices
 _KEYS = ('name', 'share', 'count', 'sensors', 'device')
 
 
@@ -107,16 +109,10 @@ def _need(row: dict[str, Any], key: str, where: str) -> Any:
 
 def _csv(path: str) -> list[tuple[str, dict[str, Any]]]:
   """Rows with their places; row numbers are those of a spreadsheet."""
+  text = io.StringIO(figures.text(path), newline='')
   try:
-    with open(path, newline='', encoding='utf-8-sig') as file:
-      lines = list(csv.reader(file, skipinitialspace=True, strict=True))
-  except OSError as error:
-    raise InputError(
-      f'{path}: {error.strerror}',
-      'a file that can be read',
-      'check the path; a relative one starts where you are',
-    ) from error
-  except (csv.Error, UnicodeDecodeError) as error:
+    lines = list(csv.reader(text, skipinitialspace=True, strict=True))
+  except csv.Error as error:
     raise InputError(
       f'{path}: {error}', 'comma-separated UTF-8 text', 'save it so'
     ) from error
@@ -176,10 +172,7 @@ def _json(path: str) -> list[tuple[str, dict[str, Any]]]:
 def _amount(value: Any, counted: bool, where: str) -> int | Fraction:
   """Percent, exact, or a number of devices."""
   column = 'count' if counted else 'share'
-  try:
-    number = Fraction(str(value))
-  except (ValueError, ZeroDivisionError):
-    number = Fraction(0)
+  number = _fraction(value)
   whole = number.denominator == 1
   if number <= 0 or (counted and not whole):
     expected = 'a whole number above 0' if counted else 'percent above 0'
@@ -187,15 +180,24 @@ def _amount(value: Any, counted: bool, where: str) -> int | Fraction:
   return int(number) if whole else number
 
 
+def _fraction(value: Any) -> Fraction:
+  """An exact number from text, 0 for what is none or far too large."""
+  text = str(value)
+  try:
+    # Fraction('1e999999999') would write out all of its digits.
+    if '/' not in text and not 1e-9 < abs(float(text)) < _LARGEST:
+      return Fraction(0)
+    return Fraction(text)
+  except (ValueError, ZeroDivisionError):
+    return Fraction(0)
+
+
 def _sensors(value: Any, where: str) -> tuple[Fraction, tuple[str, ...]]:
   """Part of the modalities and their names, one of which counts."""
   if value == 'all':
     return Fraction(1), ()
   if isinstance(value, str) and '/' in value:
-    try:
-      part = Fraction(value)
-    except (ValueError, ZeroDivisionError):
-      part = Fraction(0)
+    part = _fraction(value)
     if not 0 < part <= 1:
       raise _wrong(where, 'sensors', value, 'a part such as 1/2')
     return part, ()
@@ -215,6 +217,8 @@ def _device(row: dict[str, Any], folder: pathlib.Path, where: str) -> Device:
   name = row.get('device')
   if name is None:
     return figures.to_device(values, where)
+  if not isinstance(name, str):
+    raise _wrong(where, 'device', name, 'a name, or the path of a JSON file')
   load: Callable[..., Device] = device
   if str(name).endswith('.json'):
     name, load = folder / str(name), figures.read

@@ -13,10 +13,9 @@ from typing import NamedTuple
 
 import jax
 
+from relief_jax import machine
 from relief_jax.errors import InputError
 from relief_jax.types import PyTree
-
-_CGROUP = pathlib.Path('/sys/fs/cgroup/memory.max')
 
 
 class Estimate(NamedTuple):
@@ -73,16 +72,7 @@ def limit() -> int:
   stats = jax.local_devices()[0].memory_stats()
   if stats and 'bytes_limit' in stats:
     return int(stats['bytes_limit'])
-  found = []
-  try:
-    found.append(os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE'))
-  except (ValueError, OSError, AttributeError):
-    pass
-  try:
-    found.append(int(_CGROUP.read_text()))
-  except (ValueError, OSError):  # 'max', or no such file
-    pass
-  return min((v for v in found if v > 0), default=0)
+  return machine.memory()
 
 
 def estimate(arrays: int, program: int, most: int | None = None) -> Estimate:

@@ -1,10 +1,16 @@
-"""Before JAX starts: CPU only, eight virtual devices, strict broadcasting."""
+"""Before JAX starts: CPU only, eight virtual devices, strict broadcasting.
 
+`python -m pytest -m invariant --contract` ends with a table: which promise of
+docs/contract.md was tried for which method, by how many tests and examples.
+"""
+
+import collections
 import os
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
 
 import jax  # noqa: E402
+import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
 jax.config.update('jax_platforms', 'cpu')
@@ -18,3 +24,49 @@ jax.config.update('jax_disable_most_optimizations', True)
 settings.register_profile('steady', derandomize=True, database=None)
 settings.register_profile('explore', derandomize=False)
 settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'steady'))
+
+
+def pytest_addoption(parser):
+  parser.addoption(
+    '--contract', action='store_true', help='a table of invariants by method'
+  )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+  """Notes what a test of an invariant has tried, for the table."""
+  numbers = [n for mark in item.iter_markers('invariant') for n in mark.args]
+  if call.when == 'call' and numbers:
+    from tests import strategies
+
+    given = item.callspec.params if hasattr(item, 'callspec') else {}
+    examples = strategies.TRIED.pop('examples', 1)
+    found = numbers, str(given.get('method', 'one world')), examples
+    item.user_properties.append(('invariant', found))
+  return (yield)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+  """Prints the table where it is asked for."""
+  if not config.getoption('--contract'):
+    return
+  tests: collections.Counter = collections.Counter()
+  examples: collections.Counter = collections.Counter()
+  for report in terminalreporter.stats.get('passed', ()):
+    for name, (numbers, method, count) in (
+      p for p in report.user_properties if p[0] == 'invariant'
+    ):
+      del name
+      for number in numbers:
+        tests[method, number] += 1
+        examples[method, number] += count
+  every = sorted({number for _, number in tests})
+  terminalreporter.section('invariants, passed tests / examples')
+  line = terminalreporter.write_line
+  line(' ' * 16 + ''.join(f'{number:>10}' for number in every))
+  for method in sorted({method for method, _ in tests}):
+    cells = (
+      f'{tests[method, n]} / {examples[method, n]}' if tests[method, n] else ''
+      for n in every
+    )
+    line(f'{method:<16}' + ''.join(f'{cell:>10}' for cell in cells))

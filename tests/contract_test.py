@@ -229,6 +229,7 @@ SENT = {
 }
 
 
+@pytest.mark.invariant(8)
 @CASES
 def test_what_is_trained_is_sent(method, backbone):
   """Four bytes a number, unless the method is no federated averaging."""
@@ -243,6 +244,7 @@ def test_what_is_trained_is_sent(method, backbone):
   np.testing.assert_allclose(infos.upload, expected)
 
 
+@pytest.mark.invariant(8)
 @CASES
 def test_work_takes_time_and_energy_and_padding_none(method, backbone):
   _, _, infos = ran(method, backbone)
@@ -362,6 +364,7 @@ def close(found, want, atol=1e-5):
   )
 
 
+@pytest.mark.invariant(6)
 @ROWS
 def test_neutral_is_fedavg(method):
   task, population = small(method, owned=False)
@@ -378,6 +381,7 @@ def test_neutral_is_fedavg(method):
     )
 
 
+@pytest.mark.invariant(6)
 @ROWS
 def test_equals_a_loop(method):
   """Updates, bytes and FLOPs, over two rounds."""
@@ -407,6 +411,7 @@ def test_equals_a_loop(method):
       assert (flops <= 8 * fleet.budget * (1 + deadlines.SLACK)).all()
 
 
+@pytest.mark.invariant(4)
 @ROWS
 def test_who_affords_nothing_changes_nothing(method):
   """And costs nothing; with nobody left the model keeps its bits."""
@@ -431,6 +436,7 @@ def test_who_affords_nothing_changes_nothing(method):
       np.testing.assert_array_equal(cost, 0)
 
 
+@pytest.mark.invariant(5)
 @ROWS
 def test_the_order_of_devices_does_not_matter(method):
   task, population = small(method)

@@ -63,7 +63,8 @@ MAY = {
   'widths': _BASE | {'costs', 'budgets'},
   'models': _BASE | {'models', 'widths'},
   'devices': {'errors', 'devices'},
-  'datasets': {'errors', 'windows', 'datasets'},
+  'machine': set(),
+  'datasets': {'errors', 'machine', 'windows', 'datasets'},
   # Algorithms see a Task and a Population, whatever made them.
   'algorithms': _ROUND
   | {'links', 'rounds', 'budgets', 'algorithms', 'depth', 'widths'}

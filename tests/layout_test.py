@@ -41,6 +41,7 @@ def one_round(name, devices=1, seed=0):
   )
 
 
+@pytest.mark.invariant(3)
 @pytest.mark.parametrize(
   'name, devices',
   [('block:3', 1), ('all', 1), ('one', 8), ('block:2', 2)],
@@ -166,6 +167,7 @@ def without_clock(history):
   ]
 
 
+@pytest.mark.invariant(3)
 def test_rounds_per_call_change_nothing():
   one, five = simulate(rounds_per_call=1), simulate(rounds_per_call=5)
   assert [r['round'] for r in five.history] == [0, 5, 7]

@@ -97,6 +97,7 @@ def test_a_refusal_reaches_all(pair):
   )
 
 
+@pytest.mark.invariant(2, 3)
 @pytest.mark.slow
 def test_stopped_and_resumed_equals_one_process(pair, tmp_path):
   folder, seen = pair

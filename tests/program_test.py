@@ -50,6 +50,7 @@ def compiled_text():
     jax.config.update('jax_disable_most_optimizations', True)
 
 
+@pytest.mark.invariant(10)
 @pytest.mark.parametrize(
   'backbone, layout', [('cnn', 'one'), ('cnn', 'all'), ('lora', 'all')]
 )
@@ -79,6 +80,7 @@ def test_all_clients_at_once_take_both_branches():
   assert 'stablehlo.case' not in lowered('cnn', 'all').as_text()
 
 
+@pytest.mark.invariant(10)
 @pytest.mark.parametrize('backbone', ['cnn', 'lora'])
 def test_nothing_calls_the_host(backbone):
   text = lowered(backbone, 'all').as_text()
@@ -171,6 +173,7 @@ def small(**overrides):
   )
 
 
+@pytest.mark.invariant(10)
 def test_one_compilation_for_all_seeds_rates_and_cohorts(traces):
   """Changing cohorts within a run, then values of the whole config."""
   first = Simulation(small())

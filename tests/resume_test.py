@@ -79,6 +79,7 @@ def test_run_directory(fake, tmp_path):
   assert any('tfevents' in p for p in os.listdir(tmp_path / 'a' / 'tb'))
 
 
+@pytest.mark.invariant(2)
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize('at', [0, 10, 20])
 def test_stopped_and_resumed_equals_uninterrupted(

@@ -8,7 +8,6 @@ a damaged copy, costs time and nothing else.
 
 import contextlib
 import hashlib
-import io
 import json
 import os
 import tempfile
@@ -20,6 +19,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from relief_jax.datasets import npy
 
 _VERSION = 1  # raise it when parsing changes what comes out
 _DAMAGED = (
@@ -80,8 +81,7 @@ def arrays(
   copy = home and home / 'parsed' / f'{name}.npz'
   if copy:
     with contextlib.suppress(*_DAMAGED):
-      with np.load(copy, allow_pickle=False) as archive:
-        return {k: archive[k] for k in archive.files}
+      return npy.arrays(copy)
   found = build()
   if copy:
     keep(copy, lambda file: _savez(file, found))
@@ -105,21 +105,18 @@ def member(path: Path, name: str, label: str) -> NDArray:
   """
   with zipfile.ZipFile(path) as archive:
     found = archive.getinfo(f'{name}.npy')
+    npy.fits(found.file_size, found.filename)
     home = user_cache()
     copy = home and home / 'unpacked' / f'{label}-{found.CRC:08x}.npy'
     if copy:
       with contextlib.suppress(OSError):
-        data = copy.read_bytes()
+        data = bytearray(copy.read_bytes())
         if zlib.crc32(data) == found.CRC and len(data) == found.file_size:
-          return _array(data)
-    data = archive.read(found)
+          return npy.parse(data)
+    data = npy.content(archive, found)
   if copy:
     keep(copy, lambda file: file.write(data))
-  return _array(data)
-
-
-def _array(data: bytes) -> NDArray:
-  return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+  return npy.parse(data)
 
 
 def _savez(file: Any, found: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from relief_jax.datasets import cache
+from relief_jax.datasets import cache, packed
 from relief_jax.errors import InputError
 
 
@@ -38,6 +38,7 @@ class Archive(NamedTuple):
   files: str
 
 
+_LARGEST = 20 * 10**9  # bytes that an archive may unpack to
 _UCI = 'https://archive.ics.uci.edu/static/public/'
 
 ARCHIVES = {
@@ -156,29 +157,46 @@ def retrieve(name: str, store: Path) -> Path:
 def unpack(name: str, archive: Path, folder: Path) -> None:
   """Unpacks a zip file, and zip files in it, into a new folder in one step.
 
+  Whatever the names in it say, nothing is written outside of that folder, and
+  nothing that would fill the disk is begun.
+
   Raises:
-    InputError: no zip file, or a folder that cannot be written.
+    InputError: no zip file, one that announces more than there is room for, or
+      a folder that cannot be written.
   """
   try:
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = tempfile.mkdtemp(dir=folder.parent)
     try:
-      with zipfile.ZipFile(archive) as outer:
-        outer.extractall(draft)
+      _extract(archive, draft)
       for inner in sorted(Path(draft).glob('**/*.zip')):
-        with zipfile.ZipFile(inner) as nested:
-          nested.extractall(inner.parent)
+        _extract(inner, inner.parent)
         inner.unlink()
       with contextlib.suppress(OSError):  # another process was faster
         os.rename(draft, folder)
     finally:
       shutil.rmtree(draft, ignore_errors=True)
-  except (OSError, zipfile.BadZipFile) as error:
+  except packed.DAMAGED as error:
     raise InputError(
       f'{archive}: {error}',
       f'the zip file of {name}, and room to unpack it in {folder.parent}',
       'delete it and try again',
     ) from error
+
+
+def _extract(archive: Path, folder: str | Path) -> None:
+  """All of a zip file; zipfile itself drops `..` and roots from names.
+
+  Raises:
+    ValueError: it announces more than may be or than there is room for.
+    OSError, zipfile.BadZipFile, ...: whatever zipfile raises.
+  """
+  with zipfile.ZipFile(archive) as found:
+    size = sum(info.file_size for info in found.infolist())
+    room = min(_LARGEST, shutil.disk_usage(folder).free)
+    if size > room:
+      raise ValueError(f'{size:,} bytes unpacked, room for {room:,}')
+    found.extractall(folder)
 
 
 class Progress:

@@ -34,7 +34,7 @@ import ml_collections
 import numpy as np
 from numpy.typing import NDArray
 
-from relief_jax.datasets import packed, signals
+from relief_jax.datasets import npy, packed, signals
 from relief_jax.datasets.recording import (
   Recording,
   labelled,
@@ -121,8 +121,7 @@ def read(path: Path, channels: str = '') -> Own:
     InputError: what is wrong, and how to mend it.
   """
   try:
-    with np.load(path, allow_pickle=False) as archive:
-      found = {key: archive[key] for key in archive.files}
+    found = npy.arrays(path)
   except packed.DAMAGED as error:
     raise _wrong(
       path,

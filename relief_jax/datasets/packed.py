@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from relief_jax.datasets import cache
+from relief_jax.datasets import cache, npy
 from relief_jax.datasets.recording import Recording
 from relief_jax.errors import InputError
 
@@ -73,11 +73,11 @@ def read(
   """
   try:
     x = cache.member(path, 'x', label)
-    with np.load(path, allow_pickle=False) as archive:
-      vectors = {key: archive[key] for key in _VECTORS}
-      scale, names = archive['scale'], archive['channels']
-      rate = float(archive['fs'].reshape(-1)[0])
-      trial = archive['run_trial'] if 'run_trial' in archive.files else None
+    found = npy.arrays(path, but=('x',))
+    vectors = {key: found[key] for key in _VECTORS}
+    scale, names = found['scale'], found['channels']
+    rate = float(found['fs'].reshape(-1)[0])
+    trial = found.get('run_trial')
   except KeyError as error:
     raise unusable(path, f'missing key {error}', 'x, scale, ...') from error
   except DAMAGED as error:
@@ -137,12 +137,16 @@ def _check_channels(
   if x.dtype != np.int16 or x.ndim != 2 or len(x) != size:
     found = f'x of {x.dtype}, shape {x.shape}'
     raise unusable(path, found, f'int16, ({size}, samples)')
+  if found_names.dtype.kind != 'U' or found_names.shape != (size,):
+    found = f'channels of {found_names.dtype}, shape {found_names.shape}'
+    raise unusable(path, found, f'names, ({size},)')
   if sorted(found_names.tolist()) != sorted(channels):
     odd = sorted(set(found_names.tolist()) ^ set(channels))
     raise unusable(
       path, f'channels that differ in {odd[:3]}', f'{channels[0]} ... ({size})'
     )
-  if scale.shape != (size,) or not (np.isfinite(scale) & (scale > 0)).all():
+  numbers = scale.dtype.kind in 'fiu' and scale.shape == (size,)
+  if not numbers or not (np.isfinite(scale) & (scale > 0)).all():
     found = f'scale of shape {scale.shape} with values {scale[:3]} ...'
     raise unusable(path, found, f'({size},), above 0')
 

@@ -31,6 +31,7 @@ UNITS = {
   'downlink': _LINK,
 }
 # What no device is, to catch a wrong unit: FLOP/s, W, bit/s.
+LARGEST = 1 << 24  # bytes of a file of figures or of a fleet
 _BOUNDS = {'flops': (1e5, 1e15), 'w': (1e-5, 1e5), 'bps': (1e2, 1e12)}
 
 
@@ -148,21 +149,46 @@ def load_json(path: str | pathlib.Path) -> Any:
   Raises:
     InputError: it cannot be read, or is no JSON (line and column are named).
   """
+  return _json(text(path), path)
+
+
+def text(path: str | pathlib.Path) -> str:
+  """The text of a small file.
+
+  Raises:
+    InputError: it cannot be read, is large, or is no UTF-8.
+  """
+  path = pathlib.Path(path)
   try:
-    return json.loads(pathlib.Path(path).read_text(encoding='utf-8-sig'))
+    if path.stat().st_size > LARGEST:
+      raise InputError(
+        f'{path}: {path.stat().st_size:,} bytes',
+        f'a text of at most {LARGEST:,}',
+        'check the path',
+      )
+    return path.read_text(encoding='utf-8-sig')
   except OSError as error:
     raise InputError(
       f'{path}: {error.strerror}',
       'a file that can be read',
       'check the path; a relative one starts where you are',
     ) from error
+  except UnicodeDecodeError as error:
+    raise InputError(
+      f'{path}: {error}', 'text in UTF-8', 'save it as UTF-8'
+    ) from error
+
+
+def _json(text: str, path: str | pathlib.Path) -> Any:
+  try:
+    return json.loads(text)
   except json.JSONDecodeError as error:
     raise InputError(
       f'{path}, line {error.lineno}, column {error.colno}: {error.msg}',
       'JSON',
       'mend the file there',
     ) from error
-  except UnicodeDecodeError as error:
+  except (ValueError, RecursionError) as error:  # endless digits or brackets
     raise InputError(
-      f'{path}: {error}', 'text in UTF-8', 'save it as UTF-8'
+      f'{path}: {error}', 'JSON of figures', 'mend the file'
     ) from error

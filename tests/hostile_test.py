@@ -1,0 +1,121 @@
+"""What is hostile is refused in our own words, before memory is taken."""
+
+import io
+import tracemalloc
+import warnings
+import zipfile
+
+import numpy as np
+import pytest
+
+from relief_jax import fleet_files
+from relief_jax.datasets import cache, download, npy, npz
+from relief_jax.errors import InputError
+from tests import fuzz
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch):
+  monkeypatch.setattr(cache, 'user_cache', lambda: None)
+
+
+@pytest.mark.parametrize(
+  'name', [n for n in fuzz.TARGETS if n not in ('small_world', 'checkpoint')]
+)
+def test_every_door_takes_or_refuses(name):
+  """A few of what `python -m tests.fuzz` tries; a crash is no InputError."""
+  count = 2 if name == 'original_text' else 12
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore')  # zipfile's, of the names we give it
+    for number in range(count):
+      fuzz.attempt(name, number)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', fuzz.TARGETS)
+def test_every_door_takes_or_refuses_more(name):
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore')
+    taken = sum(fuzz.attempt(name, number) for number in range(100, 160))
+  assert 0 <= taken < 60 or name == 'checkpoint'
+
+
+def announcing(path, header, size=0):
+  """An `.npz` whose x has this header and so many zeros."""
+  file = io.BytesIO()
+  np.lib.format.write_array_header_1_0(file, header)
+  with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+    with archive.open('x.npy', 'w', force_zip64=True) as member:
+      member.write(file.getvalue())
+      for _ in range(size >> 20):
+        member.write(bytes(1 << 20))
+  return path
+
+
+def peak(function):
+  """Bytes that a refusal took."""
+  tracemalloc.start()
+  try:
+    with pytest.raises(InputError) as error:
+      function()
+    return tracemalloc.get_traced_memory()[1], str(error.value)
+  finally:
+    tracemalloc.stop()
+
+
+def test_a_header_that_announces_a_huge_array(tmp_path):
+  header = {'descr': '<f4', 'fortran_order': False, 'shape': (10**12, 4)}
+  path = announcing(tmp_path / 'mine.npz', header)
+  assert path.stat().st_size < 1000
+  taken, said = peak(lambda: npz.read(path))
+  assert taken < 1 << 20
+  assert 'float32 of shape (1000000000000, 4) announced, 0 bytes there' in said
+
+
+def test_a_file_that_unpacks_to_more_than_there_is(tmp_path, monkeypatch):
+  """64 MB out of 60 kB, where 32 MB may be taken."""
+  monkeypatch.setattr(npy, 'limit', lambda: 32 << 20)
+  header = {'descr': '<f4', 'fortran_order': False, 'shape': (16 << 20,)}
+  path = announcing(tmp_path / 'mine.npz', header, 64 << 20)
+  assert path.stat().st_size < 1 << 17
+  taken, said = peak(lambda: npz.read(path))
+  assert taken < 4 << 20
+  assert 'more than half of the memory of this machine' in said
+
+
+def test_an_archive_for_which_there_is_no_room(tmp_path, monkeypatch):
+  path = tmp_path / 'a.zip'
+  with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+    archive.writestr('a.txt', bytes(1 << 20))
+  monkeypatch.setattr(download, '_LARGEST', 1 << 19)
+  with pytest.raises(InputError, match='1,048,576 bytes unpacked, room for'):
+    download.unpack('mhealth', path, tmp_path / 'out')
+  assert sorted(p.name for p in tmp_path.iterdir()) == ['a.zip']
+
+
+def test_an_archive_cannot_leave_its_folder(tmp_path):
+  """Nor can one in it; names lose their roots and their dots."""
+  inner = io.BytesIO()
+  with zipfile.ZipFile(inner, 'w') as archive:
+    archive.writestr('../../../inner_evil', 'x')
+  home = tmp_path / 'a' / 'b' / 'home'
+  home.mkdir(parents=True)
+  with zipfile.ZipFile(home / 'a.zip', 'w') as archive:
+    for name in ('../evil', '/evil_root', 'a/../../../evil_too', 'good'):
+      archive.writestr(name, 'x')
+    archive.writestr('sub/inner.zip', inner.getvalue())
+  download.unpack('mhealth', home / 'a.zip', home / 'out')
+  files = {p for p in tmp_path.rglob('*') if p.is_file()}
+  outside = {p for p in files if home / 'out' not in p.parents}
+  assert outside == {home / 'a.zip'}
+  assert home / 'out' / 'sub' / 'inner_evil' in files and len(files) == 6
+
+
+@pytest.mark.parametrize(
+  'share', ['1e999999999', '1e-999999999', '1e99', 'nan']
+)
+def test_numbers_that_would_take_all_memory(tmp_path, share):
+  path = tmp_path / 'fleet.csv'
+  path.write_text(f'name,share,sensors,device\na,{share},all,jetson_nano\n')
+  with pytest.raises(InputError, match='percent above 0'):
+    fleet_files.read(str(path))
