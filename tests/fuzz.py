@@ -32,7 +32,7 @@ from collections.abc import Callable
 import absl.logging
 import numpy as np
 
-from experiments import command, points, records, tables
+from experiments import command, points, records, sweep_jobs, tables
 from experiments.checkpoints import Checkpoints
 from relief_jax import config as config_lib
 from relief_jax import fleet_files, placement, windows, world
@@ -193,7 +193,7 @@ def flags(rng, folder):
     lambda: points.parse(key, text, like),
     lambda: points.swept(config_lib.default(), {key: text}),
     lambda: points.swept(config_lib.default(), {text: '1'}),
-    lambda: points.parse_shard(text),
+    lambda: sweep_jobs.parse_shard(text),
     lambda: points.split_argv(['x', points.PREFIX + text]),
     lambda: placement.parse_layout(text, 1),
     lambda: command.rewrite(['x', f'--config={text}']),
