@@ -30,11 +30,14 @@ OPTIONS |= {
 # FedAvg with coded updates, beside the methods of the registry.
 CODECS = ('int4', 'ternary', 'top_k', 'sign')
 FROZEN = ('fedavg', 'cohort_mean', 'relief')
+# Made for sensors that fail from round to round: robustness.py.
+ONLINE = ('pmm', 'qqr_style')
 
 
 def labels(backbone: str):
   """label -> keys of a run, of one backbone's group."""
-  names = sorted(algorithms.ALGORITHMS) if backbone == 'cnn' else FROZEN
+  every = sorted(set(algorithms.ALGORITHMS) - set(ONLINE))
+  names = every if backbone == 'cnn' else FROZEN
   shared = {
     'backbone': backbone,
     'deadline': compare.MID['deadline'],
