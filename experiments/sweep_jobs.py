@@ -9,6 +9,7 @@ from experiments import pool, records
 from relief_jax import algorithms
 from relief_jax import config as config_lib
 from relief_jax.errors import InputError, unknown
+from relief_jax.validation import validate
 
 
 def label(values: Mapping[str, Any], keys: Sequence[str]) -> str:
@@ -65,7 +66,7 @@ def jobs_of(
     run = records.config_from_dict(records.clean(config))
     try:
       records.override(run, nested(point))
-      config_lib.validate(run)
+      validate(run)
       if run.method not in algorithms.ALGORITHMS:
         raise unknown('method', run.method, algorithms.ALGORITHMS)
     except InputError as error:

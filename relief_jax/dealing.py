@@ -22,9 +22,9 @@ from relief_jax import (
   skew,
   splits,
 )
-from relief_jax.config import validate
 from relief_jax.errors import unknown
 from relief_jax.types import Fleet
+from relief_jax.validation import validate
 from relief_jax.windows import Windows
 
 _PARTITION, _FLEET, _SPLIT, BASE, _SHIFT, ONLINE = range(6)

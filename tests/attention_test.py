@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from relief_jax import training, tree
-from relief_jax.config import validate
 from relief_jax.errors import InputError
 from relief_jax.models import attention
 from relief_jax.simulate import Simulation
 from relief_jax.types import Batch, Gate
+from relief_jax.validation import validate
 from tests import tiny
 
 OPTIONS = {'fusion': 'attention', 'heads': 3}

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relief_jax import config, costs
+from relief_jax import costs, validation
 from relief_jax.errors import InputError
 from relief_jax.placement import Layout
 from tests import tiny
@@ -72,4 +72,4 @@ def test_every_layout_leaves_by_the_same_exit():
 
 def test_a_share_is_a_share():
   with pytest.raises(InputError, match='fedel.beta is 1.5'):
-    config.validate(tiny.config(**{'fedel.beta': 1.5}))
+    validation.validate(tiny.config(**{'fedel.beta': 1.5}))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relief_jax import clusters, config
+from relief_jax import clusters, validation
 from relief_jax.algorithms import harmony
 from relief_jax.errors import InputError
 from relief_jax.placement import Layout
@@ -192,7 +192,7 @@ def test_what_makes_no_sense_is_refused(backbone, model, wrong, message):
 )
 def test_options_out_of_range(name, value):
   with pytest.raises(InputError, match=f'config.harmony.{name} is {value}'):
-    config.validate(tiny.config(**{f'harmony.{name}': value}))
+    validation.validate(tiny.config(**{f'harmony.{name}': value}))
 
 
 @pytest.mark.slow
