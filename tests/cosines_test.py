@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import cosine_charts, gather, runner, tables
-from relief_jax import config as config_lib
-from relief_jax import cosines, simulate
+from relief_jax import cosines, simulate, validation
 from relief_jax.errors import InputError
 from tests import tiny
 
@@ -96,7 +95,7 @@ def test_who_compares_nothing_is_refused():
   with pytest.raises(InputError, match='config.cosines with local_only'):
     simulate.Simulation(tiny.config(method='local_only', cosines=1))
   with pytest.raises(InputError, match='with 65 devices a round'):
-    config_lib.validate(tiny.config(clients=65, cosines=1))
+    validation.validate(tiny.config(clients=65, cosines=1))
 
 
 def test_a_modality_that_is_one_group_is_one_block():

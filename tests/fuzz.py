@@ -35,7 +35,7 @@ import numpy as np
 from experiments import command, points, records, sweep_jobs, tables
 from experiments.checkpoints import Checkpoints
 from relief_jax import config as config_lib
-from relief_jax import fleet_files, placement, windows, world
+from relief_jax import fleet_files, placement, validation, windows, world
 from relief_jax.datasets import cache, download, npz, packed
 from relief_jax.devices import figures
 from relief_jax.errors import InputError, StorageError
@@ -164,7 +164,7 @@ def config_json(rng, folder):
     text = json.dumps(_nested(flat)).encode()
   (folder / 'config.json').write_bytes(text)
   found = records.read_json(folder / 'config.json')
-  config_lib.validate(records.config_from_dict(found))
+  validation.validate(records.config_from_dict(found))
 
 
 def small_world(rng, folder):

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relief_jax import buckets, guard, reports, robust, simulate
-from relief_jax import config as config_lib
+from relief_jax import buckets, guard, reports, robust, simulate, validation
 from relief_jax.compressors import Codec
 from relief_jax.errors import InputError
 from relief_jax.guard import Faults, Guard
@@ -351,7 +350,7 @@ def test_liars_are_drawn_from_the_seed():
 )
 def test_bad_keys(key, value):
   with pytest.raises(InputError, match=key):
-    config_lib.validate(tiny.config(**{key: value}))
+    validation.validate(tiny.config(**{key: value}))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from relief_jax import config as config_lib
-from relief_jax import links, placement, rounds
+from relief_jax import links, placement, rounds, validation
 from relief_jax.algorithms import fedavg
 from relief_jax.compressors import COMPRESSORS, Codec, base, make
 from relief_jax.errors import InputError
@@ -342,4 +342,4 @@ def test_config_refuses_a_misspelt_option():
     c = config_lib.default()
     c.uplink_codec[key] = value
     with pytest.raises(InputError, match=f'config.uplink_codec.{key}'):
-      config_lib.validate(c)
+      validation.validate(c)

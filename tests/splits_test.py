@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relief_jax import config as config_lib
-from relief_jax import partition, splits
+from relief_jax import partition, splits, validation
 from relief_jax.errors import InputError
 from relief_jax.windows import Windows, cut
 
@@ -174,4 +174,4 @@ def test_config_refuses_values(key, value):
   config = config_lib.default()
   config.data[key] = value
   with pytest.raises(InputError, match=key):
-    config_lib.validate(config)
+    validation.validate(config)
