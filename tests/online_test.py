@@ -370,7 +370,9 @@ def with_outage(online, lost):
   return online._replace(outage=struck)
 
 
-@pytest.mark.parametrize('method', ['fedavg', 'relief'])
+@pytest.mark.parametrize(
+  'method', [pytest.param('fedavg', marks=pytest.mark.slow), 'relief']
+)
 def test_an_absent_sensor_leaves_no_trace(method):
   """As if it had never been on board: no gradient, no byte, no joule."""
   task, population = world()

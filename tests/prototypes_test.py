@@ -101,7 +101,9 @@ def test_dispersions_run():
   np.testing.assert_allclose(found, [1.0, 2.5, 2.0, np.nan])
 
 
-@pytest.mark.parametrize('weighted', [True, False])
+@pytest.mark.parametrize(
+  'weighted', [True, pytest.param(False, marks=pytest.mark.slow)]
+)
 def test_confidence_in_use_equals_a_loop(weighted):
   """From the second round on, where one device's sensor is noisy."""
   task, population = world()
@@ -174,6 +176,7 @@ def test_a_prototype_trains_columns_and_no_encoder():
   assert trained['fusion/gyro'] and not trained['encoder/gyro']
 
 
+@pytest.mark.slow
 def test_encoders_of_owners():
   """Their mean is not diluted by who lacks the sensor; the rest stays."""
   task, population = world()
@@ -192,6 +195,7 @@ def test_encoders_of_owners():
     )
 
 
+@pytest.mark.slow
 def test_prototypes_in_few_bits_now_and_then():
   task, population = world(whole=True)
   setting = tiny.setting(population, 'pmm', bits=2, refresh=2)

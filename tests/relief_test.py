@@ -15,6 +15,7 @@ from relief_jax import costs, merging, rounds
 from relief_jax.algorithms import relief
 from relief_jax.errors import InputError
 from relief_jax.recipe import Merge
+from relief_jax.types import Plan
 from tests import tiny
 
 ACC, GYRO, MAG, SHARED = range(4)
@@ -307,7 +308,7 @@ def observe(updates, weight, trained, memory=None, number=0, **options):
     jax.random.key(0), TASK, setting, fleet, jnp.arange(5), jnp.int32(number)
   )
   context = context._replace(place=jnp.arange(clients))
-  plan = rounds.Plan(run=None, trained=trained, counted=None)
+  plan = Plan(run=None, trained=trained, counted=None)
   memory = recipe.memory() if memory is None else memory
   return recipe.remember(memory, merge, plan, context)
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from relief_jax import placement, shift, simulate
-from relief_jax.config import default, validate
+from relief_jax.config import default
 from relief_jax.errors import InputError
+from relief_jax.validation import validate
 from tests import tiny
 
 OFF = dict(gain=0.0, bias=0.0, noise=0.0, jitter=0.0)

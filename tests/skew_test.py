@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relief_jax import partition, skew
-from relief_jax.config import default, validate
+from relief_jax.config import default
 from relief_jax.errors import InputError
+from relief_jax.validation import validate
 from tests.partition_test import KINDS, everything, rng, runs_of_people, world
 
 
