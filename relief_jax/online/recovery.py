@@ -8,6 +8,7 @@ from relief_jax.errors import InputError
 
 # Of the accuracy before an event, when it is over.
 TOLERANCE = 0.95
+_BEFORE = 5  # evaluations
 
 
 def recovery(
@@ -18,8 +19,8 @@ def recovery(
 ) -> dict[str, Any]:
   """Rounds until the accuracy on what arrives is back, and how deep it fell.
 
-  The level before an event is the mean over the evaluations of as many rounds
-  as the event lasts. It is over at the first evaluation at 95 % of the level or
+  The level before an event is the mean over the last five evaluations, so that
+  a run that still learns is not held to what it knew long ago. It is over at the first evaluation at 95 % of the level or
   more; a sensor that is gone may well leave a lower level for ever. The return
   is measured against the level before the failure.
 
@@ -39,7 +40,7 @@ def recovery(
   """
   points = [(r['round'], r[key]) for r in history if r.get(key) is not None]
   # A record is about the rounds before its number.
-  before = [v for n, v in points if max(0, 2 * first - until) < n <= first]
+  before = [v for n, v in points if n <= first][-_BEFORE:]
   during = [(n, v) for n, v in points if first < n <= until]
   after = [(n, v) for n, v in points if n > until]
   if not (before and during and after):
