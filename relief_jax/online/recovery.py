@@ -20,9 +20,10 @@ def recovery(
   """Rounds until the accuracy on what arrives is back, and how deep it fell.
 
   The level before an event is the mean over the last five evaluations, so that
-  a run that still learns is not held to what it knew long ago. It is over at the first evaluation at 95 % of the level or
-  more; a sensor that is gone may well leave a lower level for ever. The return
-  is measured against the level before the failure.
+  a run that still learns is not held to what it knew long ago. The event is
+  over at the first evaluation at 95 % of the level or more; a sensor that is
+  gone may well leave a lower level for ever. The return is measured against the
+  level before the failure.
 
   Args:
     history: records of a run, in order.
