@@ -439,7 +439,9 @@ def test_what_arrives_is_tested_before_it_trains():
   assert sum(right) > 0
 
 
-@pytest.mark.parametrize('kind', ['lost', 'partial'])
+@pytest.mark.parametrize(
+  'kind', [pytest.param('lost', marks=pytest.mark.slow), 'partial']
+)
 def test_a_server_that_does_not_wait(kind):
   """Against a loop over the devices; half of them are faster than that."""
   task, population = world()

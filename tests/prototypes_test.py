@@ -217,6 +217,7 @@ def test_prototypes_in_few_bits_now_and_then():
   assert sent == [groups + message, groups, groups + message, groups]
 
 
+@pytest.mark.slow
 def test_trusted_sensors_change_nothing_in_relief():
   task, population = world()
   plain = tiny.setting(population, 'relief')
