@@ -12,6 +12,7 @@ FedAvg in the same world, seed by seed, one heat map a method.
 
 import pathlib
 import re
+import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,17 +35,13 @@ _GROUP = re.compile(r'missing(\d+)_noisy(\d+)/(\w+)')
 
 SCORES: dict[str, Callable[[dict], float]] = {
   'complete': lambda record: record['f1_all'],
-  'missing': lambda record: _mean(list(record['f1_without'].values())),
+  'missing': lambda record: statistics.fmean(record['f1_without'].values()),
   'worst': lambda record: min(record['f1_without'].values()),
 }
 
 
 # That the heat maps are of.
 SHOWN = ('complete', 'missing')
-
-
-def _mean(values: Sequence[float]) -> float:
-  return sum(values) / len(values)
 
 
 Grid = dict[tuple[int, int, str], dict[int, tables.Run]]

@@ -62,9 +62,10 @@ def account(
       works,
       setting.local_steps(fleet),
     )
-    cost = costs.round_costs(
-      task.work, fleet, plan, samples * end.share, upload, download
-    )
+    if setting.late == 'partial':
+      cost = costs.round_costs(
+        task.work, fleet, plan, samples * end.share, upload, download
+      )
     seconds = jnp.minimum(cost.seconds, end.limit)
   joules = cost.joules
   if setting.idle_power:

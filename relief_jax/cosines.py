@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from relief_jax import cohort
 from relief_jax.errors import InputError
 from relief_jax.types import Array, PyTree, RoundInfo, Task
 
@@ -21,11 +22,7 @@ def blocks(task: Task) -> tuple[int, ...]:
 
   Where a modality is one group (`model.groups='joint'`), that group.
   """
-  named = [
-    g for g, name in enumerate(task.group_names) if name.startswith('fusion/')
-  ]
-  own = [g for g, m in enumerate(task.group_modality) if m >= 0]
-  return tuple(named or own)
+  return tuple(np.flatnonzero(cohort.columns(task)).tolist())
 
 
 def kept(task: Task, delta: PyTree) -> tuple[Array, ...]:

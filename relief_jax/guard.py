@@ -156,15 +156,11 @@ def tamper(
     drawn = optax.tree_utils.tree_random_like(own, delta)
     nothing = jax.tree.map(jnp.zeros_like, delta)
     drawn = tree.select(mask, drawn, nothing)
-    length = faults.scale * norm(delta) / jnp.maximum(norm(drawn), 1e-30)
+    length = faults.scale * optax.tree.norm(delta)
+    length /= jnp.maximum(optax.tree.norm(drawn), 1e-30)
     lie = jax.tree.map(lambda u: length * u, drawn)
   chosen = jax.tree.map(lambda m: m & (faulty > 0), mask)
   return tree.select(chosen, lie, delta)
-
-
-def norm(delta: PyTree) -> Array:
-  """Euclidean norm of a tree, []."""
-  return jnp.sqrt(sum(jnp.square(u).sum() for u in jax.tree.leaves(delta)))
 
 
 def finite(*values: PyTree) -> Array:
@@ -173,7 +169,7 @@ def finite(*values: PyTree) -> Array:
   >>> bool(finite({'w': jnp.ones(2)}, jnp.zeros(()))), bool(finite(jnp.inf))
   (True, False)
   """
-  return jnp.isfinite(jnp.stack([norm(v) for v in values])).all()
+  return jnp.isfinite(jnp.stack([optax.tree.norm(v) for v in values])).all()
 
 
 def clip(delta: PyTree, most: Array) -> PyTree:
@@ -182,5 +178,5 @@ def clip(delta: PyTree, most: Array) -> PyTree:
   >>> [round(float(v), 4) for v in clip({'w': jnp.array([3.0, 4.0])}, 1.0)['w']]
   [0.6, 0.8]
   """
-  factor = most / jnp.maximum(norm(delta), most)
+  factor = most / jnp.maximum(optax.tree.norm(delta), most)
   return jax.tree.map(lambda u: factor * u, delta)

@@ -30,7 +30,7 @@ class Setting(NamedTuple):
       clip_norm and faulty [N] (guard.py; where it uses them).
     layout: of the clients.
     late: `lost` or `partial`, what comes after the server's patience of
-      hparams.wait (online/patience.py); '' where it waits for all.
+      hparams.wait (patience.py); '' where it waits for all.
     decays: the local rate falls by hparams.lr_decay a round, down to lr_floor.
     buckets: of the whole population, which then takes part in every round
       with `fill='skip'`; () for none.

@@ -136,7 +136,8 @@ def recovered(
 ) -> dict[str, Any]:
   """`recovery` of a run with a planned outage (online/recovery.py).
 
-  Nothing where there is none, or before the run has passed it.
+  Nothing where there is none, or where evaluations before, during and after it
+  are not all there: the run is not past it, or tests more rarely.
 
   Args:
     config: of the run.
@@ -146,7 +147,7 @@ def recovered(
   if not text or not config.online.stream.buffer:
     return {}
   _, first, until = missing.parse_outage(text)
-  if not history or history[-1]['round'] <= until or first < 1:
+  if not all(recovery.parts(history, first, until, 'prequential')):
     return {}
   return {'recovery': recovery.recovery(history, first, until)}
 

@@ -125,6 +125,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     )
   _validate_data(config.data)
   _validate_clients(config)
+  _validate_shift(config.shift)
   if not 0 <= config.fedel.beta <= 1:
     raise InputError(
       f'config.fedel.beta is {config.fedel.beta}',
@@ -182,6 +183,21 @@ _ONLINE = {
   'online.pace.loss': (0.99, 'off'),
   'online.pace.wait': (10**6, 'no end'),
 }
+
+
+def _validate_shift(shift: ml_collections.ConfigDict) -> None:
+  """Refuses whose and when of faults that are all off."""
+  when = ('share', 'period')
+  faults = [name for name in shift if name not in when]
+  if any(shift[name] for name in faults):
+    return
+  for name in when:
+    if shift[name]:
+      raise InputError(
+        f'config.shift.{name} is {shift[name]} without a fault',
+        f'one of {", ".join(faults)} above 0',
+        'set --config.shift.noise=1',
+      )
 
 
 def _validate_clients(config: ml_collections.ConfigDict) -> None:

@@ -42,7 +42,7 @@ MAY = {
   'costs': _BASE,
   'guard': _BASE,
   'shapley': _BASE,
-  'cosines': _BASE,
+  'cosines': {'cohort'} | _BASE,
   'clusters': _BASE,
   'evaluation': _BASE,
   'buckets': _BASE | {'placement', 'cohort', 'costs'},

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from relief_jax import config as config_lib
-from relief_jax import costs, placement, simulate
+from relief_jax import costs, placement, reports, simulate
 from relief_jax.errors import InputError
 from relief_jax.online import (
   chain,
@@ -125,18 +125,19 @@ def stream_views():
       'stream.delay': 1,
     }
   )
-  return online.stream, [taken(online, number) for number in range(8)]
+  return online, [taken(online, number) for number in range(8)]
 
 
 def test_the_ring_buffer_equals_a_deque():
   """Windows in the order of arrival, labels one round later."""
-  stream, views = stream_views()
+  online, views = stream_views()
+  stream = online.stream
   _, population = world()
   for n in range(6):
     count = int(population.fleet.samples[n])
     own = np.asarray(population.rows[n])
     y = population.bank.y[own]
-    key = keys.each(keys.of(WORDS_OF(stream), keys.STREAM), IDS)[n]
+    key = keys.each(keys.of(online.words, keys.STREAM), IDS)[n]
     order = np.asarray(streams.order(key, y, count, stream.drift))
     assert sorted(order[:count].tolist()) == list(range(count))
     buffer = collections.deque(maxlen=6)
@@ -164,20 +165,6 @@ def test_the_ring_buffer_equals_a_deque():
         ]
       labelled |= set(buffer)
       arrived = until
-
-
-def WORDS_OF(stream):
-  """The key of the world that `stream_views` looked at."""
-  online = processes(
-    **{
-      'stream.buffer': 6,
-      'stream.arrive': 2,
-      'stream.spread': 0.5,
-      'stream.delay': 1,
-    }
-  )
-  np.testing.assert_array_equal(online.stream.rate, stream.rate)
-  return online.words
 
 
 def test_a_full_drift_brings_class_after_class():
@@ -245,6 +232,19 @@ def test_how_long_it_takes_to_recover():
   assert recovery.recovery(history, 2, 6)['failure'] is None
   with pytest.raises(InputError, match='eval_every=1'):
     recovery.recovery(history, 2, 8)
+
+
+def test_a_run_that_tests_too_rarely_ends_without_a_recovery():
+  """And not with an error after all its rounds."""
+  c = tiny.config(**{'online.stream.buffer': 8, 'online.stream.arrive': 3})
+  record = {'round': 4, 'prequential': 0.5}
+  c.online.missing.outage = 'acc:2-6'
+  assert reports.recovered(c, []) == {}
+  assert reports.recovered(c, [record, {**record, 'round': 9}]) == {}
+  every = [{**record, 'round': n} for n in (2, 4, 8)]
+  assert reports.recovered(c, every)['recovery']['before'] == 0.5
+  c.online.missing.outage = ''
+  assert reports.recovered(c, every) == {}
 
 
 def test_an_outage_of_no_sensor():
@@ -583,6 +583,10 @@ def test_the_rate_falls_to_its_floor():
     ('online.missing.rate', 0.5, 'of kind off'),
     ('online.pace.loss', 1.5, 'online.pace.loss'),
     ('online.presence.kind', 'sometimes', 'diurnal'),
+    ('online.presence.rate', 0.5, 'of kind off'),
+    ('online.missing.kind', 'each', 'at a rate of 0'),
+    ('shift.share', 0.5, 'without a fault'),
+    ('shift.period', 8.0, 'without a fault'),
   ],
 )
 def test_a_world_that_cannot_be(key, value, match):

@@ -11,10 +11,10 @@ drawn for all devices, is missing in a round. Seeds 0 to 9.
 
 `fm` misses nothing, `pm` skips what is missing, `zf` puts zeros there. The
 encoders are this project's, not the paper's (one of theirs is an LSTM), so no
-figure from here is theirs. Variants: `dsads` (24 persons' body sensors, where
-UCI-HAR is not at hand; the buffer is smaller than what a device has), `rates`
-(.3, .5 and .7), `prototypes` (in 2 and 4 bits, built every 2 and 4 rounds),
-`skew` (Dirichlet 1, 5 and 10), and `smoke`.
+figure from here is theirs. Variants: `dsads` (where UCI-HAR is not at hand;
+with a smaller buffer, since a device has fewer windows there), `rates` (.3,
+.5 and .7), `prototypes` (in 2 and 4 bits, built every 2 and 4 rounds), `skew`
+(Dirichlet 1, 5 and 10), and `smoke`.
 """
 
 from experiments.configs import common, compare

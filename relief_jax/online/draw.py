@@ -77,9 +77,20 @@ def _check(config: ml_collections.ConfigDict, stream) -> None:
       'a buffer that holds what arrives in a round',
       'raise --config.online.stream.buffer',
     )
-  if config.missing.kind == 'off' and config.missing.rate:
+  # A number that nothing would look at is a slip of the pen.
+  for name, rate, usual, kinds in (
+    ('missing', config.missing.rate, 0.0, missing.KINDS),
+    ('presence', config.presence.rate, 1.0, presence.KINDS),
+  ):
+    if config[name].kind == 'off' and rate != usual:
+      raise InputError(
+        f'config.online.{name}.rate is {rate} of kind off',
+        f'a kind of {", ".join(kinds[1:])}',
+        f'set --config.online.{name}.kind=each',
+      )
+  if config.missing.kind != 'off' and not config.missing.rate:
     raise InputError(
-      f'config.online.missing.rate is {config.missing.rate} of kind off',
-      f'a kind of {", ".join(missing.KINDS[1:])}',
-      'set --config.online.missing.kind=each',
+      f'config.online.missing.kind is {config.missing.kind} at a rate of 0',
+      'a probability above 0',
+      'set --config.online.missing.rate=0.3',
     )

@@ -1,6 +1,6 @@
 """How long a federation needs after a sensor fails or comes back. **Ours.**"""
 
-import math
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +9,22 @@ from relief_jax.errors import InputError
 # Of the accuracy before an event, when it is over.
 TOLERANCE = 0.95
 _BEFORE = 5  # evaluations
+
+
+def parts(
+  history: Sequence[dict[str, Any]], first: int, until: int, key: str
+) -> tuple[list, list, list]:
+  """(round, value) of the evaluations before, during and after an outage.
+
+  Args: as `recovery`.
+  """
+  points = [(r['round'], r[key]) for r in history if r.get(key) is not None]
+  # A record is about the rounds before its number.
+  return (
+    [p for p in points if p[0] <= first],
+    [p for p in points if first < p[0] <= until],
+    [p for p in points if p[0] > until],
+  )
 
 
 def recovery(
@@ -39,11 +55,7 @@ def recovery(
   Raises:
     InputError: no evaluation before, during or after the outage.
   """
-  points = [(r['round'], r[key]) for r in history if r.get(key) is not None]
-  # A record is about the rounds before its number.
-  before = [v for n, v in points if n <= first][-_BEFORE:]
-  during = [(n, v) for n, v in points if first < n <= until]
-  after = [(n, v) for n, v in points if n > until]
+  before, during, after = parts(history, first, until, key)
   if not (before and during and after):
     raise InputError(
       f'{len(before)}, {len(during)} and {len(after)} evaluations before, '
@@ -51,7 +63,7 @@ def recovery(
       f'at least one each with {key!r}',
       'set --config.eval_every=1 and a stream (--config.online.stream.buffer)',
     )
-  level = math.fsum(before) / len(before)
+  level = statistics.fmean(v for _, v in before[-_BEFORE:])
 
   def back(points, begin):
     for number, value in points:
