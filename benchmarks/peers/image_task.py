@@ -2,8 +2,10 @@
 
 CNN: conv 3x3x32, conv 3x3x64, max-pool 2, dense 128, dense C, unpadded, ReLU
 in between. The second convolution, nine tenths of the work, runs by Winograd's
-algorithm (`winograd.py`) or as im2col. Bias and ReLU come after the pool: both
-are monotone, so that nothing changes but three quarters of their cost.
+algorithm (`winograd.py`). Bias and ReLU come after the pool: both are monotone,
+so that nothing changes but three quarters of their cost. Images stay cut into
+blocks from the first convolution to the dense layer, since changing the order
+of numbers in memory costs XLA:CPU more than computing them.
 """
 
 from functools import partial, reduce
@@ -19,114 +21,114 @@ from relief_jax.types import Array, PyTree, Task
 
 _FILTERS = (32, 64)
 _HIDDEN = 128
+_PARTS = 4  # of the features, by their place in a block
 
 
 def columns(x: Array) -> Array:
   """im2col of a 3x3 kernel: [B, H, W, c] -> [B, H - 2, W - 2, 9 * c]."""
   h, w = x.shape[1] - 2, x.shape[2] - 2
-  taps = [x[:, i : i + h, j : j + w] for i in range(3) for j in range(3)]
-  return jnp.concatenate(taps, axis=-1)
-
-
-@jax.custom_vjp
-def conv3x3(x: Array, w: Array) -> Array:
-  """Unpadded 3x3 convolution by im2col, [B, H, W, c] and [9 * c, f]."""
-  return columns(x) @ w
-
-
-def _conv_forward(x, w):
-  cols = columns(x)
-  return cols @ w, (cols, w, x.shape[-1])
-
-
-def _conv_backward(saved, dy):
-  cols, w, channels = saved
-  dw = cols.reshape(-1, cols.shape[-1]).T @ dy.reshape(-1, w.shape[1])
-  taps = w.reshape(9, channels, -1)[::-1].transpose(0, 2, 1)
-  wide = jnp.pad(dy, ((0, 0), (2, 2), (2, 2), (0, 0)))
-  return columns(wide) @ taps.reshape(-1, channels), dw
-
-
-conv3x3.defvjp(_conv_forward, _conv_backward)
+  wide = jnp.concatenate([x[:, :, j : j + w] for j in range(3)], axis=-1)
+  return jnp.concatenate([wide[:, i : i + h] for i in range(3)], axis=-1)
 
 
 @jax.custom_vjp
 def dense(x: Array, w: Array) -> Array:
-  """[B, a] @ [a, b], for a small batch and a large weight.
+  """Features in parts times a weight.
 
-  The weight's gradient is written as a sum over the batch, which XLA fuses
-  into the optimiser's update: it never exists in memory.
+  For a small batch the weight's gradient is written as a sum over the batch,
+  which XLA fuses into the optimiser's update: it never exists in memory.
+
+  Args:
+    x: [p, B, a].
+    w: [p * a, b].
+
+  Returns:
+    [B, b].
   """
-  return x @ w
+  return _dense_forward(x, w)[0]
+
+
+def _dense_forward(x, w):
+  parts = w.reshape(x.shape[0], x.shape[2], -1)
+  return jnp.einsum('pba,pao->pbo', x, parts).sum(0), (x, parts)
 
 
 def _dense_backward(saved, dy):
   x, w = saved
-  dw = sum(x[i][:, None] * dy[i][None] for i in range(x.shape[0]))
-  return dy @ w.T, dw
+  if dy.shape[0] > 16:
+    dw = jnp.einsum('pba,bo->pao', x, dy)
+  else:
+    dw = sum(x[:, i, :, None] * dy[i][None, None] for i in range(dy.shape[0]))
+  return jnp.einsum('bo,pao->pba', dy, w), dw.reshape(-1, w.shape[2])
 
 
-dense.defvjp(lambda x, w: (x @ w, (x, w)), _dense_backward)
+dense.defvjp(_dense_forward, _dense_backward)
 
 
 @jax.custom_vjp
-def pooled(grid: list[list[Array]]) -> list[Array]:
-  """Max over 2 x 2 neighbours of a 4 x 4 grid of arrays.
+def pooled(y: Array) -> Array:
+  """Max over 2 x 2 neighbours in blocks, [4, 4, ...] -> [2, 2, ...].
 
   The gradient goes to the first largest of each four, whose number is kept:
   that of `jnp.maximum` shares it out where two are equal, which costs a pass
   over all of them.
   """
-  return _pool_forward(grid)[0]
+  return _pool_forward(y)[0]
 
 
-def _pool_forward(grid):
-  # Else XLA computes the convolution's last step anew for every use.
-  grid = jax.lax.optimization_barrier(grid)
-  found, first = [], []
-  for i in (0, 2):
-    for j in (0, 2):
-      four = [grid[i][j], grid[i][j + 1], grid[i + 1][j], grid[i + 1][j + 1]]
-      most = reduce(jnp.maximum, four)
-      number = jnp.where(four[2] == most, 2, 3)
-      number = jnp.where(four[1] == most, 1, number)
-      first.append(jnp.where(four[0] == most, 0, number).astype(jnp.int8))
-      found.append(most)
-  return jax.lax.optimization_barrier((found, first))
+def _pool_forward(y):
+  y = y.reshape(2, 2, 2, 2, *y.shape[2:])
+  four = [y[:, i, :, j] for i in (0, 1) for j in (0, 1)]
+  most = reduce(jnp.maximum, four)
+  first = jnp.full(most.shape, 3, jnp.int8)
+  for number in (2, 1, 0):
+    first = jnp.where(four[number] == most, jnp.int8(number), first)
+  return most, first
 
 
-def _pool_backward(first, gradients):
-  return (
-    [
-      [
-        jnp.where(
-          first[i // 2 * 2 + j // 2] == i % 2 * 2 + j % 2,
-          gradients[i // 2 * 2 + j // 2],
-          0.0,
-        )
-        for j in range(4)
-      ]
-      for i in range(4)
-    ],
-  )
+def _pool_backward(first, dy):
+  number = jnp.arange(4, dtype=jnp.int8).reshape(2, 1, 2)
+  number = number.reshape(1, 2, 1, 2, *[1] * (dy.ndim - 2))
+  own = first[:, None, :, None] == number
+  dy = jnp.where(own, dy[:, None, :, None], 0.0)
+  return (dy.reshape(4, 4, *dy.shape[4:]),)
 
 
 pooled.defvjp(_pool_forward, _pool_backward)
 
 
-def encode(kind: str, params: PyTree, x: Array) -> Array:
-  """Images to features, [B, H, W, c] -> [B, d]."""
+def encode(params: PyTree, x: Array) -> tuple[Array, ...]:
+  """Images to features, [B, H, H, c] -> four parts of [B, d / 4].
+
+  A part holds what is from one of the four places in a block of the pooled
+  image; H is 4t + 4.
+  """
   one, two = params
-  x = jax.nn.relu(layers.bias(conv3x3(x, one['w']), one['b']))
-  batch, side = x.shape[0], x.shape[1] - 2
-  if kind == 'winograd':
-    parts = pooled(winograd.conv3x3(x, two['w']))
-    parts = [jax.nn.relu(layers.bias(p, two['b'])) for p in parts]
-    return jnp.concatenate([p.reshape(batch, -1) for p in parts], axis=-1)
-  y = conv3x3(x, two['w']).reshape(batch, side // 2, 2, side // 2, 2, -1)
-  y = jnp.maximum(y[:, :, 0], y[:, :, 1])
-  y = jnp.maximum(y[:, :, :, 0], y[:, :, :, 1])
-  return jax.nn.relu(layers.bias(y, two['b'])).reshape(batch, -1)
+  batch = x.shape[0]
+  # A convolution of t + 1 whole blocks; those beyond the image see zeros.
+  cols = columns(jnp.pad(x, ((0, 0), (0, 2), (0, 2), (0, 0))))
+  cols = winograd.blocks(cols)
+  h = cols.reshape(-1, cols.shape[-1]) @ one['w']
+  h = _relu(layers.bias(h, one['b'])).reshape(*cols.shape[:-1], -1)
+  y = pooled(winograd.conv3x3(h, two['w']))
+  y = y.reshape(_PARTS, -1, y.shape[-1])
+  y = _relu(layers.bias(y, two['b'])).reshape(_PARTS, batch, -1)
+  return tuple(y)
+
+
+@jax.custom_vjp
+def _relu(x: Array) -> Array:
+  """A ReLU that keeps its output for the gradient, and no mask beside it."""
+  # Not maximum(), which XLA:CPU would hand to a kernel of its own.
+  return jnp.where(x > 0, x, 0.0)
+
+
+def _relu_forward(x):
+  y = _relu(x)
+  return y, y
+
+
+_relu.defvjp(_relu_forward, lambda y, dy: (jnp.where(y > 0, dy, 0.0),))
 
 
 def init(key: Array, setup: Setup) -> PyTree:
@@ -149,27 +151,21 @@ def init(key: Array, setup: Setup) -> PyTree:
   }
 
 
-def image_task(setup: Setup, kind: str) -> Task:
-  """A set-up's model.
-
-  Args:
-    setup: `cnn` or `linear`.
-    kind: of the second convolution, `winograd` or `im2col`.
-  """
+def image_task(setup: Setup) -> Task:
+  """A set-up's model, `cnn` or `linear`."""
   linear = setup.model == 'linear'
-  product = dense if setup.batch <= 16 else jnp.matmul
 
   def encode_image(params, frozen, m, x, cut):
     del frozen, m
     own = layers.stop_below(params['encoder']['image'], cut > 0)
-    return x if linear else encode(kind, own, x)
+    return x if linear else encode(own, x)
 
   def fuse(params, frozen, features, run):
     del frozen, run
     z = features['image']
     *hidden, last = params['dense']
     for layer in hidden:
-      z = jax.nn.relu(layers.bias(product(z, layer['w']), layer['b']))
+      z = _relu(layers.bias(dense(jnp.stack(z), layer['w']), layer['b']))
     return layers.bias(z @ last['w'], last['b'])
 
   groups = {

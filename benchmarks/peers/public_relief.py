@@ -17,11 +17,8 @@ from absl import app, flags
 from benchmarks.peers import common, image_task
 from relief_jax import algorithms, placement, simulate
 from relief_jax.recipe import Setting
-from relief_jax.types import Bank, Fleet, Population
+from relief_jax.types import Array, Bank, Fleet, Population
 
-_CONV = flags.DEFINE_enum(
-  'conv', 'winograd', ['winograd', 'im2col'], 'form of the second convolution'
-)
 _DEVICES = flags.DEFINE_integer('devices', 1, 'virtual CPU devices')
 _LAYOUT = flags.DEFINE_string('layout', 'one', 'see config.layout')
 _DRAW = flags.DEFINE_enum(
@@ -35,8 +32,9 @@ _DRAW = flags.DEFINE_enum(
 class PlainSgd(Setting):
   """Local SGD without momentum, as all other sides have it."""
 
-  def client_tx(self):
+  def client_tx(self, number: Array | int = 0) -> optax.GradientTransformation:
     """No trace: momentum of zero still costs a pass over the parameters."""
+    del number
     return optax.sgd(self.hparams['client_lr'])
 
 
@@ -70,7 +68,7 @@ def main(argv) -> None:
   del argv
   simulate.set_devices(_DEVICES.value)
   setup = common.chosen()
-  task = image_task.image_task(setup, _CONV.value)
+  task = image_task.image_task(setup)
   hparams = {
     'client_lr': jnp.float32(setup.lr),
     'server_lr': jnp.float32(1.0),
@@ -106,7 +104,6 @@ def main(argv) -> None:
     setup,
     seconds,
     parameters=size,
-    conv=_CONV.value,
     draw=_DRAW.value,
     layout=str(layout),
     jax=jax.__version__,

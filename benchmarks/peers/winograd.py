@@ -1,16 +1,18 @@
 """A trainable 3x3 convolution by Winograd's F(4x4, 3x3), for XLA:CPU.
 
 Tiles of 4x4 outputs are computed from 6x6 inputs with 36 products instead of
-144 (Lavin and Gray, 2016, https://arxiv.org/abs/1509.09308). Forward and both
-gradients become 36 matrix products each; nothing is larger than 2.25 times
-the input, where im2col's columns are 9 times. Sums are in another order than
-a direct convolution's: they agree to about 1e-5 relative.
+144 (Lavin and Gray, 2016, https://arxiv.org/abs/1509.09308). Sums are in
+another order than a direct convolution's: they agree to about 1e-5 relative.
 
 Y = A' [(G w G') * (B' x B)] A per tile, and every gradient is the transpose.
+The transforms are matrix products too, of a 36x36 and a 16x36 matrix with all
+tiles at once. As sums of scaled arrays they take a tenth of the operations but
+several times as long: XLA:CPU fuses such sums into their users, each of which
+then computes all of it anew (an `optimization_barrier` is gone by then).
 """
 
-from collections.abc import Sequence
-from functools import partial, reduce
+from collections.abc import Iterator
+from itertools import product
 
 import jax
 import jax.numpy as jnp
@@ -50,124 +52,84 @@ _A = np.array(
   ],
   np.float32,
 )
-_GG = np.kron(_G, _G)
-
-# One row after the other, else XLA fuses both passes into one that computes
-# every intermediate up to six times.
-_materialise = jax.lax.optimization_barrier
+_AA, _BB, _GG = (np.kron(v, v) for v in (_A, _B, _G))
 
 
-def _mix(matrix: np.ndarray, parts: Sequence[Array]) -> list[Array]:
-  """Rows of `matrix` times a vector of arrays; zeros and ones are free."""
-  found = []
-  for row in matrix:
-    terms = [
-      part if factor == 1 else part * factor
-      for factor, part in zip(row, parts, strict=True)
-      if factor
-    ]
-    found.append(reduce(jnp.add, terms))
-  return found
+def blocks(x: Array) -> Array:
+  """Cuts images into blocks as `conv3x3` reads them.
+
+  [B, 4s, 4s, c] -> [4, 4, B, s, s, c]: entry (i, j, n, a, b) is from (4a + i,
+  4b + j) of image n. A transform then reads long runs of memory, not every
+  fourth row.
+  """
+  batch, height, _, channels = x.shape
+  s = height // TILE
+  cut = x.reshape(batch, s, TILE, s, TILE, channels)
+  return jnp.moveaxis(cut, (2, 4), (0, 1))
 
 
-def _grid_mix(matrix: np.ndarray, grid: list[list[Array]]) -> list[list[Array]]:
-  """`matrix @ grid @ matrix.T` over a grid of arrays."""
-  columns = [_mix(matrix, column) for column in zip(*grid, strict=True)]
-  return [_mix(matrix, row) for row in zip(*_materialise(columns), strict=True)]
-
-
-def _tiles(x: Array) -> list[list[Array]]:
-  """B' x B: [B, 4t + 2, 4t + 2, c] -> 6 x 6 of [B * t * t, c]."""
-  side = (x.shape[1] - 2) // TILE
-  last = TILE * (side - 1) + 1
-  rows = _materialise(_mix(_B, [x[:, i : i + last : TILE] for i in range(6)]))
-  return [
-    [
-      v.reshape(-1, x.shape[-1])
-      for v in _mix(_B, [r[:, :, j : j + last : TILE] for j in range(6)])
-    ]
-    for r in rows
-  ]
-
-
-def _untile(grid: list[list[Array]], batch: int) -> Array:
-  """The transpose of `_tiles`: overlapping tiles are added up."""
-  side = round((grid[0][0].shape[0] // batch) ** 0.5)
-  shape = (batch, side, side, grid[0][0].shape[-1])
-  rows = [
-    _overlap(_mix(_B.T, [v.reshape(shape) for v in r]), axis=2) for r in grid
-  ]
-  return _overlap(_mix(_B.T, _materialise(rows)), axis=1)
-
-
-def _overlap(parts: list[Array], axis: int) -> Array:
-  """Puts 6 positions of t tiles with stride 4 side by side: 4t + 2."""
-  size = parts[0].shape[axis]
-
-  def shift(v, by):
-    pad = [(0, 0)] * v.ndim
-    pad[axis] = (by, 1 - by)
-    return jnp.pad(v, pad)
-
-  merged = [
-    shift(parts[i], 0) + (shift(parts[i + TILE], 1) if i < 2 else 0)
-    for i in range(TILE)
-  ]
-  joined = jnp.stack(merged, axis + 1)
-  shape = list(parts[0].shape)
-  shape[axis] = (size + 1) * TILE
-  return jax.lax.slice_in_dim(
-    joined.reshape(shape), 0, size * TILE + 2, axis=axis
-  )
-
-
-@partial(jax.custom_vjp)
-def conv3x3(x: Array, w: Array) -> list[list[Array]]:
-  """Unpadded 3x3 convolution, tile by tile.
+@jax.custom_vjp
+def conv3x3(x: Array, w: Array) -> Array:
+  """Unpadded 3x3 convolution of an image of side 4t + 2.
 
   Args:
-    x: [B, 4t + 2, 4t + 2, c].
+    x: [4, 4, B, t + 1, t + 1, c], from `blocks`; its positions from 4t + 2 on
+      count for nothing.
     w: [9 * c, f], rows in the order (height, width, channel).
 
   Returns:
-    4 x 4 of [B * t * t, f]: the output at (4a + p, 4b + q) is row a * t + b of
-    entry (p, q).
+    [4, 4, B, t, t, f], in blocks.
   """
   return _forward(x, w)[0]
 
 
 def _forward(x, w):
-  tiles, kernel = _tiles(x), _kernel(w, x.shape[-1])
-  # Each product of its own: XLA:CPU's batched product is slower.
-  tiles = _materialise(tiles)
-  product = [
-    [v @ kernel[6 * i + j] for j, v in enumerate(row)]
-    for i, row in enumerate(tiles)
-  ]
-  return _grid_mix(_A, product), (tiles, kernel, x.shape[0])
+  *_, batch, s, _, channels = x.shape
+  shape = (TILE, TILE, batch, s - 1, s - 1, w.shape[1])
+  cut = jnp.stack([x[at] for at in _positions(s - 1)])
+  tiles = (_BB @ cut.reshape(36, -1)).reshape(36, -1, channels)
+  kernel = (_GG @ w.reshape(9, -1)).reshape(36, channels, -1)
+  y = _AA @ jnp.einsum('knc,kcf->knf', tiles, kernel).reshape(36, -1)
+  return y.reshape(shape), (tiles, kernel)
 
 
-def _kernel(w: Array, channels: int) -> Array:
-  """G w G': [9 * c, f] -> [36, c, f]."""
-  return (jnp.asarray(_GG) @ w.reshape(9, -1)).reshape(36, channels, -1)
+def _positions(t: int) -> Iterator[tuple]:
+  """Where in the blocks the 36 positions of all tiles lie."""
+  for i, j in product(range(6), range(6)):
+    a, b = i // TILE, j // TILE
+    every = slice(None)
+    yield i % TILE, j % TILE, every, slice(a, a + t), slice(b, b + t)
 
 
 def _backward(saved, dy):
-  tiles, kernel, batch = saved
-  back = _materialise(_grid_mix(_A.T, dy))
-  dw = jnp.stack(
-    [
-      (v.T @ d).reshape(-1)
-      for row, drow in zip(tiles, back, strict=True)
-      for v, d in zip(row, drow, strict=True)
-    ]
-  )
-  dx = [
-    [d @ kernel[6 * i + j].T for j, d in enumerate(row)]
-    for i, row in enumerate(back)
-  ]
-  dw = (_GG.T @ dw).reshape(-1, kernel.shape[-1])
-  return _untile(_materialise(dx), batch), dw
+  tiles, kernel = saved
+  _, channels, filters = kernel.shape
+  back = (_AA.T @ dy.reshape(16, -1)).reshape(36, -1, filters)
+  dw = jnp.einsum('knc,knf->kcf', tiles, back)
+  dtiles = jnp.einsum('knf,kcf->knc', back, kernel)
+  cut = _BB.T @ dtiles.reshape(36, -1)
+  cut = cut.reshape(6, 6, *dy.shape[2:5], channels)
+  dx = _overlap(_overlap(cut, 0, 3), 1, 4)
+  return dx, (_GG.T @ dw.reshape(36, -1)).reshape(9 * channels, filters)
+
+
+def _overlap(v: Array, position: int, tile: int) -> Array:
+  """Adds what two tiles have in common: [6], [t] -> [4], [t + 1] on two axes.
+
+  Args:
+    v: six positions of t tiles.
+    position: axis of the positions.
+    tile: axis of the tiles.
+  """
+  first, last = jnp.split(v, [TILE], axis=position)
+
+  def pad(v, axis, before, after):
+    widths = [(0, 0)] * v.ndim
+    widths[axis] = (before, after)
+    return jnp.pad(v, widths)
+
+  shared = pad(last, position, 0, TILE - 2)
+  return pad(first, tile, 0, 1) + pad(shared, tile, 1, 0)
 
 
 conv3x3.defvjp(_forward, _backward)
