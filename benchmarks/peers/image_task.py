@@ -97,11 +97,12 @@ def _pool_backward(first, dy):
 pooled.defvjp(_pool_forward, _pool_backward)
 
 
-def encode(params: PyTree, x: Array) -> tuple[Array, ...]:
-  """Images to features, [B, H, H, c] -> four parts of [B, d / 4].
+def encode(params: PyTree, x: Array) -> Array:
+  """Images to features, [B, H, H, c] -> [4, B, d / 4].
 
   A part holds what is from one of the four places in a block of the pooled
-  image; H is 4t + 4.
+  image; H is 4t + 4. Parts come first, as they lie in memory, where other
+  encoders have the batch: right for FedAvg, which only hands them on.
   """
   one, two = params
   batch = x.shape[0]
@@ -112,8 +113,7 @@ def encode(params: PyTree, x: Array) -> tuple[Array, ...]:
   h = _relu(layers.bias(h, one['b'])).reshape(*cols.shape[:-1], -1)
   y = pooled(winograd.conv3x3(h, two['w']))
   y = y.reshape(_PARTS, -1, y.shape[-1])
-  y = _relu(layers.bias(y, two['b'])).reshape(_PARTS, batch, -1)
-  return tuple(y)
+  return _relu(layers.bias(y, two['b'])).reshape(_PARTS, batch, -1)
 
 
 @jax.custom_vjp
@@ -165,7 +165,7 @@ def image_task(setup: Setup) -> Task:
     z = features['image']
     *hidden, last = params['dense']
     for layer in hidden:
-      z = _relu(layers.bias(dense(jnp.stack(z), layer['w']), layer['b']))
+      z = _relu(layers.bias(dense(z, layer['w']), layer['b']))
     return layers.bias(z @ last['w'], last['b'])
 
   groups = {
