@@ -77,8 +77,8 @@ def launch(main, swept: dict[str, str] | None = None) -> None:
 
   signal.signal(signal.SIGTERM, signal.default_int_handler)
   app.run(
-    lambda argv: _call(lambda: _quietly(main, argv)),
-    flags_parser=lambda argv: _call(lambda: parse(argv), keep=True),
+    lambda argv: call(lambda: _quietly(main, argv)),
+    flags_parser=lambda argv: call(lambda: parse(argv), keep=True),
   )
 
 
@@ -117,7 +117,7 @@ def _quietly(main, argv: list[str]):
   return main(argv)
 
 
-def _call(function, keep: bool = False):
+def call(function, keep: bool = False):
   """Calls, and shows what the user can mend in one line."""
   try:
     result = function()
