@@ -15,7 +15,7 @@ import jax
 from absl import app, flags, logging
 
 from experiments import points
-from relief_jax import processes
+from relief_jax import lost, processes
 from relief_jax.errors import InputError, StorageError
 
 FAILED, BAD_INPUT, DIVERGED, STORAGE, INTERRUPTED = 1, 2, 3, 74, 75
@@ -134,6 +134,10 @@ def call(function, keep: bool = False):
     print(
       'interrupted at once: what was not saved before is lost', file=sys.stderr
     )
+    if processes.started():  # on its way out it would wait for the others
+      sys.stdout.flush()
+      sys.stderr.flush()
+      os._exit(INTERRUPTED)
     sys.exit(INTERRUPTED)
   except Exception as error:
     if not processes.started():
@@ -149,14 +153,6 @@ def _leave(error: Exception) -> None:
   # On CPU a collective may fail as a ValueError that names gloo.
   if isinstance(error, jax.errors.JaxRuntimeError) or 'Gloo' in str(error):
     reason = str(error).splitlines()[0]
-    print(
-      f'error: process {jax.process_index()} lost the others; one of them '
-      f'has probably ended, see its output ({reason})',
-      file=sys.stderr,
-    )
-  else:
-    traceback.print_exception(error)
-    print(f'error: process {jax.process_index()} failed', file=sys.stderr)
-  sys.stdout.flush()
-  sys.stderr.flush()
-  os._exit(FAILED)
+    lost.leave(lost.line(f'process {jax.process_index()}', reason))
+  traceback.print_exception(error)
+  lost.leave(f'error: process {jax.process_index()} failed')
