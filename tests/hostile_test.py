@@ -1,6 +1,8 @@
 """What is hostile is refused in our own words, before memory is taken."""
 
+import importlib.util
 import io
+import random
 import tracemalloc
 import warnings
 import zipfile
@@ -11,7 +13,7 @@ import pytest
 from relief_jax import fleet_files
 from relief_jax.datasets import cache, download, npy, npz
 from relief_jax.errors import InputError
-from tests import fuzz
+from tests import fuzz, fuzz_guided
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +40,27 @@ def test_every_door_takes_or_refuses_more(name):
     warnings.simplefilter('ignore')
     taken = sum(fuzz.attempt(name, number) for number in range(100, 160))
   assert 0 <= taken < 60 or name == 'checkpoint'
+
+
+@pytest.mark.parametrize(
+  'name', [n for n in fuzz.TARGETS if n not in ('small_world', 'checkpoint')]
+)
+def test_every_door_goes_by_bytes_too(name):
+  """As `fuzz_guided` draws: the same bytes again, and any number of them."""
+  data = random.Random(name).randbytes(512)
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore')
+    for some in (b'', data[:7], data):
+      first = fuzz.let_in(name, fuzz_guided.Draws(some))
+      assert fuzz.let_in(name, fuzz_guided.Draws(some)) == first
+
+
+def test_guided_fuzzing_without_its_package(monkeypatch, capsys):
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+  monkeypatch.setattr('sys.argv', ['fuzz_guided', '--target=flags'])
+  assert fuzz_guided.main() == 2
+  said = capsys.readouterr().err
+  assert said.count('\n') == 1 and 'pip install atheris' in said
 
 
 def announcing(path, header, size=0):
