@@ -1,6 +1,7 @@
 """Refuses configs that no run can use, key by key, before any work starts."""
 
 import math
+import numbers
 
 import ml_collections
 
@@ -142,6 +143,18 @@ def validate(config: ml_collections.ConfigDict) -> None:
 
 def _validate_data(data: ml_collections.ConfigDict) -> None:
   """Refuses data keys that no data set can use."""
+  people = data.test_subjects
+  if any(
+    not isinstance(one, numbers.Integral)
+    or isinstance(one, bool)
+    or abs(int(one)) >= 2**63
+    for one in people
+  ):
+    raise InputError(
+      f'config.data.test_subjects is {str(people)[:60]}',
+      "whole numbers, the data set's own of its persons",
+      'set --config.data.test_subjects="(7,8)"',
+    )
   for key in ('rate', 'max_gap', 'folds', 'fold'):
     if not 0 <= data[key] < math.inf:
       raise InputError(

@@ -10,8 +10,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from relief_jax import fleet_files
-from relief_jax.datasets import cache, download, npy, npz
+from relief_jax import config as config_lib
+from relief_jax import fleet_files, validation
+from relief_jax.datasets import cache, download, npy, npz, packed
 from relief_jax.errors import InputError
 from tests import fuzz, fuzz_guided
 
@@ -142,3 +143,25 @@ def test_numbers_that_would_take_all_memory(tmp_path, share):
   path.write_text(f'name,share,sensors,device\na,{share},all,jetson_nano\n')
   with pytest.raises(InputError, match='percent above 0'):
     fleet_files.read(str(path))
+
+
+def test_a_scale_that_is_one_number(tmp_path):
+  """Whatever shape it has, it is refused by that shape."""
+  arrays = {
+    key: np.ones(2, np.int64)
+    for key in ('run_start', 'run_length', 'run_activity', 'run_subject')
+  }
+  arrays |= {'x': np.zeros((2, 9), np.int16), 'fs': np.array(50.0)}
+  arrays |= {'channels': np.array(['a', 'b']), 'scale': np.array(1.0)}
+  np.savez(tmp_path / 'packed.npz', **arrays)
+  with pytest.raises(InputError, match=r'scale of shape \(\) with values'):
+    packed.read(tmp_path / 'packed.npz', 'hostile', ('a', 'b'), 2)
+
+
+@pytest.mark.parametrize('people', [(',',), (1.5,), (True,), (2**63,), (None,)])
+def test_persons_that_are_no_numbers(people):
+  """A tuple of any values is one for `ml_collections`."""
+  config = config_lib.default()
+  config.data.test_subjects = people
+  with pytest.raises(InputError, match='data.test_subjects is'):
+    validation.validate(config)
