@@ -71,6 +71,14 @@ _AT_LEAST_ONE = (
 )
 
 
+# Tuples, of which ml_collections looks at no member: the least value, the least
+# length, an example.
+_NUMBERS = {
+  'data.test_subjects': (-(2**31), 0, '(7,8)'),
+  'model.filters': (1, 1, '(32,64)'),
+}
+
+
 def validate(config: ml_collections.ConfigDict) -> None:
   """Refuses values that no run can use, before any work starts.
 
@@ -124,6 +132,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
       'a multiple, since an evaluation happens between two calls',
       f'set --config.rounds_per_call={config.eval_every}',
     )
+  for key, (least, least_count, example) in _NUMBERS.items():
+    _validate_numbers(key, get(config, key), least, least_count, example)
   _validate_data(config.data)
   _validate_clients(config)
   _validate_shift(config.shift)
@@ -141,20 +151,26 @@ def validate(config: ml_collections.ConfigDict) -> None:
     )
 
 
+def _validate_numbers(
+  key: str, found: tuple, least: int, least_count: int, example: str
+) -> None:
+  """Refuses tuples that do not hold whole numbers alone."""
+  if len(found) >= least_count and all(
+    isinstance(one, numbers.Integral)
+    and not isinstance(one, bool)
+    and least <= int(one) < 2**31
+    for one in found
+  ):
+    return
+  raise InputError(
+    f'config.{key} is {str(found)[:60]}',
+    f'{least_count} or more whole numbers, each at least {least}',
+    f'set --config.{key}="{example}"',
+  )
+
+
 def _validate_data(data: ml_collections.ConfigDict) -> None:
   """Refuses data keys that no data set can use."""
-  people = data.test_subjects
-  if any(
-    not isinstance(one, numbers.Integral)
-    or isinstance(one, bool)
-    or abs(int(one)) >= 2**63
-    for one in people
-  ):
-    raise InputError(
-      f'config.data.test_subjects is {str(people)[:60]}',
-      "whole numbers, the data set's own of its persons",
-      'set --config.data.test_subjects="(7,8)"',
-    )
   for key in ('rate', 'max_gap', 'folds', 'fold'):
     if not 0 <= data[key] < math.inf:
       raise InputError(

@@ -158,10 +158,19 @@ def test_a_scale_that_is_one_number(tmp_path):
     packed.read(tmp_path / 'packed.npz', 'hostile', ('a', 'b'), 2)
 
 
-@pytest.mark.parametrize('people', [(',',), (1.5,), (True,), (2**63,), (None,)])
-def test_persons_that_are_no_numbers(people):
+@pytest.mark.parametrize('key', ['data.test_subjects', 'model.filters'])
+@pytest.mark.parametrize('odd', [',', 1.5, True, 2**63, None, '4'])
+def test_tuples_of_what_is_no_number(key, odd):
   """A tuple of any values is one for `ml_collections`."""
   config = config_lib.default()
-  config.data.test_subjects = people
-  with pytest.raises(InputError, match='data.test_subjects is'):
+  config.update_from_flattened_dict({key: (4, odd)})
+  with pytest.raises(InputError, match=f'config.{key} is .*whole numbers'):
+    validation.validate(config)
+
+
+@pytest.mark.parametrize('filters', [(), (0,), (8, -1)])
+def test_a_model_of_no_filters(filters):
+  config = config_lib.default()
+  config.model.filters = filters
+  with pytest.raises(InputError, match='1 or more whole numbers'):
     validation.validate(config)
