@@ -15,7 +15,7 @@ import jax
 from absl import app, flags, logging
 
 from experiments import points
-from relief_jax import lost, processes
+from relief_jax import processes
 from relief_jax.errors import InputError, StorageError
 
 FAILED, BAD_INPUT, DIVERGED, STORAGE, INTERRUPTED = 1, 2, 3, 74, 75
@@ -134,10 +134,8 @@ def call(function, keep: bool = False):
     print(
       'interrupted at once: what was not saved before is lost', file=sys.stderr
     )
-    if processes.started():  # on its way out it would wait for the others
-      sys.stdout.flush()
-      sys.stderr.flush()
-      os._exit(INTERRUPTED)
+    if processes.started():
+      _exit(INTERRUPTED)
     sys.exit(INTERRUPTED)
   except Exception as error:
     if not processes.started():
@@ -153,6 +151,20 @@ def _leave(error: Exception) -> None:
   # On CPU a collective may fail as a ValueError that names gloo.
   if isinstance(error, jax.errors.JaxRuntimeError) or 'Gloo' in str(error):
     reason = str(error).splitlines()[0]
-    lost.leave(lost.line(f'process {jax.process_index()}', reason))
-  traceback.print_exception(error)
-  lost.leave(f'error: process {jax.process_index()} failed')
+    text = (
+      f'Found process {jax.process_index()} without the others ({reason}); '
+      'expected all of them to the end. Usual cure: see the output of the one '
+      'that ended first, then start all of them again with --resume.'
+    )
+  else:
+    traceback.print_exception(error)
+    text = f'process {jax.process_index()} failed'
+  print(f'error: {text}', file=sys.stderr)
+  _exit(FAILED)
+
+
+def _exit(code: int) -> None:
+  """At once: on its way out a process would wait for the others."""
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(code)

@@ -16,7 +16,6 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from relief_jax import lost
 from relief_jax.errors import InputError
 from relief_jax.types import PyTree
 
@@ -85,16 +84,13 @@ def start(
 def _join(options: dict[str, Any]) -> None:
   # It would take SIGTERM for itself; a stop is agreed on between rounds.
   jax.config.update('jax_enable_preemption_service', False)
-  number = options.get('process_id')
-  who = 'this process' if number is None else f'process {number}'
   try:
-    with lost.noticed(who):
-      jax.distributed.initialize(
-        initialization_timeout=_START,
-        heartbeat_timeout_seconds=_HEARTBEAT,
-        shutdown_timeout_seconds=_SHUTDOWN,
-        **options,
-      )
+    jax.distributed.initialize(
+      initialization_timeout=_START,
+      heartbeat_timeout_seconds=_HEARTBEAT,
+      shutdown_timeout_seconds=_SHUTDOWN,
+      **options,
+    )
   except (ValueError, RuntimeError) as error:
     reason = str(error).splitlines()[0] if str(error) else repr(error)
     raise InputError(
