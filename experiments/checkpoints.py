@@ -6,14 +6,17 @@ beside them their SHA-256: bytes that a disk or a copy has changed are found
 out, whatever the storage format notices itself. **Ours.**
 """
 
+import functools
 import hashlib
 import pathlib
 import re
+import sys
 import warnings
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
 from orbax.checkpoint import checkpoint_managers
 
 from experiments import records
@@ -44,6 +47,7 @@ class Checkpoints:
       StorageError: the folder cannot be made.
     """
     self._folder, self.notes = folder, list[str]()
+    _hush_libraries()
     with records.storing(folder):
       folder.mkdir(parents=True, exist_ok=True)
       self._manager = ocp.CheckpointManager(
@@ -182,6 +186,25 @@ class Checkpoints:
       )
     leaves = [found.get(k, v) for k, v in shapes.items()]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+@functools.cache
+def _hush_libraries() -> None:
+  """On a full disk their threads print tracebacks, also after `save` failed.
+
+  What went wrong is in what `save` raises.
+  """
+  logging.get_absl_logger().addFilter(
+    lambda record: '_SignalingThread.run() raised' not in str(record.msg)
+  )
+  before = sys.unraisablehook
+
+  def hook(told):
+    # Of tensorstore, for an answer that nobody waits for any more.
+    if str(told.exc_value) != 'Event loop is closed':
+      before(told)
+
+  sys.unraisablehook = hook
 
 
 def _checksum(leaves: dict[str, np.ndarray]) -> np.ndarray:

@@ -77,8 +77,8 @@ def launch(main, swept: dict[str, str] | None = None) -> None:
 
   signal.signal(signal.SIGTERM, signal.default_int_handler)
   app.run(
-    lambda argv: _call(lambda: _quietly(main, argv)),
-    flags_parser=lambda argv: _call(lambda: parse(argv), keep=True),
+    lambda argv: call(lambda: _quietly(main, argv)),
+    flags_parser=lambda argv: call(lambda: parse(argv), keep=True),
   )
 
 
@@ -117,7 +117,7 @@ def _quietly(main, argv: list[str]):
   return main(argv)
 
 
-def _call(function, keep: bool = False):
+def call(function, keep: bool = False):
   """Calls, and shows what the user can mend in one line."""
   try:
     result = function()
@@ -134,6 +134,8 @@ def _call(function, keep: bool = False):
     print(
       'interrupted at once: what was not saved before is lost', file=sys.stderr
     )
+    if processes.started():
+      _exit(INTERRUPTED)
     sys.exit(INTERRUPTED)
   except Exception as error:
     if not processes.started():
@@ -149,14 +151,20 @@ def _leave(error: Exception) -> None:
   # On CPU a collective may fail as a ValueError that names gloo.
   if isinstance(error, jax.errors.JaxRuntimeError) or 'Gloo' in str(error):
     reason = str(error).splitlines()[0]
-    print(
-      f'error: process {jax.process_index()} lost the others; one of them '
-      f'has probably ended, see its output ({reason})',
-      file=sys.stderr,
+    text = (
+      f'Found process {jax.process_index()} without the others ({reason}); '
+      'expected all of them to the end. Usual cure: see the output of the one '
+      'that ended first, then start all of them again with --resume.'
     )
   else:
     traceback.print_exception(error)
-    print(f'error: process {jax.process_index()} failed', file=sys.stderr)
+    text = f'process {jax.process_index()} failed'
+  print(f'error: {text}', file=sys.stderr)
+  _exit(FAILED)
+
+
+def _exit(code: int) -> None:
+  """At once: on its way out a process would wait for the others."""
   sys.stdout.flush()
   sys.stderr.flush()
-  os._exit(FAILED)
+  os._exit(code)

@@ -82,6 +82,8 @@ def start(
 
 
 def _join(options: dict[str, Any]) -> None:
+  # It would take SIGTERM for itself; a stop is agreed on between rounds.
+  jax.config.update('jax_enable_preemption_service', False)
   try:
     jax.distributed.initialize(
       initialization_timeout=_START,

@@ -1,6 +1,7 @@
 """Refuses configs that no run can use, key by key, before any work starts."""
 
 import math
+import numbers
 
 import ml_collections
 
@@ -70,6 +71,14 @@ _AT_LEAST_ONE = (
 )
 
 
+# Tuples, of which ml_collections looks at no member: the least value, the least
+# length, an example.
+_NUMBERS = {
+  'data.test_subjects': (-(2**31), 0, '(7,8)'),
+  'model.filters': (1, 1, '(32,64)'),
+}
+
+
 def validate(config: ml_collections.ConfigDict) -> None:
   """Refuses values that no run can use, before any work starts.
 
@@ -123,6 +132,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
       'a multiple, since an evaluation happens between two calls',
       f'set --config.rounds_per_call={config.eval_every}',
     )
+  for key, (least, least_count, example) in _NUMBERS.items():
+    _validate_numbers(key, get(config, key), least, least_count, example)
   _validate_data(config.data)
   _validate_clients(config)
   _validate_shift(config.shift)
@@ -138,6 +149,24 @@ def validate(config: ml_collections.ConfigDict) -> None:
       'a probability of at least 0 and below 1',
       'set --config.modality_dropout=0.3',
     )
+
+
+def _validate_numbers(
+  key: str, found: tuple, least: int, least_count: int, example: str
+) -> None:
+  """Refuses tuples that do not hold whole numbers alone."""
+  if len(found) >= least_count and all(
+    isinstance(one, numbers.Integral)
+    and not isinstance(one, bool)
+    and least <= int(one) < 2**31
+    for one in found
+  ):
+    return
+  raise InputError(
+    f'config.{key} is {str(found)[:60]}',
+    f'{least_count} or more whole numbers, each at least {least}',
+    f'set --config.{key}="{example}"',
+  )
 
 
 def _validate_data(data: ml_collections.ConfigDict) -> None:

@@ -1,6 +1,8 @@
 """What is hostile is refused in our own words, before memory is taken."""
 
+import importlib.util
 import io
+import random
 import tracemalloc
 import warnings
 import zipfile
@@ -8,10 +10,11 @@ import zipfile
 import numpy as np
 import pytest
 
-from relief_jax import fleet_files
-from relief_jax.datasets import cache, download, npy, npz
+from relief_jax import config as config_lib
+from relief_jax import fleet_files, validation
+from relief_jax.datasets import cache, download, npy, npz, packed
 from relief_jax.errors import InputError
-from tests import fuzz
+from tests import fuzz, fuzz_guided
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +41,27 @@ def test_every_door_takes_or_refuses_more(name):
     warnings.simplefilter('ignore')
     taken = sum(fuzz.attempt(name, number) for number in range(100, 160))
   assert 0 <= taken < 60 or name == 'checkpoint'
+
+
+@pytest.mark.parametrize(
+  'name', [n for n in fuzz.TARGETS if n not in ('small_world', 'checkpoint')]
+)
+def test_every_door_goes_by_bytes_too(name):
+  """As `fuzz_guided` draws: the same bytes again, and any number of them."""
+  data = random.Random(name).randbytes(512)
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore')
+    for some in (b'', data[:7], data):
+      first = fuzz.let_in(name, fuzz_guided.Draws(some))
+      assert fuzz.let_in(name, fuzz_guided.Draws(some)) == first
+
+
+def test_guided_fuzzing_without_its_package(monkeypatch, capsys):
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+  monkeypatch.setattr('sys.argv', ['fuzz_guided', '--target=flags'])
+  assert fuzz_guided.main() == 2
+  said = capsys.readouterr().err
+  assert said.count('\n') == 1 and 'pip install atheris' in said
 
 
 def announcing(path, header, size=0):
@@ -119,3 +143,34 @@ def test_numbers_that_would_take_all_memory(tmp_path, share):
   path.write_text(f'name,share,sensors,device\na,{share},all,jetson_nano\n')
   with pytest.raises(InputError, match='percent above 0'):
     fleet_files.read(str(path))
+
+
+def test_a_scale_that_is_one_number(tmp_path):
+  """Whatever shape it has, it is refused by that shape."""
+  arrays = {
+    key: np.ones(2, np.int64)
+    for key in ('run_start', 'run_length', 'run_activity', 'run_subject')
+  }
+  arrays |= {'x': np.zeros((2, 9), np.int16), 'fs': np.array(50.0)}
+  arrays |= {'channels': np.array(['a', 'b']), 'scale': np.array(1.0)}
+  np.savez(tmp_path / 'packed.npz', **arrays)
+  with pytest.raises(InputError, match=r'scale of shape \(\) with values'):
+    packed.read(tmp_path / 'packed.npz', 'hostile', ('a', 'b'), 2)
+
+
+@pytest.mark.parametrize('key', ['data.test_subjects', 'model.filters'])
+@pytest.mark.parametrize('odd', [',', 1.5, True, 2**63, None, '4'])
+def test_tuples_of_what_is_no_number(key, odd):
+  """A tuple of any values is one for `ml_collections`."""
+  config = config_lib.default()
+  config.update_from_flattened_dict({key: (4, odd)})
+  with pytest.raises(InputError, match=f'config.{key} is .*whole numbers'):
+    validation.validate(config)
+
+
+@pytest.mark.parametrize('filters', [(), (0,), (8, -1)])
+def test_a_model_of_no_filters(filters):
+  config = config_lib.default()
+  config.model.filters = filters
+  with pytest.raises(InputError, match='1 or more whole numbers'):
+    validation.validate(config)

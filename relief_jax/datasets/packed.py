@@ -147,7 +147,7 @@ def _check_channels(
     )
   numbers = scale.dtype.kind in 'fiu' and scale.shape == (size,)
   if not numbers or not (np.isfinite(scale) & (scale > 0)).all():
-    found = f'scale of shape {scale.shape} with values {scale[:3]} ...'
+    found = f'scale of shape {scale.shape} with values {scale.ravel()[:3]} ...'
     raise unusable(path, found, f'({size},), above 0')
 
 
