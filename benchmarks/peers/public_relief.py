@@ -14,6 +14,7 @@ import numpy as np
 import optax
 from absl import app, flags
 
+from benchmarks import tracing
 from benchmarks.peers import common, image_task
 from relief_jax import algorithms, placement, simulate
 from relief_jax.recipe import Setting
@@ -21,6 +22,7 @@ from relief_jax.types import Array, Bank, Fleet, Population
 
 _DEVICES = flags.DEFINE_integer('devices', 1, 'virtual CPU devices')
 _LAYOUT = flags.DEFINE_string('layout', 'one', 'see config.layout')
+_TOP = flags.DEFINE_integer('top', 0, 'also trace, and list so many operations')
 _DRAW = flags.DEFINE_enum(
   'draw',
   'steps',
@@ -87,8 +89,9 @@ def main(argv) -> None:
   key = jax.random.key(0)
   state = algorithm.init(key, task.init(key))
   size = sum(v.size for v in jax.tree.leaves(algorithm.params(state)))
-  step = jax.jit(algorithm.step, donate_argnums=1)
   people, number = population(setup), 0
+  jitted = jax.jit(algorithm.step, donate_argnums=1)
+  step = jitted.lower(key, state, people).compile()
 
   def one_round():
     nonlocal state, number
@@ -107,6 +110,7 @@ def main(argv) -> None:
     draw=_DRAW.value,
     layout=str(layout),
     jax=jax.__version__,
+    trace=_TOP.value and tracing.profile(step, one_round, _TOP.value),
   )
 
 
