@@ -147,6 +147,7 @@ def small(**overrides):
   )
 
 
+@pytest.mark.slow
 def test_the_config_asks_for_them():
   simulation = simulate.Simulation(small())
   count = len(simulation._setting.buckets)

@@ -206,6 +206,7 @@ def small(seed, lr, **keys):
   return found
 
 
+@pytest.mark.slow
 def test_one_program_for_several_directories(tmp_path):
   """Seeds with worlds of their own; one is stopped half-way and goes on."""
   configs = [small(0, 0.1), small(1, 0.1), small(0, 0.2)]

@@ -305,6 +305,13 @@ TABLE = {
   'tfedavg': Row(tfedavg_twin.TernaryTwin, {'exempt': 'all'}),
 }
 ROWS = pytest.mark.parametrize('method', TABLE)
+# Where a round is compiled for one question, the others' are slow tests.
+FEW = pytest.mark.parametrize(
+  'method',
+  [
+    pytest.param(m, marks=() if m in OFTEN else pytest.mark.slow) for m in TABLE
+  ],
+)
 # Shares of the whole model's FLOPs; the last device affords nothing. With
 # three groups or more per device some choose a part of what they own.
 AFFORD = [1.2, 0.6, 0.45, 9.0, 0.75, 0.0]
@@ -365,7 +372,7 @@ def close(found, want, atol=1e-5):
 
 
 @pytest.mark.invariant(6)
-@ROWS
+@FEW
 def test_neutral_is_fedavg(method):
   task, population = small(method, owned=False)
   unlimited = chosen(method, population, deadline=float('inf'))
@@ -437,7 +444,7 @@ def test_who_affords_nothing_changes_nothing(method):
 
 
 @pytest.mark.invariant(5)
-@ROWS
+@FEW
 def test_the_order_of_devices_does_not_matter(method):
   task, population = small(method)
   setting = chosen(method, population, **options(method))

@@ -12,6 +12,7 @@ from relief_jax.errors import InputError
 from tests import tiny
 
 
+@pytest.mark.slow
 def test_cosines_are_those_of_the_devices_own_updates():
   """A round of one device alone moves the model by that device's update."""
   task = tiny.task()

@@ -62,6 +62,7 @@ def test_every_term_counts():
   )
 
 
+@pytest.mark.slow
 def test_bytes_of_a_teacher_and_an_entropy():
   _, plain = ran('none', 'fedavg')
   for version, models, scalars in (
@@ -104,6 +105,7 @@ def test_the_second_view():
   assert int(two.sum()) == 1
 
 
+@pytest.mark.slow
 def test_contrast_pair_by_pair():
   """Padding has no part in it, and dead features have a gradient."""
   rng = np.random.default_rng(0)

@@ -115,6 +115,7 @@ def test_the_order_of_devices_does_not_matter():
     )
 
 
+@pytest.mark.slow
 def test_one_modality_is_fedavg():
   task = tiny.task(modalities=('acc',))
   population = tiny.population(task, 3)

@@ -522,6 +522,7 @@ def test_layouts_agree_in_an_online_world(method, name, devices):
 # Runs.
 
 
+@pytest.mark.slow
 def test_a_run_tells_of_its_world():
   c = tiny.config(
     **{

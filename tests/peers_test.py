@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ import pytest
 
 from benchmarks.peers import common, image_task, winograd
 from relief_jax.models import layers
+from tests import tiny
 
 GIVEN = dict(
   v.split('=', 1)
@@ -80,14 +82,16 @@ def test_the_model_and_its_gradients(batch):
     features = {'image': task.encode(params, None, 0, x, 0)}
     return task.fuse(params, None, features, None)
 
-  expected, back = jax.vjp(lambda p: plain(setup, p, x), params)
-  found, own_back = jax.vjp(own, params)
+  @partial(jax.jit, static_argnums=0, compiler_options=tiny.QUICK)
+  def both(model, params):
+    scores, back = jax.vjp(model, params)
+    return scores, back(weight)[0]
+
+  expected, want = both(lambda p: plain(setup, p, x), params)
+  found, gradients = both(own, params)
   np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
-  for a, b in zip(
-    jax.tree.leaves(own_back(weight)),
-    jax.tree.leaves(back(weight)),
-    strict=True,
-  ):
+  pairs = zip(jax.tree.leaves(gradients), jax.tree.leaves(want), strict=True)
+  for a, b in pairs:
     np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3 * np.abs(b).max())
 
 
