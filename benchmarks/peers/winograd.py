@@ -7,8 +7,8 @@ another order than a direct convolution's: they agree to about 1e-5 relative.
 Y = A' [(G w G') * (B' x B)] A per tile, and every gradient is the transpose.
 The transforms are matrix products too, of a 36x36 and a 16x36 matrix with all
 tiles at once. As sums of scaled arrays they take a tenth of the operations but
-several times as long: XLA:CPU fuses such sums into their users, each of which
-then computes all of it anew (an `optimization_barrier` is gone by then).
+longer: XLA:CPU fuses such sums into their users, each of which then computes
+all of it anew (an `optimization_barrier` is gone by then).
 """
 
 from collections.abc import Iterator
