@@ -19,8 +19,6 @@ import pathlib
 import subprocess
 import sys
 import tempfile
-import traceback
-import warnings
 
 from experiments import command, runner
 from relief_jax import simulate
@@ -46,32 +44,15 @@ def private() -> tuple[str, ...]:
 
 
 def _child(folder: pathlib.Path, out: pathlib.Path) -> tuple[int, list[str]]:
-  """Exit code and lines of a run, or of the rest of it, in a child.
+  """Exit code and lines of a run, or of the rest of it, in a child."""
 
-  Forked before any thread is there, as in `kills.Harness`.
-  """
-  with warnings.catch_warnings():
-    warnings.simplefilter('ignore', RuntimeWarning)
-    child = os.fork()
-  if not child:
-    code = -1
-    try:
-      with open(out, 'w') as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-      simulate.Simulation = fake_simulate.Simulation
-      config = kills.fake_config()
-      command.call(
-        lambda: command.CODES[runner.run(config, folder, None, True)]
-      )
-    except SystemExit as end:
-      code = end.code
-    except BaseException:
-      traceback.print_exc()
-    finally:
-      sys.stderr.flush()
-      os._exit(code & 255)
-  code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+  def work():
+    simulate.Simulation = fake_simulate.Simulation
+    config = kills.fake_config()
+    command.call(lambda: command.CODES[runner.run(config, folder, None, True)])
+
+  out.write_text('')
+  code = os.waitstatus_to_exitcode(kills.forked(work, out))
   return code, out.read_text().splitlines()
 
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from experiments import command, records
-from tests import disks
+from tests import disks, faults_test
 from tests.main_test import ROOT, timeless
 
 CONFIG = (
@@ -94,14 +94,6 @@ def test_a_disk_that_fills_up_under_a_run(private, tmp_path):
 def test_disks_of_every_size(private):
   """The whole of `python -m tests.disks`, in larger steps."""
   del private
-  done = subprocess.run(
-    [sys.executable, '-m', 'tests.disks', '--step=8'],
-    cwd=ROOT,
-    env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
-    capture_output=True,
-    text=True,
-    timeout=500,
-  )
-  assert done.returncode == 0, done.stdout + done.stderr
+  said = faults_test.harness('tests.disks', '--step=8')
   for name in ('metrics.jsonl', 'tb', 'checkpoints/10', 'checkpoints/30'):
-    assert name in done.stdout
+    assert name in said

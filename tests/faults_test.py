@@ -270,9 +270,9 @@ def test_killed_before_there_was_a_config(fake, whole, tmp_path):
 
 
 def harness(*args):
-  """What `python -m tests.kills` says."""
+  """What `python -m` says."""
   job = subprocess.run(
-    [sys.executable, '-m', 'tests.kills', *args],
+    [sys.executable, '-m', *args],
     cwd=ROOT,
     env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
     capture_output=True,
@@ -285,5 +285,5 @@ def harness(*args):
 
 @pytest.mark.slow
 def test_killed_anywhere():
-  said = harness('--kills=60', '--seed=1')
+  said = harness('tests.kills', '--kills=60', '--seed=1')
   assert 'all equal to an uninterrupted one' in said

@@ -26,6 +26,7 @@ import tempfile
 import time
 import traceback
 import warnings
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -157,6 +158,44 @@ def _tell(log: pathlib.Path) -> None:
   Checkpoints.save = told_save
 
 
+def forked(
+  function: Callable[[], int | None],
+  out: pathlib.Path,
+  kill: Kill | None = None,
+) -> int:
+  """Calls in a child; returns how that ended (`os.wait`).
+
+  Forked before any thread is there: nothing here may start JAX's backend or
+  tensorstore.
+
+  Args:
+    function: returns or exits with the exit code, None for 0.
+    out: what the child says is added there.
+    kill: when it is to be killed, where that is a time.
+  """
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore', RuntimeWarning)
+    child = os.fork()
+  if not child:
+    code: int | str | None = 1
+    try:
+      with open(out, 'a') as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+      code = function()
+    except SystemExit as end:
+      code = end.code
+    except BaseException:
+      traceback.print_exc()
+    finally:
+      sys.stderr.flush()
+      os._exit(int(code or 0))
+  if kill and kill.kind == 'time':
+    time.sleep(kill.at)
+    os.kill(child, signal.SIGKILL)
+  return os.waitpid(child, 0)[1]
+
+
 class Harness:
   """Runs of one config, each a child of this process.
 
@@ -167,6 +206,7 @@ class Harness:
 
   def __init__(self, folder: pathlib.Path, real: bool):
     self._folder, self._real = folder, real
+    self._out = folder / 'out.txt'
     self._config = real_config() if real else fake_config()
     self._number = 0
     self._whole = folder / 'whole'
@@ -176,32 +216,6 @@ class Harness:
       begun = time.monotonic()
     assert self._child(self._whole, Kill('', 0)) == 0
     self.seconds = time.monotonic() - begun
-
-  def _fork(self, function, kill: Kill | None = None) -> int:
-    """Calls in a child; returns how that ended (`os.wait`).
-
-    Forked before any thread is there: nothing here may start JAX's backend or
-    tensorstore.
-    """
-    with warnings.catch_warnings():
-      warnings.simplefilter('ignore', RuntimeWarning)
-      child = os.fork()
-    if not child:
-      code = 1
-      try:
-        with open(self._folder / 'out.txt', 'a') as out:
-          os.dup2(out.fileno(), 1)
-          os.dup2(out.fileno(), 2)
-        function()
-        code = 0
-      except BaseException:
-        traceback.print_exc()
-      finally:
-        os._exit(code)
-    if kill and kill.kind == 'time':
-      time.sleep(kill.at)
-      os.kill(child, signal.SIGKILL)
-    return os.waitpid(child, 0)[1]
 
   def _child(self, folder: pathlib.Path, kill: Kill) -> int:
     """Begins or resumes a run that is to be killed there."""
@@ -216,7 +230,7 @@ class Harness:
       _arm(kill, folder)
       assert runner.run(self._config, folder, resume=True) == 'complete'
 
-    return self._fork(work, kill)
+    return forked(work, self._out, kill)
 
   def run(self, draw) -> tuple[list[str], list[int]]:
     """Kills one run until it is complete, and compares it.
@@ -243,11 +257,12 @@ class Harness:
       kinds.append(kill.kind)
       with open(log, 'a') as file:
         file.write('killed 0\n')
-    assert not self._fork(lambda: self._compare(folder)), self._output()
+    ended = forked(lambda: self._compare(folder), self._out)
+    assert not ended, self._output()
     return kinds, lost_work(log.read_text().splitlines())
 
   def _output(self) -> str:
-    return (self._folder / 'out.txt').read_text()[-3000:]
+    return self._out.read_text()[-3000:]
 
   def _compare(self, folder: pathlib.Path) -> None:
     for name in ('metrics.jsonl', 'devices.jsonl'):

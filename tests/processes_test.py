@@ -21,6 +21,14 @@ from tests import processes_job
 ROOT = pathlib.Path(__file__).parent.parent
 
 
+# The same compiler everywhere, so that bits can be compared.
+ENVIRONMENT = {
+  **os.environ,
+  'JAX_PLATFORMS': 'cpu',
+  'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
+}
+
+
 def free_port() -> int:
   with socket.socket() as found:
     found.bind(('127.0.0.1', 0))
@@ -38,18 +46,11 @@ def start(folder, arguments) -> list[subprocess.Popen]:
     port = free_port()
   except OSError as error:
     pytest.skip(f'no loopback network for two processes: {error}')
-  # The same compiler as in this process, so that bits can be compared.
-  environment = {
-    **os.environ,
-    'JAX_PLATFORMS': 'cpu',
-    'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
-    'XDG_CACHE_HOME': str(folder / 'cache'),
-  }
   return [
     subprocess.Popen(
       [sys.executable, *arguments(port, number)],
       cwd=ROOT,
-      env=environment,
+      env={**ENVIRONMENT, 'XDG_CACHE_HOME': str(folder / 'cache')},
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
       text=True,
@@ -209,11 +210,7 @@ def undisturbed(tmp_path_factory):
     [sys.executable, *command_line(folder), '--config.devices=2']
     + [f'--workdir={folder / "run"}'],
     cwd=ROOT,
-    env={
-      **os.environ,
-      'JAX_PLATFORMS': 'cpu',
-      'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
-    },
+    env=ENVIRONMENT,
     capture_output=True,
     text=True,
     timeout=300,

@@ -101,7 +101,9 @@ def main(argv) -> None:
     if not np.isfinite(info.loss).all():
       raise FloatingPointError('the loss is not finite')
 
-  seconds = common.timed(one_round, common.ROUNDS.value)
+  seconds, trace = common.timed(one_round, common.ROUNDS.value), {}
+  if _TOP.value:
+    trace = {'trace': tracing.profile(step, one_round, _TOP.value)}
   common.emit_setup(
     'relief',
     setup,
@@ -110,7 +112,7 @@ def main(argv) -> None:
     draw=_DRAW.value,
     layout=str(layout),
     jax=jax.__version__,
-    trace=_TOP.value and tracing.profile(step, one_round, _TOP.value),
+    **trace,
   )
 
 
