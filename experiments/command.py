@@ -104,7 +104,7 @@ def _parse(argv: list[str]) -> list[str]:
     raise InputError(
       f'bad flags ({str(error).splitlines()[0]})',
       'flags as --help lists them',
-      'check the spelling',
+      'check the spelling, and give what must have a value',
     ) from error
 
 
