@@ -73,11 +73,20 @@ def times(call: Callable[[], Any], repeats: int) -> dict[str, float]:
 
 
 def round_times(simulation: Simulation, repeats: int) -> dict[str, float]:
-  """`times` of a simulation's rounds, one per call, after its first test.
+  """`times` of a simulation's rounds.
+
+  Args:
+    simulation: as for `round_call`.
+    repeats: timed rounds.
+  """
+  return times(round_call(simulation), repeats)
+
+
+def round_call(simulation: Simulation) -> Callable[[], Any]:
+  """One round of a simulation, which is past its first round and test.
 
   Args:
     simulation: with `rounds_per_call` 1 and rounds enough.
-    repeats: timed rounds.
   """
   simulation.advance()
 
@@ -85,7 +94,7 @@ def round_times(simulation: Simulation, repeats: int) -> dict[str, float]:
     simulation.advance_rounds(1)
     return simulation.params
 
-  return times(one_round, repeats)
+  return one_round
 
 
 def emit(case: dict[str, Any]) -> None:
@@ -117,12 +126,16 @@ def child(
 
 
 def start(
-  name: str, environment: dict[str, str] | None = None, **options: Any
+  name: str,
+  environment: dict[str, str] | None = None,
+  stdin: int | None = None,
+  **options: Any,
 ) -> subprocess.Popen:
-  """As `child`, without waiting."""
+  """As `child`, without waiting; `stdin` as subprocess has it."""
   flags = [f'--{key}={value}' for key, value in options.items()]
   return subprocess.Popen(
     [sys.executable, '-m', f'benchmarks.{name}', *flags],
+    stdin=stdin,
     stdout=subprocess.PIPE,
     text=True,
     env={**os.environ, **(environment or {})},

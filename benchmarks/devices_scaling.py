@@ -1,42 +1,35 @@
 """How much faster is a round on two devices than on one?
 
-python -m benchmarks.devices_scaling [--devices=1,2] [--clients=1000] [--smoke]
+python -m benchmarks.devices_scaling [--counts=1,2] [--clients=1000] [--smoke]
 
-One JSON line per number of (virtual) devices, each in a process of its own;
-the work is that of `clients_scaling`.
+One JSON line per number of (virtual) devices, each in a process of its own,
+which take turns; the work and the other flags are those of `clients_scaling`.
 """
 
 import json
 
 from absl import app, flags
 
-from benchmarks import common
+from benchmarks import clients_scaling
 
-_DEVICES = flags.DEFINE_list('devices', ['1', '2'], 'numbers of devices')
-_CLIENTS = flags.DEFINE_integer('clients', 1000, 'all of them in every round')
-_REPEATS = flags.DEFINE_integer('repeats', 9, 'timed rounds')
-_SMOKE = flags.DEFINE_bool('smoke', False, 'a tiny case, in seconds')
+_COUNTS = flags.DEFINE_list('counts', ['1', '2'], 'numbers of devices')
 
 
 def main(argv):
   """Runs the cases, each in a child process."""
   del argv
-  first = None
-  for devices in map(int, _DEVICES.value):
-    lines = common.child(
-      'clients_scaling',
-      case=_CLIENTS.value,
-      devices=devices,
-      repeats=_REPEATS.value,
-      smoke=_SMOKE.value,
-    )
-    for line in lines:
-      line['benchmark'] = 'devices_scaling'
-      if not line.get('failed'):
-        first = first or line['median_seconds']
-        line['speedup'] = first / line['median_seconds']
-      print(json.dumps(line), flush=True)
+  given = flags.FLAGS
+  changes = [
+    {'case': int(clients), 'devices': int(count)}
+    for clients in given.clients
+    for count in _COUNTS.value
+  ]
+  for line in clients_scaling.compare(changes, given.turns):
+    line['benchmark'] = 'devices_scaling'
+    line['speedup'] = 1 / line['over_first']
+    print(json.dumps(line), flush=True)
 
 
 if __name__ == '__main__':
+  flags.FLAGS.set_default('clients', ['1000'])
   app.run(main)

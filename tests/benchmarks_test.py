@@ -7,9 +7,11 @@ import sys
 
 import pytest
 
+from benchmarks import turns
+
 CASES = {
-  'clients_scaling': ['--clients=8', '--cohort=2'],
-  'devices_scaling': ['--clients=8', '--devices=2'],
+  'clients_scaling': ['--clients=8', '--cohort=2', '--turns=1'],
+  'devices_scaling': ['--clients=8', '--counts=2', '--turns=1'],
   'layouts': ['--clients=8', '--layouts=one@2', '--methods=relief'],
   'processes_scaling': ['--cases=2x1', '--repeats=1'],
   'round_throughput': ['--clients=8', '--devices=1'],
@@ -44,6 +46,26 @@ def test_smoke(name):
     assert case['layout'] == 'one on 2 device(s)'
   if name == 'processes_scaling':
     assert case['layout'] == 'one on 2 device(s) of 2 processes'
+
+
+def test_times_of_turns_are_held_against_the_same_turn():
+  slow, first = [3.0, 9.0], [1.0, 2.0]  # the second turn is a slow hour
+  cases = [
+    [[{'seconds': [s, s, 50.0], 'clients': n}] for s in seconds]
+    for n, seconds in ((10, slow), (5, first))
+  ]
+  found = turns.summary(*cases, work=2.0)
+  assert found['over_first_range'] == [3 / 1 / 2, 9 / 2 / 2]
+  assert found['over_first'] == pytest.approx((1.5 + 2.25) / 2)
+  assert (found['clients'], found['rounds_timed']) == (10, 6)
+  assert found['min_seconds'] == 3.0
+
+
+@pytest.mark.slow
+def test_a_case_that_ends_in_its_process_is_told():
+  case = {'case': 8, 'method': 'unheard_of', 'smoke': True}
+  with pytest.raises(RuntimeError, match='unheard_of'):
+    turns.visit_all('clients_scaling', [case], 1)
 
 
 @pytest.mark.slow

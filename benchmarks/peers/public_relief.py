@@ -2,10 +2,8 @@
 
 python -m benchmarks.peers.public_relief [--setup=pfl_cifar10] [--smoke]
 
-One client at a time, the whole round in one program, on one device whose
-operations XLA shares out over all cores of the machine: those of a large model
-are worth it, and several virtual devices slow each other down. Costs (seconds,
-joules, bytes) are simulated as always.
+One client at a time on every core's own virtual device, the whole round in one
+program. Costs (seconds, joules, bytes) are simulated as always.
 """
 
 import jax
@@ -20,7 +18,9 @@ from relief_jax import algorithms, placement, simulate
 from relief_jax.recipe import Setting
 from relief_jax.types import Array, Bank, Fleet, Population
 
-_DEVICES = flags.DEFINE_integer('devices', 1, 'virtual CPU devices')
+_DEVICES = flags.DEFINE_integer(
+  'devices', 0, 'virtual CPU devices, 0: one per core'
+)
 _LAYOUT = flags.DEFINE_string('layout', 'one', 'see config.layout')
 _TOP = flags.DEFINE_integer('top', 0, 'also trace, and list so many operations')
 _DRAW = flags.DEFINE_enum(
@@ -68,7 +68,8 @@ def population(setup: common.Setup) -> Population:
 def main(argv) -> None:
   """One JSON line."""
   del argv
-  simulate.set_devices(_DEVICES.value)
+  devices = _DEVICES.value or common.CORES.value
+  simulate.set_devices(devices)
   setup = common.chosen()
   task = image_task.image_task(setup)
   hparams = {
@@ -76,7 +77,7 @@ def main(argv) -> None:
     'server_lr': jnp.float32(1.0),
     'deadline': jnp.float32(jnp.inf),
   }
-  layout = placement.parse_layout(_LAYOUT.value, _DEVICES.value)
+  layout = placement.parse_layout(_LAYOUT.value, devices)
   setting = PlainSgd(
     hparams=hparams,
     layout=layout,
@@ -88,8 +89,9 @@ def main(argv) -> None:
   algorithm = algorithms.ALGORITHMS['fedavg'](task, setting)
   key = jax.random.key(0)
   state = algorithm.init(key, task.init(key))
+  state, people = placement.replicate((state, population(setup)), layout)
   size = sum(v.size for v in jax.tree.leaves(algorithm.params(state)))
-  people, number = population(setup), 0
+  number = 0
   jitted = jax.jit(algorithm.step, donate_argnums=1)
   step = jitted.lower(key, state, people).compile()
 
