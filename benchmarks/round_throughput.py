@@ -144,6 +144,8 @@ def make_round(name: str, method: str) -> Round:
   )
   algorithm = algorithms.ALGORITHMS[method](task, setting)
   state = algorithm.init(key, task.init(key))
+  # Once: a call would copy the bank to the other devices every time.
+  state, population = placement.replicate((state, population), layout)
   step = jax.jit(algorithm.step)
   args = key, state, population
   _, info = step(*args)
