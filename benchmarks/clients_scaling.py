@@ -7,7 +7,8 @@ is what makes its peak memory its own. The processes take turns, up the list
 and down again, so that a machine that is slow for a while is slow for all of
 them. Every client trains the same small model for the same number of steps on
 about 20 windows of one shared bank. With `--cohort=K` only K clients, drawn
-anew, take part in a round.
+anew, take part in a round. `over_first` is the time per client over that of the
+first case in the same turn: median, least, most.
 """
 
 import json
@@ -15,7 +16,6 @@ import json
 from absl import app, flags
 
 from benchmarks import common, turns
-from experiments import step_times
 from relief_jax import config as config_lib
 from relief_jax import simulate
 
@@ -25,8 +25,10 @@ _CLIENTS = flags.DEFINE_list(
 _COHORT = flags.DEFINE_integer('cohort', 0, 'clients of a round, 0: everybody')
 _METHOD = flags.DEFINE_string('method', 'relief', 'method')
 _DEVICES = flags.DEFINE_integer('devices', 1, 'devices that share the clients')
-_REPEATS = flags.DEFINE_integer('repeats', 50, 'timed rounds; fewer if long')
-_TURNS = flags.DEFINE_integer('turns', 5, 'times up the list and down again')
+_REPEATS = flags.DEFINE_integer(
+  'repeats', 50, 'rounds of a turn; fewer if long'
+)
+_TURNS = flags.DEFINE_integer('turns', 10, 'up the list and down again')
 _SMOKE = flags.DEFINE_bool('smoke', False, 'a tiny case, in seconds')
 _CASE = flags.DEFINE_integer('case', 0, 'internal: one number of clients')
 
@@ -52,53 +54,69 @@ def case(clients: int) -> None:
   simulate.set_devices(_DEVICES.value)
   simulation = simulate.Simulation(make_config(clients))
   cohort = _COHORT.value or clients
-  repeats = max(1, min(_REPEATS.value, 10_000 // cohort))
-  calls = {'round': common.round_call(simulation)}
-
-  def visit():
-    found = step_times.in_turns(calls, repeats, dropped=0)
-    facts = simulation.summary()
-    return {
+  seconds = common.round_times(simulation, _REPEATS.value)
+  facts = simulation.summary()
+  common.emit(
+    {
       'benchmark': 'clients_scaling',
       'method': _METHOD.value,
       'clients': clients,
       'cohort': cohort,
-      'seconds': found['round'],
       'layout': facts['layout'],
+      'rounds_timed': _REPEATS.value,
+      **seconds,
+      'microseconds_per_client': 1e6 * seconds['median_seconds'] / cohort,
+      'clients_per_second': cohort / seconds['median_seconds'],
       'setup_seconds': facts['wall_seconds']['setup'],
       'evaluate_seconds': facts['wall_seconds']['evaluate'],
       'compile_seconds': facts['compile_seconds'],
       'program_mbytes': (facts['program_bytes'] or 0) / 1e6,
       'peak_memory_mbytes': facts['peak_memory_bytes'] / 1e6,
     }
+  )
 
-  turns.serve(visit)
 
-
-def compare(changes: list[dict], count: int) -> list[dict]:
+def compare(changes: list[dict]) -> list[dict]:
   """A line per case, in the order given; all flags but the changed are ours.
 
   Args:
     changes: to the flags, `case` (clients) among them.
-    count: of turns.
+
+  Raises:
+    turns.Ended: a case failed.
   """
   ours = {
     'cohort': _COHORT.value,
     'method': _METHOD.value,
     'devices': _DEVICES.value,
-    'repeats': _REPEATS.value,
     'smoke': _SMOKE.value,
   }
-  cases = [{**ours, **change} for change in changes]
-  found = turns.visit_all('clients_scaling', cases, count)
-  lines = []
-  for visits in found:
-    cohort = visits[0][0]['cohort']
-    work = cohort / found[0][0][0]['cohort']
-    line = turns.summary(visits, found[0], work)
-    line['microseconds_per_client'] = 1e6 * line['median_seconds'] / cohort
-    line['clients_per_second'] = cohort / line['median_seconds']
-    lines.append(line)
+  cohorts = [_COHORT.value or change['case'] for change in changes]
+  each = [max(1, min(_REPEATS.value, 10_000 // k)) for k in cohorts]
+  jobs = [
+    turns.Job(
+      common.command(
+        'clients_scaling', repeats=_TURNS.value * count, **{**ours, **change}
+      )
+    )
+    for change, count in zip(changes, each, strict=True)
+  ]
+  try:
+    for job in jobs:
+      job.round()  # not counted
+    found: list[list[list[float]]] = [[] for _ in jobs]
+    for turn in range(_TURNS.value):
+      for i in turns.order(range(len(jobs)), turn):
+        found[i].append([jobs[i].round() for _ in range(each[i])])
+    lines = [job.line() for job in jobs]
+  finally:
+    for job in jobs:
+      job.end()
+  for line, seconds in zip(lines, found, strict=True):
+    work = line['cohort'] / lines[0]['cohort']
+    over = turns.ratio(seconds, found[0])
+    line['turns'] = _TURNS.value
+    line['over_first'] = [value / work for value in over]
   return lines
 
 
@@ -109,7 +127,7 @@ def main(argv):
     case(_CASE.value)
     return
   changes = [{'case': int(clients)} for clients in _CLIENTS.value]
-  for line in compare(changes, _TURNS.value):
+  for line in compare(changes):
     print(json.dumps(line), flush=True)
 
 

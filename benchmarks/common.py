@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from experiments import step_times
+from benchmarks import turns
 from relief_jax import placement
 from relief_jax.simulate import Simulation
 
@@ -68,7 +68,7 @@ def times(call: Callable[[], Any], repeats: int) -> dict[str, float]:
     call: returns arrays; they are waited for.
     repeats: timed calls, at least 1.
   """
-  found = step_times.in_turns({'call': call}, repeats)['call']
+  found = turns.timed(lambda: jax.block_until_ready(call()), repeats)
   return {'min_seconds': min(found), 'median_seconds': statistics.median(found)}
 
 
@@ -125,17 +125,18 @@ def child(
   return collect(name, options, start(name, environment, **options))
 
 
-def start(
-  name: str,
-  environment: dict[str, str] | None = None,
-  stdin: int | None = None,
-  **options: Any,
-) -> subprocess.Popen:
-  """As `child`, without waiting; `stdin` as subprocess has it."""
+def command(name: str, **options: Any) -> list[str]:
+  """That of a benchmark with these flags."""
   flags = [f'--{key}={value}' for key, value in options.items()]
+  return [sys.executable, '-m', f'benchmarks.{name}', *flags]
+
+
+def start(
+  name: str, environment: dict[str, str] | None = None, **options: Any
+) -> subprocess.Popen:
+  """As `child`, without waiting."""
   return subprocess.Popen(
-    [sys.executable, '-m', f'benchmarks.{name}', *flags],
-    stdin=stdin,
+    command(name, **options),
     stdout=subprocess.PIPE,
     text=True,
     env={**os.environ, **(environment or {})},

@@ -24,9 +24,9 @@ def main(argv):
     for clients in given.clients
     for count in _COUNTS.value
   ]
-  for line in clients_scaling.compare(changes, given.turns):
+  for line in clients_scaling.compare(changes):
     line['benchmark'] = 'devices_scaling'
-    line['speedup'] = 1 / line['over_first']
+    line['speedup'] = 1 / line['over_first'][0]
     print(json.dumps(line), flush=True)
 
 

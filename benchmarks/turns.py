@@ -1,99 +1,169 @@
-"""Cases in processes of their own that take turns.
+"""Cases in processes of their own that take turns, round by round.
 
-Every process sets its case up once and then times some rounds whenever it is
-asked to, up the list of cases and down again: a machine that is slow for a
-while is slow for all of them, and ratios are of the same turn.
+Every process sets its case up once and then runs a round whenever it is told
+to, up the list of cases and down again: a machine that is slow for a while is
+slow for all of them, and ratios are of the same turn. The processes of other
+simulators import this file too: standard library and absl only.
 """
 
 import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
-from typing import Any
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
-from benchmarks import common
+from absl import flags
 
-Visit = dict[str, Any]  # {'seconds': of every timed round, other facts}
-
-
-def serve(visit: Callable[[], Visit]) -> None:
-  """A case's side: prints what a visit found for every line that is read."""
-  for _ in sys.stdin:
-    common.emit(visit())
+_ASKED = flags.DEFINE_bool('asked', False, 'internal: rounds begin when told')
 
 
-def visit_all(
-  name: str, cases: list[dict[str, Any]], turns: int
-) -> list[list[list[Visit]]]:
-  """The asking side: [case][turn][visit]; of the last case one visit a turn.
+class Clock:
+  """Seconds of rounds; with `--asked` each begins when a line is read.
+
+  Attributes:
+    seconds: of every round so far.
+  """
+
+  def __init__(self) -> None:
+    self.seconds: list[float] = []
+    self._began = 0.0
+
+  def start(self) -> None:
+    """A round begins."""
+    if _ASKED.value and not sys.stdin.readline():
+      sys.exit('nobody asks for rounds any more')
+    self._began = time.perf_counter()
+
+  def stop(self) -> None:
+    """It ended; told at once to who asked for it."""
+    self.seconds.append(time.perf_counter() - self._began)
+    if _ASKED.value:
+      print(json.dumps({'seconds': self.seconds[-1]}), flush=True)
+
+
+def timed(one_round: Callable[[], Any], rounds: int) -> list[float]:
+  """Seconds of each round; one before them is dropped."""
+  clock = Clock()
+  for _ in range(1 + rounds):
+    clock.start()
+    one_round()
+    clock.stop()
+  return clock.seconds[1:]
+
+
+class Ended(Exception):
+  """A process ended before its case was done; its last words."""
+
+
+class Job:
+  """A process that runs rounds when asked to."""
+
+  def __init__(
+    self,
+    command: Sequence[str],
+    timeout: float | None = None,
+    **options: Any,
+  ):
+    """Starts it.
+
+    Args:
+      command: of the process, which gets `--asked` too.
+      timeout: seconds of one answer; None: any.
+      **options: of `subprocess.Popen`.
+
+    Raises:
+      Ended: it cannot be started.
+    """
+    self._timeout = timeout
+    self._errors = tempfile.TemporaryFile('w+')
+    try:
+      self._process = subprocess.Popen(
+        [*command, '--asked'],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=self._errors,
+        text=True,
+        **options,
+      )
+    except OSError as error:
+      raise Ended(str(error)) from error
+
+  def round(self) -> float:
+    """Seconds of one more round; raises `Ended`."""
+    assert self._process.stdin
+    try:
+      self._process.stdin.write('\n')
+      self._process.stdin.flush()
+    except BrokenPipeError:
+      pass  # It ended; so does its output.
+    return self.line()['seconds']
+
+  def line(self) -> dict[str, Any]:
+    """What it tells next; raises `Ended`."""
+    assert self._process.stdout
+    watch = threading.Timer(self._timeout or 0, self._process.kill)
+    if self._timeout:
+      watch.start()
+    try:
+      for line in self._process.stdout:
+        if line.startswith('{'):  # Libraries print to the same stream.
+          return json.loads(line)
+    finally:
+      watch.cancel()
+    self._process.wait()
+    self._errors.seek(0)
+    last = self._errors.read().strip().splitlines()[-1:]
+    raise Ended(''.join(last) or f'exit code {self._process.returncode}')
+
+  def end(self) -> None:
+    """Ends it, if it has not."""
+    self._process.kill()
+    self._process.communicate()
+    self._errors.close()
+
+
+class Ratio(NamedTuple):
+  """One case's times over another's, turn by turn.
+
+  Attributes:
+    median: of the turns.
+    least: of them.
+    most: of them.
+  """
+
+  median: float
+  least: float
+  most: float
+
+
+def ratio(
+  ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]
+) -> Ratio:
+  """Seconds of a round over those of another case in the same turn.
+
+  >>> ratio([[2.0, 4.0], [9.0]], [[1.0], [3.0, 3.0]])
+  Ratio(median=3.0, least=3.0, most=3.0)
 
   Args:
-    name: of the script whose process serves.
-    cases: flags of each, at least one.
-    turns: up the list and down again.
-
-  Raises:
-    RuntimeError: a process ended.
+    ours: [turn][round] seconds, in every turn at least one.
+    theirs: the same turns.
   """
-  jobs = [common.start(name, stdin=subprocess.PIPE, **case) for case in cases]
-  try:
-    found: list[list[list[Visit]]] = [[] for _ in jobs]
-    for _ in range(turns):
-      for kept in found:
-        kept.append([])
-      up = list(range(len(jobs)))
-      for number in up + up[-2::-1]:
-        found[number][-1].append(_ask(jobs[number], cases[number]))
-    return found
-  finally:
-    for job in jobs:
-      job.kill()
-      job.communicate()
-
-
-def _ask(job: subprocess.Popen, case: dict[str, Any]) -> Visit:
-  assert job.stdin and job.stdout
-  try:
-    job.stdin.write('\n')
-    job.stdin.flush()
-  except BrokenPipeError:
-    pass  # It ended; so does its output.
-  for line in job.stdout:
-    if line.startswith('{'):  # Libraries print to the same stream.
-      return json.loads(line)
-  raise RuntimeError(f'the process of {case} ended: see above')
-
-
-def summary(
-  turns: list[list[Visit]], firsts: list[list[Visit]], work: float
-) -> dict[str, Any]:
-  """The facts of the last visit, and times over all of them.
-
-  Args:
-    turns: visits of the case in every turn.
-    firsts: those of the case that it is held against.
-    work: of the case over that case's: a ratio of 1 is time as its work.
-
-  Returns:
-    Also `over_first`: the median over the turns of the ratio of their times
-    per unit of work, and `over_first_range`.
-  """
-  seconds = [s for visits in turns for v in visits for s in v['seconds']]
-  ratios = [
-    _mean(ours) / _mean(theirs) / work
-    for ours, theirs in zip(turns, firsts, strict=True)
+  found = [
+    statistics.mean(a) / statistics.mean(b)
+    for a, b in zip(ours, theirs, strict=True)
   ]
-  return {
-    **{k: v for k, v in turns[-1][-1].items() if k != 'seconds'},
-    'turns': len(turns),
-    'rounds_timed': len(seconds),
-    'min_seconds': min(seconds),
-    'median_seconds': statistics.median(seconds),
-    'over_first': statistics.median(ratios),
-    'over_first_range': [min(ratios), max(ratios)],
-  }
+  return Ratio(statistics.median(found), min(found), max(found))
 
 
-def _mean(visits: list[Visit]) -> float:
-  return statistics.mean(statistics.median(v['seconds']) for v in visits)
+def order(cases: Sequence[Any], turn: int) -> list[Any]:
+  """The cases, backwards in every second turn.
+
+  Args:
+    cases: any.
+    turn: its number from 0.
+  """
+  return list(cases)[:: -1 if turn % 2 else 1]

@@ -147,7 +147,7 @@ def cases(task: Task) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def in_turns(
-  calls: dict[str, Callable[[], Any]], repeats: int, dropped: int = 1
+  calls: dict[str, Callable[[], Any]], repeats: int
 ) -> dict[str, list[float]]:
   """Wall-clock seconds of several calls, one after the other in every turn.
 
@@ -155,16 +155,15 @@ def in_turns(
 
   Args:
     calls: each returns arrays; they are waited for.
-    repeats: timed turns.
-    dropped: turns before them, which compile and are not counted.
+    repeats: timed turns; a first one, which compiles, is not counted.
   """
   found: dict[str, list[float]] = {name: [] for name in calls}
-  for _ in range(dropped + repeats):
+  for _ in range(repeats + 1):
     for name, call in calls.items():
       started = time.perf_counter()
       jax.block_until_ready(call())
       found[name].append(time.perf_counter() - started)
-  return {name: seconds[dropped:] for name, seconds in found.items()}
+  return {name: seconds[1:] for name, seconds in found.items()}
 
 
 def clock(steps: int, repeats: int) -> Timer:

@@ -48,24 +48,44 @@ def test_smoke(name):
     assert case['layout'] == 'one on 2 device(s) of 2 processes'
 
 
-def test_times_of_turns_are_held_against_the_same_turn():
-  slow, first = [3.0, 9.0], [1.0, 2.0]  # the second turn is a slow hour
-  cases = [
-    [[{'seconds': [s, s, 50.0], 'clients': n}] for s in seconds]
-    for n, seconds in ((10, slow), (5, first))
+def test_a_job_runs_rounds_when_asked_and_tells_why_it_ended(tmp_path):
+  script = tmp_path / 'case.py'
+  script.write_text(
+    'import json, sys\n'
+    'from absl import app\n'
+    'from benchmarks import turns\n'
+    'def one_round():\n'
+    '  print("a round")\n'
+    'def main(argv):\n'
+    '  seconds = turns.timed(one_round, 2)\n'
+    '  print(json.dumps({"rounds": len(seconds)}), flush=True)\n'
+    '  sys.exit("enough of it")\n'
+    'app.run(main)\n'
+  )
+  env = {**os.environ, 'PYTHONPATH': os.getcwd()}
+  job = turns.Job([sys.executable, str(script)], timeout=60, env=env)
+  try:
+    for _ in range(3):
+      assert 0 <= job.round() < 60
+    assert job.line() == {'rounds': 2}
+    with pytest.raises(turns.Ended, match='enough of it'):
+      job.round()
+  finally:
+    job.end()
+  with pytest.raises(turns.Ended, match='No such file'):
+    turns.Job([str(tmp_path / 'nowhere')])
+  job = turns.Job(['sleep', '60'], timeout=0.1)  # has no flag --asked
+  with pytest.raises(turns.Ended):
+    job.round()
+  job.end()
+
+
+def test_up_the_list_and_down_again():
+  assert [turns.order('abc', turn) for turn in range(3)] == [
+    ['a', 'b', 'c'],
+    ['c', 'b', 'a'],
+    ['a', 'b', 'c'],
   ]
-  found = turns.summary(*cases, work=2.0)
-  assert found['over_first_range'] == [3 / 1 / 2, 9 / 2 / 2]
-  assert found['over_first'] == pytest.approx((1.5 + 2.25) / 2)
-  assert (found['clients'], found['rounds_timed']) == (10, 6)
-  assert found['min_seconds'] == 3.0
-
-
-@pytest.mark.slow
-def test_a_case_that_ends_in_its_process_is_told():
-  case = {'case': 8, 'method': 'unheard_of', 'smoke': True}
-  with pytest.raises(RuntimeError, match='unheard_of'):
-    turns.visit_all('clients_scaling', [case], 1)
 
 
 @pytest.mark.slow

@@ -109,7 +109,7 @@ def test_model_of_the_paper():
 def test_driver(workload):
   flags = [f'--{side}_python={path}' for side, path in GIVEN.items()]
   done = subprocess.run(
-    [sys.executable, '-m', 'benchmarks.peers', '--smoke', '--rounds=1']
+    [sys.executable, '-m', 'benchmarks.peers', '--smoke']
     + [f'--workloads={workload}', *flags],
     stdout=subprocess.PIPE,
     text=True,

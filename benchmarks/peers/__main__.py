@@ -1,23 +1,25 @@
 """How does the simulator compare with others on the same machine?
 
 python -m benchmarks.peers --torch_python=… --pfl_python=… --fedjax_python=…
-  --flower_python=… --blazefl_python=… [--workloads=…] [--repeats=5] [--smoke]
+  --flower_python=… --blazefl_python=… [--workloads=…] [--repeats=15] [--smoke]
 
-Every side runs in its own environment and process, one after the other, all of
-them once per repeat, so that a ratio compares runs of the same minute. Prints
-every side's JSON lines and then, per workload and side, the ratio of our
-clients per second to theirs. A side without an interpreter is skipped.
-README.md beside this file tells how to make the environments.
+Every side lives in its own environment and process. They set up one after the
+other and then run one round each in turns, while all others wait, so that a
+ratio compares rounds of the same half minute. Prints every side's JSON line
+and then, per workload and side, the ratio of our clients per second to theirs.
+A side without an interpreter is skipped. README.md beside this file tells how
+to make the environments.
 """
 
 import json
 import os
 import pathlib
-import statistics
-import subprocess
 import sys
+from typing import Any
 
 from absl import app, flags
+
+from benchmarks import turns
 
 _PYTHONS = {
   side: flags.DEFINE_string(f'{side}_python', None, f'interpreter with {side}')
@@ -28,11 +30,10 @@ _WORKLOADS = flags.DEFINE_list(
   'workloads', ['sensor', 'pfl_cifar10'], f'of sensor, {", ".join(_PUBLIC)}'
 )
 _SIDES = flags.DEFINE_list('sides', [], 'only these besides ours; all if empty')
-_REPEATS = flags.DEFINE_integer('repeats', 5, 'alternating runs of every side')
-_ROUNDS = flags.DEFINE_integer('rounds', 3, 'timed rounds of a run')
+_REPEATS = flags.DEFINE_integer('repeats', 15, 'turns, a round of each side')
 _COHORT = flags.DEFINE_integer('cohort', 0, "clients per round, 0: workload's")
 _CORES = flags.DEFINE_integer('cores', 2, 'cores, the same for all sides')
-_TIMEOUT = flags.DEFINE_integer('timeout', 600, 'seconds of one run')
+_TIMEOUT = flags.DEFINE_integer('timeout', 600, 'seconds of one round')
 _SMOKE = flags.DEFINE_bool('smoke', False, 'a tiny case, once')
 
 # Clients per round where the full cohort would take minutes on two cores.
@@ -60,15 +61,15 @@ def sides(workload: str) -> dict[str, tuple[str | None, str]]:
   return {k: v for k, v in found.items() if k in wanted}
 
 
-def arguments(workload: str, side: str) -> list[str]:
-  """Flags of one run."""
+def arguments(workload: str, side: str, count: int) -> list[str]:
+  """Flags of a side that runs `count` rounds, after one dropped."""
   if side == 'relief' and workload == 'sensor':
     given = ['--workload=sensor', f'--devices={_CORES.value}']
-    given.append(f'--repeats={_ROUNDS.value}')
+    given.append(f'--repeats={count}')
     if _SMOKE.value:
       given += ['--smoke', '--clients=8']
     return given
-  given = [f'--rounds={_ROUNDS.value}', f'--cores={_CORES.value}']
+  given = [f'--rounds={count}', f'--cores={_CORES.value}']
   if _SMOKE.value:
     given.append('--smoke')
   if workload == 'sensor':
@@ -78,49 +79,89 @@ def arguments(workload: str, side: str) -> list[str]:
   return given + [f'--setup={workload}', f'--cohort={cohort}']
 
 
-def run(workload: str, side: str, python: str | None, module: str) -> dict:
-  """One run: the side's JSON line, or why there is none."""
-  case = {'benchmark': 'peers', 'workload': workload, 'side': side}
-  if not python:
-    name = side.removesuffix('_im2col')
-    return {**case, 'skipped': f'no --{name}_python given'}
-  count = str(_CORES.value if side in _THREADED else 1)
+def begin(
+  workload: str, side: str, python: str | None, module: str, count: int
+) -> turns.Job:
+  """A side after its first round; raises `turns.Ended`."""
+  assert python
+  threads = str(_CORES.value if side in _THREADED else 1)
   env = {**os.environ, 'PYTHONPATH': str(_ROOT), 'JAX_PLATFORMS': 'cpu'}
   if side not in ('relief', 'naive_vmap', 'fedjax'):
-    env |= dict.fromkeys(_THREADS, count)
-  command = [python, '-m', module, *arguments(workload, side)]
+    env |= dict.fromkeys(_THREADS, threads)
+  job = turns.Job(
+    [python, '-m', module, *arguments(workload, side, count)],
+    timeout=_TIMEOUT.value,
+    env=env,
+    cwd=_ROOT,
+  )
   try:
-    done = subprocess.run(
-      command,
-      capture_output=True,
-      text=True,
-      env=env,
-      cwd=_ROOT,
-      timeout=_TIMEOUT.value,
-    )
-  except (OSError, subprocess.TimeoutExpired) as error:
-    return {**case, 'failed': str(error)}
-  lines = [v for v in done.stdout.splitlines() if v.startswith('{"benchmark"')]
-  if done.returncode or not lines:
-    last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
-    return {**case, 'failed': ''.join(last)}
-  return {**json.loads(lines[-1]), **case}
+    job.round()
+  except turns.Ended:
+    job.end()
+    raise
+  return job
 
 
-def compare(workload: str, side: str, ours: list, theirs: list) -> dict:
-  """Ratios of clients per second, repeat by repeat."""
-  ratios = [a / b for a, b in zip(ours, theirs, strict=True) if a and b]
-  case = {'benchmark': 'peers', 'workload': workload, 'ours_over': side}
-  if not ratios:
-    return {**case, 'skipped': 'no run of both sides'}
+def compare(workload: str, count: int) -> list[dict[str, Any]]:
+  """A line per side, then a line per ratio."""
+  jobs: dict[str, turns.Job] = {}
+  lines: dict[str, dict[str, Any]] = {}
+  seconds: dict[str, list[list[float]]] = {}
+
+  def lose(side, error):
+    lines[side] = {'failed': str(error)}
+    jobs.pop(side).end()
+
+  for side, (python, module) in sides(workload).items():
+    if not python:
+      name = side.removesuffix('_im2col')
+      lines[side] = {'skipped': f'no --{name}_python given'}
+      continue
+    try:
+      jobs[side] = begin(workload, side, python, module, count)
+      seconds[side] = []
+    except turns.Ended as error:
+      lines[side] = {'failed': str(error)}
+  try:
+    for turn in range(count):
+      for side in turns.order(list(jobs), turn):
+        try:
+          seconds[side].append([jobs[side].round()])
+        except turns.Ended as error:
+          lose(side, error)
+    for side in list(jobs):
+      try:
+        lines[side] = jobs[side].line()
+      except turns.Ended as error:
+        lose(side, error)
+  finally:
+    for job in jobs.values():
+      job.end()
+  ratios = [
+    versus(seconds['relief'], seconds[side], side)
+    if {'relief', side} <= set(jobs)
+    else {'ours_over': side, 'skipped': 'no run of both sides'}
+    for side in lines
+    if side != 'relief'
+  ]
+  case = {'benchmark': 'peers', 'workload': workload}
+  return [
+    *({**line, **case, 'side': side} for side, line in lines.items()),
+    *({**case, **line} for line in ratios),
+  ]
+
+
+def versus(
+  ours: list[list[float]], theirs: list[list[float]], side: str
+) -> dict[str, Any]:
+  """Our clients per second over theirs: their seconds over ours."""
+  found = turns.ratio(theirs, ours)
   return {
-    **case,
-    'median_ratio': statistics.median(ratios),
-    'min_ratio': min(ratios),
-    'max_ratio': max(ratios),
-    'repeats': len(ratios),
-    'ours': statistics.median([v for v in ours if v]),
-    'theirs': statistics.median([v for v in theirs if v]),
+    'ours_over': side,
+    'median_ratio': found.median,
+    'min_ratio': found.least,
+    'max_ratio': found.most,
+    'turns': len(ours),
   }
 
 
@@ -130,21 +171,9 @@ def main(argv) -> None:
   for workload in _WORKLOADS.value:
     if workload not in ('sensor', *_PUBLIC):
       raise app.UsageError(f'unknown workload {workload!r}')
-    team = sides(workload)
-    rates: dict[str, list] = {side: [] for side in team}
-    for repeat in range(1 if _SMOKE.value else _REPEATS.value):
-      for side, (python, module) in team.items():
-        line = run(workload, side, python, module)
-        rates[side].append(line.get('clients_per_second'))
-        print(json.dumps({**line, 'repeat': repeat}), flush=True)
-        if 'skipped' in line or 'failed' in line:
-          team = {k: v for k, v in team.items() if k != side}
-    for side, found in rates.items():
-      if side != 'relief':
-        ours = rates['relief']
-        missing = [None] * (len(ours) - len(found))
-        result = compare(workload, side, ours, found + missing)
-        print(json.dumps(result), flush=True)
+  for workload in _WORKLOADS.value:
+    for line in compare(workload, 1 if _SMOKE.value else _REPEATS.value):
+      print(json.dumps(line), flush=True)
 
 
 if __name__ == '__main__':

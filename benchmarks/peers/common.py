@@ -1,4 +1,4 @@
-"""What the scripts of all sides share: the set-ups, made-up data, timing.
+"""What the scripts of all sides share: the set-ups and made-up data.
 
 This file runs in every side's environment: numpy and absl only.
 """
@@ -8,9 +8,7 @@ import json
 import os
 import platform
 import statistics
-import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from absl import flags
@@ -115,17 +113,6 @@ def sensor(clients: int, smoke: bool) -> Sensor:
   owned[:, 0] = True
   rows = rng.integers(0, windows, (clients, 40))
   return Sensor(x, y, owned, rows, (4, 8) if smoke else (32, 64))
-
-
-def timed(one_round: Callable[[], Any], rounds: int) -> list[float]:
-  """Seconds of each round; one before them is dropped."""
-  one_round()
-  found = []
-  for _ in range(rounds):
-    started = time.perf_counter()
-    one_round()
-    found.append(time.perf_counter() - started)
-  return found
 
 
 def emit(

@@ -15,6 +15,7 @@ from blazefl.contrib.fedavg import (
 )
 from torch.utils.data import DataLoader, TensorDataset
 
+from benchmarks import turns
 from benchmarks.peers import common, torch_models
 
 
@@ -98,7 +99,7 @@ def main(argv) -> None:
     for package in trainer.uplink_package():
       server.load(package)
 
-  seconds = common.timed(one_round, common.ROUNDS.value)
+  seconds = turns.timed(one_round, common.ROUNDS.value)
   common.emit_setup(
     'blazefl',
     setup,

@@ -13,6 +13,7 @@ import numpy as np
 from absl import app
 from fedjax.algorithms import fed_avg
 
+from benchmarks import turns
 from benchmarks.peers import common
 
 
@@ -77,7 +78,7 @@ def main(argv) -> None:
     state, info = algorithm.apply(state, sampler.sample())
     jax.block_until_ready((state.params, info))
 
-  seconds = common.timed(one_round, common.ROUNDS.value)
+  seconds = turns.timed(one_round, common.ROUNDS.value)
   common.emit_setup(
     'fedjax', setup, seconds, parameters=size, jax=jax.__version__
   )

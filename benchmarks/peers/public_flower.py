@@ -6,8 +6,6 @@ Set OMP_NUM_THREADS=1: one actor per core, each on one thread. Start-up of Ray
 is not counted; nothing is evaluated.
 """
 
-import time
-
 import torch
 from absl import app
 from flwr.app import ArrayRecord
@@ -16,6 +14,7 @@ from flwr.serverapp import ServerApp
 from flwr.serverapp.strategy import FedAvg
 from flwr.simulation import run_simulation
 
+from benchmarks import turns
 from benchmarks.peers import common, flower_client, torch_models
 
 
@@ -23,7 +22,7 @@ def main(argv) -> None:
   """One JSON line."""
   del argv
   setup, rounds = common.chosen(), common.ROUNDS.value + 1
-  model, ends = torch_models.build(setup), []
+  model, clock = torch_models.build(setup), turns.Clock()
   client_app, server_app = ClientApp(), ServerApp()
 
   @client_app.train()
@@ -31,9 +30,12 @@ def main(argv) -> None:
     del context
     return flower_client.train(setup, message)
 
-  def clock(number, arrays):
-    del number, arrays
-    ends.append(time.perf_counter())
+  def between(number, arrays):
+    del arrays
+    if number:
+      clock.stop()
+    if number < rounds:
+      clock.start()
 
   @server_app.main()
   def _(grid, context):
@@ -48,7 +50,7 @@ def main(argv) -> None:
       grid=grid,
       initial_arrays=ArrayRecord(model.state_dict()),
       num_rounds=rounds,
-      evaluate_fn=clock,
+      evaluate_fn=between,
     )
 
   run_simulation(
@@ -60,12 +62,10 @@ def main(argv) -> None:
       'init_args': {'num_cpus': common.CORES.value},
     },
   )
-  # The first end is that of the evaluation before round one.
-  seconds = [b - a for a, b in zip(ends[1:], ends[2:], strict=False)]
   common.emit_setup(
     'flower',
     setup,
-    seconds,
+    clock.seconds[1:],
     parameters=torch_models.parameters(model),
     torch=torch.__version__,
   )

@@ -6,8 +6,6 @@ One process with a thread per core: its default on a machine without a GPU.
 Nothing is evaluated.
 """
 
-import time
-
 import torch
 from absl import app
 from pfl.aggregate.simulate import SimulatedBackend
@@ -21,6 +19,7 @@ from pfl.hyperparam import NNEvalHyperParams, NNTrainHyperParams
 from pfl.metrics import Metrics
 from pfl.model.pytorch import PyTorchModel
 
+from benchmarks import turns
 from benchmarks.peers import common, torch_models
 
 
@@ -42,15 +41,15 @@ class Model(torch.nn.Module):
 
 
 class Clock(TrainingProcessCallback):
-  """Writes down when each round ended."""
+  """Times the rounds, one after another."""
 
-  def __init__(self):
-    self.ends = []
+  def __init__(self, rounds):
+    self.clock, self.rounds = turns.Clock(), rounds
 
   def on_train_begin(self, *, model):
     """The first round starts here."""
     del model
-    self.ends.append(time.perf_counter())
+    self.clock.start()
     return Metrics()
 
   def after_central_iteration(
@@ -58,7 +57,9 @@ class Clock(TrainingProcessCallback):
   ):
     """A round has ended."""
     del aggregate_metrics, model, central_iteration
-    self.ends.append(time.perf_counter())
+    self.clock.stop()
+    if len(self.clock.seconds) < self.rounds:
+      self.clock.start()
     return False, Metrics()
 
 
@@ -79,7 +80,7 @@ def main(argv) -> None:
   )
   net = Model(setup)
   central = torch.optim.SGD(net.parameters(), lr=1.0)
-  clock = Clock()
+  clock = Clock(rounds)
   FederatedAveraging().run(
     algorithm_params=NNAlgorithmParams(
       central_num_iterations=rounds,
@@ -97,12 +98,10 @@ def main(argv) -> None:
     model_eval_params=NNEvalHyperParams(local_batch_size=setup.batch),
     callbacks=[clock],
   )
-  ends = clock.ends
-  seconds = [b - a for a, b in zip(ends[1:], ends[2:], strict=False)]
   common.emit_setup(
     'pfl',
     setup,
-    seconds,
+    clock.clock.seconds[1:],
     parameters=torch_models.parameters(net),
     torch=torch.__version__,
   )

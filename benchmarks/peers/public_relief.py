@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from absl import app, flags
 
-from benchmarks import tracing
+from benchmarks import tracing, turns
 from benchmarks.peers import common, image_task
 from relief_jax import algorithms, placement, simulate
 from relief_jax.recipe import Setting
@@ -103,7 +103,7 @@ def main(argv) -> None:
     if not np.isfinite(info.loss).all():
       raise FloatingPointError('the loss is not finite')
 
-  seconds, trace = common.timed(one_round, common.ROUNDS.value), {}
+  seconds, trace = turns.timed(one_round, common.ROUNDS.value), {}
   if _TOP.value:
     trace = {'trace': tracing.profile(step, one_round, _TOP.value)}
   common.emit_setup(

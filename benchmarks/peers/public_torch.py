@@ -7,11 +7,11 @@ thread and adds the updates up as they come.
 """
 
 import multiprocessing
-import time
 
 import torch
 from absl import app
 
+from benchmarks import turns
 from benchmarks.peers import common, torch_models
 
 
@@ -77,9 +77,7 @@ def main(argv) -> None:
     for part in parts:
       torch._foreach_add_(start, part, alpha=1.0 / setup.cohort)
 
-  # Data and models are made before the first gate opens.
-  time.sleep(0)
-  seconds = common.timed(one_round, common.ROUNDS.value)
+  seconds = turns.timed(one_round, common.ROUNDS.value)
   for process in team:
     process.join()
   common.emit_setup(

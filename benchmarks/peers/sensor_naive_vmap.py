@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from absl import app, flags
 
+from benchmarks import turns
 from benchmarks.peers import common
 from relief_jax.types import PyTree
 
@@ -104,7 +105,7 @@ def main(argv) -> None:
       one_round(params, jax.random.key(number), x, y)
     )
 
-  seconds = common.timed(advance, common.ROUNDS.value)
+  seconds = turns.timed(advance, common.ROUNDS.value)
   common.emit(
     'naive_vmap',
     'sensor',

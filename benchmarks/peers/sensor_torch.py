@@ -15,6 +15,7 @@ import torch
 from absl import app, flags
 from torch.nn import functional
 
+from benchmarks import turns
 from benchmarks.peers import common
 
 _FORM = flags.DEFINE_enum(
@@ -171,7 +172,7 @@ def main(argv) -> None:
       for part in parts:
         value.add_(part[name], alpha=1.0 / max(int(count), 1))
 
-  seconds = common.timed(one_round, rounds)
+  seconds = turns.timed(one_round, rounds)
   for process in team:
     process.join()
   common.emit(
