@@ -5,10 +5,11 @@ python -m benchmarks.peers --torch_python=… --pfl_python=… --fedjax_python=�
 
 Every side lives in its own environment and process. They set up one after the
 other and then run one round each in turns, while all others wait, so that a
-ratio compares rounds of the same half minute. Prints every side's JSON line
-and then, per workload and side, the ratio of our clients per second to theirs.
-A side without an interpreter is skipped. README.md beside this file tells how
-to make the environments.
+ratio compares rounds of the same half minute. Prints the seconds of every
+round as it ends, in the end every side's JSON line and then, per workload and
+side, the ratio of our clients per second to theirs. A side without an
+interpreter is skipped. README.md beside this file tells how to make the
+environments.
 """
 
 import json
@@ -103,7 +104,7 @@ def begin(
 
 
 def compare(workload: str, count: int) -> list[dict[str, Any]]:
-  """A line per side, then a line per ratio."""
+  """A line per side, then a line per ratio; prints every round's seconds."""
   jobs: dict[str, turns.Job] = {}
   lines: dict[str, dict[str, Any]] = {}
   seconds: dict[str, list[list[float]]] = {}
@@ -126,7 +127,11 @@ def compare(workload: str, count: int) -> list[dict[str, Any]]:
     for turn in range(count):
       for side in turns.order(list(jobs), turn):
         try:
-          seconds[side].append([jobs[side].round()])
+          one = jobs[side].round()
+          seconds[side].append([one])
+          # At once: what was measured outlives what comes after it.
+          told = {'workload': workload, 'turn': turn, 'of': side}
+          print(json.dumps({**told, 'seconds': one}), flush=True)
         except turns.Ended as error:
           lose(side, error)
     for side in list(jobs):
