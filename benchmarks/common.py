@@ -73,20 +73,11 @@ def times(call: Callable[[], Any], repeats: int) -> dict[str, float]:
 
 
 def round_times(simulation: Simulation, repeats: int) -> dict[str, float]:
-  """`times` of a simulation's rounds.
-
-  Args:
-    simulation: as for `round_call`.
-    repeats: timed rounds.
-  """
-  return times(round_call(simulation), repeats)
-
-
-def round_call(simulation: Simulation) -> Callable[[], Any]:
-  """One round of a simulation, which is past its first round and test.
+  """`times` of a simulation's rounds, one per call, after its first test.
 
   Args:
     simulation: with `rounds_per_call` 1 and rounds enough.
+    repeats: timed rounds.
   """
   simulation.advance()
 
@@ -94,7 +85,7 @@ def round_call(simulation: Simulation) -> Callable[[], Any]:
     simulation.advance_rounds(1)
     return simulation.params
 
-  return one_round
+  return times(one_round, repeats)
 
 
 def emit(case: dict[str, Any]) -> None:

@@ -74,8 +74,9 @@ def test_a_job_runs_rounds_when_asked_and_tells_why_it_ended(tmp_path):
     job.end()
   with pytest.raises(turns.Ended, match='No such file'):
     turns.Job([str(tmp_path / 'nowhere')])
-  job = turns.Job(['sleep', '60'], timeout=0.1)  # has no flag --asked
-  with pytest.raises(turns.Ended):
+  asleep = [sys.executable, '-c', 'import time; time.sleep(600)']
+  job = turns.Job(asleep, timeout=0.5)
+  with pytest.raises(turns.Ended, match='exit code -9'):
     job.round()
   job.end()
 

@@ -81,10 +81,9 @@ def arguments(workload: str, side: str, count: int) -> list[str]:
 
 
 def begin(
-  workload: str, side: str, python: str | None, module: str, count: int
+  workload: str, side: str, python: str, module: str, count: int
 ) -> turns.Job:
   """A side after its first round; raises `turns.Ended`."""
-  assert python
   threads = str(_CORES.value if side in _THREADED else 1)
   env = {**os.environ, 'PYTHONPATH': str(_ROOT), 'JAX_PLATFORMS': 'cpu'}
   if side not in ('relief', 'naive_vmap', 'fedjax'):
