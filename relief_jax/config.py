@@ -96,6 +96,8 @@ def default() -> ml_collections.ConfigDict:
     folds=0,  # split=folds: parts that the persons are dealt to; 0: one each
     fold=0,  # split=folds: the part to test on
     test_share=0.25,  # split=time: the end of every run
+    own_share=0.2,  # of every training run, kept for a device's own test
+    validation_subjects=(),  # on no device, to choose values by
     public_subjects=1,  # set aside to pretrain a frozen base (lora only)
     rare='mag',  # the modality that `f1_rare_*` are about; '' = rarest
   )

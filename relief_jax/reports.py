@@ -14,8 +14,11 @@ from relief_jax.world import World
 SMALL = 3
 _SCORES = (
   'f1',
+  'f1_global',
+  'f1_own',
+  'f1_own_rare_owners',
+  'f1_validation',
   'f1_all',
-  'f1_rare_owners',
   'f1_rare_only',
   'f1_without_rare',
   'accuracy',
@@ -41,7 +44,7 @@ def describe(world: World, task: Task, cohort: int) -> dict[str, Any]:
     'subjects': world.subjects,
     'windows': {
       'train': len(world.population.bank.y),
-      'test': len(world.test.y),
+      **_windows(world),
     },
     'clients': int(owned.shape[0]),
     'clients_per_round': cohort,
@@ -56,6 +59,18 @@ def describe(world: World, task: Task, cohort: int) -> dict[str, Any]:
     'parameters': int(np.asarray(task.work.size).sum()),
     'groups': list(task.group_names),
   }
+
+
+def _windows(world: World) -> dict[str, int]:
+  """Number of windows that are tested on, by what they are for."""
+  tests = world.tests
+  validation = np.asarray(world.validation, bool)[np.asarray(tests.person)]
+  found = {'test': int((~validation).sum())}
+  if validation.any():
+    found['validation'] = int(validation.sum())
+  if tests.own:
+    found['own'] = len(tests.own.bank.y)
+  return found
 
 
 def smallest_cohort(world: World) -> tuple[str, int]:
@@ -113,7 +128,7 @@ def outcome(
     'rounds_done': done,
     'seed': config.seed,
     'last': {k: last.get(k) for k in _SCORES},
-    'best': {k: max((r[k] for r in history), default=None) for k in _SCORES},
+    'best': {k: _best(history, k) for k in _SCORES},
     'target_f1': config.target_f1,
     'rounds_to_target': hit.get('round'),
     'sim_seconds_per_round': totals['sim_seconds'] / max(done, 1),
@@ -129,6 +144,11 @@ def outcome(
       else {}
     ),
   }
+
+
+def _best(history: list[dict[str, Any]], key: str) -> float | None:
+  """The largest value of a score over the evaluations that have it."""
+  return max((r[key] for r in history if r.get(key) is not None), default=None)
 
 
 def recovered(

@@ -75,6 +75,7 @@ _AT_LEAST_ONE = (
 # length, an example.
 _NUMBERS = {
   'data.test_subjects': (-(2**31), 0, '(7,8)'),
+  'data.validation_subjects': (-(2**31), 0, '(6,)'),
   'model.filters': (1, 1, '(32,64)'),
 }
 
@@ -183,6 +184,12 @@ def _validate_data(data: ml_collections.ConfigDict) -> None:
       f'config.data.fold is {data.fold} of {data.folds}',
       f'0 to {data.folds - 1}',
       'lower --config.data.fold, or raise --config.data.folds',
+    )
+  if not 0 <= data.own_share < 1:
+    raise InputError(
+      f'config.data.own_share is {data.own_share}',
+      'a share from 0 (no test on own windows) to below 1',
+      'set --config.data.own_share=0.2',
     )
   if not 0 < data.test_share < 1:
     raise InputError(

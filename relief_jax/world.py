@@ -37,9 +37,11 @@ from relief_jax.types import (
   Bank,
   Batch,
   Gate,
+  OwnTests,
   Population,
   PyTree,
   Steps,
+  Tests,
 )
 
 
@@ -48,7 +50,9 @@ class World(NamedTuple):
 
   Attributes:
     population: clients and training windows.
-    test: windows of the held-out persons.
+    tests: windows of the held-out persons, and of the devices' own.
+    persons: names of those on no device, in the order of `Tests.person`.
+    validation: [persons] bool, to choose values by and not to test on.
     spec: of the model.
     dataset: name, `auto` resolved.
     tiers: names of the fleet's tiers.
@@ -56,11 +60,13 @@ class World(NamedTuple):
     fill: `input` or `skip`.
     deadline: of the first round (inf: none).
     deadline_end: of the last round.
-    subjects: persons behind train, test and public windows.
+    subjects: persons behind train, test, public and validation windows.
   """
 
   population: Population
-  test: Bank
+  tests: Tests
+  persons: tuple[str, ...]
+  validation: tuple[bool, ...]
   spec: Spec
   dataset: str
   tiers: tuple[str, ...]
@@ -86,7 +92,7 @@ def build(
   Raises:
     InputError: whatever is wrong with the config, the data or the fleet.
   """
-  data, dataset, split, parts, fleet = dealing.deal(config, data_dir)
+  data, dataset, split, parts, fleet, own = dealing.deal(config, data_dir)
   modalities = tuple(data.x)
   pretrained = config.backbone == 'lora' and config.model.base == 'pretrained'
   spec = _spec(config, data)
@@ -136,7 +142,13 @@ def build(
     frozen={},
     online=online,
   )
-  test = bank(split.test)
+  away = np.concatenate([split.test, split.validation])
+  persons, person = np.unique(data.subject[away], return_inverse=True)
+  tests = Tests(
+    bank=bank(away),
+    person=jnp.asarray(person, jnp.int32),
+    own=_own_tests(bank, split, own, fleet),
+  )
   if config.backbone == 'lora':
     key = jax.random.fold_in(jax.random.key(config.seed), dealing.BASE)
     base = lora.base(key, spec)
@@ -144,15 +156,19 @@ def build(
       base = pretrain(key, spec, bank(split.public), config.model.base_steps)
     population = dataclasses.replace(population, frozen=base)
     if spec.cached:
-      population = dataclasses.replace(
-        population, bank=cache_features(spec, base, population.bank)
-      )
-      test = cache_features(spec, base, test)
+      cached = functools.partial(cache_features, spec, base)
+      population = dataclasses.replace(population, bank=cached(population.bank))
+      tests = dataclasses.replace(tests, bank=cached(tests.bank))
+      if tests.own:
+        features = dataclasses.replace(tests.own, bank=cached(tests.own.bank))
+        tests = dataclasses.replace(tests, own=features)
 
   deadline, deadline_end = _deadlines(config, fleet, task)
   return World(
     population=population,
-    test=test,
+    tests=tests,
+    persons=tuple(map(str, persons.tolist())),
+    validation=tuple(np.isin(persons, data.subject[split.validation]).tolist()),
     spec=spec,
     dataset=dataset,
     tiers=fleets.tier_names(config.fleet),
@@ -163,7 +179,28 @@ def build(
     subjects={
       name: np.unique(data.subject[rows]).tolist()
       for name, rows in split._asdict().items()
+      if name != 'own'  # those of the training windows
     },
+  )
+
+
+def _own_tests(bank, split, own, fleet) -> OwnTests | None:
+  """The devices' own later windows; None where none are held back."""
+  if not len(split.own):
+    return None
+  rows, count = partition.pad_rows(
+    [np.searchsorted(split.own, part) for part in own]
+  )
+  # Whoever shares sensors and speed shares a model: fewer are run per batch.
+  alike = np.lexsort((np.asarray(fleet.tier), *np.asarray(fleet.owned).T))
+  place = alike[:, None] * rows.shape[1] + np.arange(rows.shape[1])
+  real = np.arange(rows.shape[1]) < count[alike][:, None]
+  return OwnTests(
+    bank=bank(split.own),
+    rows=jnp.asarray(rows),
+    count=jnp.asarray(count),
+    order=jnp.asarray(place[real], jnp.int32),
+    first=jnp.int32(len(split.train)),
   )
 
 

@@ -41,7 +41,14 @@ from relief_jax import (
   widths,
 )
 from relief_jax.recipe import Context, Learner, Recipe, Setting
-from relief_jax.types import Algorithm, Array, Fleet, Plan, Task
+from relief_jax.types import (
+  Algorithm,
+  Array,
+  Fleet,
+  Plan,
+  SubModels,
+  Task,
+)
 
 
 def fading(number: Array, length: int) -> Array:
@@ -165,6 +172,13 @@ def depthfl(task: Task, setting: Setting) -> Algorithm:
     ]
     return partial(jax.lax.switch, own - 1, cases)
 
+  def held_models(params, done: Array, fleet: Fleet) -> SubModels:
+    """Each device's layers, answering with the exits that it holds."""
+    context = rounds.last_context(task, setting, fleet, done)
+    own = jnp.maximum(layers(fleet, context.budget), 1)
+    index = jnp.where(own == count, 0, own)
+    return SubModels(index, tuple((sub, params) for sub in subs[:-1]))
+
   def check(fleet: Fleet, deadline: float) -> None:
     whole = layers(fleet, fleet.budget * deadline) == count
     depth.check(task, fleet, reach(fleet).run, whole, count)
@@ -172,4 +186,4 @@ def depthfl(task: Task, setting: Setting) -> Algorithm:
   algorithm = rounds.federated(
     task, setting, Recipe(plan=plan, objective=objective)
   )
-  return algorithm._replace(check=check, ensemble=every)
+  return algorithm._replace(check=check, ensemble=every, held=held_models)
