@@ -192,7 +192,7 @@ def default() -> ml_collections.ConfigDict:
   )
   c.heterofl = dict(
     masked='zero',  # logits of classes a device lacks: zero, inf, off
-    scale=True,  # activations by 1 / share
+    scale=True,  # activations by 1 / share; measured in heterofl.py
   )
   c.fedrolex = dict(masked='zero', scale=True)  # as heterofl
   c.fiarse = dict(
@@ -243,6 +243,8 @@ def default() -> ml_collections.ConfigDict:
     groups='split',  # split, joint, layer (always with early exits)
     base='pretrained',  # lora: pretrained, random
     base_steps=300,
+    base_dropout=0.0,  # of whole modalities, while the base is trained
+    base_head=False,  # pretrained: its head is the first head; else a fresh one
     adapters=False,  # lora: adapters inside the encoders too
     cache_features=True,  # lora without adapters
   )

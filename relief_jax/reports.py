@@ -86,20 +86,35 @@ def smallest_cohort(world: World) -> tuple[str, int]:
   return world.spec.modalities[least], int(owners[least])
 
 
-def warnings(world: World) -> list[str]:
+def warnings(world: World, whole: bool) -> list[str]:
   """What a reader of the results should know, a sentence each.
 
   Args:
     world: of the run.
+    whole: a shared model is trained, in every step, with all the sensors that a
+      device has.
   """
+  found = []
   name, owners = smallest_cohort(world)
-  if owners > SMALL:
-    return []
-  return [
-    f'smallest cohort: {owners} device(s) own {name!r}. A mean over so few '
-    "tells much about each one's data, and a robust mean has nobody to "
-    'outvote a liar with'
-  ]
+  if owners <= SMALL:
+    found.append(
+      f'smallest cohort: {owners} device(s) own {name!r}. A mean over so few '
+      "tells much about each one's data, and a robust mean has nobody to "
+      'outvote a liar with'
+    )
+  fleet = world.population.fleet
+  real = np.asarray(fleet.samples) > 0
+  count = np.asarray(fleet.owned)[real].sum(-1)
+  lacking = int((count < count.max()).sum()) if real.any() else 0
+  if whole and lacking:
+    found.append(
+      f'{lacking} of {len(count)} devices lack sensors that others have, and '
+      'no sensor is ever left out in training: what the shared layers learn '
+      'from all sensors together tells little where one is missing. Leaving '
+      "them out at random raised RELIEF's F1 on DSADS from 58 to 63 % (24 "
+      'devices, 30 rounds): set --config.modality_dropout=0.3'
+    )
+  return found
 
 
 def outcome(

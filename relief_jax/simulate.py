@@ -218,7 +218,8 @@ class Simulation:
   @property
   def warnings(self) -> list[str]:
     """What a reader of the results should know; no error."""
-    return reports.warnings(self._world)
+    whole = not (self._algorithm.personal or self.config.modality_dropout)
+    return reports.warnings(self._world, whole)
 
   def prepare(self) -> memory.Estimate:
     """Compiles, and tells the memory that the run will take.

@@ -145,12 +145,21 @@ def validate(config: ml_collections.ConfigDict) -> None:
       "a share from 0 (everybody's importance) to 1 (the device's own)",
       'set --config.fedel.beta=0.6',
     )
-  if not 0 <= config.modality_dropout < 1:
+  trained = ('base_dropout', 'base_head')
+  if config.model.base == 'random' and any(config.model[k] for k in trained):
     raise InputError(
-      f'config.modality_dropout is {config.modality_dropout}',
-      'a probability of at least 0 and below 1',
-      'set --config.modality_dropout=0.3',
+      'config.model.base_dropout or base_head with config.model.base=random',
+      'neither: they are of a base that is trained',
+      'set --config.model.base=pretrained',
     )
+  for key in ('modality_dropout', 'model.base_dropout'):
+    found = get(config, key)
+    if not 0 <= found < 1:
+      raise InputError(
+        f'config.{key} is {found}',
+        'a probability of at least 0 and below 1',
+        f'set --config.{key}=0.3',
+      )
 
 
 def _validate_numbers(

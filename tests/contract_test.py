@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from relief_jax import algorithms, costs, deadlines, prototypes
+from relief_jax import world as world_lib
 from relief_jax.errors import InputError
 from relief_jax.types import Algorithm, RoundInfo
 from tests import (
@@ -482,6 +483,30 @@ def test_a_cohort_that_is_away(method):
   for k, v in twin.named(state.params).items():
     if not moved[task.group_names.index(TABLE[method].twin.group(k))]:
       np.testing.assert_array_equal(v, before[k])
+
+
+@FEW
+def test_who_trains_on_filled_windows(method):
+  """All but the methods that refuse it, which would be tested on them."""
+  task, population = small(method)
+  setting = chosen(
+    method, population, fill='input', deadline=float('inf'), **options(method)
+  )
+  _, info = tiny.step(method, task, population, setting)
+  gyro = np.asarray(task.group_modality) == 1
+  lacking = ~HOLDS[:, 1] & (np.array(COUNT) > 0)
+  found = np.asarray(info.trained)[lacking][:, gyro].any()
+  assert found == (method not in algorithms.SKIPPING)
+
+
+@pytest.mark.parametrize('method', algorithms.ALGORITHMS)
+def test_filled_windows_are_refused_where_nobody_trains_on_them(method):
+  config = tiny.config(method=method, fill='input')
+  if method not in algorithms.SKIPPING:
+    assert algorithms.resolve_fill(method, 'input') == 'input'
+    return
+  with pytest.raises(InputError, match=f'{method}.*--config.fill=skip'):
+    world_lib.build(config, None)
 
 
 @pytest.mark.parametrize('method', CUT)

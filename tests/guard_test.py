@@ -407,10 +407,12 @@ def test_small_cohorts_are_named():
     population=population, spec=SimpleNamespace(modalities=('acc', 'gyro'))
   )
   assert reports.smallest_cohort(found) == ('gyro', 4)  # padding owns it too
-  assert reports.warnings(found) == []
+  assert reports.warnings(found, False) == []
+  lacking = reports.warnings(found, True)
+  assert len(lacking) == 1 and 'modality_dropout=0.3' in lacking[0]
   found.population = tiny.only(population, 0, 1, 2, 4, 6)
   assert reports.smallest_cohort(found) == ('gyro', 3)
-  assert "3 device(s) own 'gyro'" in reports.warnings(found)[0]
+  assert "3 device(s) own 'gyro'" in reports.warnings(found, False)[0]
 
 
 @pytest.mark.slow

@@ -475,6 +475,30 @@ def test_lora_starts_as_its_base():
   np.testing.assert_allclose(adapted, base, rtol=1e-5, atol=1e-6)
 
 
+def test_a_base_with_a_head_starts_as_the_model_that_it_was():
+  """Its head is the first one: the trained head is what is added to it."""
+  task, plain = tiny.task('lora', base_head=True), tiny.task('cnn')
+  spec = tiny.spec()
+
+  @quick
+  def both(key):
+    full = cnn.init(key, spec)
+    params = task.init(jax.random.fold_in(key, 1))
+    features = {
+      m: jax.random.normal(jax.random.key(i), (5, spec.features))
+      for i, m in enumerate(spec.modalities)
+    }
+    run = jnp.ones(3, bool)
+    params['head']['b'] += 1.0
+    return (
+      task.fuse(params, lora.freeze(full, True), features, run),
+      plain.fuse(full, {}, features, run),
+    )
+
+  adapted, base = both(jax.random.key(0))
+  np.testing.assert_allclose(adapted, base + 1, rtol=1e-5, atol=1e-6)
+
+
 def test_lora_product_is_the_merged_one():
   """z = W0 h + (alpha / r) B A h, computed without ever merging."""
   task, plain = tiny.task('lora'), tiny.task('cnn')

@@ -29,6 +29,7 @@ class Spec(NamedTuple):
     groups: `split` (encoder and column block apart), `joint` (one group per
       modality) or `layer` (the encoder's layers apart too).
     adapters: LoRA inside the frozen encoders.
+    base_head: the frozen base has a head, to which the trained one is added.
     cached: the bank holds frozen features instead of windows.
     fusion_norm: z times M / (modalities present), relief.md section 8.
     exits: an exit behind every layer of the encoders (cnn only); `split`
@@ -49,6 +50,7 @@ class Spec(NamedTuple):
   lora_alpha: float = 16.0
   groups: str = 'split'
   adapters: bool = False
+  base_head: bool = False
   cached: bool = False
   fusion_norm: bool = False
   exits: bool = False

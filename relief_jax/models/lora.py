@@ -16,7 +16,10 @@ from relief_jax.types import Array, PyTree, Task
 
 
 def init(key: Array, spec: Spec) -> PyTree:
-  """Trained parameters: A ~ Kaiming, B = 0, a fresh head, zero adapters."""
+  """Trained parameters: A ~ Kaiming, B = 0, adapters that change nothing.
+
+  The head is fresh, or zero where the base has one: training starts from that.
+  """
   a_key, head_key, adapter_key = jax.random.split(key, 3)
   a = layers.dense_init(a_key, len(spec.modalities) * spec.features, spec.rank)
   blocks = jnp.split(a, len(spec.modalities))
@@ -25,6 +28,8 @@ def init(key: Array, spec: Spec) -> PyTree:
     'lora_b': jnp.zeros((spec.rank, spec.hidden)),
     'head': encoders.init_head(head_key, spec),
   }
+  if spec.base_head:
+    params['head'] = jax.tree.map(jnp.zeros_like, params['head'])
   if spec.adapters:
     params['adapter'] = {
       name: _init_adapters(jax.random.fold_in(adapter_key, m), spec, m)
@@ -46,9 +51,15 @@ def _init_adapters(key, spec, m):
   ]
 
 
-def freeze(params: PyTree) -> PyTree:
-  """The frozen base from full parameters: everything but the head."""
-  return {k: params[k] for k in ('encoder', 'fusion', 'bias')}
+def freeze(params: PyTree, head: bool = False) -> PyTree:
+  """Takes the frozen base from full parameters.
+
+  Args:
+    params: of `cnn.init`.
+    head: with the head; else a fresh one is trained (`Spec.base_head`).
+  """
+  kept = ('encoder', 'fusion', 'bias') + ('head',) * head
+  return {k: params[k] for k in kept}
 
 
 def lora(spec: Spec) -> Task:
@@ -85,7 +96,10 @@ def lora(spec: Spec) -> Task:
     base = sum(h @ frozen['fusion'][m] for m, h in features.items())
     down = sum(h @ params['lora_a'][m] for m, h in features.items())
     z = encoders.fuse_norm(spec, base + scale * (down @ params['lora_b']), run)
-    return encoders.head(params['head'], layers.bias(z, frozen['bias']))
+    head = params['head']
+    if spec.base_head:
+      head = jax.tree.map(jnp.add, frozen['head'], head)
+    return encoders.head(head, layers.bias(z, frozen['bias']))
 
   groups = {
     'lora_a': dict(zip(spec.modalities, number.column, strict=True)),
@@ -118,7 +132,7 @@ def lora(spec: Spec) -> Task:
 
 def base(key: Array, spec: Spec) -> PyTree:
   """A random frozen base."""
-  return freeze(cnn.init(key, spec))
+  return freeze(cnn.init(key, spec), spec.base_head)
 
 
 def _work(spec, number, groups):
