@@ -37,11 +37,11 @@ from relief_jax.types import (
   Bank,
   Batch,
   Gate,
-  OwnTests,
+  HeldOut,
+  OwnWindows,
   Population,
   PyTree,
   Steps,
-  Tests,
 )
 
 
@@ -51,7 +51,7 @@ class World(NamedTuple):
   Attributes:
     population: clients and training windows.
     tests: windows of the held-out persons, and of the devices' own.
-    persons: names of those on no device, in the order of `Tests.person`.
+    persons: names of those on no device, in the order of `HeldOut.person`.
     validation: [persons] bool, to choose values by and not to test on.
     spec: of the model.
     dataset: name, `auto` resolved.
@@ -64,7 +64,7 @@ class World(NamedTuple):
   """
 
   population: Population
-  tests: Tests
+  tests: HeldOut
   persons: tuple[str, ...]
   validation: tuple[bool, ...]
   spec: Spec
@@ -144,10 +144,10 @@ def build(
   )
   away = np.concatenate([split.test, split.validation])
   persons, person = np.unique(data.subject[away], return_inverse=True)
-  tests = Tests(
+  tests = HeldOut(
     bank=bank(away),
     person=jnp.asarray(person, jnp.int32),
-    own=_own_tests(bank, split, own, fleet),
+    own=_own_windows(bank, split, own, fleet),
   )
   if config.backbone == 'lora':
     key = jax.random.fold_in(jax.random.key(config.seed), dealing.BASE)
@@ -184,7 +184,7 @@ def build(
   )
 
 
-def _own_tests(bank, split, own, fleet) -> OwnTests | None:
+def _own_windows(bank, split, own, fleet) -> OwnWindows | None:
   """The devices' own later windows; None where none are held back."""
   if not len(split.own):
     return None
@@ -195,7 +195,7 @@ def _own_tests(bank, split, own, fleet) -> OwnTests | None:
   alike = np.lexsort((np.asarray(fleet.tier), *np.asarray(fleet.owned).T))
   place = alike[:, None] * rows.shape[1] + np.arange(rows.shape[1])
   real = np.arange(rows.shape[1]) < count[alike][:, None]
-  return OwnTests(
+  return OwnWindows(
     bank=bank(split.own),
     rows=jnp.asarray(rows),
     count=jnp.asarray(count),
