@@ -327,8 +327,8 @@ def show(
         title += ', continued'
   console.print(
     f'Data: {data}. Mean ± half the 95 % t-interval over {numbers}; base is '
-    f'{baseline}, paired by {numbers[:-1]}. Times, joules and bytes are simulated; wall s '
-    'is this machine.',
+    f'{baseline}, paired by {numbers[:-1]}. Times, joules and bytes are '
+    'simulated; wall s is this machine.',
     highlight=False,
   )
 

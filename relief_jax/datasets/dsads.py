@@ -80,7 +80,8 @@ def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
   two of their 5 s segments; they are used as they are.
 
   Args:
-    config: `data.modalities`, `data.channels`, `data.rate`, `data.width`, `data.stride`.
+    config: `data.modalities`, `data.channels`, `data.rate`, `data.width`,
+      `data.stride`.
     root: folder that holds `dsads/`.
 
   Returns:

@@ -80,7 +80,8 @@ def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
   each) or 'place' (pocket: 12 channels). Persons may be missing.
 
   Args:
-    config: `data.modalities`, `data.channels`, `data.rate`, `data.width`, `data.stride`.
+    config: `data.modalities`, `data.channels`, `data.rate`, `data.width`,
+      `data.stride`.
     root: folder that holds `motionsense/` or `motion-sense/`.
 
   Returns:

@@ -8,9 +8,10 @@
     truncated    [channels] bools, optional: values were cut to whole steps
     run_trial    [runs] ints, optional
 
-A truncated value lies, whatever it was, in the step that begins with it: half a
-step is added, away from zero. No pickles. Members may be LZMA-compressed, which unpacks slowly: the numbers
-are kept in the user's cache. The schema is **ours**.
+Truncation made values smaller by half a step on average: it is added again, but
+to zeros, whose sign is not known. No pickles. Members may be LZMA-compressed,
+which unpacks slowly: the numbers are kept in the user's cache. The schema is
+**ours**.
 """
 
 import zipfile

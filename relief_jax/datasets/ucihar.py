@@ -67,7 +67,8 @@ def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
   channels; gyro: 3) or 'place' (waist: 9).
 
   Args:
-    config: `data.modalities`, `data.channels`, `data.rate`, `data.width`, `data.stride`.
+    config: `data.modalities`, `data.channels`, `data.rate`, `data.width`,
+      `data.stride`.
     root: folder that holds `ucihar/` or `UCI HAR Dataset/`.
 
   Returns:
