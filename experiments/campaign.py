@@ -304,9 +304,10 @@ class Campaign:
     if not runs:
       return
     cells = tables.table(runs, self._baseline)
-    tables.save(cells, self._folder, self._numbers)
+    data = tables.data_sets(runs)
+    tables.save(cells, self._folder, data, self._numbers)
     shown = foremost(cells, self._baseline)
-    tables.show(shown, console, self._baseline, self._numbers)
+    tables.show(shown, console, data, self._baseline, self._numbers)
     if len(shown) < len(cells):
       console.print(
         f'The best of {len(cells)} labels, with their baselines; all are in '
@@ -326,11 +327,10 @@ class Campaign:
       self._baseline,
       self._numbers,
     )
-    datasets = {run.summary['dataset'] for run in runs}
-    if len(datasets) > 1:
+    if len({run.summary['dataset'] for run in runs}) > 1:
       console.print(
-        f'warning: runs on different data sets, {", ".join(sorted(datasets))}: '
-        'set --config.dataset, in another --workdir',
+        f'warning: runs on different data sets, {data}: set '
+        '--config.dataset, in another --workdir',
         highlight=False,
       )
     every = {tables.group_of(run.label) for run in runs}

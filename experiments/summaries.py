@@ -120,7 +120,10 @@ def tables_of(collection: Collection) -> list[Table]:
   """All of them; those without a row are left out."""
   cells = tables.table(collection.runs, collection.baseline)
   p = significance(collection)
-  over = f'Mean ± half the 95 % interval over {collection.numbers}'
+  data = tables.data_sets(collection.runs)
+  over = (
+    f'Data: {data}. Mean ± half the 95 % interval over {collection.numbers}'
+  )
   base = f'base is {collection.baseline}, paired by {collection.numbers[:-1]}'
   simulated = 'times, joules and bytes are simulated'
   known = {c.name: c for c in tables.COLUMNS}

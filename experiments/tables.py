@@ -256,9 +256,16 @@ def text(value: Cell, digits: int | None) -> str:
   return shown
 
 
+def data_sets(runs: Iterable[Run]) -> str:
+  """Titles of the data sets that runs are on, with what limits them."""
+  titles = {run.summary.get('dataset') for run in runs}
+  return '; '.join(sorted(str(title) for title in titles if title))
+
+
 def save(
   cells: dict[str, dict[str, Cell]],
   folder: pathlib.Path,
+  data: str,
   numbers: str = 'seeds',
 ) -> None:
   """Writes `table.csv` (numbers) and `table.md` (to read).
@@ -266,6 +273,7 @@ def save(
   Args:
     cells: from `table`.
     folder: of the comparison.
+    data: what they are on, from `data_sets`.
     numbers: what a mean is over, 'seeds' or 'folds'.
 
   Raises:
@@ -274,13 +282,13 @@ def save(
   with open(folder / 'table.csv', 'w', newline='', encoding='utf-8') as file:
     writer = csv.writer(file)
     names = [n for c in COLUMNS for n in (c.name, f'{c.name}_half95')]
-    writer.writerow(['label', numbers, *names])
+    writer.writerow(['label', 'data', numbers, *names])
     for label, row in cells.items():
       values = []
       for column in COLUMNS:
         values += [row[column.name].mean, row[column.name].half]
       shown = ['' if math.isnan(n) else repr(n) for n in values]
-      writer.writerow([label, row[COLUMNS[0].name].total, *shown])
+      writer.writerow([label, data, row[COLUMNS[0].name].total, *shown])
   parts = []
   for columns in (QUALITY, COST):
     lines = [
@@ -291,7 +299,7 @@ def save(
       shown = [text(row[c.name], c.digits) for c in columns]
       lines.append(f'| {label} | ' + ' | '.join(shown) + ' |')
     parts.append('\n'.join(lines))
-  note = f'Mean ± half the 95 % interval over {numbers}.'
+  note = f'Data: {data}. Mean ± half the 95 % interval over {numbers}.'
   (folder / 'table.md').write_text(
     '\n\n'.join([*parts, note]) + '\n', encoding='utf-8'
   )
@@ -300,6 +308,7 @@ def save(
 def show(
   cells: dict[str, dict[str, Cell]],
   console: rich.console.Console,
+  data: str,
   baseline: str,
   numbers: str = 'seeds',
 ) -> None:
@@ -317,9 +326,9 @@ def show(
         console.print(_rich(title, some, labels, cells))
         title += ', continued'
   console.print(
-    f'Mean ± half the 95 % t-interval over {numbers}; base is {baseline}, '
-    f'paired by {numbers[:-1]}. Times, joules and bytes are simulated; wall s '
-    'is this machine.',
+    f'Data: {data}. Mean ± half the 95 % t-interval over {numbers}; base is '
+    f'{baseline}, paired by {numbers[:-1]}. Times, joules and bytes are '
+    'simulated; wall s is this machine.',
     highlight=False,
   )
 

@@ -55,6 +55,7 @@ class World(NamedTuple):
     validation: [persons] bool, to choose values by and not to test on.
     spec: of the model.
     dataset: name, `auto` resolved.
+    title: of the data set for readers (`Windows.title`).
     tiers: names of the fleet's tiers.
     rare: number of the modality that `f1_rare_*` are about.
     fill: `input` or `skip`.
@@ -69,6 +70,7 @@ class World(NamedTuple):
   validation: tuple[bool, ...]
   spec: Spec
   dataset: str
+  title: str
   tiers: tuple[str, ...]
   rare: int
   fill: str
@@ -171,6 +173,7 @@ def build(
     validation=tuple(np.isin(persons, data.subject[split.validation]).tolist()),
     spec=spec,
     dataset=dataset,
+    title=data.title,
     tiers=fleets.tier_names(config.fleet),
     rare=_rare(config, fleet, modalities),
     fill=config.fill or algorithms.DEFAULT_FILL.get(config.method, 'skip'),
@@ -250,12 +253,11 @@ def _spec(config, data) -> Spec:
 
 def _rare(config, fleet, modalities) -> int:
   name = config.data.rare
-  if name in modalities:
-    return modalities.index(name)
-  # The default names a sensor of DSADS; other worlds take their rarest.
-  if name not in ('', 'mag'):
+  if not name:
+    return fleets.rarest(fleet, modalities)
+  if name not in modalities:
     raise unknown('modality in config.data.rare', name, modalities)
-  return fleets.rarest(fleet, modalities)
+  return modalities.index(name)
 
 
 def _deadlines(config, fleet, task) -> tuple[float, float]:
