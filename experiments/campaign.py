@@ -207,6 +207,7 @@ class Campaign:
     numbers: what a mean is over, 'seeds' or 'folds'.
     part: (i, n) runs part i of n only, counted from 1.
     together: runs in one program; 0: one on CPU, 16 on accelerators.
+    note: about all runs, for below the tables.
   """
 
   def __init__(
@@ -218,10 +219,12 @@ class Campaign:
     numbers: str = 'seeds',
     part: tuple[int, int] = (1, 1),
     together: int = 0,
+    note: str = '',
   ):
     self._jobs, self._folder, self._config = list(jobs), folder, config
     self._baseline, self._numbers, self._part = baseline, numbers, part
     self._together = together or (16 if pool.accelerators() else 1)
+    self._note = note
 
   def run(self, workers: int = 0) -> int:
     """Runs what is not done yet and reports; returns the exit code.
@@ -251,6 +254,7 @@ class Campaign:
       mine,
       baseline=self._baseline,
       numbers=self._numbers,
+      note=self._note,
     )
     logs = folder / 'logs'
     logs.mkdir(parents=True, exist_ok=True)
@@ -266,6 +270,8 @@ class Campaign:
       f'{workers} worker processes',
       highlight=False,
     )
+    if self._note:
+      console.print(self._note, markup=False, highlight=False, soft_wrap=True)
     crew = pool.Pool(left, workers, logs, self._together)
     with Overview(console, left, len(mine) - len(left)) as overview, Stop(crew):
 
@@ -304,10 +310,9 @@ class Campaign:
     if not runs:
       return
     cells = tables.table(runs, self._baseline)
-    data = tables.data_sets(runs)
-    tables.save(cells, self._folder, data, self._numbers)
+    tables.save(cells, runs, self._folder, self._numbers, self._note)
     shown = foremost(cells, self._baseline)
-    tables.show(shown, console, data, self._baseline, self._numbers)
+    tables.show(shown, runs, console, self._baseline, self._numbers)
     if len(shown) < len(cells):
       console.print(
         f'The best of {len(cells)} labels, with their baselines; all are in '
@@ -320,7 +325,7 @@ class Campaign:
     plots.figures(
       [
         run
-        for run in runs
+        for run in tables.mean_runs(runs)
         if run.label in shown and tables.group_of(run.label) in groups
       ],
       self._folder / 'figures',
@@ -329,7 +334,7 @@ class Campaign:
     )
     if len({run.summary['dataset'] for run in runs}) > 1:
       console.print(
-        f'warning: runs on different data sets, {data}: set '
+        f'warning: runs on different data sets, {tables.data_sets(runs)}: set '
         '--config.dataset, in another --workdir',
         highlight=False,
       )

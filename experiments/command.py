@@ -7,6 +7,7 @@ What was begun goes on with --resume after 74 and 75.
 
 import os
 import pathlib
+import re
 import signal
 import sys
 import traceback
@@ -59,6 +60,17 @@ def rewrite(argv: list[str]) -> list[str]:
   return argv
 
 
+def rename(argv: list[str]) -> list[str]:
+  """Lets `--config.values=FILE` set the key `values_file`.
+
+  A config's `values` is its own method, so that no key can have this name.
+
+  >>> rename(['x', '--config.values=a.json'])
+  ['x', '--config.values_file=a.json']
+  """
+  return [re.sub(r'^(--?config\.values)(?==|$)', r'\1_file', a) for a in argv]
+
+
 def launch(main, swept: dict[str, str] | None = None) -> None:
   """Runs `main(argv)`, whose result is the exit code; does not return.
 
@@ -75,6 +87,7 @@ def launch(main, swept: dict[str, str] | None = None) -> None:
       swept.update(found)
     return _parse(argv)
 
+  sys.argv = rename(sys.argv)  # where config flags look for their keys
   signal.signal(signal.SIGTERM, signal.default_int_handler)
   app.run(
     lambda argv: call(lambda: _quietly(main, argv)),

@@ -151,7 +151,8 @@ def _intro(collection: Collection) -> str:
   facts = [
     f'{len(collection.found)} runs',
     f'{len(labels)} label{"s" if len(labels) > 1 else ""}',
-    f'{max(map(len, labels.values()))} {collection.numbers}',
+    f'{max(len({one.run.seed for one in own}) for own in labels.values())} '
+    f'{collection.numbers}',
     f'{", ".join(_distinct(collection, "clients"))} devices',
     f'{", ".join(_distinct(collection, "rounds"))} rounds',
   ]

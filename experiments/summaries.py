@@ -56,20 +56,25 @@ class Table(NamedTuple):
 def paired_p(own: Sequence[tables.Run], base: Sequence[tables.Run]) -> float:
   """p of the paired t-test of the last macro-F1; NaN with fewer than two pairs.
 
+  The seeds of a fold make one pair.
+
   Args:
     own: runs of a label.
     base: of its baseline.
   """
-  other = {run.seed: run.metrics[-1]['f1'] for run in base}
-  pairs = [
-    (run.metrics[-1]['f1'], other[run.seed]) for run in own if run.seed in other
-  ]
-  if len(pairs) < 2:
+  other = {run.pair: run.metrics[-1]['f1'] for run in base}
+  differences = tables.averaged(
+    {
+      run.pair: run.metrics[-1]['f1'] - other[run.pair]
+      for run in own
+      if run.pair in other
+    }
+  )
+  if len(differences) < 2:
     return math.nan
-  ours, theirs = np.array(pairs).T
-  if not np.ptp(ours - theirs):  # the same difference everywhere
-    return 1.0 if ours[0] == theirs[0] else 0.0
-  return float(scipy.stats.ttest_rel(ours, theirs).pvalue)
+  if not np.ptp(differences):  # the same difference everywhere
+    return 0.0 if differences[0] else 1.0
+  return float(scipy.stats.ttest_1samp(differences, 0.0).pvalue)
 
 
 def holm(values: Sequence[float]) -> list[float]:
@@ -126,6 +131,10 @@ def tables_of(collection: Collection) -> list[Table]:
   )
   base = f'base is {collection.baseline}, paired by {collection.numbers[:-1]}'
   simulated = 'times, joules and bytes are simulated'
+  notes = [
+    *tables.notes(collection.runs, collection.numbers),
+    *collection.notes,
+  ]
   known = {c.name: c for c in tables.COLUMNS}
   columns = [known[name] for name in _HEADLINE]
 
@@ -148,7 +157,7 @@ def tables_of(collection: Collection) -> list[Table]:
         for label, row in cells.items()
       ],
       f'{over}; {base}; {simulated}. p: paired t-test of F1 against the base, '
-      'corrected after Holm within a group.',
+      'corrected after Holm within a group. ' + ' '.join(notes),
       [
         [
           label,
@@ -207,11 +216,15 @@ def _fairness(collection: Collection, over: str) -> list[Table]:
   }
   rows, raw = [], []
   for label, own in gather.by_label(collection.found).items():
-    values = [device_charts.device_f1([one]) for one in own if one.devices]
+    values = {
+      one.run.pair: device_charts.device_f1([one]) for one in own if one.devices
+    }
     if not values:
       continue
     cells = [
-      tables.interval([float(function(v)) for v in values])
+      tables.interval(
+        tables.averaged({k: float(function(v)) for k, v in values.items()})
+      )
       for function in columns.values()
     ]
     digits = [3 if name == 'Gini' else 1 for name in columns]

@@ -3,13 +3,15 @@
 An interval is Student's t at 95 % over seeds. Differences are taken seed by
 seed against the baseline of the group, so that what a seed does to all
 methods alike cancels. In a sweep over folds the fold takes the seed's place;
-folds share training persons, so their interval is too narrow.
+folds share training persons, so their interval is too narrow. Where every fold
+is run with several seeds, these are averaged first: they test the same persons,
+and counting them as if they were more folds would feign certainty.
 """
 
 import csv
 import math
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +20,7 @@ import rich.console
 import rich.table
 import scipy.stats
 
-from experiments import records
+from experiments import axes, records
 
 
 class Run(NamedTuple):
@@ -29,12 +31,19 @@ class Run(NamedTuple):
     seed: of the run, or its fold.
     summary: its `summary.json`.
     metrics: the lines of its `metrics.jsonl`.
+    repeat: its seed, where `seed` is a fold that is run with several.
   """
 
   label: str
   seed: int
   summary: dict
   metrics: list[dict]
+  repeat: int = 0
+
+  @property
+  def pair(self) -> tuple[int, int]:
+    """What a run of another label must share to be compared with it."""
+    return self.seed, self.repeat
 
 
 class Column(NamedTuple):
@@ -137,8 +146,8 @@ class Cell(NamedTuple):
   Attributes:
     mean: over the seeds that have one; NaN where none has.
     half: half the interval; NaN with fewer than two seeds.
-    number: seeds that have one.
-    total: seeds in all.
+    number: runs that have one.
+    total: runs in all.
   """
 
   mean: float
@@ -162,6 +171,52 @@ def interval(values: Sequence[float], total: int | None = None) -> Cell:
     error = float(np.std(values, ddof=1)) / math.sqrt(count)
     half = float(scipy.stats.t.ppf(0.975, count - 1)) * error
   return Cell(mean, half, count, count if total is None else total)
+
+
+def averaged(values: Mapping[tuple[int, int], float]) -> list[float]:
+  """Averages the seeds of every fold; of runs without folds nothing.
+
+  Args:
+    values: by `Run.pair`.
+
+  >>> averaged({(0, 0): 1.0, (0, 1): 3.0, (1, 0): 5.0})
+  [2.0, 5.0]
+  """
+  folds: dict[int, list[float]] = {}
+  for (fold, _), value in values.items():
+    folds.setdefault(fold, []).append(value)
+  return [math.fsum(own) / len(own) for own in folds.values()]
+
+
+def mean_runs(runs: Iterable[Run]) -> list[Run]:
+  """Averages the seeds of every fold, evaluation by evaluation, for figures.
+
+  Args:
+    runs: of any labels. Of those with several seeds in a fold the numbers in
+      `metrics` become means, as many as the shortest of them has.
+  """
+  groups: dict[tuple[str, int], list[Run]] = {}
+  for run in runs:
+    groups.setdefault((run.label, run.seed), []).append(run)
+  found = []
+  for first, *others in groups.values():
+    rows = [
+      {
+        key: math.fsum(row[key] for row in some) / len(some)
+        for key in some[0]
+        if all(is_number(row.get(key)) for row in some)
+      }
+      for some in zip(
+        first.metrics, *(run.metrics for run in others), strict=False
+      )
+    ]
+    found.append(first._replace(metrics=rows) if others else first)
+  return found
+
+
+def is_number(value: Any) -> bool:
+  """Tells numbers from what else a record holds."""
+  return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def group_of(label: str) -> str:
@@ -203,16 +258,17 @@ def baseline_of(label: str, baseline: str) -> str:
 
 def cell(column: Column, runs: Sequence[Run], base: Sequence[Run]) -> Cell:
   """One number of the table, from the runs of a label and of its baseline."""
-  own = {run.seed: column.value(run) for run in runs}
-  if column.against is None:
-    return interval([v for v in own.values() if v is not None], len(runs))
-  other = {run.seed: column.value(run) for run in base}
-  paired = [
-    column.against(mine, theirs)
-    for seed, mine in own.items()
-    if mine is not None and (theirs := other.get(seed)) is not None
-  ]
-  return interval([v for v in paired if math.isfinite(v)], len(runs))
+  other = {run.pair: column.value(run) for run in base}
+  values: dict[tuple[int, int], float] = {}
+  for run in runs:
+    value = column.value(run)
+    if column.against is not None and value is not None:
+      theirs = other.get(run.pair)
+      value = None if theirs is None else column.against(value, theirs)
+    if value is not None and math.isfinite(value):
+      values[run.pair] = value
+  found = interval(averaged(values))
+  return found._replace(number=len(values), total=len(runs))
 
 
 def by_label(runs: Iterable[Run]) -> dict[str, list[Run]]:
@@ -262,33 +318,76 @@ def data_sets(runs: Iterable[Run]) -> str:
   return '; '.join(sorted(str(title) for title in titles if title))
 
 
+def notes(runs: Sequence[Run], numbers: str) -> list[str]:
+  """Says what the mean is over: seeds within folds, the persons of each fold.
+
+  Args:
+    runs: of a table.
+    numbers: what a mean is over, 'seeds' or 'folds'.
+
+  Returns:
+    Sentences for below the table.
+  """
+  if numbers != 'folds':
+    return []
+  found = []
+  seeds: dict[tuple[str, int], set[int]] = {}
+  for run in runs:
+    seeds.setdefault((run.label, run.seed), set()).add(run.repeat)
+  counts = sorted({len(own) for own in seeds.values()})
+  if counts and counts[-1] > 1:
+    found.append(
+      f'A fold counts once, as the mean over its '
+      f'{" to ".join(map(str, dict.fromkeys([counts[0], counts[-1]])))} seeds.'
+    )
+  persons: dict[int, list[int]] = {}
+  for run in runs:
+    world = run.summary.get('world') or {}
+    if tested := (world.get('subjects') or {}).get('test'):
+      persons[run.seed] = tested
+  if persons:
+    listed = '; '.join(
+      f'fold {fold}: {", ".join(map(str, persons[fold]))}'
+      for fold in sorted(persons)
+    )
+    found.append(f'Persons tested on: {listed}.')
+  return found
+
+
 def save(
   cells: dict[str, dict[str, Cell]],
+  runs: Sequence[Run],
   folder: pathlib.Path,
-  data: str,
   numbers: str = 'seeds',
+  note: str = '',
 ) -> None:
   """Writes `table.csv` (numbers) and `table.md` (to read).
 
   Args:
     cells: from `table`.
+    runs: that it was made from.
     folder: of the comparison.
-    data: what they are on, from `data_sets`.
     numbers: what a mean is over, 'seeds' or 'folds'.
+    note: about all runs, for below the table.
 
   Raises:
     OSError: the folder cannot be written.
   """
+  data = data_sets(runs)
   with open(folder / 'table.csv', 'w', newline='', encoding='utf-8') as file:
     writer = csv.writer(file)
     names = [n for c in COLUMNS for n in (c.name, f'{c.name}_half95')]
     writer.writerow(['label', 'data', numbers, *names])
+    counts = {
+      label: len({run.seed for run in own})
+      for label, own in by_label(runs).items()
+    }
     for label, row in cells.items():
       values = []
       for column in COLUMNS:
         values += [row[column.name].mean, row[column.name].half]
       shown = ['' if math.isnan(n) else repr(n) for n in values]
-      writer.writerow([label, data, row[COLUMNS[0].name].total, *shown])
+      writer.writerow([label, data, counts[label], *shown])
   parts = []
   for columns in (QUALITY, COST):
     lines = [
@@ -299,22 +398,28 @@ def save(
       shown = [text(row[c.name], c.digits) for c in columns]
       lines.append(f'| {label} | ' + ' | '.join(shown) + ' |')
     parts.append('\n'.join(lines))
-  note = f'Data: {data}. Mean ± half the 95 % interval over {numbers}.'
-  (folder / 'table.md').write_text(
-    '\n\n'.join([*parts, note]) + '\n', encoding='utf-8'
-  )
+  parts.append(f'Data: {data}. Mean ± half the 95 % interval over {numbers}.')
+  parts += [*notes(runs, numbers), *filter(None, [note])]
+  (folder / 'table.md').write_text('\n\n'.join(parts) + '\n', encoding='utf-8')
 
 
 def show(
   cells: dict[str, dict[str, Cell]],
+  runs: Sequence[Run],
   console: rich.console.Console,
-  data: str,
   baseline: str,
   numbers: str = 'seeds',
 ) -> None:
   """Prints the tables of every group: first quality, then cost.
 
   A table too wide for the console goes on in another below it.
+
+  Args:
+    cells: from `table`, those to be shown.
+    runs: that they were made from, or more.
+    console: to print on.
+    baseline: label within a group that the others are compared with.
+    numbers: what a mean is over, 'seeds' or 'folds'.
   """
   groups: dict[str, list[str]] = {}
   for label in cells:
@@ -326,11 +431,13 @@ def show(
         console.print(_rich(title, some, labels, cells))
         title += ', continued'
   console.print(
-    f'Data: {data}. Mean ± half the 95 % t-interval over {numbers}; base is '
-    f'{baseline}, paired by {numbers[:-1]}. Times, joules and bytes are '
+    f'Data: {data_sets(runs)}. Mean ± half the 95 % t-interval over '
+    f'{numbers}; base is {baseline}, paired by {numbers[:-1]}. Times, joules and bytes are '
     'simulated; wall s is this machine.',
     highlight=False,
   )
+  for text in notes(runs, numbers):
+    console.print(text, highlight=False)
 
 
 def short(label: str) -> str:
@@ -370,6 +477,12 @@ def _rich(title: str, columns, labels, cells) -> rich.table.Table:
 def load(folder: pathlib.Path, label: str, seed: int) -> Run | None:
   """A finished run, None where it is not.
 
+  Args:
+    folder: its run directory.
+    label: what is compared.
+    seed: of the run, or its fold; a seed within the fold is in the folder's
+      name.
+
   Raises:
     InputError: a file of the run that cannot be read.
   """
@@ -380,4 +493,5 @@ def load(folder: pathlib.Path, label: str, seed: int) -> Run | None:
   if summary.get('status') != records.COMPLETE:
     return None
   metrics = records.read_metrics(folder / 'metrics.jsonl')
-  return Run(label, seed, summary, metrics)
+  _, repeat = axes.numbers_of(folder.name) or (seed, 0)
+  return Run(label, seed, summary, metrics, repeat)

@@ -60,7 +60,7 @@ def test_pamap2_on_files_in_its_layout(tmp_path, monkeypatch):
   config = paper.get_config('pamap2,cnn')
   config.clients, config.data.width, config.data.stride = 8, 16, 8
   config.model.filters, config.model.hidden = (4,), 8
-  config.only = '*/relief'
+  config.only, config.data.own_share = '*/relief', 0.0  # short recordings
   found = compare.expand(config, tmp_path)
   assert len(found) == 3 * 2 * 2  # folds, fleets, rare modalities
   tested = {}
@@ -95,8 +95,7 @@ def test_tables_name_the_data_and_what_limits_them(tmp_path):
     )
     for label in ('fedavg', 'relief')
   ]
-  data = tables.data_sets(runs)
-  tables.save(tables.table(runs, 'fedavg'), tmp_path, data, 'folds')
+  tables.save(tables.table(runs, 'fedavg'), runs, tmp_path, 'folds')
   for name in ('table.md', 'table.csv'):
     assert 'MHEALTH, truncated channels' in (tmp_path / name).read_text()
 
