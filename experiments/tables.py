@@ -432,8 +432,8 @@ def show(
         title += ', continued'
   console.print(
     f'Data: {data_sets(runs)}. Mean ± half the 95 % t-interval over '
-    f'{numbers}; base is {baseline}, paired by {numbers[:-1]}. Times, joules and bytes are '
-    'simulated; wall s is this machine.',
+    f'{numbers}; base is {baseline}, paired by {numbers[:-1]}. Times, joules '
+    'and bytes are simulated; wall s is this machine.',
     highlight=False,
   )
   for text in notes(runs, numbers):
