@@ -162,6 +162,9 @@ def default() -> ml_collections.ConfigDict:
     start=5,
   )
   # Options of the other methods, each explained in its own file.
+  c.centralized = dict(
+    sensors='fleet',  # on in a step: of a device drawn; complete: all
+  )
   c.fedpmt = dict(
     depth='budget',  # budget, cycle
     side='output',  # trained from: output, or input (prefix training)
@@ -169,7 +172,7 @@ def default() -> ml_collections.ConfigDict:
   c.depthfl = dict(
     exits='all',  # trained by a device: all, last (InclusiveFL)
     distill=True,  # exits teach each other
-    fade=300,  # rounds over which that fades in; 0: at once
+    fade=0.3,  # share of the rounds over which that fades in; 0: at once
   )
   c.feddrop = dict(
     rate='fit',  # fit, sqrt
