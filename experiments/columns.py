@@ -330,7 +330,7 @@ GROUPS = (
   ),
   Group(
     'persons',
-    'Fairness over tiers and persons',
+    'Tiers and persons',
     FAIRNESS,
     'Of the last macro-F1 of each tier and of each person tested on; the range '
     'is the best person’s minus the worst’s, in percentage points.',
