@@ -21,6 +21,7 @@ from experiments import (
   command,
   plots,
   pool,
+  printed,
   records,
   runner,
   tables,
@@ -310,9 +311,9 @@ class Campaign:
     if not runs:
       return
     cells = tables.table(runs, self._baseline)
-    tables.save(cells, runs, self._folder, self._numbers, self._note)
+    printed.save(cells, runs, self._folder, self._numbers, self._note)
     shown = foremost(cells, self._baseline)
-    tables.show(shown, runs, console, self._baseline, self._numbers)
+    printed.show(shown, runs, console, self._baseline, self._numbers)
     if len(shown) < len(cells):
       console.print(
         f'The best of {len(cells)} labels, with their baselines; all are in '
@@ -332,11 +333,10 @@ class Campaign:
       self._baseline,
       self._numbers,
     )
-    datasets = {run.summary['dataset'] for run in runs}
-    if len(datasets) > 1:
+    if len({run.summary['dataset'] for run in runs}) > 1:
       console.print(
-        f'warning: runs on different data sets, {", ".join(sorted(datasets))}: '
-        'set --config.dataset, in another --workdir',
+        f'warning: runs on different data sets, {tables.data_sets(runs)}: set '
+        '--config.dataset, in another --workdir',
         highlight=False,
       )
     every = {tables.group_of(run.label) for run in runs}

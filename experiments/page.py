@@ -143,7 +143,7 @@ def _title(collection: Collection) -> str:
   several = (
     f'{len(methods)} methods' if len(methods) > 3 else ', '.join(methods)
   )
-  return f'{several} on {", ".join(_distinct(collection, "dataset"))}'
+  return f'{several} on {tables.data_sets(collection.runs)}'
 
 
 def _intro(collection: Collection) -> str:
@@ -164,7 +164,7 @@ def _intro(collection: Collection) -> str:
   )
 
 
-_FIRST = ('headline', 'fairness')
+_FIRST = ('headline', 'equal_cost', 'persons', 'fairness')
 
 
 def _tables(collection: Collection, shown: list[Table], first: bool) -> str:

@@ -84,7 +84,9 @@ def default() -> ml_collections.ConfigDict:
   )
   c.data = dict(
     modalities='sensor',  # by sensor (acc, gyro, ...) or by body place
-    channels='',  # npz: 'acc=ax,ay,az;ecg=3'; '' takes the file's own
+    # 'acc;gyro=arm_gyro_*': which channels, in which order of modalities
+    # (datasets/channels.py); '' for the data set's own.
+    channels='',
     optional=False,  # pamap2: the six optional activities too
     download=False,  # fetch a data set that is not there
     rate=0.0,  # Hz, resampled to; 0: as recorded
@@ -99,7 +101,7 @@ def default() -> ml_collections.ConfigDict:
     own_share=0.2,  # of every training run, kept for a device's own test
     validation_subjects=(),  # on no device, to choose values by
     public_subjects=1,  # set aside to pretrain a frozen base (lora only)
-    rare='mag',  # the modality that `f1_rare_*` are about; '' = rarest
+    rare='',  # the modality that `f1_rare_*` are about; '': fewest owners
   )
   c.synthetic = dict(
     subjects=12,

@@ -18,11 +18,11 @@ from relief_jax import shift, tree
 from relief_jax.types import (
   Array,
   Fleet,
-  OwnTests,
+  HeldOut,
+  OwnWindows,
   PyTree,
   SubModels,
   Task,
-  Tests,
 )
 
 
@@ -36,7 +36,7 @@ class Counts(NamedTuple):
     exits: [X, S, Z, C, C] of each exit alone; () without.
     held: [V, S', Z, C, C] of the sub-models that devices hold, for the sensor
       sets of the fleet; () where all hold the whole.
-    index: [N] int32 as in `SubModels`, () likewise.
+    model_index: [N] int32 as in `SubModels`, () likewise.
     own: [N, 3, C] int32, on each device's own later windows: how often a class
       was told rightly, was predicted, and was true; () without such windows.
   """
@@ -44,7 +44,7 @@ class Counts(NamedTuple):
   whole: Array
   exits: Array | tuple = ()
   held: Array | tuple = ()
-  index: Array | tuple = ()
+  model_index: Array | tuple = ()
   own: Array | tuple = ()
 
 
@@ -102,7 +102,7 @@ def evaluate(
   task: Task,
   params: PyTree,
   frozen: PyTree,
-  tests: Tests,
+  tests: HeldOut,
   fleet: Fleet,
   scope: Scope,
   held: SubModels | None = None,
@@ -127,13 +127,13 @@ def evaluate(
   found = Counts(whole, exits)
   index, models = jnp.zeros(fleet.id.shape, jnp.int32), [(task, params)]
   if held is not None:
-    index = held.index
+    index = held.model_index
     models += list(held.models)
     every = [
       _held(model, v, index, frozen, tests, fleet, scope)
       for v, model in enumerate(held.models, 1)
     ]
-    found = found._replace(held=jnp.stack(every), index=index)
+    found = found._replace(held=jnp.stack(every), model_index=index)
   if tests.own is not None:
     found = found._replace(
       own=own_counts(models, index, frozen, tests.own, fleet, scope.fill)
@@ -159,7 +159,7 @@ def evaluate_personal(
   task: Task,
   params: PyTree,
   frozen: PyTree,
-  tests: Tests,
+  tests: HeldOut,
   fleet: Fleet,
   scope: Scope,
 ) -> Counts:
@@ -201,7 +201,7 @@ def confusions(
   task: Task,
   params: PyTree,
   frozen: PyTree,
-  tests: Tests,
+  tests: HeldOut,
   scope: Scope,
   masks: Array,
   need: Array | None = None,
@@ -277,7 +277,7 @@ def own_counts(
   models: list[tuple[Task, PyTree]],
   index: Array,
   frozen: PyTree,
-  own: OwnTests,
+  own: OwnWindows,
   fleet: Fleet,
   fill: str,
   batch: int = 256,

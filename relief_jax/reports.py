@@ -5,6 +5,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
+from relief_jax import fleets
 from relief_jax.online import missing, recovery
 from relief_jax.types import Task
 from relief_jax.world import World
@@ -40,7 +41,7 @@ def describe(world: World, task: Task, cohort: int) -> dict[str, Any]:
   tier = np.asarray(fleet.tier)
   samples = np.asarray(fleet.samples)
   return {
-    'dataset': world.dataset,
+    'dataset': world.title,
     'subjects': world.subjects,
     'windows': {
       'train': len(world.population.bank.y),
@@ -74,7 +75,7 @@ def _windows(world: World) -> dict[str, int]:
 
 
 def smallest_cohort(world: World) -> tuple[str, int]:
-  """The modality with the fewest devices, and their number.
+  """The modality with the fewest devices (`fleets.rarest`), and their number.
 
   Args:
     world: of the run; devices without data do not count.
@@ -82,7 +83,7 @@ def smallest_cohort(world: World) -> tuple[str, int]:
   fleet = world.population.fleet
   real = np.asarray(fleet.samples)[:, None] > 0
   owners = (np.asarray(fleet.owned) & real).sum(0)
-  least = int(owners.argmin())
+  least = fleets.rarest(fleet, world.spec.modalities)
   return world.spec.modalities[least], int(owners[least])
 
 
@@ -136,7 +137,6 @@ def outcome(
   hit = reached[0] if reached else {}
   return {
     'method': config.method,
-    'dataset': config.dataset,
     'backbone': config.backbone,
     'clients': config.clients,
     'rounds': config.rounds,

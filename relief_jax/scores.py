@@ -136,7 +136,7 @@ def report(counts: Counts, scope: Scope, facts: Facts) -> Report:
     **_probes(counts, scope, facts, f1, tested),
   }
   if not personal:
-    whole = _Models(counts.whole[place], np.arange(len(place)))
+    whole = _Models(np.asarray(counts.whole)[place], np.arange(len(place)))
     same = isinstance(counts.held, tuple)
     at_server = f1 if same else whole.over(tested)
     record |= {
@@ -150,20 +150,20 @@ def report(counts: Counts, scope: Scope, facts: Facts) -> Report:
     record['f1_validation'] = float(devices.over(~tested).mean())
   own = None
   if not isinstance(counts.own, tuple):
-    own = _own(counts.own, facts, record)
+    own = _own(np.asarray(counts.own), facts, record)
   return Report(record, f1, own)
 
 
 def _devices(counts: Counts, scope: Scope, place: np.ndarray) -> _Models:
   """What every device is tested with."""
   if counts.whole.ndim == 5:  # personal
-    every = counts.whole[np.arange(len(place)), place]
+    every = np.asarray(counts.whole)[np.arange(len(place)), place]
     return _Models(every, np.arange(len(place)))
   sets = np.cumsum(scope.of_fleet) - 1  # place among those of the fleet
   index = (
     np.zeros_like(place)
-    if isinstance(counts.index, tuple)
-    else np.asarray(counts.index)
+    if isinstance(counts.model_index, tuple)
+    else np.asarray(counts.model_index)
   )
   pairs, device = np.unique(
     np.stack([index, place]), axis=1, return_inverse=True
@@ -212,7 +212,7 @@ def _probes(counts, scope, facts, f1, tested) -> dict[str, Any]:
   masks, owned = scope.masks, facts.owned
   num = owned.shape[1]
   personal = counts.whole.ndim == 5
-  whole = counts.whole[..., tested, :, :].sum(-3)  # [(N,) S, C, C]
+  whole = np.asarray(counts.whole)[..., tested, :, :].sum(-3)  # [(N,) S, C, C]
   each = macro_f1(whole)  # [(N,) S]
 
   def pick(mask, owners):

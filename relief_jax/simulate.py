@@ -299,6 +299,7 @@ class Simulation:
   def summary(self) -> dict[str, Any]:
     """What summary.json says of the simulation itself."""
     return {
+      'dataset': self.description['dataset'],
       **reports.outcome(
         self.config, self.history, self.round, self._tally.totals
       ),

@@ -118,7 +118,7 @@ class Population:
 
 
 @flax.struct.dataclass
-class OwnTests:
+class OwnWindows:
   """Later windows of the devices' own persons (own_windows.py).
 
   Attributes:
@@ -139,7 +139,7 @@ class OwnTests:
 
 
 @flax.struct.dataclass
-class Tests:
+class HeldOut:
   """What models are tested on.
 
   Attributes:
@@ -150,7 +150,7 @@ class Tests:
 
   bank: Bank
   person: Array
-  own: OwnTests | None = None
+  own: OwnWindows | None = None
 
 
 @flax.struct.dataclass
@@ -439,12 +439,12 @@ class SubModels(NamedTuple):
   """What the devices run after a round, where it is not the server's model.
 
   Attributes:
-    index: [N] int32, 0 for the server's whole model, else 1 + a place in
+    model_index: [N] int32, 0 for the server's whole model, else 1 + a place in
       `models`.
     models: a task and its parameters each; several devices may share one.
   """
 
-  index: Array
+  model_index: Array
   models: tuple[tuple[Task, PyTree], ...]
 
 

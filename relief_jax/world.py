@@ -37,11 +37,11 @@ from relief_jax.types import (
   Bank,
   Batch,
   Gate,
-  OwnTests,
+  HeldOut,
+  OwnWindows,
   Population,
   PyTree,
   Steps,
-  Tests,
 )
 
 # Purpose of a base's key, beside its initial values and its batches.
@@ -54,10 +54,11 @@ class World(NamedTuple):
   Attributes:
     population: clients and training windows.
     tests: windows of the held-out persons, and of the devices' own.
-    persons: names of those on no device, in the order of `Tests.person`.
+    persons: names of those on no device, in the order of `HeldOut.person`.
     validation: [persons] bool, to choose values by and not to test on.
     spec: of the model.
     dataset: name, `auto` resolved.
+    title: of the data set for readers (`Windows.title`).
     tiers: names of the fleet's tiers.
     rare: number of the modality that `f1_rare_*` are about.
     fill: `input` or `skip`.
@@ -67,11 +68,12 @@ class World(NamedTuple):
   """
 
   population: Population
-  tests: Tests
+  tests: HeldOut
   persons: tuple[str, ...]
   validation: tuple[bool, ...]
   spec: Spec
   dataset: str
+  title: str
   tiers: tuple[str, ...]
   rare: int
   fill: str
@@ -148,10 +150,10 @@ def build(
   )
   away = np.concatenate([split.test, split.validation])
   persons, person = np.unique(data.subject[away], return_inverse=True)
-  tests = Tests(
+  tests = HeldOut(
     bank=bank(away),
     person=jnp.asarray(person, jnp.int32),
-    own=_own_tests(bank, split, own, fleet),
+    own=_own_windows(bank, split, own, fleet),
   )
   if config.backbone == 'lora':
     key = jax.random.fold_in(jax.random.key(config.seed), dealing.BASE)
@@ -181,6 +183,7 @@ def build(
     validation=tuple(np.isin(persons, data.subject[split.validation]).tolist()),
     spec=spec,
     dataset=dataset,
+    title=data.title,
     tiers=fleets.tier_names(config.fleet),
     rare=_rare(config, fleet, modalities),
     fill=absent,
@@ -194,7 +197,7 @@ def build(
   )
 
 
-def _own_tests(bank, split, own, fleet) -> OwnTests | None:
+def _own_windows(bank, split, own, fleet) -> OwnWindows | None:
   """The devices' own later windows; None where none are held back."""
   if not len(split.own):
     return None
@@ -205,7 +208,7 @@ def _own_tests(bank, split, own, fleet) -> OwnTests | None:
   alike = np.lexsort((np.asarray(fleet.tier), *np.asarray(fleet.owned).T))
   place = alike[:, None] * rows.shape[1] + np.arange(rows.shape[1])
   real = np.arange(rows.shape[1]) < count[alike][:, None]
-  return OwnTests(
+  return OwnWindows(
     bank=bank(split.own),
     rows=jnp.asarray(rows),
     count=jnp.asarray(count),
@@ -261,12 +264,11 @@ def _spec(config, data, pretrained: bool) -> Spec:
 
 def _rare(config, fleet, modalities) -> int:
   name = config.data.rare
-  if name in modalities:
-    return modalities.index(name)
-  # The default names a sensor of DSADS; other worlds take their rarest.
-  if name not in ('', 'mag'):
+  if not name:
+    return fleets.rarest(fleet, modalities)
+  if name not in modalities:
     raise unknown('modality in config.data.rare', name, modalities)
-  return fleets.rarest(fleet, modalities)
+  return modalities.index(name)
 
 
 def _deadlines(config, fleet, task) -> tuple[float, float]:

@@ -30,8 +30,10 @@ class Simulation:
     self.rounds, self.round = config.rounds, 0
     self.history, self.cosines = [], []
     self.description = {
+      'dataset': config.dataset,
       'clients': config.clients,
       'clients_per_round': config.clients,
+      'dataset': 'synthetic',
       'tiers': {'low': config.clients},
       'speed_ratio': 20.0,
       'deadline': [1.0, 1.0],
@@ -75,7 +77,9 @@ class Simulation:
       'f1': f1,
       'f1_all': f1,
       'accuracy': f1,
-      'f1_rare_owners': f1,
+      'f1_global': f1,
+      'f1_own': f1,
+      'f1_own_rare_owners': f1,
       'f1_rare_only': None,
       'f1_without_rare': f1,
       'f1_by_subset': {'acc+gyro': f1},
