@@ -244,8 +244,8 @@ def default() -> ml_collections.ConfigDict:
     lora_alpha=16.0,
     groups='split',  # split, joint, layer (always with early exits)
     base='pretrained',  # lora: pretrained, random
-    base_steps=300,
-    base_dropout=0.0,  # of whole modalities, while the base is trained
+    base_steps=1000,
+    base_dropout=0.5,  # of whole modalities, while the base is trained
     base_head=False,  # pretrained: its head is the first head; else a fresh one
     adapters=False,  # lora: adapters inside the encoders too
     cache_features=True,  # lora without adapters

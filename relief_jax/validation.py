@@ -145,11 +145,10 @@ def validate(config: ml_collections.ConfigDict) -> None:
       "a share from 0 (everybody's importance) to 1 (the device's own)",
       'set --config.fedel.beta=0.6',
     )
-  trained = ('base_dropout', 'base_head')
-  if config.model.base == 'random' and any(config.model[k] for k in trained):
+  if config.model.base == 'random' and config.model.base_head:
     raise InputError(
-      'config.model.base_dropout or base_head with config.model.base=random',
-      'neither: they are of a base that is trained',
+      'config.model.base_head with config.model.base=random',
+      'a base whose head was trained',
       'set --config.model.base=pretrained',
     )
   for key in ('modality_dropout', 'model.base_dropout'):

@@ -60,7 +60,8 @@ WHOLE = (
   'fiarse',
   'heterofl',
 )
-# On DSADS's validation person the best of .01, .1 and 1.
+# Ten times the usual; to be searched by --config.only=cnn/fedprox_pull
+# --sweep.hparams.prox=.01,.1,1 of the variant `tune`.
 PULL = 0.1
 FROZEN = {
   'fedavg': {'method': 'fedavg'},
