@@ -30,7 +30,6 @@ class Simulation:
     self.rounds, self.round = config.rounds, 0
     self.history, self.cosines = [], []
     self.description = {
-      'dataset': config.dataset,
       'clients': config.clients,
       'clients_per_round': config.clients,
       'dataset': 'synthetic',
