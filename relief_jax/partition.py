@@ -17,6 +17,8 @@ from relief_jax import skew
 from relief_jax.errors import InputError, unknown
 from relief_jax.windows import Windows
 
+KINDS = ('contiguous', 'subject', 'dirichlet')
+
 _REDRAWS = 100
 
 
@@ -156,7 +158,7 @@ def assign(
       windows, rows, wish, clients, min_size, kind == 'subject'
     )
   else:
-    raise unknown('partition', kind, ('contiguous', 'subject', 'dirichlet'))
+    raise unknown('partition', kind, KINDS)
   order = np.lexsort((rows, owner))
   size = np.bincount(owner, minlength=clients)
   if size.min() < min_size:
