@@ -65,9 +65,11 @@ def _import(name: str, key: str) -> None:
     module = importlib.util.module_from_spec(spec)
     sys.modules[stem] = module  # as of any import, while it runs
     spec.loader.exec_module(module)
-  except (ImportError, OSError, ValueError) as error:
+  except InputError:
+    raise
+  except Exception as error:  # whatever is wrong there
     raise InputError(
-      f'config.modules with {name!r} ({error})',
+      f'config.modules with {name!r} ({type(error).__name__}: {error})',
       'modules that can be imported, or paths of .py files',
       'correct --config.modules (in a config.json: "modules"), and start '
       'where Python finds them',

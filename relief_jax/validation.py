@@ -29,7 +29,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
   found = dict(_leaves(config.to_dict()))
   for key in known.keys() ^ found.keys():
     raise InputError(
-      f'config.{key}, a key ' + ('without a row' if key in found else 'left out'),
+      f'config.{key}, a key '
+      + ('without a row' if key in found else 'left out'),
       'the keys of relief_jax.config.default()',
       'start from default(); for a key of your own name the module that adds '
       'its row in config.modules',
