@@ -27,6 +27,7 @@ from relief_jax.validation import check
 _KEY = re.compile(r'--?config\.([\w.]+)=(.*)', re.DOTALL)
 _REFUSED = re.compile(r'flag --config\.([\w.]+)=(.*?): ', re.DOTALL)
 _JSON = 'from_json.py'
+_SHOWN = 160  # characters of an error's own words
 
 
 def rows() -> dict[str, Key]:
@@ -105,8 +106,7 @@ def explain(error: BaseException, argv: Sequence[str]) -> InputError | None:
       for frame in traceback.extract_tb(one.__traceback__)
       if _same(frame.filename, path)
     ]
-    text = (str(one.args[0]) if one.args else '').strip().splitlines()
-    said = f'{type(one).__name__}: {text[0] if text else ""}'
+    said = f'{type(one).__name__}: {_first_line(one)}'
     if lines:
       return _broken(path, lines[-1], said)
     if isinstance(one, AttributeError | TypeError) and 'get_config' in said:
@@ -116,9 +116,16 @@ def explain(error: BaseException, argv: Sequence[str]) -> InputError | None:
         'add it: it starts from relief_jax.config.default(), as those in '
         'experiments/configs do',
       )
-    if "Attribute <class '" in said:
+    if "Attribute <class '" in said or 'a value other than None' in said:
       return _no_config(path)
   return None
+
+
+def _first_line(error: BaseException) -> str:
+  text = str(error.args[0]) if error.args else ''
+  # A KeyError's is quoted, with its line ends spelled out.
+  first = text.strip().strip('"\'').replace('\\n', '\n').partition('\n')[0]
+  return first if len(first) <= _SHOWN else f'{first[:_SHOWN]}...'
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -28,7 +28,7 @@ from relief_jax.types import Array, Fleet, Work
 SLACK = 1e-5
 
 KINDS = ('tight', 'full', 'none')
-NUMBERS = "a number above 0, or a multiple such as '1.5*tight'"
+NUMBERS = "a positive number, or a multiple such as '1.5*tight'"
 _LARGEST = 1e9
 
 

@@ -7,12 +7,15 @@ keys, so a key is added in one line.
 
 import dataclasses
 import math
-import numbers
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 LARGEST_SEED = 2**32 - 1  # JAX takes seeds modulo the next one
 _INT32 = 2**31 - 1
+_INTEGERS = (int, np.integer)
+_REALS = (*_INTEGERS, float, np.floating)
 _SHOWN = 60  # characters of a value in a message
 
 
@@ -112,10 +115,10 @@ class Key:
     return type(self.default).__name__
 
   def _whole(self, value: Any) -> bool:
-    return isinstance(value, numbers.Integral) and self._real(value)
+    return isinstance(value, _INTEGERS) and self._real(value)
 
   def _real(self, value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    if isinstance(value, bool) or not isinstance(value, _REALS):
       return False
     low = self.least < value if self.above else self.least <= value
     high = value < self.most if self.below else value <= self.most

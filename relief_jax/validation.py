@@ -6,7 +6,7 @@ from typing import Any
 import ml_collections
 
 from relief_jax import modules
-from relief_jax.config import rows
+from relief_jax.config import get, rows
 from relief_jax.errors import InputError
 from relief_jax.keys import Key, shown, spelled
 from relief_jax.registries import REGISTRIES
@@ -26,17 +26,15 @@ def validate(config: ml_collections.ConfigDict) -> None:
   check('modules', config.modules, known['modules'])
   modules.load(config.modules)
   known = rows()
-  found = dict(_leaves(config.to_dict()))
-  for key in known.keys() ^ found.keys():
-    raise InputError(
-      f'config.{key}, a key '
-      + ('without a row' if key in found else 'left out'),
-      'the keys of relief_jax.config.default()',
-      'start from default(); for a key of your own name the module that adds '
-      'its row in config.modules',
-    )
   for key, row in known.items():
-    check(key, found[key], row)
+    try:
+      value = get(config, key)
+    except (KeyError, TypeError):
+      raise _misfit(f'config without {key}') from None
+    check(key, value, row)
+  for key in _leaves(config.to_dict()):
+    if key not in known:
+      raise _misfit(f'config.{key}, a key without a row')
   _validate_rounds(config)
   _validate_clients(config)
   _validate_folds(config.data)
@@ -72,13 +70,22 @@ def check(key: str, value: Any, row: Key) -> None:
   )
 
 
-def _leaves(group: dict, at: str = '') -> Iterator[tuple[str, Any]]:
-  """Dotted names and values of a config."""
+def _misfit(found: str) -> InputError:
+  return InputError(
+    found,
+    'the keys of relief_jax.config.default(), no more and no less',
+    'start from default(); for a key of your own name the module that adds its '
+    'row in config.modules',
+  )
+
+
+def _leaves(group: dict, at: str = '') -> Iterator[str]:
+  """Dotted names of the values in a config."""
   for part, value in group.items():
     if isinstance(value, dict):
       yield from _leaves(value, f'{at}{part}.')
     else:
-      yield at + part, value
+      yield at + part
 
 
 def _validate_rounds(config: ml_collections.ConfigDict) -> None:
