@@ -66,6 +66,8 @@ def _tuple(row: Key, key: str, text: str) -> str:
   """A tuple in Python's words; what is none of it stays as it is."""
   if row.kind in ('wholes', 'labels') and points.is_range(text):
     return repr(tuple(points.parse(key, text, 0)))
+  if key == 'modules':  # later runs may start elsewhere
+    return repr(tuple(map(modules.identity, _members(text))))
   if row.kind == 'names' and text:
     return repr(_members(text))
   return text

@@ -194,12 +194,12 @@ ROWS: dict[str, Any] = {
   },
   'synthetic': {
     'subjects': whole(12, 1, 10**5, 'persons'),
-    'modalities': whole(3, 1, 1000, 'sensors'),
+    'modalities': whole(3, 1, 100, 'sensors'),
     'channels': whole(3, 1, 1000, 'of each sensor'),
-    'classes': whole(8, 2, 10**4, 'activities'),
-    'windows_per_class': whole(24, 1, _MANY, 'of each person'),
-    'noise': real(1.0, 0, _LARGE, 'deviation of the noise'),
-    'style': real(0.5, 0, _LARGE, 'per-subject shift of every signal'),
+    'classes': whole(8, 2, 1000, 'activities'),
+    'windows_per_class': whole(24, 1, 10**5, 'of each person'),
+    'noise': real(1.0, 0, 1000, 'deviation of the noise'),
+    'style': real(0.5, 0, 10, 'per-subject shift of every signal'),
   },
   # Training.
   'rounds': whole(60, 1, _MANY, 'of the run'),

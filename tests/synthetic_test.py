@@ -101,6 +101,6 @@ def test_the_default_test_persons_exist():
 
 
 def test_a_world_that_does_not_fit_into_memory():
-  many = {'subjects': 10**5, 'windows_per_class': 10**6}
+  many = {'subjects': 10**5, 'windows_per_class': 10**5}
   with pytest.raises(InputError, match='half of the memory of this machine'):
     synthetic.load(small(**many), None)
