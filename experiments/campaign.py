@@ -21,6 +21,7 @@ from experiments import (
   command,
   plots,
   pool,
+  printed,
   records,
   runner,
   tables,
@@ -310,9 +311,9 @@ class Campaign:
     if not runs:
       return
     cells = tables.table(runs, self._baseline)
-    tables.save(cells, runs, self._folder, self._numbers, self._note)
+    printed.save(cells, runs, self._folder, self._numbers, self._note)
     shown = foremost(cells, self._baseline)
-    tables.show(shown, runs, console, self._baseline, self._numbers)
+    printed.show(shown, runs, console, self._baseline, self._numbers)
     if len(shown) < len(cells):
       console.print(
         f'The best of {len(cells)} labels, with their baselines; all are in '

@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from experiments import axes, gather, records, tables
+from experiments import axes, columns, gather, records, tables
 from relief_jax.errors import InputError
 
 # What runs of a candidate differ in: its score is the mean over them.
@@ -207,7 +207,7 @@ def _candidate(values, own, by: str, last: int) -> Candidate:
     if run is None:  # diverged
       continue
     rows = run.metrics[-last:]
-    found = [row[by] for row in rows if tables.is_number(row.get(by))]
+    found = [row[by] for row in rows if columns.is_number(row.get(by))]
     if len(found) < last:
       raise InputError(
         f'{place.folder} without {by} in each of its last {last} evaluations',

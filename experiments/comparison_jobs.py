@@ -60,21 +60,13 @@ def expand(
   for point in points:
     head = f'{sweep_jobs.label(point, keys)}/' if keys else ''
     for label in labels:
-      mine = chosen.get(label) or {}
+      parts = {
+        f'methods[{label!r}]': records.flatten(own['methods'][label]),
+        f'values of {label!r} in {own["values_file"]}': chosen.get(label) or {},
+        f'point {point}': point,
+      }
+      run = _config(shared, parts)
       for number in numbers:
-        run = records.config_from_dict(shared)
-        parts = {
-          f'methods[{label!r}]': own['methods'][label],
-          f'the values of {label!r} in {own["values_file"]}': mine,
-          f'point {point}': point,
-        }
-        for where, values in parts.items():
-          try:
-            records.override(run, sweep_jobs.nested(records.flatten(values)))
-          except InputError as error:
-            raise InputError(
-              f'{where}: {error}', 'keys of a run', 'correct it'
-            ) from error
         records.override(run, sweep_jobs.nested(number))
         try:
           validate(run)
@@ -82,20 +74,31 @@ def expand(
           raise InputError(
             f'{head}{label}: {error}', 'what a run can use', 'correct it'
           ) from error
-        set_ = records.flatten(own['methods'][label]) | mine | point | number
-        name = axes.folder_name(number)
         jobs.append(
           pool.Job(
             head + label,
             next(iter(number.values())),
-            str(folder / head / label / name),
+            str(folder / head / label / axes.folder_name(number)),
             records.clean(run),
             data_dir,
-            set_,
+            {k: v for part in parts.values() for k, v in part.items()} | number,
             keep,
           )
         )
   return jobs
+
+
+def _config(shared: dict, parts: dict[str, dict[str, Any]]):
+  """What all share, and then what each part sets, by dotted key."""
+  run = records.config_from_dict(shared)
+  for where, values in parts.items():
+    try:
+      records.override(run, sweep_jobs.nested(values))
+    except InputError as error:
+      raise InputError(
+        f'{where}: {error}', 'keys of a run', 'correct it'
+      ) from error
+  return run
 
 
 def _labels(own: dict[str, Any]) -> list[str]:

@@ -46,7 +46,7 @@ class Collection(NamedTuple):
   numbers: str
   commands: list[str]
   unfinished: dict[str, str]
-  notes: list[str]
+  notes: Sequence[str] = ()
 
   @property
   def runs(self) -> list[tables.Run]:

@@ -164,7 +164,7 @@ def _intro(collection: Collection) -> str:
   )
 
 
-_FIRST = ('headline', 'fairness')
+_FIRST = ('headline', 'equal_cost', 'persons', 'fairness')
 
 
 def _tables(collection: Collection, shown: list[Table], first: bool) -> str:

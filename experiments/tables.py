@@ -1,4 +1,4 @@
-"""Runs of a comparison as statistics and tables.
+"""Runs of a comparison as statistics, a cell per label and column.
 
 An interval is Student's t at 95 % over seeds. Differences are taken seed by
 seed against the baseline of the group, so that what a seed does to all
@@ -8,152 +8,42 @@ is run with several seeds, these are averaged first: they test the same persons,
 and counting them as if they were more folds would feign certainty.
 """
 
-import csv
 import math
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
-import rich.box
-import rich.console
-import rich.table
 import scipy.stats
 
 from experiments import axes, records
-
-
-class Run(NamedTuple):
-  """One finished run.
-
-  Attributes:
-    label: what is compared.
-    seed: of the run, or its fold.
-    summary: its `summary.json`.
-    metrics: the lines of its `metrics.jsonl`.
-    repeat: its seed, where `seed` is a fold that is run with several.
-  """
-
-  label: str
-  seed: int
-  summary: dict
-  metrics: list[dict]
-  repeat: int = 0
-
-  @property
-  def pair(self) -> tuple[int, int]:
-    """What a run of another label must share to be compared with it."""
-    return self.seed, self.repeat
-
-
-class Column(NamedTuple):
-  """A column of the table.
-
-  Attributes:
-    name: in `table.csv`.
-    title: for people, unit included.
-    value: run -> number, or None where it has none.
-    digits: behind the point; None for three significant ones.
-    against: (own, baseline's) -> number, for columns that compare.
-  """
-
-  name: str
-  title: str
-  value: Callable[[Run], float | None]
-  digits: int | None = 1
-  against: Callable[[float, float], float] | None = None
-
-
-def _last(key: str) -> Callable[[Run], float | None]:
-  def value(run: Run) -> float | None:
-    found = run.metrics[-1].get(key) if run.metrics else None
-    return None if found is None else 100 * found
-
-  return value
-
-
-def _total(key: str, scale: float = 1.0) -> Callable[[Run], float | None]:
-  def value(run: Run) -> float | None:
-    found: Any = run.summary.get(key)
-    if isinstance(found, dict):
-      numbers = [v for v in found.values() if v is not None]
-      found = sum(numbers) if numbers else None
-    return None if found is None else found * scale
-
-  return value
-
-
-def _minus(own: float, base: float) -> float:
-  return own - base
-
-
-def _times(own: float, base: float) -> float:
-  """How many times less than the baseline."""
-  return base / own if own else math.nan
-
-
-def _share(own: float, base: float) -> float:
-  return own / base if base else math.nan
-
-
-F1S = ('f1', 'f1_all', 'f1_rare_owners', 'f1_rare_only', 'f1_without_rare')
-QUALITY = (
-  *(Column(name, f'{name} %', _last(name)) for name in F1S),
-  Column('accuracy', 'accuracy %', _last('accuracy')),
-  Column('f1_difference', 'f1 − base', _last('f1'), against=_minus),
-  Column(
-    'rare_owners_difference',
-    'rare owners − base',
-    _last('f1_rare_owners'),
-    against=_minus,
-  ),
+from experiments.columns import (
+  COLUMNS,
+  MEDIAN,
+  Column,
+  Ended,
+  Run,
+  is_number,
 )
-COST = (
-  Column(
-    'sim_seconds_per_round', 's/round', _total('sim_seconds_per_round'), None
-  ),
-  Column(
-    'speed_up',
-    'speed-up',
-    _total('sim_seconds_per_round'),
-    2,
-    against=_times,
-  ),
-  Column(
-    'sim_seconds_to_target',
-    's to target',
-    _total('sim_seconds_to_target'),
-    None,
-  ),
-  Column(
-    'speed_up_to_target',
-    'speed-up to target',
-    _total('sim_seconds_to_target'),
-    2,
-    against=_times,
-  ),
-  Column('joules', 'J', _total('joules_total'), None),
-  Column('energy_share', 'J / base', _total('joules_total'), 2, against=_share),
-  Column('megabytes_up', 'MB up', _total('up_bytes_total', 1e-6), None),
-  Column('wall_seconds', 'wall s', _total('wall_seconds'), 0),
-)
-COLUMNS = QUALITY + COST
 
 
 class Cell(NamedTuple):
   """A number of the table.
 
   Attributes:
-    mean: over the seeds that have one; NaN where none has.
-    half: half the interval; NaN with fewer than two seeds.
+    mean: over the seeds that have one, or the median where its column says so;
+      NaN where none has.
+    half: half the interval; NaN with fewer than two seeds and of a median.
     number: runs that have one.
     total: runs in all.
+    ended: runs whose number is `columns.Ended`.
   """
 
   mean: float
   half: float
   number: int
   total: int
+  ended: int = 0
 
 
 def interval(values: Sequence[float], total: int | None = None) -> Cell:
@@ -214,11 +104,6 @@ def mean_runs(runs: Iterable[Run]) -> list[Run]:
   return found
 
 
-def is_number(value: Any) -> bool:
-  """Tells numbers from what else a record holds."""
-  return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def group_of(label: str) -> str:
   """What stands before the last slash of a label.
 
@@ -258,17 +143,18 @@ def baseline_of(label: str, baseline: str) -> str:
 
 def cell(column: Column, runs: Sequence[Run], base: Sequence[Run]) -> Cell:
   """One number of the table, from the runs of a label and of its baseline."""
-  other = {run.pair: column.value(run) for run in base}
+  other = {run.pair: run for run in base}
   values: dict[tuple[int, int], float] = {}
   for run in runs:
-    value = column.value(run)
-    if column.against is not None and value is not None:
-      theirs = other.get(run.pair)
-      value = None if theirs is None else column.against(value, theirs)
+    value = column.value(run, other.get(run.pair))
     if value is not None and math.isfinite(value):
       values[run.pair] = value
+  if column.kind == MEDIAN:
+    middle = float(np.median([*values.values()])) if values else math.nan
+    return Cell(middle, math.nan, len(values), len(runs))
+  ended = sum(isinstance(value, Ended) for value in values.values())
   found = interval(averaged(values))
-  return found._replace(number=len(values), total=len(runs))
+  return found._replace(number=len(values), total=len(runs), ended=ended)
 
 
 def by_label(runs: Iterable[Run]) -> dict[str, list[Run]]:
@@ -277,6 +163,12 @@ def by_label(runs: Iterable[Run]) -> dict[str, list[Run]]:
   for run in runs:
     found.setdefault(run.label, []).append(run)
   return found
+
+
+def data_sets(runs: Iterable[Run]) -> str:
+  """Titles of the data sets that runs are on, with what limits them."""
+  titles = {run.summary.get('dataset') for run in runs}
+  return '; '.join(sorted(str(title) for title in titles if title))
 
 
 def table(runs: Iterable[Run], baseline: str) -> dict[str, dict[str, Cell]]:
@@ -293,185 +185,9 @@ def table(runs: Iterable[Run], baseline: str) -> dict[str, dict[str, Cell]]:
   }
 
 
-def text(value: Cell, digits: int | None) -> str:
-  """A cell to read; how many seeds have it, where not all do.
-
-  >>> text(Cell(1.25, 0.5, 3, 3), 1), text(Cell(1.0, float('nan'), 1, 3), 0)
-  ('1.2 ± 0.5', '1 (1/3)')
-  """
-  if not value.number:
-    return '–'
-  if digits is None:
-    size = math.log10(abs(value.mean)) if value.mean else 0
-    digits = max(0, 2 - math.floor(size))
-  shown = f'{value.mean:,.{digits}f}'
-  if math.isfinite(value.half):
-    shown += f' ± {value.half:,.{digits}f}' if value.half else ' ± 0'
-  if value.number < value.total:
-    shown += f' ({value.number}/{value.total})'
-  return shown
-
-
-def data_sets(runs: Iterable[Run]) -> str:
-  """Titles of the data sets that runs are on, with what limits them."""
-  titles = {run.summary.get('dataset') for run in runs}
-  return '; '.join(sorted(str(title) for title in titles if title))
-
-
-def notes(runs: Sequence[Run], numbers: str) -> list[str]:
-  """Says what the mean is over: seeds within folds, the persons of each fold.
-
-  Args:
-    runs: of a table.
-    numbers: what a mean is over, 'seeds' or 'folds'.
-
-  Returns:
-    Sentences for below the table.
-  """
-  if numbers != 'folds':
-    return []
-  found = []
-  seeds: dict[tuple[str, int], set[int]] = {}
-  for run in runs:
-    seeds.setdefault((run.label, run.seed), set()).add(run.repeat)
-  counts = sorted({len(own) for own in seeds.values()})
-  if counts and counts[-1] > 1:
-    found.append(
-      f'A fold counts once, as the mean over its '
-      f'{" to ".join(map(str, dict.fromkeys([counts[0], counts[-1]])))} seeds.'
-    )
-  persons: dict[int, list[int]] = {}
-  for run in runs:
-    world = run.summary.get('world') or {}
-    if tested := (world.get('subjects') or {}).get('test'):
-      persons[run.seed] = tested
-  if persons:
-    listed = '; '.join(
-      f'fold {fold}: {", ".join(map(str, persons[fold]))}'
-      for fold in sorted(persons)
-    )
-    found.append(f'Persons tested on: {listed}.')
-  return found
-
-
-def save(
-  cells: dict[str, dict[str, Cell]],
-  runs: Sequence[Run],
-  folder: pathlib.Path,
-  numbers: str = 'seeds',
-  note: str = '',
-) -> None:
-  """Writes `table.csv` (numbers) and `table.md` (to read).
-
-  Args:
-    cells: from `table`.
-    runs: that it was made from.
-    folder: of the comparison.
-    numbers: what a mean is over, 'seeds' or 'folds'.
-    note: about all runs, for below the table.
-
-  Raises:
-    OSError: the folder cannot be written.
-  """
-  data = data_sets(runs)
-  with open(folder / 'table.csv', 'w', newline='', encoding='utf-8') as file:
-    writer = csv.writer(file)
-    names = [n for c in COLUMNS for n in (c.name, f'{c.name}_half95')]
-    writer.writerow(['label', 'data', numbers, *names])
-    counts = {
-      label: len({run.seed for run in own})
-      for label, own in by_label(runs).items()
-    }
-    for label, row in cells.items():
-      values = []
-      for column in COLUMNS:
-        values += [row[column.name].mean, row[column.name].half]
-      shown = ['' if math.isnan(n) else repr(n) for n in values]
-      writer.writerow([label, data, counts[label], *shown])
-  parts = []
-  for columns in (QUALITY, COST):
-    lines = [
-      '| | ' + ' | '.join(c.title for c in columns) + ' |',
-      '|---|' + '---:|' * len(columns),
-    ]
-    for label, row in cells.items():
-      shown = [text(row[c.name], c.digits) for c in columns]
-      lines.append(f'| {label} | ' + ' | '.join(shown) + ' |')
-    parts.append('\n'.join(lines))
-  parts.append(f'Data: {data}. Mean ± half the 95 % interval over {numbers}.')
-  parts += [*notes(runs, numbers), *filter(None, [note])]
-  (folder / 'table.md').write_text('\n\n'.join(parts) + '\n', encoding='utf-8')
-
-
-def show(
-  cells: dict[str, dict[str, Cell]],
-  runs: Sequence[Run],
-  console: rich.console.Console,
-  baseline: str,
-  numbers: str = 'seeds',
-) -> None:
-  """Prints the tables of every group: first quality, then cost.
-
-  A table too wide for the console goes on in another below it.
-
-  Args:
-    cells: from `table`, those to be shown.
-    runs: that they were made from, or more.
-    console: to print on.
-    baseline: label within a group that the others are compared with.
-    numbers: what a mean is over, 'seeds' or 'folds'.
-  """
-  groups: dict[str, list[str]] = {}
-  for label in cells:
-    groups.setdefault(group_of(label), []).append(label)
-  for group, labels in groups.items():
-    for name, columns in (('Macro-F1', QUALITY), ('Cost', COST)):
-      title = ' '.join(filter(None, [group, name]))
-      for some in _fit(columns, labels, cells, console.width):
-        console.print(_rich(title, some, labels, cells))
-        title += ', continued'
-  console.print(
-    f'Data: {data_sets(runs)}. Mean ± half the 95 % t-interval over '
-    f'{numbers}; base is {baseline}, paired by {numbers[:-1]}. Times, joules and bytes are '
-    'simulated; wall s is this machine.',
-    highlight=False,
-  )
-  for text in notes(runs, numbers):
-    console.print(text, highlight=False)
-
-
 def short(label: str) -> str:
   """A label without its group."""
   return label.rpartition('/')[2]
-
-
-def _fit(columns, labels, cells, width: int) -> list[list[Column]]:
-  """Splits columns into tables that fit the width."""
-  names = 3 + max(len(short(label)) for label in labels)
-  tables: list[list[Column]] = [[]]
-  used = names
-  for column in columns:
-    shown = [text(cells[label][column.name], column.digits) for label in labels]
-    needed = 3 + max(len(cell) for cell in [column.title, *shown])
-    if tables[-1] and used + needed > width:
-      tables.append([])
-      used = names
-    tables[-1].append(column)
-    used += needed
-  return tables
-
-
-def _rich(title: str, columns, labels, cells) -> rich.table.Table:
-  shown = rich.table.Table(
-    title=title, title_justify='left', box=rich.box.SIMPLE_HEAD
-  )
-  shown.add_column('', no_wrap=True)
-  for column in columns:
-    shown.add_column(column.title, justify='right', no_wrap=True)
-  for label in labels:
-    row = [text(cells[label][c.name], c.digits) for c in columns]
-    shown.add_row(short(label), *row)
-  return shown
 
 
 def load(folder: pathlib.Path, label: str, seed: int) -> Run | None:

@@ -282,6 +282,11 @@ ROWS: dict[str, Any] = {
     'start': whole(5, 0, _MANY, 'of the confidence, as in qqr_style', 'rounds'),
   },
   # Options of the other methods, each explained in its own file.
+  'centralized': {
+    'sensors': name(
+      'fleet', ('fleet', 'complete'), 'on in a step: of a device drawn, or all'
+    ),
+  },
   'fedpmt': {
     'depth': name('budget', ('budget', 'cycle'), 'how deep a device trains'),
     'side': name(
@@ -295,8 +300,8 @@ ROWS: dict[str, Any] = {
       'all', ('all', 'last'), 'trained by a device; last: InclusiveFL'
     ),
     'distill': switch(True, 'exits teach each other'),
-    'fade': whole(
-      300, 0, _MANY, 'over which that fades in; 0: at once', 'rounds'
+    'fade': real(
+      0.3, 0, 1, 'share of the rounds over which that fades in; 0: at once'
     ),
   },
   'feddrop': {

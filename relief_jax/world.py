@@ -94,6 +94,7 @@ def build(
   Raises:
     InputError: whatever is wrong with the config, the data or the fleet.
   """
+  absent = algorithms.resolve_fill(config.method, config.fill)
   data, dataset, split, parts, fleet, own = dealing.deal(config, data_dir)
   modalities = tuple(data.x)
   pretrained = config.backbone == 'lora' and config.model.base == 'pretrained'
@@ -176,7 +177,7 @@ def build(
     title=data.title,
     tiers=fleets.tier_names(config.fleet),
     rare=_rare(config, fleet, modalities),
-    fill=config.fill or algorithms.DEFAULT_FILL.get(config.method, 'skip'),
+    fill=absent,
     deadline=deadline,
     deadline_end=deadline_end,
     subjects={

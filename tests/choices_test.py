@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -18,6 +20,7 @@ from experiments import (
 from experiments.configs import compare as compare_config
 from experiments.configs import relief
 from relief_jax.errors import InputError
+from tests.compare_test import run_inline
 
 METHODS = {
   'cnn/fedavg': {'method': 'fedavg'},
@@ -256,8 +259,6 @@ def test_values_that_do_not_fit_are_refused(values, tmp_path):
 
 
 def test_values_are_told_in_the_folder(values, tmp_path, monkeypatch, capsys):
-  from tests.compare_test import run_inline
-
   run_inline(monkeypatch)
   config = comparison(
     values_file=str(values), rounds=10, eval_every=5, rounds_per_call=5
@@ -268,3 +269,42 @@ def test_values_are_told_in_the_folder(values, tmp_path, monkeypatch, capsys):
   assert text in (tmp_path / 'runs' / 'table.md').read_text()
   (note,) = gather.gather([tmp_path / 'runs']).notes
   assert note.startswith(text)
+
+
+def call(*args):
+  return subprocess.run(
+    [sys.executable, '-m', *args], capture_output=True, text=True, timeout=300
+  )
+
+
+def test_the_commands(tmp_path):
+  swept(tmp_path / 'tune', best_at(fedavg=0.05, relief=0.1))
+  out = tmp_path / 'values.json'
+  done = call('experiments.select', str(tmp_path / 'tune'), f'--out={out}')
+  assert done.returncode == 0, done.stderr
+  assert 'cnn/relief: hparams.client_lr=0.1 (75.0 %, best of 3)' in done.stdout
+  found = choices.choose(tmp_path / 'tune', 'f1_validation')
+  assert records.read_json(out) == records.clean(found)
+  # Of labels that this comparison does not have.
+  done = call(
+    'experiments.compare',
+    '--config=experiments/configs/compare.py:smoke',
+    f'--config.values={out}',
+    f'--workdir={tmp_path / "runs"}',
+  )
+  assert done.returncode == 2
+  assert "Found values of the label 'cnn/fedavg'" in done.stderr
+  assert not (tmp_path / 'runs').exists()
+  done = call(
+    'experiments.sweep',
+    '--config=experiments/configs/compare.py:smoke',
+    '--config.only=relief',
+    '--sweep.hparams.client_lr=.02,.05',
+    f'--workdir={tmp_path / "runs"}',
+    '--dry_run',
+  )
+  assert done.stdout.split('\n')[:3] == [
+    'client_lr=0.02/relief seed 0',
+    'client_lr=0.02/relief seed 1',
+    'client_lr=0.05/relief seed 0',
+  ]

@@ -146,7 +146,7 @@ def setting(block=1, exits='all'):
     fill='input',
     layout=Layout(block),
     exits=exits,
-    fade=1,
+    fade=1 / 3,  # of three rounds
   )
 
 

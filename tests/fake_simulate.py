@@ -30,8 +30,10 @@ class Simulation:
     self.rounds, self.round = config.rounds, 0
     self.history, self.cosines = [], []
     self.description = {
+      'dataset': config.dataset,
       'clients': config.clients,
       'clients_per_round': config.clients,
+      'dataset': 'synthetic',
       'tiers': {'low': config.clients},
       'speed_ratio': 20.0,
       'deadline': [1.0, 1.0],

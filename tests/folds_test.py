@@ -13,6 +13,7 @@ from experiments import (
   gather,
   page,
   points,
+  printed,
   records,
   summaries,
   sweep_jobs,
@@ -145,10 +146,10 @@ def test_the_persons_of_each_fold_are_listed():
     for fold in (1, 0)
     for seed in (0, 1)
   ]
-  first, second = tables.notes(runs, 'folds')
+  first, second = printed.notes(runs, 'folds')
   assert first == 'A fold counts once, as the mean over its 2 seeds.'
   assert second == 'Persons tested on: fold 0: 1, 5; fold 1: 2, 6.'
-  assert tables.notes(runs, 'seeds') == []
+  assert printed.notes(runs, 'seeds') == []
 
 
 def test_folders_of_two_axes_are_read_again(tmp_path, monkeypatch):

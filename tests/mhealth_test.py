@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from experiments import runner
 from relief_jax import config as config_lib
-from relief_jax import datasets, splits, world
+from relief_jax import datasets, simulate, splits
 from relief_jax.datasets import mhealth, packed
 from relief_jax.datasets.recording import physical
 from relief_jax.errors import InputError
@@ -189,9 +190,12 @@ def test_the_title_is_what_a_summary_says(root):
   config = config_lib.default()
   config.update(dataset='mhealth', clients=6, method='fedavg')
   config.data.update(width=16, stride=16, test_subjects=(10,))
-  found = world.build(config, str(root))
-  assert found.title == 'MHEALTH, truncated channels'
-  assert found.dataset == 'mhealth'  # what a config is run again with
+  simulation = simulate.Simulation(config, str(root))
+  summary = simulation.summary()
+  assert summary['dataset'] == 'MHEALTH, truncated channels'
+  assert summary['world']['dataset'] == summary['dataset']
+  assert summary['dataset'] in runner.title(simulation)
+  assert simulation.config.dataset == 'mhealth'  # to run it again
 
 
 @pytest.fixture(scope='module')

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from experiments import compare, records, tables
+from experiments import compare, printed, records, tables
 from experiments.configs import from_json, paper
 from relief_jax import world
 from relief_jax.errors import InputError
@@ -95,7 +95,7 @@ def test_tables_name_the_data_and_what_limits_them(tmp_path):
     )
     for label in ('fedavg', 'relief')
   ]
-  tables.save(tables.table(runs, 'fedavg'), runs, tmp_path, 'folds')
+  printed.save(tables.table(runs, 'fedavg'), runs, tmp_path, 'folds')
   for name in ('table.md', 'table.csv'):
     assert 'MHEALTH, truncated channels' in (tmp_path / name).read_text()
 

@@ -67,15 +67,10 @@ def pmm(task: Task, setting: Setting) -> Algorithm:
     task: the model.
     setting: the round; `options` holds `substitute`, `owners`, `means`, `bits`
       (of a prototype's number) and `refresh` (rounds).
-
-  Raises:
-    InputError: filled windows.
   """
   options = setting.options
   bits, refresh = options['bits'], options['refresh']
   codec = COMPRESSORS['none' if bits == 32 else f'int{bits}'](Codec())
-  if options['substitute']:
-    prototypes.refuse(setting, 'pmm')
   columns = jnp.asarray(cohort.columns(task))
   encoders = ~columns & (jnp.asarray(task.group_modality) >= 0)
   start = prototypes.init(task)

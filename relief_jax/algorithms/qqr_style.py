@@ -40,13 +40,9 @@ def qqr_style(task: Task, setting: Setting) -> Algorithm:
     task: the model.
     setting: the round; `options` holds `beta`, `start`, `confidence`,
       `weighted`, `align`, `mix`, `substitute` and `clients` (N).
-
-  Raises:
-    InputError: filled windows.
   """
   options = setting.options
   uses = any(options[k] for k in ('confidence', 'align', 'mix', 'substitute'))
-  prototypes.refuse(setting, 'qqr_style')
 
   def plan(memory: Quality, context: Context) -> Plan:
     whole = fedavg.plan(setting, context)
