@@ -149,14 +149,14 @@ def test_failed_runs_are_listed_and_stop_nobody(inline, tmp_path, capsys):
     bad.methods = {
       'fedavg': {'method': 'fedavg'},
       'wild': {'hparams': {'client_lr': 1e3}},
-      'wrong': {'clients': 10**6},  # more than windows
+      'wrong': {'fleet': 'nowhere.csv'},
       'relief': {'method': 'relief'},
     }
     bad.labels = tuple(bad.methods)
   assert compare.compare(bad, tmp_path, None, 1) == 1
   shown = capsys.readouterr().out
   assert 'wild seed 0: diverged: ' in shown
-  assert 'wrong seed 1: failed: Found 1000000 clients' in shown
+  assert 'wrong seed 1: failed: Found nowhere.csv' in shown
   table = (tmp_path / 'table.md').read_text()
   assert '| relief |' in table and '| wild |' not in table
 
