@@ -15,8 +15,8 @@ import traceback
 import jax
 from absl import app, flags, logging
 
-from experiments import points
-from relief_jax import processes
+from experiments import config_door, points
+from relief_jax import processes, registries
 from relief_jax.errors import InputError, StorageError
 
 FAILED, BAD_INPUT, DIVERGED, STORAGE, INTERRUPTED = 1, 2, 3, 74, 75
@@ -97,28 +97,31 @@ def launch(main, swept: dict[str, str] | None = None) -> None:
 
 def _parse(argv: list[str]) -> list[str]:
   """Flags from the command line; absl's own errors become input errors."""
+  argv = config_door.prepare(rewrite(argv))
+  before = registries.contents()
   try:
-    return flags.FLAGS(rewrite(argv))
-  except (KeyError, AttributeError) as error:  # no such key to override
-    lines = str(error.args[0]).strip('"\'').encode().decode('unicode_escape')
-    key, _, hint = lines.partition('\n')
-    key = key.strip('"\'')
-    raise InputError(
-      f'unknown config key {key!r}',
-      'a key of the config',
-      hint or 'see relief_jax/config.py for all keys',
-    ) from error
-  except flags.Error as error:
-    cause: BaseException | None = error
-    while cause:  # a config file's own error, wrapped on its way
-      if isinstance(cause, InputError):
-        raise cause from None
-      cause = cause.__cause__ or cause.__context__
-    raise InputError(
-      f'bad flags ({str(error).splitlines()[0]})',
-      'flags as --help lists them',
-      'check the spelling, and give what must have a value',
-    ) from error
+    rest = flags.FLAGS(argv)
+  except Exception as error:
+    if found := config_door.explain(error, argv):
+      raise found from None
+    if isinstance(error, KeyError | AttributeError):  # no such key to override
+      lines = str(error.args[0]).strip('"\'').encode().decode('unicode_escape')
+      key, _, hint = lines.partition('\n')
+      key = key.strip('"\'')
+      raise InputError(
+        f'unknown config key {key!r}',
+        'a key of the config',
+        hint or 'see relief_jax/config.py for all keys',
+      ) from error
+    if isinstance(error, flags.Error):
+      raise InputError(
+        f'bad flags ({str(error).splitlines()[0]})',
+        'flags as --help lists them',
+        'check the spelling, and give what must have a value',
+      ) from error
+    raise
+  config_door.settle(before)
+  return rest
 
 
 def _quietly(main, argv: list[str]):

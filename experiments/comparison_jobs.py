@@ -8,7 +8,7 @@ from typing import Any
 from experiments import axes, choices, pool, records, sweep_jobs
 from experiments.configs import compare as comparisons
 from relief_jax.errors import InputError
-from relief_jax.validation import validate
+from relief_jax.validation import check, validate
 
 
 def expand(
@@ -49,6 +49,8 @@ def expand(
         'use experiments/configs/compare.py, or experiments.main for one run',
       )
     own[key] = shared.pop(key)
+    if key in comparisons.ROWS:
+      check(key, own[key], comparisons.ROWS[key])
   labels = _labels(own)
   numbers = _numbers(own, shared)
   chosen = _chosen(own)
@@ -65,9 +67,13 @@ def expand(
       }
       run = _config(shared, parts)
       for number in numbers:
-        run.update_from_flattened_dict(number)
-        if point:
+        records.override(run, sweep_jobs.nested(number))
+        try:
           validate(run)
+        except InputError as error:
+          raise InputError(
+            f'{head}{label}: {error}', 'what a run can use', 'correct it'
+          ) from error
         jobs.append(
           pool.Job(
             head + label,

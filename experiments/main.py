@@ -16,6 +16,7 @@ from ml_collections import config_flags
 
 from experiments import command, progress, runner
 from relief_jax import compile_cache, processes, simulate
+from relief_jax.validation import validate
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'a config file, NAME.py[:variant] or a config.json'
@@ -44,6 +45,8 @@ def main(argv):
   """
   del argv
   config = _CONFIG.value
+  runner.refuse_comparison(config)
+  validate(config)
   simulate.set_devices(config.devices)
   processes.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
   if _COMPILE_CACHE.value:

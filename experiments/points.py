@@ -25,9 +25,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments import records
+from relief_jax import config as config_lib
 from relief_jax.errors import InputError
+from relief_jax.keys import shown
+from relief_jax.validation import check
 
 PREFIX = '--sweep.'
+_MOST = 100_000  # values of a range
 _RANGE = re.compile(r'(-?\d+):(-?\d+)(?::([1-9]\d*))?')
 _DRAW = re.compile(r'(log|uniform|int)\(([^,()]+),([^,()]+)\)')
 
@@ -83,6 +87,11 @@ def split_argv(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
   return rest, found
 
 
+def is_range(text: str) -> bool:
+  """Whether it is FIRST:END or FIRST:END:STEP."""
+  return _RANGE.fullmatch(text) is not None
+
+
 def parse(key: str, text: str, like: Any) -> list[Any] | Draw:
   """The values of a flag.
 
@@ -99,7 +108,8 @@ def parse(key: str, text: str, like: Any) -> list[Any] | Draw:
   """
   if found := _DRAW.fullmatch(text.replace(' ', '')):
     kind, low, high = found[1], _number(key, found[2]), _number(key, found[3])
-    if low > high or kind == 'log' and low <= 0 or isinstance(like, str | bool):
+    wrong = not low <= high or isinstance(like, str | bool | tuple)  # NaN too
+    if wrong or not math.isfinite(high - low) or kind == 'log' and low <= 0:
       raise InputError(
         f'{PREFIX}{key}={text}',
         'two numbers, the smaller one first and above 0 for log, for a key '
@@ -109,12 +119,14 @@ def parse(key: str, text: str, like: Any) -> list[Any] | Draw:
     return Draw(kind, low, high)
   if (found := _RANGE.fullmatch(text)) and isinstance(like, int):
     low, high, step = int(found[1]), int(found[2]), int(found[3] or 1)
-    values = list(range(low, high, step))
-    if not values:
+    values = range(low, high, step)
+    if not 0 < (high - low) / step <= _MOST:
       raise InputError(
-        f'{PREFIX}{key}={text}', 'FIRST:END with END above', 'turn it round'
+        f'{key}={text}',
+        f'FIRST:END with END above, {_MOST:,} numbers at most',
+        'write, say, 0:5',
       )
-    return values
+    return list(values)
   return [_value(key, part, like) for part in _parts(text)]
 
 
@@ -150,9 +162,9 @@ def _value(key: str, text: str, like: Any) -> Any:
     return text
   try:
     value = ast.literal_eval(text)
-  except (ValueError, SyntaxError) as error:
+  except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
     raise InputError(
-      f'{PREFIX}{key} with {text!r}',
+      f'{PREFIX}{key} with {shown(text)}',
       f'a {type(like).__name__} such as {like!r}',
       'correct it',
     ) from error
@@ -252,7 +264,19 @@ def swept(config, texts: dict[str, str]) -> dict:
         'a key of the config, such as seed or hparams.client_lr',
         'see relief_jax/config.py for all keys',
       )
-  return {k: parse(k, v, known[k]) for k, v in texts.items()}
+  found = {k: parse(k, v, known[k]) for k, v in texts.items()}
+  table = config_lib.rows()
+  for key, values in found.items():
+    if isinstance(values, Draw):
+      whole = table[key].kind == 'whole'
+      values = [
+        int(end) if whole and end.is_integer() else end
+        for end in (values.low, values.high)
+      ]
+    for value in values:
+      if key in table:
+        check(key, value, table[key])
+  return found
 
 
 def own_sweep(path: str) -> Callable | None:

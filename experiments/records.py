@@ -21,8 +21,10 @@ import ml_collections
 import numpy as np
 
 from relief_jax import config as config_lib
-from relief_jax import tuner
+from relief_jax import modules, placement
 from relief_jax.errors import InputError, StorageError
+from relief_jax.keys import shown
+from relief_jax.validation import check
 
 SCHEMA = 1
 LARGEST = 1 << 28  # bytes of a JSON file that is read
@@ -194,9 +196,14 @@ def _lines(path: pathlib.Path) -> list[tuple[dict, int]]:
 def config_from_dict(values: dict) -> ml_collections.ConfigDict:
   """A locked config from what `config.json` holds.
 
+  The modules that it names are imported first: they may add keys and names.
+
   Raises:
-    InputError: a key that no config has, or a value of another type.
+    InputError: a key that no config has, or a value that it does not take.
   """
+  own = values.get('modules', ())
+  check('modules', own, config_lib.rows()['modules'])
+  modules.load(own)
   config = config_lib.default()
   _update(config, values, '')
   return config
@@ -206,13 +213,14 @@ def override(config: ml_collections.ConfigDict, values: dict) -> None:
   """Sets nested keys of a locked config.
 
   Raises:
-    InputError: a key that the config does not have, or a value of another
-      type.
+    InputError: a key that the config does not have, or a value that it does
+      not take.
   """
   _update(config, values, '')
 
 
 def _update(config: ml_collections.ConfigDict, values: dict, at: str) -> None:
+  known = config_lib.rows()
   for key, value in values.items():
     name = at + key
     if key not in config:
@@ -225,20 +233,14 @@ def _update(config: ml_collections.ConfigDict, values: dict, at: str) -> None:
     if isinstance(here, ml_collections.ConfigDict):
       if not isinstance(value, dict | ml_collections.ConfigDict):
         raise InputError(
-          f'config.{name} is {value!r}', 'a group of keys', f'set {name}.KEY'
+          f'config.{name} is {shown(value)}',
+          'a group of keys',
+          f'set {name}.KEY',
         )
       _update(here, dict(value.items()), name + '.')
       continue
-    try:
-      if value is None:  # which a ConfigDict takes for anything
-        raise TypeError
-      config[key] = tuple(value) if isinstance(here, tuple) else value
-    except (TypeError, ValueError) as error:
-      raise InputError(
-        f'config.{name} is {value!r}',
-        f'a {type(here).__name__} such as {here!r}',
-        f'correct {name}',
-      ) from error
+    check(name, value, known[name])
+    config[key] = tuple(value) if isinstance(here, tuple) else value
 
 
 def flatten(values: dict, at: str = '') -> dict:
@@ -260,7 +262,7 @@ def adopt(config: ml_collections.ConfigDict, stored: dict) -> None:
   """Settles what was left to be found out: it takes the stored value."""
   known = flatten(stored)
   for key, value in flatten(clean(config)).items():
-    if value in tuner.OPEN and isinstance(known.get(key), str):
+    if value in placement.OPEN and isinstance(known.get(key), str):
       config.update_from_flattened_dict({key: known[key]})
 
 
@@ -273,8 +275,10 @@ def first_difference(config, stored: dict) -> str:
   old = flatten(clean(config_lib.default())) | flatten(stored)
   new = flatten(clean(config))
   for key in sorted(new.keys() | old.keys()):
-    if key == 'layout' and old[key] in tuner.OPEN:
+    if key == 'layout' and old[key] in placement.OPEN:
       continue  # stored before layouts were
+    if key == 'modules':
+      continue  # where code is; what it adds has a name of its own
     if new.get(key) != old.get(key):
       return f'config.{key}={new.get(key)!r} where {old.get(key)!r} is stored'
   return ''

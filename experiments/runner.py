@@ -186,6 +186,18 @@ def run_together(
           end(i, opened.status)
 
 
+def refuse_comparison(config: ml_collections.ConfigDict | dict) -> None:
+  """Refuses the config of several runs.
+
+  Raises:
+    InputError: it is one.
+  """
+  if 'methods' in config:
+    raise InputError(
+      'a comparison', 'the config of one run', 'use experiments.compare'
+    )
+
+
 def _open(
   member: Member,
   resume: bool,
@@ -194,10 +206,7 @@ def _open(
 ) -> '_Open | str':
   """Claims the directory and restores; the status where nothing is left."""
   config = member.config
-  if 'methods' in config:
-    raise InputError(
-      'a comparison', 'the config of one run', 'use experiments.compare'
-    )
+  refuse_comparison(config)
   if isinstance(config, dict):
     config = records.config_from_dict(config)
   folder = pathlib.Path(member.workdir)

@@ -1,11 +1,485 @@
-"""The configuration of a run: every key and its default.
+"""The configuration of a run: the table of every key.
 
 A config is a locked `ml_collections.ConfigDict`. What changes a shape or a
 branch of the program is a plain key (static); what changes a value only lives
 under `hparams` and is traced: sweeping it recompiles nothing.
+
+A row names the key's type by its function (`keys.py`), then its default, least
+and most value or its choices, and its meaning. `validation.py` holds every
+value against its row. A module of your own adds a key by a row of its own:
+
+>>> ROWS['coin'] = {'heads': real(0.5, 0, 1, 'probability of training')}
+>>> default().coin.heads
+0.5
+>>> del ROWS['coin']
 """
 
+from typing import Any
+
 import ml_collections
+
+from relief_jax.keys import (
+  LARGEST_SEED,
+  Key,
+  name,
+  names,
+  real,
+  switch,
+  text,
+  whole,
+  wholes,
+)
+
+_MANY = 10**6  # of rounds, devices, windows, ...: what no run has
+_LARGE = 1e6
+
+_CODEC = {
+  'name': name('none', 'codecs', 'how numbers are coded'),
+  'share': real(
+    0.05, 0, 1, 'top_k, random_k: of the numbers that are sent', above=True
+  ),
+  'mode': name('twn', 'ternary modes', 'ternary: its threshold'),
+  'scaled': switch(
+    True, 'random_k: by 1 / share, unbiased; False allows a memory'
+  ),
+  'memory': name(
+    'auto',
+    ('auto', 'on', 'off'),
+    'of what did not arrive (links.py): error feedback on the device; '
+    "downlink: the model's change is sent",
+  ),
+}
+_DENOMINATOR = 'a group is averaged over those who trained it, or over '
+_MASKED = name(
+  'zero', ('zero', 'inf', 'off'), 'logits of classes that a device lacks'
+)
+
+ROWS: dict[str, Any] = {
+  # What is run.
+  'method': name('relief', 'methods', 'the federated system'),
+  'dataset': name(
+    'auto', 'data sets', 'auto: dsads where its files are found, else synthetic'
+  ),
+  'data_path': text('', 'the file of dataset=npz, your own data'),
+  'backbone': name('cnn', 'models', 'cnn: all parameters; lora: frozen base'),
+  'seed': whole(0, 0, LARGEST_SEED, 'of everything that is drawn'),
+  'modules': names(
+    (),
+    'Python to import first: names, or paths of .py files; they run as code '
+    'and may add methods, models, data sets, fleets, devices, codecs and keys',
+  ),
+  # The world.
+  'clients': whole(48, 1, _MANY, 'devices of the fleet'),
+  'clients_per_round': whole(0, 0, _MANY, 'drawn each round; 0: everybody'),
+  'fleet': name('four_tiers', 'fleets', 'who has which device and sensors'),
+  'fleet_coupling': real(
+    1.0, 0, 1, 'of speed and sensors: 1 nested, 0 independent'
+  ),
+  'partition': name(
+    'contiguous', 'partitions', 'how windows are dealt to devices'
+  ),
+  'alpha': real(0.5, 1e-3, _LARGE, 'concentration of partition=dirichlet'),
+  'quantity_skew': real(
+    0.0, 0, 5, "deviation of the log of a device's windows; 0: even"
+  ),
+  'min_windows': whole(1, 1, _MANY, 'of every device'),
+  'reuse': whole(
+    0, 0, _MANY, '> 0: devices share windows, so many each on average (skew.py)'
+  ),
+  # How much sensors differ between devices (shift.py); 0: not at all.
+  'shift': {
+    'gain': real(0.0, 0, 10, 'deviation of the log of the gain'),
+    'bias': real(0.0, 0, 10, 'deviation of the bias', 'deviations'),
+    'noise': real(0.0, 0, 10, 'largest white noise', 'deviations'),
+    'jitter': real(0.0, 0, 10, 'largest deviation of the time', 'samples'),
+    'clip': real(0.0, 0, 100, 'sensors saturate there', 'deviations'),
+    'gap': real(0.0, 0, 1, 'largest share of a window that is lost'),
+    'gone': real(0.0, 0, 1, 'largest share of windows that are lost'),
+    'share': real(
+      0.0, 0, 1, 'of the sensors that are faulty; 0: all of them, unequally'
+    ),
+    'period': real(
+      0.0, 0, _MANY, 'over which faults come and go; 0: they stay', 'rounds'
+    ),
+  },
+  # What changes from round to round (online/); all off.
+  'online': {
+    # Windows arrive in a buffer of the newest ones (streams.py).
+    'stream': {
+      'buffer': whole(
+        0, 0, _MANY, 'windows that a device keeps; 0: all, from the start'
+      ),
+      'arrive': whole(20, 1, _MANY, 'new windows a round'),
+      'spread': real(0.0, 0, 5, 'deviation of the log of that over devices'),
+      'drift': real(0.0, 0, 1, 'of classes: 0 evenly mixed, 1 one by one'),
+      'delay': whole(0, 0, _MANY, 'from a window to its label', 'rounds'),
+    },
+    # Sensors that deliver nothing for a round (missing.py).
+    'missing': {
+      'kind': name('off', 'missing', 'whose sensors fail together'),
+      'rate': real(0.0, 0, 1, 'probability that a sensor fails'),
+      'spread': real(
+        0.0, 0, 0.99, 'beta-distributed between clients; 0: the same'
+      ),
+      'length': real(
+        5.0, 1, _MANY, 'kind=bursts: mean length of an outage', 'rounds'
+      ),
+      'outage': text('', "planned: 'acc:20-40', no acc in rounds 20 to 39"),
+      'struck': real(1.0, 0, 1, 'share of the owners that it strikes'),
+    },
+    # Devices that are away (presence.py).
+    'presence': {
+      'kind': name('off', 'presence', 'when devices are away'),
+      'rate': real(1.0, 0, 1, 'probability of being there'),
+      'spread': real(
+        0.0, 0, 0.99, 'beta-distributed between clients; 0: the same'
+      ),
+      'period': real(24.0, 1, _MANY, 'kind=diurnal: of a day', 'rounds'),
+      'length': real(
+        5.0, 1, _MANY, 'kind=stays: mean length of an absence', 'rounds'
+      ),
+      'path': text('', 'kind=trace: CSV of 0 and 1, a line a round'),
+    },
+    # Processors and links of the day (radio.py).
+    'pace': {
+      'slowdown': real(0.0, 0, 5, "deviation of the log of a device's speed"),
+      'fading': real(0.0, 0, 5, "deviation of the log of a link's bandwidth"),
+      'loss': real(0.0, 0, 0.99, 'probability that a packet is sent again'),
+      'wait': real(
+        0.0, 0, _MANY, "server's patience; 0: no end", 'median planned times'
+      ),
+      'late': name('lost', ('lost', 'partial'), 'what comes later'),
+    },
+  },
+  'data': {
+    'modalities': name(
+      'sensor',
+      ('sensor', 'place'),
+      'by sensor (acc, gyro, ...) or by body place',
+    ),
+    'channels': text(
+      '',
+      "'acc;gyro=arm_gyro_*': which channels, in which order of modalities "
+      "(datasets/channels.py); empty: the data set's own",
+    ),
+    'optional': switch(False, 'pamap2: the six optional activities too'),
+    'download': switch(False, 'fetch a data set that is not there'),
+    'rate': real(0.0, 0, _LARGE, 'resampled to; 0: as recorded', 'Hz'),
+    'max_gap': real(
+      0.5, 0, _LARGE, 'NaN for longer cut a run, shorter are interpolated', 's'
+    ),
+    'width': whole(125, 1, _MANY, 'of a window', 'samples'),
+    'stride': whole(125, 1, _MANY, 'between window starts', 'samples'),
+    'split': name('subjects', 'splits', 'what is held out (splits.py)'),
+    'test_subjects': wholes((7, 8), -(2**31), 'split=subjects: held out'),
+    'folds': whole(
+      0, 0, _MANY, 'split=folds: parts that persons are dealt to; 0: one each'
+    ),
+    'fold': whole(0, 0, _MANY, 'split=folds: the part to test on'),
+    'test_share': real(
+      0.25, 0, 1, 'split=time: the end of every run', above=True, below=True
+    ),
+    'own_share': real(
+      0.2, 0, 1, "of every training run, for a device's own test", below=True
+    ),
+    'validation_subjects': wholes(
+      (), -(2**31), 'on no device, to choose values by'
+    ),
+    'public_subjects': whole(
+      1, 0, _MANY, 'set aside to pretrain a frozen base (lora only)'
+    ),
+    'rare': text(
+      '', 'the modality that `f1_rare_*` are about; empty: fewest owners'
+    ),
+  },
+  'synthetic': {
+    'subjects': whole(12, 1, 10**5, 'persons'),
+    'modalities': whole(3, 1, 100, 'sensors'),
+    'channels': whole(3, 1, 1000, 'of each sensor'),
+    'classes': whole(8, 2, 1000, 'activities'),
+    'windows_per_class': whole(24, 1, 10**5, 'of each person'),
+    'noise': real(1.0, 0, 1000, 'deviation of the noise'),
+    'style': real(0.5, 0, 10, 'per-subject shift of every signal'),
+  },
+  # Training.
+  'rounds': whole(60, 1, _MANY, 'of the run'),
+  'rounds_per_call': whole(5, 1, _MANY, 'rounds in one call of the program'),
+  'eval_every': whole(5, 1, _MANY, 'between evaluations', 'rounds'),
+  'checkpoint_every': whole(
+    0, 0, _MANY, '0: at the end and when interrupted', 'rounds'
+  ),
+  'local_steps': whole(5, 0, _MANY, 'of a device in a round'),
+  'local_epochs': whole(0, 0, 10**4, '> 0 replaces local_steps'),
+  'batch': whole(32, 1, _MANY, 'windows in a local step'),
+  'weight': name('uniform', ('uniform', 'samples'), 'of a client in the mean'),
+  'server_optimizer': name(
+    'sgd',
+    ('sgd', 'momentum', 'adam', 'yogi'),
+    'what makes a step of the mean update',
+  ),
+  'keep_client_state': switch(
+    False, 'momentum stays on the device between rounds'
+  ),
+  # What links code updates and models with (links.py, compressors/).
+  'uplink_codec': _CODEC,
+  'downlink_codec': _CODEC,
+  # Clients that diverge or lie (guard.py, robust.py).
+  'nonfinite': name(
+    'stop', ('stop', 'drop'), 'updates that are: stop the run, or drop them'
+  ),
+  'mean': name('mean', ('mean', 'median', 'trimmed'), "of a cohort's updates"),
+  'trim': real(
+    0.2, 0, 0.49, 'mean=trimmed: share of the values cut off on either side'
+  ),
+  'faults': {
+    'share': real(0.0, 0, 1, 'of the clients that lie, drawn from the seed'),
+    'kind': name(
+      'nan', ('nan', 'flip', 'noise'), 'what they send; flip: negated'
+    ),
+    'scale': real(
+      1.0, 0, _LARGE, 'flip, noise: norm of it, in norms of the true update'
+    ),
+  },
+  # Cost.
+  'deadline': name('tight', 'deadlines', 'of a round (relief.md section 5)'),
+  'deadline_end': name(
+    '', 'deadlines at the end', 'a linear way there over the run; empty: none'
+  ),
+  'over_budget': name(
+    'refuse',
+    ('refuse', 'sit_out'),
+    'what becomes of a device below its own forward pass',
+  ),
+  'idle_power': switch(False, 'charge devices for waiting'),
+  # Absent modalities.
+  'fill': name(
+    '',
+    ('', 'input', 'skip'),
+    "absent modalities: filled in or skipped; empty: the method's own",
+  ),
+  'fill_value': name(
+    'mean', ('mean', 'zero'), 'mean (0 after z-scoring), or the physical zero'
+  ),
+  # RELIEF (relief.md section 3) and options beyond the paper (section 8).
+  'relief': {
+    'rule': name('greedy', 'relief rules', 'how groups are selected'),
+    'norm': name(
+      'per_param',
+      ('per_param', 'raw', 'relative', 'cosine'),
+      'of the divergence',
+    ),
+    'max_stale': whole(
+      0, 0, _MANY, 'a group is then trained whatever it costs; 0: never'
+    ),
+    'shrinkage': switch(False, 'of cohort means towards the global mean'),
+    'denominator': name(
+      'contributors',
+      ('contributors', 'cohort'),
+      _DENOMINATOR + 'all who own its sensor',
+    ),
+    'confidence': switch(False, 'cohort means weighted by it (quality.py)'),
+    'beta': real(2.0, 0, _LARGE, 'of the confidence, as in qqr_style'),
+    'start': whole(5, 0, _MANY, 'of the confidence, as in qqr_style', 'rounds'),
+  },
+  # Options of the other methods, each explained in its own file.
+  'centralized': {
+    'sensors': name(
+      'fleet', ('fleet', 'complete'), 'on in a step: of a device drawn, or all'
+    ),
+  },
+  'fedpmt': {
+    'depth': name('budget', ('budget', 'cycle'), 'how deep a device trains'),
+    'side': name(
+      'output',
+      ('output', 'input'),
+      'trained from: output, or input (prefix training)',
+    ),
+  },
+  'depthfl': {
+    'exits': name(
+      'all', ('all', 'last'), 'trained by a device; last: InclusiveFL'
+    ),
+    'distill': switch(True, 'exits teach each other'),
+    'fade': real(
+      0.3, 0, 1, 'share of the rounds over which that fades in; 0: at once'
+    ),
+  },
+  'feddrop': {
+    'rate': name('fit', ('fit', 'sqrt'), 'how a budget becomes a dropout rate'),
+    'exact': switch(
+      False, 'a fixed number of units per layer: Federated Dropout'
+    ),
+    'denominator': name(
+      'contributors', ('contributors', 'all'), _DENOMINATOR + 'all'
+    ),
+    'scale': switch(True, 'activations by 1 / (1 - rate)'),
+  },
+  'fedel': {
+    'beta': real(
+      0.6, 0, 1, "of a device's own importance; the rest is everybody's"
+    ),
+  },
+  'fedmfs_style': {
+    'shapley': real(1 / 3, 0, _LARGE, 'weight of it in the score'),
+    'size': real(1 / 3, 0, _LARGE, 'weight of it in the score'),
+    'recency': real(1 / 3, 0, _LARGE, 'weight of it in the score'),
+    'top': whole(0, 0, 8, 'modalities trained at most; 0: what fits'),
+  },
+  'harmony': {
+    'alone': real(
+      2 / 3, 0, 1, 'share of the rounds in which each modality trains alone'
+    ),
+    'encoder_lr': real(1e-4, 0, 10, 'of the encoders, afterwards'),
+    'members': whole(
+      5, 1, _MANY, 'devices per cluster of a combination of sensors'
+    ),
+  },
+  'heterofl': {
+    'masked': _MASKED,
+    'scale': switch(True, 'activations by 1 / share'),
+  },
+  'fedrolex': {
+    'masked': _MASKED,
+    'scale': switch(True, 'activations by 1 / share'),
+  },
+  'fiarse': {
+    'threshold': name(
+      'model',
+      ('model', 'layer'),
+      'the largest weights of the model, or of every layer',
+    ),
+    'flops': name('kept', ('kept', 'dense'), 'that are charged'),
+  },
+  'flism': {
+    'contrast': switch(True, 'of two views of a batch'),
+    'temperature': real(0.1, 1e-3, 1000, 'of the contrast'),
+    'noise': real(0.7, 0, 1000, 'deviation, in the second view'),
+    'entropy': switch(True, 'devices count by 1 / entropy'),
+    'floor': real(0.1, 1e-6, 1000, 'entropies below it count as it', 'nats'),
+    'kd': real(1.0, 0, 1000, "of the teacher's term; 0: no teacher"),
+  },
+  'pmm': {
+    'substitute': switch(True, 'a prototype for what is missing; False: PM'),
+    'owners': switch(
+      False, 'encoders are averaged over those whose sensor delivers'
+    ),
+    'means': switch(False, 'prototypes are means of device means (eq. 16)'),
+    'bits': name(32, 'prototype bits', 'of what is sent of a prototype'),
+    'refresh': whole(
+      1, 1, _MANY, 'from one building of prototypes to the next', 'rounds'
+    ),
+  },
+  'qqr_style': {
+    'beta': real(2.0, 0, _LARGE, 'confidence falls so fast with dispersion'),
+    'start': whole(5, 0, _MANY, 'before sensors are told apart', 'rounds'),
+    'confidence': switch(True, 'weighs updates'),
+    'weighted': switch(True, 'prototypes are weighted by it'),
+    'align': real(
+      0.05, 0, _LARGE, 'of the distance to prototypes in the loss; 0: off'
+    ),
+    'mix': switch(
+      False, 'doubtful features towards the prototype; leaks the label'
+    ),
+    'substitute': switch(
+      False, 'prototypes for what is missing; leaks the label'
+    ),
+  },
+  'tfedavg': {
+    'mode': name('twn', 'ternary modes', 'its threshold'),
+    'exempt': name(
+      'ends',
+      ('ends', 'none', 'all'),
+      'full precision: first and last layer; none, all',
+    ),
+    'lost': real(
+      0.2, 0, 1, 'relative error at most for a ternary broadcast; 0: none'
+    ),
+  },
+  'modality_dropout': real(
+    0.0, 0, 1, 'probability that a step drops a modality on board', below=True
+  ),
+  'fusion_norm': switch(False, 'a norm of the features before the fusion'),
+  'model': {
+    'filters': wholes((32, 64), 1, 'of the layers of an encoder', 1, 10**5),
+    'kernel': whole(5, 1, 10**4, 'of the convolutions', 'samples'),
+    'stride': whole(2, 1, 10**4, 'of the convolutions', 'samples'),
+    'hidden': whole(128, 1, 10**6, 'units behind the fusion'),
+    'fusion': name(
+      'concat', ('concat', 'attention'), 'attention: cnn without fusion_norm'
+    ),
+    'heads': whole(4, 1, 10**4, 'of the attention; they share `hidden` out'),
+    'rank': whole(8, 1, 10**4, 'lora: of the adapters'),
+    'lora_alpha': real(16.0, 0, _LARGE, 'lora: adapters count alpha / rank'),
+    'groups': name(
+      'split',
+      ('split', 'joint', 'layer'),
+      'of parameters trained together; early exits: always layer',
+    ),
+    'base': name('pretrained', ('pretrained', 'random'), 'lora: frozen base'),
+    'base_steps': whole(1000, 0, _MANY, 'of its pretraining'),
+    'base_dropout': real(
+      0.5, 0, 1, 'of whole modalities, while the base is trained', below=True
+    ),
+    'base_head': switch(
+      False, 'pretrained: its head is the first head; else a fresh one'
+    ),
+    'adapters': switch(False, 'lora: adapters inside the encoders too'),
+    'cache_features': switch(True, 'lora without adapters'),
+  },
+  # How the simulator runs; cannot change results.
+  'layout': name(
+    'auto', 'layouts', 'of clients on accelerators; tune: by trial (tuner.py)'
+  ),
+  'buckets': whole(
+    1,
+    1,
+    10**4,
+    'programs for clients of like sensors, at most (buckets.py); only in '
+    'layouts other than `one` and where everybody takes part; 1: one for all',
+  ),
+  'devices': whole(
+    0, 0, 1024, '0: all accelerators, or one virtual device per core'
+  ),
+  # Values (traced).
+  'hparams': {
+    'client_lr': real(0.05, 0, 1000, 'local learning rate'),
+    'client_momentum': real(0.9, 0, 1, 'of the local steps', below=True),
+    'server_lr': real(1.0, 0, 1000, "of the server's optimiser"),
+    'ema': real(0.5, 0, 1, 'of the past in a running divergence'),
+    'prox': real(0.01, 0, _LARGE, 'fedprox: of its penalty'),
+    'clip_norm': real(
+      0.0, 0, 1e9, "L2 norm of a client's update at most; 0: any"
+    ),
+    'lr_decay': real(1.0, 0, 1, 'of the local rate, a factor every round'),
+    'lr_floor': real(0.0, 0, 1000, 'that the local rate falls to'),
+  },
+  'cosines': whole(
+    0,
+    0,
+    _MANY,
+    'first rounds in which updates are compared in pairs (cosines.py); 0: none',
+  ),
+  'target_f1': real(0.8, 0, 1, 'for rounds, seconds and joules to target'),
+}
+
+
+def rows() -> dict[str, Key]:
+  """The row of every key, by its dotted name.
+
+  >>> rows()['hparams.client_lr'].range
+  'from 0 to 1000'
+  """
+  found: dict[str, Key] = {}
+
+  def walk(at, group):
+    for part, row in group.items():
+      if isinstance(row, Key):
+        found[at + part] = row
+      else:
+        walk(f'{at}{part}.', row)
+
+  walk('', ROWS)
+  return found
 
 
 def default() -> ml_collections.ConfigDict:
@@ -16,261 +490,14 @@ def default() -> ml_collections.ConfigDict:
   >>> config.hparams.client_lr
   0.05
   """
-  c = ml_collections.ConfigDict()
-  # What is run.
-  c.method = 'relief'
-  c.dataset = 'auto'  # dsads where its files are found, else synthetic
-  c.data_path = ''  # the file of dataset=npz, your own data
-  c.backbone = 'cnn'  # cnn: all parameters; lora: frozen base
-  c.seed = 0
-  # The world.
-  c.clients = 48
-  c.clients_per_round = 0  # 0: everybody
-  c.fleet = 'four_tiers'  # a name, or the path of your own .csv or .json
-  c.fleet_coupling = 1.0  # of speed and sensors: 1 nested, 0 independent
-  c.partition = 'contiguous'  # contiguous, subject, dirichlet
-  c.alpha = 0.5  # concentration of `dirichlet`
-  c.quantity_skew = 0.0  # deviation of the log of a device's windows; 0: even
-  c.min_windows = 1  # of every device
-  c.reuse = 0  # > 0: devices share windows, so many each on average (skew.py)
-  # How much sensors differ between devices (shift.py); 0: not at all.
-  c.shift = dict(
-    gain=0.0,
-    bias=0.0,
-    noise=0.0,
-    jitter=0.0,
-    clip=0.0,
-    gap=0.0,
-    gone=0.0,
-    share=0.0,  # of the sensors that are faulty; 0: all of them, unequally
-    period=0.0,  # rounds over which faults come and go; 0: they stay
-  )
-  # What changes from round to round (online/); all off.
-  c.online = dict(
-    # Windows arrive in a buffer of the newest ones (streams.py).
-    stream=dict(
-      buffer=0,  # windows that a device keeps; 0: all, from the start
-      arrive=20,  # new ones a round
-      spread=0.0,  # deviation of the log of that, between devices
-      drift=0.0,  # of the class mix: 0 even, 1 class after class
-      delay=0,  # rounds from a window to its label
-    ),
-    # Sensors that deliver nothing for a round (missing.py).
-    missing=dict(
-      kind='off',  # off, each, one, fleet, bursts
-      rate=0.0,  # probability
-      spread=0.0,  # beta-distributed between clients; 0: the same
-      length=5.0,  # kind=bursts: mean rounds of an outage
-      outage='',  # planned: 'acc:20-40', no acc in rounds 20 to 39
-      struck=1.0,  # share of the owners that it strikes
-    ),
-    # Devices that are away (presence.py).
-    presence=dict(
-      kind='off',  # off, each, diurnal, stays, trace
-      rate=1.0,  # probability of being there
-      spread=0.0,  # as above
-      period=24.0,  # kind=diurnal: rounds in a day
-      length=5.0,  # kind=stays: mean rounds away
-      path='',  # kind=trace: CSV of 0 and 1, a line a round
-    ),
-    # Processors and links of the day (radio.py).
-    pace=dict(
-      slowdown=0.0,  # deviation of the log of a device's speed
-      fading=0.0,  # deviation of the log of a link's bandwidth
-      loss=0.0,  # probability that a packet is sent again
-      wait=0.0,  # server's patience, in median planned times; 0: no end
-      late='lost',  # what comes later: lost, partial
-    ),
-  )
-  c.data = dict(
-    modalities='sensor',  # by sensor (acc, gyro, ...) or by body place
-    # 'acc;gyro=arm_gyro_*': which channels, in which order of modalities
-    # (datasets/channels.py); '' for the data set's own.
-    channels='',
-    optional=False,  # pamap2: the six optional activities too
-    download=False,  # fetch a data set that is not there
-    rate=0.0,  # Hz, resampled to; 0: as recorded
-    max_gap=0.5,  # s; NaN for longer cut a run, shorter are interpolated
-    width=125,  # samples in a window
-    stride=125,  # samples between window starts
-    split='subjects',  # subjects, folds, time, official: splits.py
-    test_subjects=(7, 8),  # split=subjects
-    folds=0,  # split=folds: parts that the persons are dealt to; 0: one each
-    fold=0,  # split=folds: the part to test on
-    test_share=0.25,  # split=time: the end of every run
-    own_share=0.2,  # of every training run, kept for a device's own test
-    validation_subjects=(),  # on no device, to choose values by
-    public_subjects=1,  # set aside to pretrain a frozen base (lora only)
-    rare='',  # the modality that `f1_rare_*` are about; '': fewest owners
-  )
-  c.synthetic = dict(
-    subjects=12,
-    modalities=3,
-    channels=3,
-    classes=8,
-    windows_per_class=24,  # per subject
-    noise=1.0,
-    style=0.5,  # per-subject shift of every signal
-  )
-  # Training.
-  c.rounds = 60
-  c.rounds_per_call = 5
-  c.eval_every = 5
-  c.checkpoint_every = 0  # rounds; 0: at the end and when interrupted
-  c.local_steps = 5
-  c.local_epochs = 0  # > 0 replaces local_steps
-  c.batch = 32
-  c.weight = 'uniform'  # of a client in the mean: uniform, samples
-  c.server_optimizer = 'sgd'  # sgd, momentum, adam, yogi
-  c.keep_client_state = False  # momentum stays on the device between rounds
-  # What links code models with (links.py, compressors/).
-  codec = dict(
-    name='none',  # none, int8, int4, int2, ternary, sign, top_k, random_k
-    share=0.05,  # top_k, random_k: of the numbers that are sent
-    mode='twn',  # ternary: twn, released
-    scaled=True,  # random_k: by 1 / share, unbiased; False allows a memory
-    memory='auto',  # auto, on, off: of what did not arrive (links.py)
-  )
-  c.uplink_codec = codec  # of updates; memory: error feedback on the device
-  c.downlink_codec = dict(codec)  # memory: the model's change is sent
-  # Clients that diverge or lie (guard.py, robust.py).
-  c.nonfinite = 'stop'  # updates that are not: stop the run, drop them
-  c.mean = 'mean'  # of a cohort's updates: mean, median, trimmed
-  c.trim = 0.2  # trimmed: share of the values cut off on either side
-  c.faults = dict(
-    share=0.0,  # of the clients that lie, drawn from the seed
-    kind='nan',  # what they send: nan, flip (negated), noise
-    scale=1.0,  # flip, noise: norm of it, in norms of the true update
-  )
-  # Cost.
-  c.deadline = 'tight'  # tight, full, none or a number (relief.md section 5)
-  c.deadline_end = ''  # '' or as `deadline`: rise linearly over the run
-  c.over_budget = 'refuse'  # device below its own forward pass: refuse, sit_out
-  c.idle_power = False  # charge devices for waiting
-  # Absent modalities: the method's own default where ''.
-  c.fill = ''  # input, skip
-  c.fill_value = 'mean'  # mean (0 after z-scoring), zero (physical zero)
-  # RELIEF (relief.md section 3) and options beyond the paper (section 8).
-  c.relief = dict(
-    rule='greedy',
-    norm='per_param',  # per_param, raw, relative, cosine
-    max_stale=0,  # 0: no guard
-    shrinkage=False,
-    denominator='contributors',  # contributors, cohort
-    confidence=False,  # cohort means weighted by it (quality.py)
-    beta=2.0,  # of the confidence, as in qqr_style
-    start=5,
-  )
-  # Options of the other methods, each explained in its own file.
-  c.centralized = dict(
-    sensors='fleet',  # on in a step: of a device drawn; complete: all
-  )
-  c.fedpmt = dict(
-    depth='budget',  # budget, cycle
-    side='output',  # trained from: output, or input (prefix training)
-  )
-  c.depthfl = dict(
-    exits='all',  # trained by a device: all, last (InclusiveFL)
-    distill=True,  # exits teach each other
-    fade=0.3,  # share of the rounds over which that fades in; 0: at once
-  )
-  c.feddrop = dict(
-    rate='fit',  # fit, sqrt
-    exact=False,  # a fixed number of units per layer: Federated Dropout
-    denominator='contributors',  # contributors, all
-    scale=True,  # activations by 1 / (1 - rate)
-  )
-  c.fedel = dict(beta=0.6)  # of a device's own importance; the rest is all's
-  c.fedmfs_style = dict(
-    shapley=1 / 3,  # weights of the score
-    size=1 / 3,
-    recency=1 / 3,
-    top=0,  # modalities trained at most; 0: what fits
-  )
-  c.harmony = dict(
-    alone=2 / 3,  # share of the rounds in which each modality trains alone
-    encoder_lr=1e-4,  # of the encoders, afterwards
-    members=5,  # devices per cluster of a combination of sensors
-  )
-  c.heterofl = dict(
-    masked='zero',  # logits of classes a device lacks: zero, inf, off
-    scale=True,  # activations by 1 / share; measured in heterofl.py
-  )
-  c.fedrolex = dict(masked='zero', scale=True)  # as heterofl
-  c.fiarse = dict(
-    threshold='model',  # the largest weights of the model, or of every layer
-    flops='kept',  # charged: kept, dense
-  )
-  c.flism = dict(
-    contrast=True,  # of two views of a batch
-    temperature=0.1,  # of the contrast
-    noise=0.7,  # deviation, in the second view
-    entropy=True,  # devices count by 1 / entropy
-    floor=0.1,  # nats, entropies below it count as it
-    kd=1.0,  # of the teacher's term; 0: no teacher
-  )
-  c.pmm = dict(
-    substitute=True,  # a prototype for what is missing; False: PM
-    owners=False,  # encoders are averaged over those whose sensor delivers
-    means=False,  # prototypes are means of device means (eq. 16)
-    bits=32,  # of what is sent of a prototype: 2, 4, 8, 32
-    refresh=1,  # rounds from one building of prototypes to the next
-  )
-  c.qqr_style = dict(
-    beta=2.0,  # confidence falls so fast with dispersion
-    start=5,  # rounds before sensors are told apart
-    confidence=True,  # weighs updates
-    weighted=True,  # prototypes are weighted by it
-    align=0.05,  # of the distance to prototypes in the loss; 0: off
-    mix=False,  # doubtful features towards the prototype; leaks the label
-    substitute=False,  # prototypes for what is missing; leaks the label
-  )
-  c.tfedavg = dict(
-    mode='twn',  # twn, released
-    exempt='ends',  # full precision: first and last layer; none, all
-    lost=0.2,  # relative error at most for a ternary broadcast; 0: none
-  )
-  c.modality_dropout = 0.0
-  c.fusion_norm = False
-  # Model.
-  c.model = dict(
-    filters=(32, 64),
-    kernel=5,
-    stride=2,
-    hidden=128,
-    fusion='concat',  # concat, attention (cnn without fusion_norm)
-    heads=4,  # of the attention; they share `hidden` out
-    rank=8,
-    lora_alpha=16.0,
-    groups='split',  # split, joint, layer (always with early exits)
-    base='pretrained',  # lora: pretrained, random
-    base_steps=1000,
-    base_dropout=0.5,  # of whole modalities, while the base is trained
-    base_head=False,  # pretrained: its head is the first head; else a fresh one
-    adapters=False,  # lora: adapters inside the encoders too
-    cache_features=True,  # lora without adapters
-  )
-  # How the simulator runs; cannot change results.
-  # auto, tune (tuner.py), one, block:<clients>, all; @<devices> after a name
-  c.layout = 'auto'
-  # Programs for clients of like sensors, at most (buckets.py); only in layouts
-  # other than `one` and where everybody takes part. 1: one for all.
-  c.buckets = 1
-  c.devices = 0  # 0: all accelerators, or one virtual device per core
-  # Values (traced).
-  c.hparams = dict(
-    client_lr=0.05,
-    client_momentum=0.9,
-    server_lr=1.0,
-    ema=0.5,
-    prox=0.01,
-    clip_norm=0.0,  # L2 norm of a client's update at most; 0: any
-    lr_decay=1.0,  # of the local rate, a factor every round
-    lr_floor=0.0,  # that it falls to
-  )
-  # First rounds in which updates are compared in pairs (cosines.py); 0: none.
-  c.cosines = 0
-  c.target_f1 = 0.8  # for rounds, seconds and joules to target
+
+  def values(group):
+    return {
+      part: row.default if isinstance(row, Key) else values(row)
+      for part, row in group.items()
+    }
+
+  c = ml_collections.ConfigDict(values(ROWS))
   c.lock()
   return c
 

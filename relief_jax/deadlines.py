@@ -28,6 +28,23 @@ from relief_jax.types import Array, Fleet, Work
 SLACK = 1e-5
 
 KINDS = ('tight', 'full', 'none')
+NUMBERS = "a positive number, or a multiple such as '1.5*tight'"
+_LARGEST = 1e9
+
+
+def is_number(kind: str) -> bool:
+  """Whether a deadline is one of `NUMBERS`.
+
+  >>> is_number('2.5'), is_number('1.5*tight'), is_number('nan')
+  (True, True, False)
+  """
+  factor, times, name = kind.partition('*')
+  if times and name not in ('tight', 'full'):
+    return False
+  try:
+    return 0 < float(factor) <= _LARGEST  # NaN fails both
+  except ValueError:
+    return False
 
 
 def _owned_groups(fleet, group_modality):
@@ -148,23 +165,17 @@ def resolve(
     return tight(fleet, work, group_modality, columns)
   if kind == 'full':
     return full(fleet, work, group_modality)
-  factor, times, name = str(kind).partition('*')
-  if times and name in ('tight', 'full'):
-    # Between the two a device may afford some of its groups: a real choice.
-    return resolve(factor, fleet, work, group_modality, columns) * resolve(
-      name, fleet, work, group_modality, columns
-    )
-  try:
-    value = math.nan if isinstance(kind, bool) else float(kind)
-  except (TypeError, ValueError):
-    value = math.nan
-  if not value > 0:  # NaN too
+  if isinstance(kind, bool) or not is_number(str(kind)):
     raise InputError(
       f'config.deadline is {kind!r}',
-      f'{", ".join(map(repr, KINDS))} or a positive number',
+      f'{", ".join(map(repr, KINDS))}, {NUMBERS}',
       'set --config.deadline=tight',
     )
-  return value
+  factor, times, name = str(kind).partition('*')
+  if times:
+    # Between the two a device may afford some of its groups: a real choice.
+    return float(factor) * resolve(name, fleet, work, group_modality, columns)
+  return float(factor)
 
 
 def check(

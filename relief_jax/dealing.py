@@ -13,17 +13,14 @@ import ml_collections
 import numpy as np
 
 from relief_jax import (
-  algorithms,
   datasets,
   fleets,
-  models,
   own_windows,
   partition,
   shift,
   skew,
   splits,
 )
-from relief_jax.errors import unknown
 from relief_jax.types import Fleet
 from relief_jax.validation import validate
 from relief_jax.windows import Windows
@@ -62,12 +59,6 @@ def deal(config: ml_collections.ConfigDict, data_dir: str | None) -> Clients:
     InputError: whatever is wrong with the config, the data or the fleet.
   """
   validate(config)
-  for kind, name, known in (
-    ('method', config.method, algorithms.ALGORITHMS),
-    ('backbone', config.backbone, models.MODELS),
-  ):
-    if name not in known:
-      raise unknown(kind, name, known)
   fleets.find(config.fleet)
   data, dataset = _load(config, data_dir)
   pretrained = config.backbone == 'lora' and config.model.base == 'pretrained'

@@ -8,7 +8,25 @@ def _text(found: str, expected: str, cure: str) -> str:
   return f'Found {found}; expected {expected}. Usual cure: {cure}.'
 
 
-class InputError(ValueError):
+class Portable(BaseException):
+  """An exception that another process gets as it was raised.
+
+  Python would call `__init__` again with the finished message, which is not
+  what an exception with arguments of its own takes.
+  """
+
+  def __reduce__(self):
+    return _again, (type(self), self.args, vars(self))
+
+
+def _again(kind: type[BaseException], args: tuple, attributes: dict):
+  error = kind.__new__(kind)
+  error.args = args
+  vars(error).update(attributes)
+  return error
+
+
+class InputError(Portable, ValueError):
   """Raised at the door, before any long work starts.
 
   >>> raise InputError('3 windows', 'at least 8', 'lower --config.clients')
@@ -22,7 +40,7 @@ Usual cure: lower --config.clients.
     super().__init__(_text(found, expected, cure))
 
 
-class StorageError(OSError):
+class StorageError(Portable, OSError):
   """A disk that is full, read-only or broken, or a folder of somebody else's.
 
   Attributes:

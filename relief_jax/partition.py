@@ -17,6 +17,8 @@ from relief_jax import skew
 from relief_jax.errors import InputError, unknown
 from relief_jax.windows import Windows
 
+KINDS = ('contiguous', 'subject', 'dirichlet')
+
 _REDRAWS = 100
 
 
@@ -156,7 +158,7 @@ def assign(
       windows, rows, wish, clients, min_size, kind == 'subject'
     )
   else:
-    raise unknown('partition', kind, ('contiguous', 'subject', 'dirichlet'))
+    raise unknown('partition', kind, KINDS)
   order = np.lexsort((rows, owner))
   size = np.bincount(owner, minlength=clients)
   if size.min() < min_size:
@@ -325,7 +327,7 @@ def _dirichlet(
   min_size: int,
 ) -> NDArray:
   """Client of every row [rows] of class `y`."""
-  if alpha <= 0:
+  if not alpha > 0:  # NaN too
     raise InputError(
       f'config.alpha is {alpha}', 'above 0', 'set --config.alpha=0.5'
     )
@@ -337,11 +339,13 @@ def _dirichlet(
     if least >= min_size:
       break
   else:
+    skewed = '' if wish is None else 'lower --config.quantity_skew, '
     raise InputError(
       f'a client with {least} of {len(y)} windows in the last of {_REDRAWS} '
       f'draws for {clients} clients',
       f'at least {min_size} for each',
-      f'raise --config.alpha above {alpha}, or lower --config.clients',
+      f'{skewed}raise --config.alpha above {alpha:g}, or lower '
+      '--config.clients',
     )
   # Rows by class, in random order within it.
   order = np.lexsort((rng.random(len(y)), y))

@@ -29,6 +29,9 @@ from relief_jax.errors import InputError
 from relief_jax.types import Array, PyTree
 
 AXIS = 'clients'
+OPEN = ('auto', 'tune')  # names that leave the layout to be found
+NAMES = (*OPEN, 'one', 'all')
+OTHERS = "'block:<clients>', all but 'tune' also with '@<devices>'"
 _LAYOUT = re.compile(
   '(?:(auto|one|all)|block:([1-9][0-9]*))(?:@([1-9][0-9]*))?'
 )
@@ -61,6 +64,11 @@ class Layout(NamedTuple):
     return text + (f' of {count} processes' if count > 1 else '')
 
 
+def is_layout(name: str) -> bool:
+  """Whether `parse_layout` can read it."""
+  return _LAYOUT.fullmatch(name) is not None
+
+
 def parse_layout(name: str, devices: int = 0) -> Layout:
   """Reads the config's `layout` and `devices`.
 
@@ -76,8 +84,7 @@ def parse_layout(name: str, devices: int = 0) -> Layout:
   if found is None:
     raise InputError(
       f'config.layout is {name!r}',
-      "'auto', 'tune', 'one', 'block:<clients>' or 'all', the last three also "
-      'with @<devices>',
+      f'{", ".join(map(repr, NAMES))}, {OTHERS}',
       'set --config.layout=auto',
     )
   kind, size, fewer = found.groups()

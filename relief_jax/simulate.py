@@ -30,6 +30,7 @@ from relief_jax import (
   scores,
   tree,
   tuner,
+  validation,
   world,
 )
 from relief_jax.program import Program
@@ -120,7 +121,8 @@ class Simulation:
     started = time.perf_counter()
     config = config.copy_and_resolve_references()
     with processes.together():
-      asked = 'auto' if config.layout in tuner.OPEN else config.layout
+      validation.validate(config)  # a world that was found is no check
+      asked = 'auto' if config.layout in placement.OPEN else config.layout
       self._layout = placement.parse_layout(asked, config.devices)
       self._world = (found and found()) or world.build(
         config, data_dir, self._layout
@@ -328,7 +330,7 @@ class Simulation:
   def _settle_layout(self) -> tuner.Choice:
     """Finds the layout where the config leaves it open, and takes it."""
     config, found = self.config, self._world
-    if config.layout not in tuner.OPEN:
+    if config.layout not in placement.OPEN:
       return tuner.Choice(config.layout, 'config')
     choice = tuner.settle(
       config.layout,

@@ -20,6 +20,8 @@ from relief_jax.errors import InputError, unknown
 from relief_jax.partition import Split, no_overlap, split_subjects
 from relief_jax.windows import Windows
 
+KINDS = ('subjects', 'folds', 'time', 'official')
+
 # Samples between train and test in time, at least: the filter of a resampled
 # recording reaches 10 samples beyond a window's ends, from both sides.
 _LEAST_GUARD = 20
@@ -64,9 +66,7 @@ def split(
   elif data.split == 'official':
     train, test = official(windows)
   else:
-    raise unknown(
-      'split', data.split, ('subjects', 'folds', 'time', 'official')
-    )
+    raise unknown('split', data.split, KINDS)
   found = _set_aside(windows, train, test, public_subjects, rng)
   if not no_overlap(windows, found.train, found.test):
     raise InputError(

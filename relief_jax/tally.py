@@ -4,12 +4,13 @@ from typing import Any
 
 import numpy as np
 
+from relief_jax.errors import Portable
 from relief_jax.types import RoundInfo
 
 TOTALS = ('sim_seconds', 'joules', 'up_bytes', 'down_bytes')
 
 
-class Diverged(RuntimeError):
+class Diverged(Portable, RuntimeError):
   """A loss or a parameter is no finite number any more.
 
   Attributes:

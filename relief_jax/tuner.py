@@ -46,8 +46,6 @@ from relief_jax.placement import Layout
 from relief_jax.recipe import Setting
 from relief_jax.types import Population, PyTree, Task
 
-OPEN = ('auto', 'tune')  # names that leave the layout to be found
-
 _FASTER = 0.95  # of the rule of thumb's time, or noise would decide
 _REPEATS = 3  # timed rounds of each candidate, after one that is not
 _STEPS = 5  # local steps of a timed round, at most

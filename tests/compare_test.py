@@ -149,16 +149,30 @@ def test_failed_runs_are_listed_and_stop_nobody(inline, tmp_path, capsys):
     bad.methods = {
       'fedavg': {'method': 'fedavg'},
       'wild': {'hparams': {'client_lr': 1e3}},
-      'wrong': {'clients': 0},
+      'wrong': {'fleet': 'nowhere.csv'},
       'relief': {'method': 'relief'},
     }
     bad.labels = tuple(bad.methods)
   assert compare.compare(bad, tmp_path, None, 1) == 1
   shown = capsys.readouterr().out
   assert 'wild seed 0: diverged: ' in shown
-  assert 'wrong seed 1: failed: Found config.clients is 0' in shown
+  assert 'wrong seed 1: failed: Found nowhere.csv' in shown
   table = (tmp_path / 'table.md').read_text()
   assert '| relief |' in table and '| wild |' not in table
+
+
+def test_a_value_that_no_run_can_use_is_refused_at_the_door(inline, tmp_path):
+  bad = config()
+  with bad.unlocked():
+    bad.methods = {'wrong': {'clients': 0}}
+    bad.labels = ('wrong',)
+  with pytest.raises(InputError, match='config.clients is 0'):
+    compare.compare(bad, tmp_path, None, 1)
+  bad = config()
+  bad.seeds = (0, -1)
+  with pytest.raises(InputError, match='config.seeds is .*from 0'):
+    compare.compare(bad, tmp_path, None, 1)
+  assert not list(tmp_path.iterdir())
 
 
 def test_tables_and_figures(inline, tmp_path):

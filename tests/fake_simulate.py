@@ -4,7 +4,7 @@ import copy
 
 import numpy as np
 
-from relief_jax import validation
+from relief_jax import fleets, validation
 from relief_jax.algorithms import DEFAULT_FILL
 from relief_jax.simulate import Diverged
 
@@ -21,6 +21,7 @@ class Simulation:
   def __init__(self, config, data_dir=None, found=None):
     del found
     validation.validate(config)
+    fleets.find(config.fleet)
     self.config = config.copy_and_resolve_references()
     if self.config.dataset == 'auto':
       self.config.dataset = 'synthetic'

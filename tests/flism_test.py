@@ -128,16 +128,6 @@ def test_every_window_once():
   assert row[weight > 0].tolist() == [7, 5, 9]
 
 
-@pytest.mark.parametrize(
-  'wrong', [{'temperature': 0.0}, {'floor': 0.0}, {'noise': -1.0}, {'kd': -1.0}]
-)
-def test_values_that_make_no_sense_are_refused(wrong):
-  task = tiny.task(modalities=('acc', 'gyro'))
-  population = tiny.population(task, 4)
-  with pytest.raises(InputError, match=f'flism.{next(iter(wrong))} is'):
-    tiny.algorithm('flism', task, tiny.setting(population, 'flism', **wrong))
-
-
 def test_frozen_features_are_not_contrasted():
   task = tiny.task('lora', modalities=('acc', 'gyro'))
   population = tiny.population(task, 4)

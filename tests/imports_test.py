@@ -27,8 +27,9 @@ MAY = {
   'types': set(),
   'errors': set(),
   'tree': {'types'},
-  'config': set(),
-  'validation': {'config', 'errors'},
+  'keys': set(),
+  'config': {'keys'},
+  'modules': {'errors'},
   'windows': {'errors'},
   'placement': _BASE,
   'noise': {'types'},
@@ -79,7 +80,7 @@ MAY = {
 }
 # What builds the world looks names up, of algorithms too; its parts do not.
 # So does what describes a run.
-WORLD = {'dealing', 'world', 'reports'}
+WORLD = {'dealing', 'world', 'reports', 'registries', 'validation'}
 # What a user calls; nothing of the library imports these.
 TOP = {'simulate', 'sweep'}
 WORLD_NOT = {'program', 'rounds'} | TOP

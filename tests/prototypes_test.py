@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from relief_jax import prototypes
-from relief_jax.errors import InputError
 from relief_jax.prototypes import Prototypes, Sums
 from tests import prototype_twin, tiny, twin
 
@@ -231,18 +230,3 @@ def test_trusted_sensors_change_nothing_in_relief():
   want, _ = tiny.step('relief', task, population, plain, 3)
   changed = found.params['fusion']['acc'] != want.params['fusion']['acc']
   assert changed.any()
-
-
-@pytest.mark.parametrize(
-  ('method', 'key', 'value'),
-  [
-    ('pmm', 'bits', 3),
-    ('pmm', 'refresh', 0),
-    ('qqr_style', 'beta', -1.0),
-  ],
-)
-def test_what_cannot_be(method, key, value):
-  task, population = world()
-  setting = tiny.setting(population, method, **{key: value})
-  with pytest.raises(InputError, match=key):
-    tiny.algorithm(method, task, setting)

@@ -13,6 +13,7 @@ each with several seeds: `--config.repeats='(0,1)'`.
 from experiments import records
 from experiments.configs import common
 from relief_jax import config as config_lib
+from relief_jax.keys import LARGEST_SEED, name, names, text, wholes
 
 # At the deadline `tight` no rule has a choice: a device affords its columns or
 # more than them. At 1.75 times that a mid-tier device affords one encoder.
@@ -26,16 +27,21 @@ METHODS = {
   'relief_tight': {**MID, 'deadline': 'tight'},
 }
 
-OWN_KEYS = (
-  'methods',
-  'labels',
-  'seeds',
-  'baseline',
-  'only',
-  'vary',
-  'repeats',
-  'values_file',
-)
+# Keys beside those of the runs, as rows of `relief_jax.config`.
+ROWS = {
+  'labels': names((), 'of the methods, in the order of the tables'),
+  'seeds': wholes(
+    (0, 1, 2), 0, 'one run of each label per seed or fold', most=LARGEST_SEED
+  ),
+  'baseline': text('fedavg', 'label, within a group, others are compared with'),
+  'only': text(
+    '', 'labels to run, patterns joined by commas; empty: all of them'
+  ),
+  'vary': name('seed', ('seed', 'data.fold'), 'what `seeds` are numbers of'),
+  'repeats': wholes((), 0, 'seeds of every fold', most=LARGEST_SEED),
+  'values_file': text('', 'what experiments.select chose for every label'),
+}
+OWN_KEYS = ('methods', *ROWS)
 # Of keys that older comparisons lack.
 _DEFAULTS = {'vary': 'seed', 'repeats': (), 'values_file': ''}
 

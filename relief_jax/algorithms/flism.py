@@ -97,24 +97,10 @@ def flism(task: Task, setting: Setting) -> Algorithm:
       the teacher's term, 0: no teacher).
 
   Raises:
-    InputError: a temperature or floor that is not positive, noise or kd below
-      0, or a contrast of features that no group trains.
+    InputError: a contrast of features that no group trains.
   """
   options = setting.options
   contrast, teach = options['contrast'], options['kd'] > 0
-  for name, positive in (
-    ('temperature', True),
-    ('floor', True),
-    ('noise', False),
-    ('kd', False),
-  ):
-    if not options[name] >= 0 or positive and not options[name]:
-      raise InputError(
-        f'config.flism.{name} is {options[name]}',
-        'a number above 0' if positive else 'a number of at least 0',
-        f'leave --config.flism.{name} at its default',
-      )
-
   if contrast and not any(task.layer_groups):
     raise InputError(
       'config.flism.contrast with encoders that are all frozen',

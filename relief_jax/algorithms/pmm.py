@@ -33,7 +33,6 @@ import jax.numpy as jnp
 from relief_jax import cohort, costs, prototypes, rounds, tree
 from relief_jax.algorithms import fedavg
 from relief_jax.compressors import COMPRESSORS, Codec, base
-from relief_jax.errors import InputError
 from relief_jax.prototypes import Prototypes
 from relief_jax.recipe import Context, Learner, Merge, Recipe, Setting
 from relief_jax.training import cross_entropy
@@ -68,24 +67,9 @@ def pmm(task: Task, setting: Setting) -> Algorithm:
     task: the model.
     setting: the round; `options` holds `substitute`, `owners`, `means`, `bits`
       (of a prototype's number) and `refresh` (rounds).
-
-  Raises:
-    InputError: other bits, or no round between refreshes.
   """
   options = setting.options
   bits, refresh = options['bits'], options['refresh']
-  if bits not in BITS:
-    raise InputError(
-      f'config.pmm.bits is {bits}',
-      f'one of {", ".join(map(str, BITS))}',
-      'set --config.pmm.bits=32',
-    )
-  if refresh < 1:
-    raise InputError(
-      f'config.pmm.refresh is {refresh}',
-      'at least 1 round',
-      'set --config.pmm.refresh=1',
-    )
   codec = COMPRESSORS['none' if bits == 32 else f'int{bits}'](Codec())
   columns = jnp.asarray(cohort.columns(task))
   encoders = ~columns & (jnp.asarray(task.group_modality) >= 0)

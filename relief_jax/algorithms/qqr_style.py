@@ -27,7 +27,6 @@ import jax.numpy as jnp
 
 from relief_jax import prototypes, quality, rounds
 from relief_jax.algorithms import fedavg
-from relief_jax.errors import InputError
 from relief_jax.quality import Quality
 from relief_jax.recipe import Context, Learner, Merge, Recipe, Setting
 from relief_jax.training import cross_entropy
@@ -41,19 +40,9 @@ def qqr_style(task: Task, setting: Setting) -> Algorithm:
     task: the model.
     setting: the round; `options` holds `beta`, `start`, `confidence`,
       `weighted`, `align`, `mix`, `substitute` and `clients` (N).
-
-  Raises:
-    InputError: beta or align below 0.
   """
   options = setting.options
   uses = any(options[k] for k in ('confidence', 'align', 'mix', 'substitute'))
-  for name in ('beta', 'align', 'start'):
-    if not options[name] >= 0:
-      raise InputError(
-        f'config.qqr_style.{name} is {options[name]}',
-        'a number of at least 0',
-        f'leave --config.qqr_style.{name} at its default',
-      )
 
   def plan(memory: Quality, context: Context) -> Plan:
     whole = fedavg.plan(setting, context)

@@ -17,6 +17,7 @@ import ml_collections
 import numpy as np
 from numpy.typing import NDArray
 
+from relief_jax.datasets import npy
 from relief_jax.errors import InputError
 from relief_jax.windows import Windows, cut, gather
 
@@ -71,7 +72,7 @@ def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
     Windows, subjects 1 to `synthetic.subjects`, [., width, channels] each.
 
   Raises:
-    InputError: fewer than 2 classes, no window, or channels by name.
+    InputError: more windows than fit into memory, or channels by name.
   """
   del root
   c = config.synthetic
@@ -81,14 +82,16 @@ def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
       "'', since they have no named channels",
       'set --config.synthetic.modalities and --config.synthetic.channels',
     )
-  for key, least in (('classes', 2), ('windows_per_class', 1)):
-    if c[key] < least:
-      raise InputError(
-        f'config.synthetic.{key} is {c[key]}',
-        f'at least {least}',
-        f'set --config.synthetic.{key}={max(least, 8)}',
-      )
-  width, seed = config.data.width, config.seed % 2**32
+  width, seed = config.data.width, config.seed
+  windows = c.subjects * c.classes * c.windows_per_class
+  size = 4 * windows * width * c.channels * c.modalities
+  if size > npy.limit():
+    raise InputError(
+      f'{size:,} bytes of synthetic windows',
+      f'at most {npy.limit():,}, half of the memory of this machine',
+      'lower --config.synthetic.subjects, windows_per_class or '
+      '--config.data.width',
+    )
   names = modality_names(c.modalities)
   length = c.windows_per_class * width
   first = np.arange(c.classes) * length

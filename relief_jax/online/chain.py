@@ -52,12 +52,16 @@ def make(rate: np.ndarray, length: float, key: str) -> Chain:
       long that a round would have to look back over thousands.
   """
   mean = float(np.mean(rate))
-  if not length >= 1 / max(1 - mean, 1e-9) - 1e-6:
+  least = 1 / max(1 - mean, 1e-9)
+  if not length >= least - 1e-6:
+    cure = f'set --config.{key}={math.ceil(least)}'
+    if least > _LONGEST / 100:  # no outage may be so long
+      cure = f'let fewer rounds go without, by the rate beside {key}'
     raise InputError(
       f'config.{key} is {length} at a rate of {mean:g}',
-      f'at least {1 / max(1 - mean, 1e-9):.3g} rounds, the length of outages '
-      'in rounds that are independent',
-      f'set --config.{key}=5',
+      f'at least {least:.3g} rounds, the length of outages in rounds that are '
+      'independent',
+      cure,
     )
   rate = np.asarray(rate, np.float64)
   up = np.maximum(1 - rate, 1e-12)
