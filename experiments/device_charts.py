@@ -4,15 +4,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
+import numpy as np
 
-matplotlib.use('Agg')
-
-import matplotlib.pyplot as plt  # noqa: E402
-import numpy as np  # noqa: E402
-
-from experiments import charts, gather, palette, tables  # noqa: E402
-from experiments.gather import Collection, Found  # noqa: E402
+from experiments import charts, gather, naming, palette, tables
+from experiments.gather import Collection, Found
 
 _DEVICES = 32
 
@@ -31,9 +26,8 @@ def tiers(collection: Collection) -> list[charts.Chart]:
     )
     if len(names) < 2:
       continue
-    figure, here = plt.subplots(
+    figure, here = palette.subplots(
       figsize=(8.6, 1.2 + 0.2 * len(names) * (len(labels) + 1)),
-      layout='constrained',
     )
     handles = {}
     step = 0.8 / len(labels)
@@ -69,7 +63,7 @@ def tiers(collection: Collection) -> list[charts.Chart]:
     charts.legend(figure, handles)
     made.append(
       charts.Chart(
-        charts.file_name(group, 'tiers'),
+        naming.file_name(group, 'tiers'),
         charts.titled('F1 by tier of devices', group),
         'Last macro-F1 of the devices of each tier, each with the sensors '
         f'that it owns; mean and 95 % interval over {collection.numbers}.',
@@ -96,13 +90,12 @@ def histograms(collection: Collection) -> list[charts.Chart]:
     }
     if not labels:
       continue
-    figure, grid = plt.subplots(
+    figure, grid = palette.subplots(
       len(labels),
       1,
       figsize=(8.6, 0.8 + 1.25 * len(labels)),
       sharex=True,
       squeeze=False,
-      layout='constrained',
     )
     top = max(values.max() for values in labels.values())
     edges = np.arange(0, 100.1, 2.5)
@@ -133,7 +126,7 @@ def histograms(collection: Collection) -> list[charts.Chart]:
     grid[-1, 0].set_xlim(0, min(100, 5 * math.ceil(top / 5) + 5))
     made.append(
       charts.Chart(
-        charts.file_name(group, 'devices'),
+        naming.file_name(group, 'devices'),
         charts.titled('F1 over the devices', group),
         'Last macro-F1 of every device with the sensors that it owns, all '
         f'{collection.numbers} together. Solid: mean; dashed: mean of the '
@@ -199,14 +192,13 @@ def rasters(collection: Collection) -> list[charts.Chart]:
     ends = [0, *(row['round'] for row in rows)]
     columns = min(4, len(names))
     lines = math.ceil(len(names) / columns)
-    figure, grid = plt.subplots(
+    figure, grid = palette.subplots(
       lines,
       columns,
       figsize=(8.6, 0.9 + 2.5 * lines),
       sharex=True,
       sharey=True,
       squeeze=False,
-      layout='constrained',
     )
     image = None
     for here, name in zip(grid.flat, names, strict=False):
@@ -251,7 +243,7 @@ def rasters(collection: Collection) -> list[charts.Chart]:
       )
     made.append(
       charts.Chart(
-        charts.file_name('who_trained_what', one.run.label),
+        naming.file_name('who_trained_what', one.run.label),
         f'Who trained what when: {_name(one, collection)}',
         f'A row per device ({len(order)} of '
         f'{one.run.summary.get("clients", len(order))}), by tier; shade: in '
@@ -277,12 +269,11 @@ def gantt(collection: Collection) -> list[charts.Chart]:
   ]
   if not runs:
     return []
-  figure, grid = plt.subplots(
+  figure, grid = palette.subplots(
     math.ceil(len(runs) / 2),
     min(2, len(runs)),
     figsize=(8.6, 0.8 + 4.4 * math.ceil(len(runs) / 2)),
     squeeze=False,
-    layout='constrained',
   )
   handles: dict[str, Any] = {}
   for here, one in zip(grid.flat, runs, strict=False):

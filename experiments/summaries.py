@@ -248,6 +248,13 @@ _TEX = {
   '−': '$-$',
   '–': '--',
   '<': '$<$',
+  '>': '$>$',
+  '|': r'\textbar{}',
+  '`': r'\textasciigrave{}',
+  # At the start of a row both would belong to the line break before.
+  '[': '{[}',
+  '*': '{*}',
+  '\n': ' ',
   '’': "'",
 }
 

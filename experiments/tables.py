@@ -18,7 +18,7 @@ import rich.console
 import rich.table
 import scipy.stats
 
-from experiments import records
+from experiments import naming, records
 
 
 class Run(NamedTuple):
@@ -260,6 +260,7 @@ def save(
   cells: dict[str, dict[str, Cell]],
   folder: pathlib.Path,
   numbers: str = 'seeds',
+  remark: str = '',
 ) -> None:
   """Writes `table.csv` (numbers) and `table.md` (to read).
 
@@ -267,6 +268,7 @@ def save(
     cells: from `table`.
     folder: of the comparison.
     numbers: what a mean is over, 'seeds' or 'folds'.
+    remark: put above the tables to read.
 
   Raises:
     OSError: the folder cannot be written.
@@ -281,7 +283,7 @@ def save(
         values += [row[column.name].mean, row[column.name].half]
       shown = ['' if math.isnan(n) else repr(n) for n in values]
       writer.writerow([label, row[COLUMNS[0].name].total, *shown])
-  parts = []
+  parts = [remark] if remark else []
   for columns in (QUALITY, COST):
     lines = [
       '| | ' + ' | '.join(c.title for c in columns) + ' |',
@@ -289,7 +291,7 @@ def save(
     ]
     for label, row in cells.items():
       shown = [text(row[c.name], c.digits) for c in columns]
-      lines.append(f'| {label} | ' + ' | '.join(shown) + ' |')
+      lines.append(f'| {naming.markdown(label)} | ' + ' | '.join(shown) + ' |')
     parts.append('\n'.join(lines))
   note = f'Mean ± half the 95 % interval over {numbers}.'
   (folder / 'table.md').write_text(
