@@ -63,8 +63,8 @@ def status_of(job: pool.Job) -> dict[str, Any]:
   return {key: summary[key] for key in kept if key in summary}
 
 
-def synthetic(jobs: Sequence[pool.Job]) -> bool:
-  """Whether any of the runs will be on synthetic data.
+def data_of(jobs: Sequence[pool.Job]) -> set[str]:
+  """Names of the data sets that the runs will be on.
 
   Raises:
     InputError: of `datasets.resolve`, before anything runs.
@@ -77,7 +77,7 @@ def synthetic(jobs: Sequence[pool.Job]) -> bool:
     if asked not in found:
       run = records.config_from_dict(config)
       found[asked] = datasets.resolve(run, job.data_dir)[0]
-  return 'synthetic' in found.values()
+  return set(found.values())
 
 
 class Manifest:
@@ -289,7 +289,7 @@ class Campaign:
       numbers=self._numbers,
     )
     left = manifest.left()
-    invented = synthetic(left)
+    wanted = data_of(left)
     stored = folder / 'config.json'
     new = records.clean(self._config)
     if not stored.exists() or records.read_json(stored) != new:
@@ -300,8 +300,8 @@ class Campaign:
       f'{len(mine)} runs, {len(mine) - len(left)} of them done, '
       f'{workers} worker processes'
     )
-    if invented:
-      console.print(datasets.SYNTHETIC)
+    if wanted:
+      console.print(datasets.remark(wanted), soft_wrap=True)
     crew = pool.Pool(left, workers, logs, self._together)
     with Overview(console, left, len(mine) - len(left)) as overview, Stop(crew):
 
@@ -345,10 +345,9 @@ class Campaign:
       return
     cells = tables.table(runs, self._baseline)
     used = {run.summary['dataset'] for run in runs}
-    remark = datasets.SYNTHETIC if 'synthetic' in used else ''
+    remark = datasets.remark(used)
     tables.save(cells, self._folder, self._numbers, remark)
-    if remark:
-      console.print(remark)
+    console.print(remark, soft_wrap=True)
     shown = foremost(cells, self._baseline)
     tables.show(shown, console, self._baseline, self._numbers)
     if len(shown) < len(cells):

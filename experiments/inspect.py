@@ -37,8 +37,7 @@ def main(argv):
   view = world_figure.view(found, fleets.tier_names(config.fleet))
   path = pathlib.Path(given.workdir, 'world.png')
   print(world_figure.summary(view))
-  if view.dataset == 'synthetic':
-    print(datasets.SYNTHETIC)
+  print(datasets.remark([view.dataset]))
   with records.storing(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     world_figure.draw(view, path)

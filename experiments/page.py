@@ -156,11 +156,11 @@ def _intro(collection: Collection) -> str:
   ]
   statuses = [s for s in _distinct(collection, 'status') if s != 'complete']
   note = f' Status: {", ".join(statuses)}.' if statuses else ''
-  invented = 'synthetic' in _distinct(collection, 'dataset')
-  made_up = f'\n<p>{html.escape(datasets.SYNTHETIC)}</p>' if invented else ''
+  data = datasets.remark(_distinct(collection, 'dataset'))
   return (
     f'<p>{html.escape(", ".join(facts))}. Times, energy and bytes are '
-    f'simulated; none was measured on a device.{note}</p>{made_up}'
+    f'simulated; none was measured on a device.{note}</p>\n'
+    f'<p>{html.escape(data)}</p>'
   )
 
 

@@ -104,8 +104,8 @@ def main(argv) -> int:
   collection = gather.gather(folders, given.baseline)
   path = write(collection, pathlib.Path(given.out or folders[0]))
   size = path.stat().st_size / 1e6
-  if any(run.summary.get('dataset') == 'synthetic' for run in collection.runs):
-    print(datasets.SYNTHETIC)
+  used = [run.summary.get('dataset', 'not known') for run in collection.runs]
+  print(datasets.remark(used))
   print(f'{len(collection.found)} runs, {size:.1f} MB: {path}')
   return 0
 

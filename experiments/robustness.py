@@ -117,13 +117,12 @@ def write_tables(found: Grid, folder: pathlib.Path) -> None:
   )
   title = f'| missing % | noisy % | method | {" | ".join(SCORES)} |'
   rule = '| --- ' * (3 + len(SCORES)) + '|'
-  invented = any(
-    run.summary.get('dataset') == 'synthetic'
+  used = [
+    run.summary.get('dataset', 'not known')
     for own in found.values()
     for run in own.values()
-  )
-  lines = [datasets.SYNTHETIC, ''] if invented else []
-  lines += [title, rule, *rows]
+  ]
+  lines = [datasets.remark(used), '', title, rule, *rows]
   (folder / 'robustness.md').write_text(
     '\n'.join(lines) + '\n', encoding='utf-8'
   )

@@ -376,7 +376,7 @@ def _loop(runs: list[_Open]) -> None:
         title(run.simulation), config.rounds, run.simulation.round
       )
       if run.invented:
-        run.reporter.note(datasets.SYNTHETIC)
+        run.reporter.note(datasets.remark(['synthetic']))
       run.reporter.note(str(run.simulation.choice))
     estimate = str((together or first).prepare())
     for run in runs:

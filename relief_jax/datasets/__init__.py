@@ -1,7 +1,7 @@
 """Data sets, by name: `load(config, root) -> Windows`."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import ml_collections
@@ -41,11 +41,22 @@ _FILES: dict[str, Callable[[Path | None], list[Path]]] = {
 }
 
 
-# Said wherever numbers are shown that come of no real data.
-SYNTHETIC = (
-  'Data: synthetic, made of random numbers; --data_dir and --config.dataset '
-  'name real data.'
-)
+def remark(names: Iterable[str]) -> str:
+  """Says what data numbers are of, a line to stand above them.
+
+  >>> remark(['dsads'])
+  'Data: dsads, read from files, nothing synthetic.'
+
+  Args:
+    names: of the data sets.
+  """
+  known = sorted(set(names))
+  if 'synthetic' not in known:
+    return f'Data: {", ".join(known)}, read from files, nothing synthetic.'
+  return (
+    f'Data: {", ".join(known)}. Synthetic data are made of random numbers; '
+    '--data_dir and --config.dataset name real ones.'
+  )
 
 
 def find_data_dir(flag: str | Path | None) -> Path | None:
