@@ -104,7 +104,7 @@ def main(argv) -> int:
   collection = gather.gather(folders, given.baseline)
   path = write(collection, pathlib.Path(given.out or folders[0]))
   size = path.stat().st_size / 1e6
-  used = [run.summary.get('dataset', 'not known') for run in collection.runs]
+  used = [run.summary.get('dataset') for run in collection.runs]
   print(datasets.remark(used))
   print(f'{len(collection.found)} runs, {size:.1f} MB: {path}')
   return 0

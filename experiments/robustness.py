@@ -118,9 +118,7 @@ def write_tables(found: Grid, folder: pathlib.Path) -> None:
   title = f'| missing % | noisy % | method | {" | ".join(SCORES)} |'
   rule = '| --- ' * (3 + len(SCORES)) + '|'
   used = [
-    run.summary.get('dataset', 'not known')
-    for own in found.values()
-    for run in own.values()
+    run.summary.get('dataset') for own in found.values() for run in own.values()
   ]
   lines = [datasets.remark(used), '', title, rule, *rows]
   (folder / 'robustness.md').write_text(

@@ -17,6 +17,7 @@ from experiments import (
   tables,
 )
 from experiments.configs import relief
+from relief_jax import machine
 from relief_jax.errors import InputError
 from tests import tiny
 from tests.compare_test import inline  # noqa: F401
@@ -276,8 +277,11 @@ def test_what_devices_did_is_kept(tmp_path):
 
 
 def test_a_worker_per_gpu(monkeypatch):
-  assert pool.accelerators() == []  # the tests ask for the CPU
+  assert machine.accelerators() == []  # the tests ask for the CPU
   monkeypatch.delenv('JAX_PLATFORMS')
+  monkeypatch.setattr(machine, '_plugins', lambda: True)
+  monkeypatch.setattr(machine, '_ask', lambda *_: ('gpu', 2))
+  assert machine.accelerators() == ['0', '1']
   monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '2,5')
   assert pool.default_workers() == 2
   found = [pool.environment(3, 'cache', i) for i in range(3)]
@@ -285,6 +289,18 @@ def test_a_worker_per_gpu(monkeypatch):
   assert found[0]['XLA_PYTHON_CLIENT_PREALLOCATE'] == 'false'
   two = pool.environment(2, 'cache', 1)
   assert 'XLA_PYTHON_CLIENT_PREALLOCATE' not in two
+
+
+@pytest.mark.parametrize('shown', ['', '-1', '0'])
+def test_what_jax_cannot_use_is_no_gpu(monkeypatch, shown):
+  """A hidden card stays hidden from workers; one of a CPU's JAX is none."""
+  monkeypatch.delenv('JAX_PLATFORMS')
+  monkeypatch.setenv('CUDA_VISIBLE_DEVICES', shown)
+  monkeypatch.setattr(machine, '_plugins', lambda: shown != '0')
+  monkeypatch.setattr(machine, '_ask', lambda *_: ('cpu', 1))
+  assert machine.accelerators() == []
+  assert pool.default_workers() == machine.cores()
+  assert pool.environment(1, 'cache')['CUDA_VISIBLE_DEVICES'] == shown
 
 
 def test_a_campaign_of_many_labels_shows_the_best():

@@ -41,16 +41,18 @@ _FILES: dict[str, Callable[[Path | None], list[Path]]] = {
 }
 
 
-def remark(names: Iterable[str]) -> str:
+def remark(names: Iterable[str | None]) -> str:
   """Says what data numbers are of, a line to stand above them.
 
   >>> remark(['dsads'])
   'Data: dsads, read from files, nothing synthetic.'
 
   Args:
-    names: of the data sets.
+    names: of the data sets; None where a run did not record it.
   """
-  known = sorted(set(names))
+  known = sorted({name for name in names if name})
+  if not known:
+    return 'Data: not recorded.'
   if 'synthetic' not in known:
     return f'Data: {", ".join(known)}, read from files, nothing synthetic.'
   return (
