@@ -5,7 +5,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from experiments import charts, device_charts, gather, palette
+from experiments import charts, device_charts, gather, naming, palette
 from experiments.gather import Collection, Found
 
 _LABELS, _ROUNDS = 4, 5
@@ -48,7 +48,7 @@ def _of_round(runs: list[Found], number: int) -> charts.Chart:
       image = here.imshow(cosines, cmap=colours, vmin=-1, vmax=1)
       own, mixed = means(cosines, owners)
       here.set_title(
-        f'{one.run.label}, {block}\nowners {own}, with others {mixed}',
+        f'{naming.shorten(one.run.label)}, {block}\nowners {own}, with others {mixed}',
         fontsize=9,
       )
       here.set_xticks([])

@@ -115,7 +115,7 @@ def histograms(collection: Collection) -> list[charts.Chart]:
         worst, color=palette.VERMILION, linewidth=1.4, linestyle='--'
       )
       here.set_title(
-        f'{tables.short(label)}: mean {mean:.1f}, worst tenth {worst:.1f}, '
+        f'{naming.shorten(tables.short(label))}: mean {mean:.1f}, worst tenth {worst:.1f}, '
         f'Gini {gini(values):.3f}',
         fontsize=10,
         loc='left',
@@ -323,7 +323,9 @@ def gantt(collection: Collection) -> list[charts.Chart]:
     here.set_ylim(len(order) - 0.4, -0.6)
     here.set_xlim(0, end)
     here.set_xlabel('simulated time in the round (s)')
-    here.set_title(f'{one.run.label}, round {last["round"]}', fontsize=10)
+    here.set_title(
+      f'{naming.shorten(one.run.label)}, round {last["round"]}', fontsize=10
+    )
     here.spines[['top', 'right']].set_visible(False)
   for here in grid.flat[len(runs) :]:
     here.set_visible(False)

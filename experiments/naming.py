@@ -42,6 +42,18 @@ def file_name(*parts: str) -> str:
   return fit(plain)
 
 
+def shorten(text: str, most: int = 60) -> str:
+  """A name for a figure: of a long one the two ends, where names differ.
+
+  >>> shorten('relief'), shorten('a' * 9 + 'b' * 9, 9)
+  ('relief', 'aaaa…bbbb')
+  """
+  if len(text) <= most:
+    return text
+  half = (most - 1) // 2
+  return f'{text[:half]}…{text[-half:]}'
+
+
 def check_label(label: str) -> None:
   """Makes sure that a user's label can be a folder below another.
 

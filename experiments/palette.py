@@ -14,6 +14,8 @@ import matplotlib
 from matplotlib import figure, ticker
 from matplotlib.text import Text
 
+from experiments import naming
+
 BLACK = '#000000'
 VERMILION = '#D55E00'
 BLUE = '#0072B2'
@@ -80,6 +82,8 @@ def subplots(
 def legend(owner, handles, names, **options) -> None:
   """A legend that leaves no name out; one that begins with _ would be.
 
+  Long names are shortened.
+
   Args:
     owner: axes, or a figure.
     handles: drawn.
@@ -88,7 +92,7 @@ def legend(owner, handles, names, **options) -> None:
   """
   made = owner.legend(handles, [f'.{name}' for name in names], **options)
   for text, name in zip(made.get_texts(), names, strict=True):
-    text.set_text(name)
+    text.set_text(naming.shorten(name))
 
 
 def style(number: int) -> dict[str, Any]:

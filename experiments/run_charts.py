@@ -107,7 +107,7 @@ def divergence(collection: Collection) -> list[charts.Chart]:
         x, y = _mean_by_round(own, name)
         if len(x):
           (handles[name],) = here.plot(x, y, **palette.style(i))
-      here.set_title(tables.short(label), fontsize=10)
+      here.set_title(naming.shorten(tables.short(label)), fontsize=10)
       palette.logarithmic_y(here)
       palette.tidy(here)
     for here in grid.flat[len(labels) :]:
@@ -168,7 +168,9 @@ def differences(collection: Collection) -> list[charts.Chart]:
     half = np.nan_to_num([cell.half for _, cell in rows])
     here.axvline(0, color='black', linewidth=1)
     here.errorbar(mean, at, xerr=half, fmt='o', color=palette.BLUE, capsize=3)
-    here.set_yticks(at, [tables.short(label) for label, _ in rows])
+    here.set_yticks(
+      at, [naming.shorten(tables.short(label)) for label, _ in rows]
+    )
     here.set_ylim(-0.6, len(rows) - 0.4)
     here.set_xlabel(
       f'macro-F1 minus that of {collection.baseline} (percentage points)'

@@ -268,7 +268,7 @@ def tex_of(table: Table) -> str:
   note = ''.join(_TEX.get(c, c) for c in table.note)
   return '\n'.join(
     [
-      f'% {table.note}' if table.note.isascii() else f'% {note}',
+      '% ' + ' '.join((table.note if table.note.isascii() else note).split()),
       rf'\begin{{tabular}}{{l{"r" * (len(table.head) - 1)}}}',
       r'\toprule',
       line(table.head) + r' \\',
