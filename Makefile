@@ -33,7 +33,8 @@ quick: lint
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
-	$(BIN)/python -m pytest --doctest-modules relief_jax experiments/tables.py experiments/records.py
+	$(BIN)/python -m pytest --doctest-modules relief_jax experiments/axes.py experiments/choices.py \
+	  experiments/printed.py experiments/tables.py experiments/records.py
 
 slow: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow

@@ -22,6 +22,7 @@ from experiments import (
   locks,
   plots,
   pool,
+  printed,
   progress,
   records,
   stop,
@@ -230,6 +231,7 @@ class Campaign:
     numbers: what a mean is over, 'seeds' or 'folds'.
     part: (i, n) runs part i of n only, counted from 1.
     together: runs in one program; 0: one on CPU, 16 on accelerators.
+    note: about all runs, for below the tables.
   """
 
   def __init__(
@@ -241,10 +243,12 @@ class Campaign:
     numbers: str = 'seeds',
     part: tuple[int, int] = (1, 1),
     together: int = 0,
+    note: str = '',
   ):
     self._jobs, self._folder, self._config = list(jobs), folder, config
     self._baseline, self._numbers, self._part = baseline, numbers, part
     self._together = together or (16 if machine.accelerators() else 1)
+    self._note = note
 
   def run(self, workers: int = 0) -> int:
     """Runs what is not done yet and reports; returns the exit code.
@@ -287,6 +291,7 @@ class Campaign:
       mine,
       baseline=self._baseline,
       numbers=self._numbers,
+      note=self._note,
     )
     left = manifest.left()
     wanted = data_of(left)
@@ -302,6 +307,8 @@ class Campaign:
     )
     if wanted:
       console.print(datasets.remark(wanted), soft_wrap=True)
+    if self._note:
+      console.print(self._note, soft_wrap=True)
     crew = pool.Pool(left, workers, logs, self._together)
     with Overview(console, left, len(mine) - len(left)) as overview, Stop(crew):
 
@@ -345,11 +352,10 @@ class Campaign:
       return
     cells = tables.table(runs, self._baseline)
     used = {run.summary['dataset'] for run in runs}
-    remark = datasets.remark(used)
-    tables.save(cells, self._folder, self._numbers, remark)
-    console.print(remark, soft_wrap=True)
+    console.print(datasets.remark(used), soft_wrap=True)
+    printed.save(cells, runs, self._folder, self._numbers, self._note)
     shown = foremost(cells, self._baseline)
-    tables.show(shown, console, self._baseline, self._numbers)
+    printed.show(shown, runs, console, self._baseline, self._numbers)
     if len(shown) < len(cells):
       console.print(
         f'The best of {len(cells)} labels, with their baselines; all are in '
@@ -361,7 +367,7 @@ class Campaign:
     plots.figures(
       [
         run
-        for run in runs
+        for run in tables.mean_runs(runs)
         if run.label in shown and tables.group_of(run.label) in groups
       ],
       self._folder / 'figures',
@@ -370,8 +376,8 @@ class Campaign:
     )
     if len(used) > 1:
       console.print(
-        f'warning: runs on different data sets, {", ".join(sorted(used))}: '
-        'set --config.dataset, in another --workdir'
+        f'warning: runs on different data sets, {tables.data_sets(runs)}: set '
+        '--config.dataset, in another --workdir'
       )
     every = {tables.group_of(run.label) for run in runs}
     console.print(

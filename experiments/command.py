@@ -12,6 +12,7 @@ together.
 import errno
 import os
 import pathlib
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -133,6 +134,17 @@ def rewrite(argv: list[str]) -> list[str]:
   return argv
 
 
+def rename(argv: list[str]) -> list[str]:
+  """Lets `--config.values=FILE` set the key `values_file`.
+
+  A config's `values` is its own method, so that no key can have this name.
+
+  >>> rename(['x', '--config.values=a.json'])
+  ['x', '--config.values_file=a.json']
+  """
+  return [re.sub(r'^(--?config\.values)(?==|$)', r'\1_file', a) for a in argv]
+
+
 def launch(
   main: Callable[[list[str]], int | None],
   define: Callable[[], None] | None = None,
@@ -172,6 +184,7 @@ def launch(
   stop.interrupt()
   if define:
     define()
+  sys.argv = rename(sys.argv)  # where config flags look for their keys
   app.run(
     lambda argv: call(lambda: _quietly(main, argv)),
     flags_parser=lambda argv: call(lambda: parse(argv), keep=True),

@@ -48,7 +48,8 @@ def _of_round(runs: list[Found], number: int) -> charts.Chart:
       image = here.imshow(cosines, cmap=colours, vmin=-1, vmax=1)
       own, mixed = means(cosines, owners)
       here.set_title(
-        f'{naming.shorten(one.run.label)}, {block}\nowners {own}, with others {mixed}',
+        f'{naming.shorten(one.run.label)}, {block}\n'
+        f'owners {own}, with others {mixed}',
         fontsize=9,
       )
       here.set_xticks([])

@@ -34,12 +34,14 @@ def tiers(collection: Collection) -> list[charts.Chart]:
     for i, (label, own) in enumerate(labels.items()):
       cells = [
         tables.interval(
-          [
-            100 * found
-            for one in own
-            if (found := one.run.metrics[-1]['f1_by_tier'].get(tier))
-            is not None
-          ]
+          tables.averaged(
+            {
+              one.run.pair: 100 * found
+              for one in own
+              if (found := one.run.metrics[-1]['f1_by_tier'].get(tier))
+              is not None
+            }
+          )
         )
         for tier in names
       ]
@@ -115,8 +117,8 @@ def histograms(collection: Collection) -> list[charts.Chart]:
         worst, color=palette.VERMILION, linewidth=1.4, linestyle='--'
       )
       here.set_title(
-        f'{naming.shorten(tables.short(label))}: mean {mean:.1f}, worst tenth {worst:.1f}, '
-        f'Gini {gini(values):.3f}',
+        f'{naming.shorten(tables.short(label))}: mean {mean:.1f}, '
+        f'worst tenth {worst:.1f}, Gini {gini(values):.3f}',
         fontsize=10,
         loc='left',
       )
@@ -176,8 +178,8 @@ def _with_devices(collection: Collection, most: int) -> list[Found]:
   return [one for one in runs if one and 'fleet' in one.run.summary]
 
 
-def _name(one: Found, collection: Collection) -> str:
-  return f'{one.run.label}, {collection.numbers[:-1]} {one.run.seed}'
+def _name(one: Found) -> str:
+  return f'{one.run.label}, {one.folder.name.replace("_", " ")}'
 
 
 def rasters(collection: Collection) -> list[charts.Chart]:
@@ -244,7 +246,7 @@ def rasters(collection: Collection) -> list[charts.Chart]:
     made.append(
       charts.Chart(
         naming.file_name('who_trained_what', one.run.label),
-        f'Who trained what when: {_name(one, collection)}',
+        f'Who trained what when: {_name(one)}',
         f'A row per device ({len(order)} of '
         f'{one.run.summary.get("clients", len(order))}), by tier; shade: in '
         'what share of the rounds between two evaluations it trained the '

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from experiments import pool, records, tables
+from experiments import axes, pool, records, tables
 from relief_jax.errors import InputError
 
 
@@ -38,6 +38,7 @@ class Collection(NamedTuple):
     numbers: what a mean is over, 'seeds' or 'folds'.
     commands: that made them.
     unfinished: name of each other run -> how it stands.
+    notes: of the campaigns, such as which values were chosen on what.
   """
 
   found: list[Found]
@@ -45,6 +46,7 @@ class Collection(NamedTuple):
   numbers: str
   commands: list[str]
   unfinished: dict[str, str]
+  notes: Sequence[str] = ()
 
   @property
   def runs(self) -> list[tables.Run]:
@@ -52,8 +54,16 @@ class Collection(NamedTuple):
     return [one.run for one in self.found]
 
 
-class _Place(NamedTuple):
-  """A run that should be there."""
+class Place(NamedTuple):
+  """A run that should be there.
+
+  Attributes:
+    label: what is compared.
+    seed: of the run, or its fold.
+    folder: its run directory.
+    values: what the sweep or the comparison set, by dotted key.
+    standing: how it stood when the manifest was written.
+  """
 
   label: str
   seed: int
@@ -78,16 +88,19 @@ def gather(folders: Sequence[pathlib.Path], baseline: str = '') -> Collection:
   commands: list[str] = []
   unfinished: dict[str, str] = {}
   says: dict[str, str] = {}
+  notes: list[str] = []
   for folder in folders:
     if not folder.is_dir():
       raise InputError(
         f'no folder {folder}', 'a run directory, or one of many', 'check it'
       )
     head = f'{folder.resolve().name}/' if len(folders) > 1 else ''
-    places, facts = _places(folder)
+    listed, facts = places(folder)
     commands += facts.pop('commands', [])
+    if note := facts.pop('note', ''):
+      notes.append(f'{head}: {note}' if head else note)
     says |= facts
-    for place in places:
+    for place in listed:
       one = _load(place, head, alone=place.folder == folder)
       if isinstance(one, Found):
         found.append(one)
@@ -110,18 +123,28 @@ def gather(folders: Sequence[pathlib.Path], baseline: str = '') -> Collection:
       )
     base = 'fedavg' if 'fedavg' in labels else labels[0]
   return Collection(
-    found, base, says.get('numbers', 'seeds'), commands, unfinished
+    found, base, says.get('numbers', 'seeds'), commands, unfinished, notes
   )
 
 
-def _places(folder: pathlib.Path) -> tuple[list[_Place], dict[str, Any]]:
-  """Where the runs are, and what the folder says of them."""
+def places(folder: pathlib.Path) -> tuple[list[Place], dict[str, Any]]:
+  """Finds where the runs are, and what the folder says of them.
+
+  Args:
+    folder: a run directory, or that of a comparison or a sweep.
+
+  Returns:
+    The runs, finished or not, and facts about all of them.
+
+  Raises:
+    InputError: files that cannot be read.
+  """
   if (folder / 'metrics.jsonl').exists():
     config = records.read_json(folder / 'config.json')
     command = (
       f'python -m experiments.main --config={folder}/config.json --workdir=NEW'
     )
-    place = _Place(config['method'], config['seed'], folder, {})
+    place = Place(config['method'], config['seed'], folder, {})
     return [place], {'commands': [command]}
   if found := sorted(folder.glob('manifest*.json'), key=_shard):
     return _of_manifests(folder, [records.read_json(p) for p in found])
@@ -130,28 +153,30 @@ def _places(folder: pathlib.Path) -> tuple[list[_Place], dict[str, Any]]:
   if 'methods' in stored:
     vary = stored.get('vary', 'seed')
     number = pool.over(vary)
-    places = [
-      _Place(label, int(own.name.rpartition('_')[2]), own, {})
+    listed = [
+      Place(label, numbers[0], own, {})
       for label in stored['labels']
       for own in sorted((folder / label).glob(f'{number}_*'))
+      if (numbers := axes.numbers_of(own.name))
     ]
     command = (
       f'python -m experiments.compare --config={folder}/config.json '
       '--workdir=NEW'
     )
-    return places, {
+    return listed, {
       'commands': [command],
       'baseline': stored['baseline'],
       'numbers': number + 's',
     }
-  places = []
+  listed = []
   for one in _run_folders(folder):
     config = records.read_json(one / 'config.json')
-    label = one.relative_to(folder)
+    label, seed = one.relative_to(folder), config['seed']
     if label.name.startswith(('seed_', 'fold_')):
+      seed, _ = axes.numbers_of(label.name) or (seed, 0)
       label = label.parent
-    places.append(_Place(label.as_posix(), config['seed'], one, {}))
-  return places, {}
+    listed.append(Place(label.as_posix(), seed, one, {}))
+  return listed, {}
 
 
 def _run_folders(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -170,7 +195,21 @@ def _shard(path: pathlib.Path) -> tuple[int, int]:
   return (int(parts), int(number)) if parts else (0, 0)
 
 
-def _of_manifests(folder, manifests) -> tuple[list[_Place], dict[str, Any]]:
+def missing_shards(folder: pathlib.Path) -> list[str]:
+  """Lists the parts of a sharded sweep that were never started.
+
+  Args:
+    folder: of the sweep.
+  """
+  shards = {_shard(p) for p in folder.glob('manifest*.json')}
+  lacks = [
+    [f'{i}/{n}' for i in range(1, n + 1) if (n, i) not in shards]
+    for n in {n for n, _ in shards}
+  ]
+  return min(lacks, key=len, default=[])
+
+
+def _of_manifests(folder, manifests) -> tuple[list[Place], dict[str, Any]]:
   """Shards are dealt like cards: put them together in that order."""
   rows = [
     row
@@ -178,8 +217,8 @@ def _of_manifests(folder, manifests) -> tuple[list[_Place], dict[str, Any]]:
     for one in manifests
     for row in one['points'][i : i + 1]
   ]
-  places = {
-    row['folder']: _Place(
+  listed = {
+    row['folder']: Place(
       row['label'],
       row['seed'],
       folder / row['folder'],
@@ -188,12 +227,13 @@ def _of_manifests(folder, manifests) -> tuple[list[_Place], dict[str, Any]]:
     )
     for row in rows
   }
-  facts = {k: manifests[0][k] for k in ('baseline', 'numbers')}
+  known = ('baseline', 'numbers', 'note')
+  facts = {k: manifests[0][k] for k in known if k in manifests[0]}
   commands = list(dict.fromkeys(one['command'] for one in manifests))
-  return list(places.values()), {**facts, 'commands': commands}
+  return list(listed.values()), {**facts, 'commands': commands}
 
 
-def _load(place: _Place, head: str, alone: bool) -> Found | str:
+def _load(place: Place, head: str, alone: bool) -> Found | str:
   """The run, or how it stands."""
   folder, label = place.folder, head + place.label
   run = tables.load(folder, label, place.seed)

@@ -142,7 +142,7 @@ def _title(collection: Collection) -> str:
   several = (
     f'{len(methods)} methods' if len(methods) > 3 else ', '.join(methods)
   )
-  return f'{several} on {", ".join(_distinct(collection, "dataset"))}'
+  return f'{several} on {tables.data_sets(collection.runs)}'
 
 
 def _intro(collection: Collection) -> str:
@@ -150,7 +150,8 @@ def _intro(collection: Collection) -> str:
   facts = [
     f'{len(collection.found)} runs',
     f'{len(labels)} label{"s" if len(labels) > 1 else ""}',
-    f'{max(map(len, labels.values()))} {collection.numbers}',
+    f'{max(len({one.run.seed for one in own}) for own in labels.values())} '
+    f'{collection.numbers}',
     f'{", ".join(_distinct(collection, "clients"))} devices',
     f'{", ".join(_distinct(collection, "rounds"))} rounds',
   ]
@@ -164,7 +165,7 @@ def _intro(collection: Collection) -> str:
   )
 
 
-_FIRST = ('headline', 'fairness')
+_FIRST = ('headline', 'equal_cost', 'persons', 'fairness')
 
 
 def _tables(collection: Collection, shown: list[Table], first: bool) -> str:

@@ -42,11 +42,11 @@ SCORES: dict[str, Callable[[dict], float]] = {
 SHOWN = ('complete', 'missing')
 
 
-Grid = dict[tuple[int, int, str], dict[int, tables.Run]]
+Grid = dict[tuple[int, int, str], dict[tuple[int, int], tables.Run]]
 
 
 def grid(runs: Sequence[tables.Run]) -> Grid:
-  """(missing %, noisy %, method) -> seed -> run.
+  """(missing %, noisy %, method) -> `Run.pair` -> run.
 
   Args:
     runs: finished ones.
@@ -64,14 +64,16 @@ def grid(runs: Sequence[tables.Run]) -> Grid:
         'name the --workdir of experiments/configs/robustness.py',
       )
     key = int(match[1]), int(match[2]), match[3]
-    found.setdefault(key, {})[run.seed] = run
+    found.setdefault(key, {})[run.pair] = run
   return found
 
 
 def cell(runs: Sequence[tables.Run], score: str) -> tables.Cell:
   """Mean and interval of a score in percent."""
   value = SCORES[score]
-  return tables.interval([100 * value(run.metrics[-1]) for run in runs])
+  return tables.interval(
+    tables.averaged({run.pair: 100 * value(run.metrics[-1]) for run in runs})
+  )
 
 
 def difference(found: Grid, key, baseline: str, score: str) -> tables.Cell:
@@ -87,11 +89,13 @@ def difference(found: Grid, key, baseline: str, score: str) -> tables.Cell:
   base = found.get((missing, noisy, baseline), {})
   value = SCORES[score]
   return tables.interval(
-    [
-      100 * (value(run.metrics[-1]) - value(base[seed].metrics[-1]))
-      for seed, run in found[key].items()
-      if seed in base
-    ]
+    tables.averaged(
+      {
+        pair: 100 * (value(run.metrics[-1]) - value(base[pair].metrics[-1]))
+        for pair, run in found[key].items()
+        if pair in base
+      }
+    )
   )
 
 

@@ -40,7 +40,7 @@ def curves(collection: Collection) -> list[charts.Chart]:
     handles = {}
     for here, (axis, title, scale) in zip(grid.flat, AXES, strict=True):
       drawn = {
-        label: plots.curve([one.run for one in own], axis)
+        label: plots.curve(tables.mean_runs(one.run for one in own), axis)
         for label, own in labels.items()
       }
       ends = [x[-1] * scale for x, _, _ in drawn.values()]
@@ -202,7 +202,7 @@ def sensitivity(collection: Collection) -> list[charts.Chart]:
   for key in keys:
     if key in vary:
       continue
-    lines: dict[str, dict[float, list[float]]] = {}
+    lines: dict[str, dict[float, dict[tuple[int, int], float]]] = {}
     for one in collection.found:
       if not isinstance(one.values.get(key), int | float):
         continue
@@ -213,7 +213,7 @@ def sensitivity(collection: Collection) -> list[charts.Chart]:
       )
       line = lines.setdefault(rest, {})
       f1 = 100 * one.run.metrics[-1]['f1']
-      line.setdefault(one.values[key], []).append(f1)
+      line.setdefault(one.values[key], {})[one.run.pair] = f1
     values = sorted({value for line in lines.values() for value in line})
     if len(values) < 2:
       continue
@@ -225,13 +225,16 @@ def sensitivity(collection: Collection) -> list[charts.Chart]:
     handles = {}
     if scattered:
       points = [
-        (x, y) for line in lines.values() for x, ys in line.items() for y in ys
+        (x, y)
+        for line in lines.values()
+        for x, ys in line.items()
+        for y in ys.values()
       ]
       here.plot(*zip(*points, strict=True), 'o', color=palette.BLUE, ms=5)
     else:
       for i, (rest, line) in enumerate(lines.items()):
         x = sorted(line)
-        cells = [tables.interval(line[v]) for v in x]
+        cells = [tables.interval(tables.averaged(line[v])) for v in x]
         handles[rest or 'all'] = here.errorbar(
           _aside(x, values, log, i - (len(lines) - 1) / 2),
           [c.mean for c in cells],

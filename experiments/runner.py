@@ -407,7 +407,7 @@ def title(simulation) -> str:
   config, facts = simulation.config, simulation.description
   tiers = ', '.join(f'{n} {k}' for k, n in facts['tiers'].items())
   return (
-    f'{config.method} on {config.dataset}, {config.backbone}, '
+    f'{config.method} on {facts["dataset"]}, {config.backbone}, '
     f'seed {config.seed}: {facts["clients_per_round"]} of '
     f'{facts["clients"]} clients a round ({tiers}), speed ratio '
     f'{facts["speed_ratio"]:.0f}, deadline {facts["deadline"][0]:.3g}, '

@@ -1,4 +1,4 @@
-"""The tables of a report: headline, quality, cost, fairness, significance.
+"""The tables of a report: headline, accuracy, costs, fairness, significance.
 
 Significance is a paired t-test of the last macro-F1 against the baseline, over
 the seeds (or folds) that both have, two-sided; p-values of a group are
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.stats
 
-from experiments import device_charts, gather, tables
+from experiments import columns, device_charts, gather, printed, tables
 from experiments.gather import Collection
 
 # Labels that a page shows; the CSV has all.
@@ -22,7 +22,9 @@ SHOWN = 60
 _HEADLINE = (
   'f1',
   'f1_difference',
-  'f1_rare_owners',
+  'f1_own',
+  'f1_own_rare_owners',
+  'f1_worst_person',
   'sim_seconds_per_round',
   'speed_up',
   'speed_up_to_target',
@@ -56,20 +58,25 @@ class Table(NamedTuple):
 def paired_p(own: Sequence[tables.Run], base: Sequence[tables.Run]) -> float:
   """p of the paired t-test of the last macro-F1; NaN with fewer than two pairs.
 
+  The seeds of a fold make one pair.
+
   Args:
     own: runs of a label.
     base: of its baseline.
   """
-  other = {run.seed: run.metrics[-1]['f1'] for run in base}
-  pairs = [
-    (run.metrics[-1]['f1'], other[run.seed]) for run in own if run.seed in other
-  ]
-  if len(pairs) < 2:
+  other = {run.pair: run.metrics[-1]['f1'] for run in base}
+  differences = tables.averaged(
+    {
+      run.pair: run.metrics[-1]['f1'] - other[run.pair]
+      for run in own
+      if run.pair in other
+    }
+  )
+  if len(differences) < 2:
     return math.nan
-  ours, theirs = np.array(pairs).T
-  if not np.ptp(ours - theirs):  # the same difference everywhere
-    return 1.0 if ours[0] == theirs[0] else 0.0
-  return float(scipy.stats.ttest_rel(ours, theirs).pvalue)
+  if not np.ptp(differences):  # the same difference everywhere
+    return 0.0 if differences[0] else 1.0
+  return float(scipy.stats.ttest_1samp(differences, 0.0).pvalue)
 
 
 def holm(values: Sequence[float]) -> list[float]:
@@ -119,83 +126,91 @@ def show_p(value: float) -> str:
 def tables_of(collection: Collection) -> list[Table]:
   """All of them; those without a row are left out."""
   cells = tables.table(collection.runs, collection.baseline)
-  p = significance(collection)
-  over = f'Mean ± half the 95 % interval over {collection.numbers}'
+  data = tables.data_sets(collection.runs)
+  over = (
+    f'Data: {data}. Mean ± half the 95 % interval over {collection.numbers}'
+  )
   base = f'base is {collection.baseline}, paired by {collection.numbers[:-1]}'
-  simulated = 'times, joules and bytes are simulated'
-  known = {c.name: c for c in tables.COLUMNS}
-  columns = [known[name] for name in _HEADLINE]
-
-  def with_p(cells, value, width=1):  # beside the difference
-    return [*cells[: 2 * width], value, *cells[2 * width :]]
-
+  notes = [
+    *printed.notes(collection.runs, collection.numbers),
+    *collection.notes,
+  ]
   found = [
-    Table(
-      'headline',
-      'Headline',
-      ['', *with_p([c.title for c in columns], 'p')],
-      [
-        [
-          label,
-          *with_p(
-            [tables.text(row[c.name], c.digits) for c in columns],
-            show_p(p.get(label, math.nan)),
-          ),
-        ]
-        for label, row in cells.items()
-      ],
-      f'{over}; {base}; {simulated}. p: paired t-test of F1 against the base, '
-      'corrected after Holm within a group.',
-      [
-        [
-          label,
-          *with_p(_numbers(row, columns), _raw(p.get(label, math.nan)), 2),
-        ]
-        for label, row in cells.items()
-      ],
-      ['label', *with_p(_names(columns), 'p_holm', 2)],
-    ),
+    _headline(collection, cells, [f'{over}; {base}.', *notes]),
     *_fairness(collection, over),
   ]
-  for name, title, some in (
-    ('quality', 'Quality', tables.QUALITY),
-    ('cost', 'Cost', tables.COST),
-  ):
+  for group in columns.GROUPS:
+    some = printed.filled(group.columns, cells)
+    if not some:
+      continue
     found.append(
       Table(
-        name,
-        title,
+        group.name,
+        group.title,
         ['', *(c.title for c in some)],
         [
-          [label, *(tables.text(row[c.name], c.digits) for c in some)]
+          [label, *(printed.shown(c, row) for c in some)]
           for label, row in cells.items()
         ],
-        f'{over}; {base}; {simulated}, wall s is the machine’s.'
-        if name == 'cost'
-        else f'{over}; {base}.',
-        [[label, *_numbers(row, some)] for label, row in cells.items()],
-        ['label', *_names(some)],
+        ' '.join([f'{over}; {base}.', group.note]).strip(),
+        [
+          [label, *printed.numbers_of(group.columns, row)]
+          for label, row in cells.items()
+        ],
+        ['label', *printed.names(group.columns)],
       )
     )
   return found
 
 
-def _names(columns) -> list[str]:
-  return [n for c in columns for n in (c.name, f'{c.name}_half95')]
+def _headline(collection: Collection, cells, notes: list[str]) -> Table:
+  """A few columns of all groups, and p beside the difference of F1."""
+  p = significance(collection)
+  known = {c.name: c for c in columns.COLUMNS}
+  every = [known[name] for name in _HEADLINE]
+  some = printed.filled(every, cells)
 
+  def split(some, label, value, numbers):
+    return [label, *numbers(some[:2]), value, *numbers(some[2:])]
 
-def _numbers(row, columns) -> list[str]:
-  cells = [row[c.name] for c in columns]
-  return [_raw(v) for cell in cells for v in (cell.mean, cell.half)]
-
-
-def _raw(value: float) -> str:
-  return '' if math.isnan(value) else repr(float(value))
+  return Table(
+    'headline',
+    'Headline',
+    split(some, '', 'p', lambda part: [c.title for c in part]),
+    [
+      split(
+        some,
+        label,
+        show_p(p.get(label, math.nan)),
+        lambda part, row=row: [printed.shown(c, row) for c in part],
+      )
+      for label, row in cells.items()
+    ],
+    ' '.join(
+      [
+        *notes[:1],
+        'Times, joules and bytes are simulated. To target: the median over the '
+        'runs that reach it, with how many of all these are. p: paired t-test '
+        'of F1 against the base, corrected after Holm within a group.',
+        *notes[1:],
+      ]
+    ),
+    [
+      split(
+        every,
+        label,
+        printed.raw(p.get(label, math.nan)),
+        lambda part, row=row: printed.numbers_of(part, row),
+      )
+      for label, row in cells.items()
+    ],
+    split(every, 'label', 'p_holm', printed.names),
+  )
 
 
 def _fairness(collection: Collection, over: str) -> list[Table]:
   """Per device: mean, worst tenth, Gini; only runs that recorded devices."""
-  columns = {
+  measures = {
     'mean %': lambda v: v.mean(),
     'worst tenth %': device_charts.worst_tenth,
     'worst %': lambda v: v.min(),
@@ -204,28 +219,34 @@ def _fairness(collection: Collection, over: str) -> list[Table]:
   }
   rows, raw = [], []
   for label, own in gather.by_label(collection.found).items():
-    values = [device_charts.device_f1([one]) for one in own if one.devices]
+    values = {
+      one.run.pair: device_charts.device_f1([one]) for one in own if one.devices
+    }
     if not values:
       continue
     cells = [
-      tables.interval([float(function(v)) for v in values])
-      for function in columns.values()
+      tables.interval(
+        tables.averaged({k: float(function(v)) for k, v in values.items()})
+      )
+      for function in measures.values()
     ]
-    digits = [3 if name == 'Gini' else 1 for name in columns]
-    rows.append([label, *map(tables.text, cells, digits)])
-    raw.append([label, *(_raw(v) for c in cells for v in (c.mean, c.half))])
+    digits = [3 if name == 'Gini' else 1 for name in measures]
+    rows.append([label, *map(printed.text, cells, digits)])
+    raw.append(
+      [label, *(printed.raw(v) for c in cells for v in (c.mean, c.half))]
+    )
   if not rows:
     return []
   return [
     Table(
       'fairness',
       'Fairness over devices',
-      ['', *columns],
+      ['', *measures],
       rows,
       f'{over}, of the last macro-F1 of the devices, each with the sensors '
       'that it owns. Deviation is in percentage points.',
       raw,
-      ['label', *(n for c in columns for n in (c, f'{c}_half95'))],
+      ['label', *(n for c in measures for n in (c, f'{c}_half95'))],
     )
   ]
 

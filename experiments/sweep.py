@@ -8,7 +8,12 @@ Flags `--sweep.KEY=VALUES` make a grid, `--trials=N` draws at random, and a
 config's own `sweep(add)` is taken too: see `experiments/points.py`. Every
 point is a run directory DIR/LABEL/seed_K. The label names all that the point
 sets but the seed, so a mean is over seeds; the method comes last, after a
-slash, and methods of equal values are compared with each other.
+slash, and methods of equal values are compared with each other. Where folds
+and seeds are swept, runs are DIR/LABEL/fold_K_seed_S, and the mean over folds
+is one of means over seeds.
+
+A comparison is swept too: every point is run for all of its labels and seeds,
+as DIR/POINT/LABEL/seed_K. `experiments.select` then finds the best of each.
 
 Points that differ in values only (seeds, rates, deadlines) share a compiled
 program: one after the other on CPU, `--together` at a time in one vmap on an
@@ -28,7 +33,15 @@ import pathlib
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import campaign, command, points, pool, sweep_jobs
+from experiments import (
+  campaign,
+  choices,
+  command,
+  comparison_jobs,
+  points,
+  pool,
+  sweep_jobs,
+)
 from relief_jax.errors import InputError
 
 SWEPT: dict[str, str] = {}  # filled from the command line before flags are
@@ -73,10 +86,6 @@ def main(argv) -> int:
   del argv
   given = flags.FLAGS
   config = given.config
-  if 'methods' in config:
-    raise InputError(
-      'a comparison', 'the config of one run', 'use experiments.compare'
-    )
   path = config_flags.get_config_filename(given['config'])
   found = points.expand(
     points.collect(points.own_sweep(path)),
@@ -97,18 +106,31 @@ def main(argv) -> int:
       'use experiments.main for a single run',
     )
   folder = pathlib.Path(given.workdir)
-  jobs = sweep_jobs.jobs_of(
-    config, found, folder, given.data_dir, given.keep_models
-  )
+  comparison = 'methods' in config
+  if comparison:
+    jobs = comparison_jobs.expand(
+      config, folder, given.data_dir, found, given.keep_models
+    )
+  else:
+    jobs = sweep_jobs.jobs_of(
+      config, found, folder, given.data_dir, given.keep_models
+    )
   part = sweep_jobs.parse_shard(given.shard)
   if given.dry_run:
     for job in jobs[part[0] - 1 :: part[1]]:
       print(job.name)
     return 0
-  baseline = sweep_jobs.baseline(jobs, given.baseline)
-  numbers = pool.over(sweep_jobs.vary_of(found)) + 's'
+  asked = given.baseline or (config.baseline if comparison else '')
+  vary = config.vary if comparison else sweep_jobs.vary_of(found)
   return campaign.Campaign(
-    jobs, folder, config, baseline, numbers, part, given.together
+    jobs,
+    folder,
+    config,
+    sweep_jobs.baseline(jobs, asked),
+    pool.over(vary) + 's',
+    part,
+    given.together,
+    choices.note(config.values_file, config.labels) if comparison else '',
   ).run(given.workers)
 
 

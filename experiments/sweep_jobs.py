@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments import naming, pool, records
+from experiments import axes, naming, pool, records
 from relief_jax import algorithms
 from relief_jax import config as config_lib
 from relief_jax.errors import InputError, unknown
@@ -51,15 +51,16 @@ def jobs_of(
     keep: finished runs leave a checkpoint of their model.
 
   Returns:
-    One job per point; a label has the points that differ in the seed (or the
-    fold) only.
+    One job per point; a label has the points that differ in the seed or the
+    fold only.
 
   Raises:
     InputError: a key that no config has, a value of another type, or one that
       no run can use.
   """
   vary = vary_of(found)
-  every = dict.fromkeys(k for p in found for k in p if k != vary)
+  every = dict.fromkeys(k for p in found for k in p if k not in ('seed', vary))
+  both = vary != 'seed' and any('seed' in point for point in found)
   keys = [k for k in every if k != 'method']
   jobs = []
   for point in found:
@@ -77,10 +78,21 @@ def jobs_of(
     name = label(point, keys) if keys or 'method' not in every else ''
     if 'method' in every:  # methods of equal values are a group
       name = f'{name}/{run.method}'.lstrip('/')
-    number = config_lib.get(run, vary)
-    workdir = str(folder / name / f'{pool.over(vary)}_{number}')
-    values = records.clean(run)
-    jobs.append(pool.Job(name, number, workdir, values, data_dir, point, keep))
+    numbers = {vary: config_lib.get(run, vary)}
+    if both:  # seeds within folds
+      numbers['seed'] = run.seed
+    workdir = str(folder / name / axes.folder_name(numbers))
+    jobs.append(
+      pool.Job(
+        name,
+        numbers[vary],
+        workdir,
+        records.clean(run),
+        data_dir,
+        point,
+        keep,
+      )
+    )
   if len({job.workdir for job in jobs}) < len(jobs):
     raise InputError(
       'two points of the same name', 'values that differ', 'leave one out'

@@ -1,150 +1,49 @@
-"""Runs of a comparison as statistics and tables.
+"""Runs of a comparison as statistics, a cell per label and column.
 
 An interval is Student's t at 95 % over seeds. Differences are taken seed by
 seed against the baseline of the group, so that what a seed does to all
 methods alike cancels. In a sweep over folds the fold takes the seed's place;
-folds share training persons, so their interval is too narrow.
+folds share training persons, so their interval is too narrow. Where every fold
+is run with several seeds, these are averaged first: they test the same persons,
+and counting them as if they were more folds would feign certainty.
 """
 
-import csv
 import math
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
-import rich.box
-import rich.console
-import rich.table
 import scipy.stats
 
-from experiments import naming, records
-
-
-class Run(NamedTuple):
-  """One finished run.
-
-  Attributes:
-    label: what is compared.
-    seed: of the run, or its fold.
-    summary: its `summary.json`.
-    metrics: the lines of its `metrics.jsonl`.
-  """
-
-  label: str
-  seed: int
-  summary: dict
-  metrics: list[dict]
-
-
-class Column(NamedTuple):
-  """A column of the table.
-
-  Attributes:
-    name: in `table.csv`.
-    title: for people, unit included.
-    value: run -> number, or None where it has none.
-    digits: behind the point; None for three significant ones.
-    against: (own, baseline's) -> number, for columns that compare.
-  """
-
-  name: str
-  title: str
-  value: Callable[[Run], float | None]
-  digits: int | None = 1
-  against: Callable[[float, float], float] | None = None
-
-
-def _last(key: str) -> Callable[[Run], float | None]:
-  def value(run: Run) -> float | None:
-    found = run.metrics[-1].get(key) if run.metrics else None
-    return None if found is None else 100 * found
-
-  return value
-
-
-def _total(key: str, scale: float = 1.0) -> Callable[[Run], float | None]:
-  def value(run: Run) -> float | None:
-    found: Any = run.summary.get(key)
-    if isinstance(found, dict):
-      numbers = [v for v in found.values() if v is not None]
-      found = sum(numbers) if numbers else None
-    return None if found is None else found * scale
-
-  return value
-
-
-def _minus(own: float, base: float) -> float:
-  return own - base
-
-
-def _times(own: float, base: float) -> float:
-  """How many times less than the baseline."""
-  return base / own if own else math.nan
-
-
-def _share(own: float, base: float) -> float:
-  return own / base if base else math.nan
-
-
-F1S = ('f1', 'f1_all', 'f1_rare_owners', 'f1_rare_only', 'f1_without_rare')
-QUALITY = (
-  *(Column(name, f'{name} %', _last(name)) for name in F1S),
-  Column('accuracy', 'accuracy %', _last('accuracy')),
-  Column('f1_difference', 'f1 − base', _last('f1'), against=_minus),
-  Column(
-    'rare_owners_difference',
-    'rare owners − base',
-    _last('f1_rare_owners'),
-    against=_minus,
-  ),
+from experiments import axes, records
+from experiments.columns import (
+  COLUMNS,
+  MEDIAN,
+  Column,
+  Ended,
+  Run,
+  is_number,
 )
-COST = (
-  Column(
-    'sim_seconds_per_round', 's/round', _total('sim_seconds_per_round'), None
-  ),
-  Column(
-    'speed_up',
-    'speed-up',
-    _total('sim_seconds_per_round'),
-    2,
-    against=_times,
-  ),
-  Column(
-    'sim_seconds_to_target',
-    's to target',
-    _total('sim_seconds_to_target'),
-    None,
-  ),
-  Column(
-    'speed_up_to_target',
-    'speed-up to target',
-    _total('sim_seconds_to_target'),
-    2,
-    against=_times,
-  ),
-  Column('joules', 'J', _total('joules_total'), None),
-  Column('energy_share', 'J / base', _total('joules_total'), 2, against=_share),
-  Column('megabytes_up', 'MB up', _total('up_bytes_total', 1e-6), None),
-  Column('wall_seconds', 'wall s', _total('wall_seconds'), 0),
-)
-COLUMNS = QUALITY + COST
 
 
 class Cell(NamedTuple):
   """A number of the table.
 
   Attributes:
-    mean: over the seeds that have one; NaN where none has.
-    half: half the interval; NaN with fewer than two seeds.
-    number: seeds that have one.
-    total: seeds in all.
+    mean: over the seeds that have one, or the median where its column says so;
+      NaN where none has.
+    half: half the interval; NaN with fewer than two seeds and of a median.
+    number: runs that have one.
+    total: runs in all.
+    ended: runs whose number is `columns.Ended`.
   """
 
   mean: float
   half: float
   number: int
   total: int
+  ended: int = 0
 
 
 def interval(values: Sequence[float], total: int | None = None) -> Cell:
@@ -162,6 +61,47 @@ def interval(values: Sequence[float], total: int | None = None) -> Cell:
     error = float(np.std(values, ddof=1)) / math.sqrt(count)
     half = float(scipy.stats.t.ppf(0.975, count - 1)) * error
   return Cell(mean, half, count, count if total is None else total)
+
+
+def averaged(values: Mapping[tuple[int, int], float]) -> list[float]:
+  """Averages the seeds of every fold; of runs without folds nothing.
+
+  Args:
+    values: by `Run.pair`.
+
+  >>> averaged({(0, 0): 1.0, (0, 1): 3.0, (1, 0): 5.0})
+  [2.0, 5.0]
+  """
+  folds: dict[int, list[float]] = {}
+  for (fold, _), value in values.items():
+    folds.setdefault(fold, []).append(value)
+  return [math.fsum(own) / len(own) for own in folds.values()]
+
+
+def mean_runs(runs: Iterable[Run]) -> list[Run]:
+  """Averages the seeds of every fold, evaluation by evaluation, for figures.
+
+  Args:
+    runs: of any labels. Of those with several seeds in a fold the numbers in
+      `metrics` become means, as many as the shortest of them has.
+  """
+  groups: dict[tuple[str, int], list[Run]] = {}
+  for run in runs:
+    groups.setdefault((run.label, run.seed), []).append(run)
+  found = []
+  for first, *others in groups.values():
+    rows = [
+      {
+        key: math.fsum(row[key] for row in some) / len(some)
+        for key in some[0]
+        if all(is_number(row.get(key)) for row in some)
+      }
+      for some in zip(
+        first.metrics, *(run.metrics for run in others), strict=False
+      )
+    ]
+    found.append(first._replace(metrics=rows) if others else first)
+  return found
 
 
 def group_of(label: str) -> str:
@@ -203,16 +143,18 @@ def baseline_of(label: str, baseline: str) -> str:
 
 def cell(column: Column, runs: Sequence[Run], base: Sequence[Run]) -> Cell:
   """One number of the table, from the runs of a label and of its baseline."""
-  own = {run.seed: column.value(run) for run in runs}
-  if column.against is None:
-    return interval([v for v in own.values() if v is not None], len(runs))
-  other = {run.seed: column.value(run) for run in base}
-  paired = [
-    column.against(mine, theirs)
-    for seed, mine in own.items()
-    if mine is not None and (theirs := other.get(seed)) is not None
-  ]
-  return interval([v for v in paired if math.isfinite(v)], len(runs))
+  other = {run.pair: run for run in base}
+  values: dict[tuple[int, int], float] = {}
+  for run in runs:
+    value = column.value(run, other.get(run.pair))
+    if value is not None and math.isfinite(value):
+      values[run.pair] = value
+  if column.kind == MEDIAN:
+    middle = float(np.median([*values.values()])) if values else math.nan
+    return Cell(middle, math.nan, len(values), len(runs))
+  ended = sum(isinstance(value, Ended) for value in values.values())
+  found = interval(averaged(values))
+  return found._replace(number=len(values), total=len(runs), ended=ended)
 
 
 def by_label(runs: Iterable[Run]) -> dict[str, list[Run]]:
@@ -221,6 +163,12 @@ def by_label(runs: Iterable[Run]) -> dict[str, list[Run]]:
   for run in runs:
     found.setdefault(run.label, []).append(run)
   return found
+
+
+def data_sets(runs: Iterable[Run]) -> str:
+  """Titles of the data sets that runs are on, with what limits them."""
+  titles = {run.summary.get('dataset') for run in runs}
+  return '; '.join(sorted(str(title) for title in titles if title))
 
 
 def table(runs: Iterable[Run], baseline: str) -> dict[str, dict[str, Cell]]:
@@ -237,131 +185,19 @@ def table(runs: Iterable[Run], baseline: str) -> dict[str, dict[str, Cell]]:
   }
 
 
-def text(value: Cell, digits: int | None) -> str:
-  """A cell to read; how many seeds have it, where not all do.
-
-  >>> text(Cell(1.25, 0.5, 3, 3), 1), text(Cell(1.0, float('nan'), 1, 3), 0)
-  ('1.2 ± 0.5', '1 (1/3)')
-  """
-  if not value.number:
-    return '–'
-  if digits is None:
-    size = math.log10(abs(value.mean)) if value.mean else 0
-    digits = max(0, 2 - math.floor(size))
-  shown = f'{value.mean:,.{digits}f}'
-  if math.isfinite(value.half):
-    shown += f' ± {value.half:,.{digits}f}' if value.half else ' ± 0'
-  if value.number < value.total:
-    shown += f' ({value.number}/{value.total})'
-  return shown
-
-
-def save(
-  cells: dict[str, dict[str, Cell]],
-  folder: pathlib.Path,
-  numbers: str = 'seeds',
-  remark: str = '',
-) -> None:
-  """Writes `table.csv` (numbers) and `table.md` (to read).
-
-  Args:
-    cells: from `table`.
-    folder: of the comparison.
-    numbers: what a mean is over, 'seeds' or 'folds'.
-    remark: put above the tables to read.
-
-  Raises:
-    OSError: the folder cannot be written.
-  """
-  with open(folder / 'table.csv', 'w', newline='', encoding='utf-8') as file:
-    writer = csv.writer(file)
-    names = [n for c in COLUMNS for n in (c.name, f'{c.name}_half95')]
-    writer.writerow(['label', numbers, *names])
-    for label, row in cells.items():
-      values = []
-      for column in COLUMNS:
-        values += [row[column.name].mean, row[column.name].half]
-      shown = ['' if math.isnan(n) else repr(n) for n in values]
-      writer.writerow([label, row[COLUMNS[0].name].total, *shown])
-  parts = [remark] if remark else []
-  for columns in (QUALITY, COST):
-    lines = [
-      '| | ' + ' | '.join(c.title for c in columns) + ' |',
-      '|---|' + '---:|' * len(columns),
-    ]
-    for label, row in cells.items():
-      shown = [text(row[c.name], c.digits) for c in columns]
-      lines.append(f'| {naming.markdown(label)} | ' + ' | '.join(shown) + ' |')
-    parts.append('\n'.join(lines))
-  note = f'Mean ± half the 95 % interval over {numbers}.'
-  (folder / 'table.md').write_text(
-    '\n\n'.join([*parts, note]) + '\n', encoding='utf-8'
-  )
-
-
-def show(
-  cells: dict[str, dict[str, Cell]],
-  console: rich.console.Console,
-  baseline: str,
-  numbers: str = 'seeds',
-) -> None:
-  """Prints the tables of every group: first quality, then cost.
-
-  A table too wide for the console goes on in another below it.
-  """
-  groups: dict[str, list[str]] = {}
-  for label in cells:
-    groups.setdefault(group_of(label), []).append(label)
-  for group, labels in groups.items():
-    for name, columns in (('Macro-F1', QUALITY), ('Cost', COST)):
-      title = ' '.join(filter(None, [group, name]))
-      for some in _fit(columns, labels, cells, console.width):
-        console.print(_rich(title, some, labels, cells))
-        title += ', continued'
-  console.print(
-    f'Mean ± half the 95 % t-interval over {numbers}; base is {baseline}, '
-    f'paired by {numbers[:-1]}. Times, joules and bytes are simulated; wall s '
-    'is this machine.',
-    highlight=False,
-  )
-
-
 def short(label: str) -> str:
   """A label without its group."""
   return label.rpartition('/')[2]
 
 
-def _fit(columns, labels, cells, width: int) -> list[list[Column]]:
-  """Splits columns into tables that fit the width."""
-  names = 3 + max(len(short(label)) for label in labels)
-  tables: list[list[Column]] = [[]]
-  used = names
-  for column in columns:
-    shown = [text(cells[label][column.name], column.digits) for label in labels]
-    needed = 3 + max(len(cell) for cell in [column.title, *shown])
-    if tables[-1] and used + needed > width:
-      tables.append([])
-      used = names
-    tables[-1].append(column)
-    used += needed
-  return tables
-
-
-def _rich(title: str, columns, labels, cells) -> rich.table.Table:
-  shown = rich.table.Table(
-    title=title, title_justify='left', box=rich.box.SIMPLE_HEAD
-  )
-  shown.add_column('', no_wrap=True)
-  for column in columns:
-    shown.add_column(column.title, justify='right', no_wrap=True)
-  for label in labels:
-    row = [text(cells[label][c.name], c.digits) for c in columns]
-    shown.add_row(short(label), *row)
-  return shown
-
-
 def load(folder: pathlib.Path, label: str, seed: int) -> Run | None:
   """A finished run, None where it is not.
+
+  Args:
+    folder: its run directory.
+    label: what is compared.
+    seed: of the run, or its fold; a seed within the fold is in the folder's
+      name.
 
   Raises:
     InputError: a file of the run that cannot be read.
@@ -373,4 +209,5 @@ def load(folder: pathlib.Path, label: str, seed: int) -> Run | None:
   if summary.get('status') != records.COMPLETE:
     return None
   metrics = records.read_metrics(folder / 'metrics.jsonl')
-  return Run(label, seed, summary, metrics)
+  _, repeat = axes.numbers_of(folder.name) or (seed, 0)
+  return Run(label, seed, summary, metrics, repeat)

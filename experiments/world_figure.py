@@ -22,7 +22,7 @@ class View(NamedTuple):
   """What is drawn.
 
   Attributes:
-    dataset: name.
+    dataset: its title.
     table: [N, C] windows of each class.
     classes: [C] names.
     subjects: [N] persons on each device.
@@ -74,7 +74,7 @@ def view(found: Clients, tiers: tuple[str, ...]) -> View:
     used, kind = np.unique(np.searchsorted(edges, speed), return_inverse=True)
     kinds = tuple(f'speed {i + 1}' for i in range(len(used)))
   return View(
-    dataset=found.dataset,
+    dataset=found.data.title,
     table=table.reshape(clients, num),
     classes=found.data.classes,
     subjects=np.bincount(pairs // (subject.max() + 1), minlength=clients),

@@ -84,7 +84,9 @@ def default() -> ml_collections.ConfigDict:
   )
   c.data = dict(
     modalities='sensor',  # by sensor (acc, gyro, ...) or by body place
-    channels='',  # npz: 'acc=ax,ay,az;ecg=3'; '' takes the file's own
+    # 'acc;gyro=arm_gyro_*': which channels, in which order of modalities
+    # (datasets/channels.py); '' for the data set's own.
+    channels='',
     optional=False,  # pamap2: the six optional activities too
     download=False,  # fetch a data set that is not there
     rate=0.0,  # Hz, resampled to; 0: as recorded
@@ -96,8 +98,10 @@ def default() -> ml_collections.ConfigDict:
     folds=0,  # split=folds: parts that the persons are dealt to; 0: one each
     fold=0,  # split=folds: the part to test on
     test_share=0.25,  # split=time: the end of every run
+    own_share=0.2,  # of every training run, kept for a device's own test
+    validation_subjects=(),  # on no device, to choose values by
     public_subjects=1,  # set aside to pretrain a frozen base (lora only)
-    rare='mag',  # the modality that `f1_rare_*` are about; '' = rarest
+    rare='',  # the modality that `f1_rare_*` are about; '': fewest owners
   )
   c.synthetic = dict(
     subjects=12,
@@ -158,6 +162,9 @@ def default() -> ml_collections.ConfigDict:
     start=5,
   )
   # Options of the other methods, each explained in its own file.
+  c.centralized = dict(
+    sensors='fleet',  # on in a step: of a device drawn; complete: all
+  )
   c.fedpmt = dict(
     depth='budget',  # budget, cycle
     side='output',  # trained from: output, or input (prefix training)
@@ -165,7 +172,7 @@ def default() -> ml_collections.ConfigDict:
   c.depthfl = dict(
     exits='all',  # trained by a device: all, last (InclusiveFL)
     distill=True,  # exits teach each other
-    fade=300,  # rounds over which that fades in; 0: at once
+    fade=0.3,  # share of the rounds over which that fades in; 0: at once
   )
   c.feddrop = dict(
     rate='fit',  # fit, sqrt

@@ -17,6 +17,7 @@ from relief_jax import (
   datasets,
   fleets,
   models,
+  own_windows,
   partition,
   shift,
   skew,
@@ -39,6 +40,7 @@ class Clients(NamedTuple):
     split: rows of train, test and public windows.
     parts: N arrays of training rows.
     fleet: the devices, without budgets.
+    own: N arrays of rows that the devices are tested on themselves.
   """
 
   data: Windows
@@ -46,6 +48,7 @@ class Clients(NamedTuple):
   split: partition.Split
   parts: list[np.ndarray]
   fleet: Fleet
+  own: list[np.ndarray]
 
 
 def deal(config: ml_collections.ConfigDict, data_dir: str | None) -> Clients:
@@ -74,6 +77,7 @@ def deal(config: ml_collections.ConfigDict, data_dir: str | None) -> Clients:
     config.data.public_subjects if pretrained else 0,
     _rng(config, _SPLIT),
   )
+  split = own_windows.hold_back(data, split, config.data.own_share)
   parts = _parts(config, data, split.train)
   fleet = fleets.build(
     config.fleet,
@@ -87,7 +91,8 @@ def deal(config: ml_collections.ConfigDict, data_dir: str | None) -> Clients:
     config.shift, config.clients, len(data.x), _rng(config, _SHIFT)
   )
   fleet = dataclasses.replace(fleet, shift=drawn)
-  return Clients(data, dataset, split, parts, fleet)
+  own = own_windows.deal(data, parts, split.own)
+  return Clients(data, dataset, split, parts, fleet, own)
 
 
 def _parts(config, data, train) -> list[np.ndarray]:

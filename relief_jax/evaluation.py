@@ -1,43 +1,51 @@
-"""Macro-F1 and its relatives under explicit names (relief.md section 6).
+"""Counts what models predict, on held-out persons and on devices' own windows.
 
-A device is tested on the held-out windows with the sensors that it owns.
-Labels never touch the input side: confusion matrices are counted after the
-predictions.
+A device is tested with the model that it holds after a round (a narrower,
+shallower or masked one, or one of its own) and with the sensors that it owns;
+the server's whole model is tested beside it, with every sensor set. Labels
+never touch the input side: confusion matrices are counted after the
+predictions. What becomes of the counts: scores.py.
 """
 
-from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relief_jax.types import Array, Bank, PyTree, Task
+from relief_jax import shift, tree
+from relief_jax.types import (
+  Array,
+  Fleet,
+  HeldOut,
+  OwnWindows,
+  PyTree,
+  SubModels,
+  Task,
+)
 
 
-def macro_f1(confusion: np.ndarray) -> float:
-  """Mean F1 over the classes that occur in the labels or the predictions.
+class Counts(NamedTuple):
+  """What an evaluation counts; `C` classes, `Z` persons on no device.
 
-  The same as scikit-learn's `f1_score(average='macro', zero_division=0)`.
-
-  Args:
-    confusion: [C, C] counts, rows are true classes.
-
-  >>> macro_f1(np.array([[2, 0], [1, 1]]))
-  0.7333333333333334
+  Attributes:
+    whole: [S, Z, C, C] int32, confusion matrices of the server's model for
+      every tested sensor set, rows are true classes; [N, S, Z, C, C] of
+      personal models.
+    exits: [X, S, Z, C, C] of each exit alone; () without.
+    held: [V, S', Z, C, C] of the sub-models that devices hold, for the sensor
+      sets of the fleet; () where all hold the whole.
+    model_index: [N] int32 as in `SubModels`, () likewise.
+    own: [N, 3, C] int32, on each device's own later windows: how often a class
+      was told rightly, was predicted, and was true; () without such windows.
   """
-  scores = class_f1(confusion)
-  present = (confusion.sum(0) + confusion.sum(1)) > 0
-  return float(scores[present].mean()) if present.any() else 0.0
 
-
-def class_f1(confusion: np.ndarray) -> np.ndarray:
-  """F1 of every class, [C]; 0 where it never occurs."""
-  confusion = np.asarray(confusion, np.float64)
-  hits = np.diagonal(confusion)
-  total = confusion.sum(0) + confusion.sum(1)
-  return np.divide(2 * hits, total, out=np.zeros_like(hits), where=total > 0)
+  whole: Array
+  exits: Array | tuple = ()
+  held: Array | tuple = ()
+  model_index: Array | tuple = ()
+  own: Array | tuple = ()
 
 
 def subsets(owned: np.ndarray, rare: int) -> np.ndarray:
@@ -58,49 +66,182 @@ def subsets(owned: np.ndarray, rare: int) -> np.ndarray:
   return np.unique(np.concatenate([owned, *extra]), axis=0)
 
 
+class Scope(NamedTuple):
+  """What is static about an evaluation.
+
+  Attributes:
+    masks: [S, M] bool, modality subsets that are tested, from `subsets`.
+    of_fleet: [S] bool, those that some device owns.
+    persons: Z, persons on no device.
+    fill: `input` or `skip`: a model trained on filled inputs is tested with
+      the same filling.
+  """
+
+  masks: np.ndarray
+  of_fleet: np.ndarray
+  persons: int
+  fill: str
+
+
+def scope(owned: np.ndarray, rare: int, persons: int, fill: str) -> Scope:
+  """Collects what an evaluation tests.
+
+  Args:
+    owned: [N, M] bool.
+    rare: number of the rare modality.
+    persons: Z.
+    fill: `input` or `skip`.
+  """
+  masks = subsets(owned, rare)
+  sets = np.unique(owned, axis=0)
+  of_fleet = (masks[:, None] == sets[None]).all(-1).any(1)
+  return Scope(masks, of_fleet, persons, fill)
+
+
+def evaluate(
+  task: Task,
+  params: PyTree,
+  frozen: PyTree,
+  tests: HeldOut,
+  fleet: Fleet,
+  scope: Scope,
+  held: SubModels | None = None,
+) -> Counts:
+  """Tests the server's model, and what the devices hold in its place.
+
+  Args:
+    task: the server's model.
+    params: P.
+    frozen: parameters that never train.
+    tests: windows.
+    fleet: [N] devices.
+    scope: of the evaluation.
+    held: None where every device holds the server's model.
+  """
+  whole = confusions(
+    task, params, frozen, tests, scope, jnp.asarray(scope.masks)
+  )
+  exits: Array | tuple = ()
+  if whole.ndim == 5:
+    whole, exits = whole[0], whole[1:]
+  found = Counts(whole, exits)
+  index, models = jnp.zeros(fleet.id.shape, jnp.int32), [(task, params)]
+  if held is not None:
+    index = held.model_index
+    models += list(held.models)
+    every = [
+      _held(model, v, index, frozen, tests, fleet, scope)
+      for v, model in enumerate(held.models, 1)
+    ]
+    found = found._replace(held=jnp.stack(every), model_index=index)
+  if tests.own is not None:
+    found = found._replace(
+      own=own_counts(models, index, frozen, tests.own, fleet, scope.fill)
+    )
+  return found
+
+
+def _held(model, v, index, frozen, tests, fleet, scope) -> Array:
+  """Confusion matrices of sub-model number v, [S', Z, C, C]."""
+  sets = jnp.asarray(scope.masks[scope.of_fleet])
+  # A sub-model that nobody holds is not run, nor an encoder that none of its
+  # devices has.
+  need = (fleet.owned & (index == v)[:, None]).any(0)
+
+  def run():
+    found = confusions(*model, frozen, tests, scope, sets, need)
+    return found[0] if found.ndim == 5 else found
+
+  return jax.lax.cond(need.any(), run, lambda: tree.zeros_like_output(run))
+
+
+def evaluate_personal(
+  task: Task,
+  params: PyTree,
+  frozen: PyTree,
+  tests: HeldOut,
+  fleet: Fleet,
+  scope: Scope,
+) -> Counts:
+  """Tests a model per device, one after the other.
+
+  Args: as `evaluate`, with params [N, *P]; absent sensors are skipped.
+  """
+  scope = scope._replace(fill='skip')
+  whole = jax.lax.map(
+    lambda params: confusions(
+      task, params, frozen, tests, scope, jnp.asarray(scope.masks)
+    ),
+    params,
+  )
+  if tests.own is None:
+    return Counts(whole)
+  own = tests.own
+
+  def one(row):
+    params, rows, count, device = row
+    real = jnp.arange(rows.size) < count
+    alone = jax.tree.map(lambda v: v[None], device)
+    at = jnp.zeros(rows.shape, jnp.int32)
+    return _count_own(
+      [(task, params)],
+      jnp.zeros(1, jnp.int32),
+      frozen,
+      own,
+      alone,
+      scope.fill,
+      (rows, at, real),
+    )[0]
+
+  counted = jax.lax.map(one, (params, own.rows, own.count, fleet))
+  return Counts(whole, own=counted)
+
+
 def confusions(
   task: Task,
   params: PyTree,
   frozen: PyTree,
-  bank: Bank,
+  tests: HeldOut,
+  scope: Scope,
   masks: Array,
-  fill: str,
+  need: Array | None = None,
   batch: int = 256,
 ) -> Array:
-  """Confusion matrix of every modality subset, [S, C, C] int32.
+  """Confusion matrix of every modality subset and person, [S, Z, C, C] int32.
 
-  Encoders run once per window; subsets only fuse. A model trained on filled
-  inputs is tested with the same filling. Of a task that gives the logits of X
-  exits (`types.Exits`) [1 + X, S, C, C]: first of their mean, then of each.
+  Encoders run once per window; subsets only fuse. Of a task that gives the
+  logits of X exits (`types.Exits`) [1 + X, S, Z, C, C]: first of their mean,
+  then of each.
 
   Args:
     task: the model.
     params: P.
     frozen: parameters that never train.
-    bank: test windows.
+    tests: windows; own ones are not looked at.
+    scope: of the evaluation.
     masks: [S, M] bool.
-    fill: `input` or `skip`.
+    need: [M] bool, encoders that run; features of the others are zeros, so
+      that their subsets mean nothing. None: all.
     batch: windows at a time; bounds memory.
   """
+  bank = tests.bank
   total = bank.y.shape[0]
-  steps = -(-total // batch)
-  at = jnp.arange(steps * batch)
-  row = jnp.minimum(at, total - 1).reshape(steps, batch)
-  weight = (at < total).astype(jnp.int32).reshape(steps, batch)
+  row, weight = _batches(jnp.arange(total), batch)
+  filled = scope.fill == 'input'
 
   def one(row, weight):
     seen, absent = {}, {}
     for i, name in enumerate(task.modalities):
-      x = bank.x[name][row]
-      seen[name] = task.encode(params, frozen, i, x, task.cuts)
-      if fill == 'input':
-        empty = jnp.broadcast_to(bank.fill[name], (1,) + x.shape[1:])
+      encode = partial(_encode, task, params, frozen, bank, i, row)
+      seen[name] = _where_needed(need if need is None else need[i], encode)
+      if filled:
+        empty = jnp.broadcast_to(bank.fill[name], (1,) + bank.x[name].shape[1:])
         absent[name] = task.encode(params, frozen, i, empty, task.cuts)
       else:
         absent[name] = jax.tree.map(
           lambda h: jnp.zeros((1,) + h.shape[1:]), seen[name]
         )
-    y = bank.y[row]
+    y, person = bank.y[row], tests.person[row]
 
     def subset(mask):
       features = {
@@ -109,7 +250,7 @@ def confusions(
         )
         for i, name in enumerate(task.modalities)
       }
-      run = jnp.ones_like(mask) if fill == 'input' else mask
+      run = jnp.ones_like(mask) if filled else mask
       scores = task.fuse(params, frozen, features, run)
       if scores.ndim == 2:
         return count(scores)
@@ -117,9 +258,8 @@ def confusions(
 
     def count(scores):
       classes = scores.shape[-1]
-      guess = scores.argmax(-1)
-      flat = jnp.zeros(classes * classes, jnp.int32)
-      return flat.at[y * classes + guess].add(weight).reshape(classes, classes)
+      found = jnp.zeros((scope.persons, classes, classes), jnp.int32)
+      return found.at[person, y, scores.argmax(-1)].add(weight)
 
     return jax.lax.map(subset, masks)
 
@@ -130,92 +270,164 @@ def confusions(
 
   start = jnp.zeros(zeros.shape, zeros.dtype)
   found = jax.lax.scan(body, start, (row, weight))[0]
-  return found if found.ndim == 3 else found.swapaxes(0, 1)
+  return found if found.ndim == 4 else found.swapaxes(0, 1)
 
 
-def report(
-  counts: np.ndarray,
-  masks: np.ndarray,
-  owned: np.ndarray,
-  tier: np.ndarray,
-  rare: int,
-  modalities: Sequence[str],
-  tiers: Sequence[str],
-  exits: np.ndarray | None = None,
-) -> dict[str, Any]:
-  """All F1s from confusion matrices.
+def own_counts(
+  models: list[tuple[Task, PyTree]],
+  index: Array,
+  frozen: PyTree,
+  own: OwnWindows,
+  fleet: Fleet,
+  fill: str,
+  batch: int = 256,
+) -> Array:
+  """Tests every device on its own later windows, with its own sensors.
 
   Args:
-    counts: [S, C, C] of a global model, or [N, S, C, C] of personal ones.
-    masks: [S, M] bool, the subsets tested.
-    owned: [N, M] bool.
-    tier: [N] tier of each device.
-    rare: number of the rare modality.
-    modalities: [M] names.
-    tiers: names of the tiers.
-    exits: [X, S, C, C], of each exit alone; None for a model without.
+    models: tasks and parameters.
+    index: [N] int32, the model of each device.
+    frozen: parameters that never train.
+    own: the windows.
+    fleet: [N] devices; windows are seen through their sensors' faults.
+    fill: `input` or `skip`.
+    batch: windows at a time.
 
   Returns:
-    `f1` and `accuracy` (mean over devices, each with its own sensors),
-    `f1_all` (every sensor on), `f1_rare_owners`, `f1_rare_only`,
-    `f1_without_rare`, `f1_without` (each sensor missing in turn),
-    `f1_by_subset`, `f1_by_tier`, `f1_by_class` (all on).
-    A personal model is tested with sensors that its device owns: there
-    `f1_all` means those, and the rare ones are means over the rare owners.
-    With exits also `f1_by_exit`, as `f1` of each alone from the input on.
+    [N, 3, C] int32 as in `Counts`.
   """
-  num = owned.shape[0]
-  place = (masks[None] == owned[:, None]).all(-1).argmax(1)  # [N] own subset
-  personal = counts.ndim == 4
-  every = counts if personal else counts[None]
-  own = every[np.arange(num), place] if personal else counts  # or [S, C, C]
-  own_f1 = np.array([macro_f1(c) for c in own])
-  accuracy = np.array([np.trace(c) / max(c.sum(), 1) for c in own])
-  if not personal:  # once per subset, however many devices have it
-    own_f1, accuracy = own_f1[place], accuracy[place]
+  device = own.order // own.rows.shape[1]
+  pairs = (own.rows.ravel()[own.order], device, jnp.ones(device.shape, bool))
+  return _count_own(models, index, frozen, own, fleet, fill, pairs, batch)
 
-  def pick(mask, owners):
-    found = int((masks == mask).all(-1).argmax())
-    if not personal:
-      return macro_f1(counts[found])
-    return float(np.mean([macro_f1(c[found]) for c in every[owners]]))
 
-  owners = owned[:, rare]
-  alone = np.eye(owned.shape[1], dtype=bool)[rare]
-  everything = np.ones(owned.shape[1], bool)
-  full = int((masks == everything).all(-1).argmax())
-  name = '+'.join
-  by_subset = {}
-  for i, mask in enumerate(masks):
-    label = name(m for m, on in zip(modalities, mask, strict=True) if on)
-    having = (owned == mask).all(-1)
-    if not personal:
-      by_subset[label] = macro_f1(counts[i])
-    elif having.any():
-      by_subset[label] = float(own_f1[having].mean())
-  by_exit = [
-    float(np.mean([macro_f1(c) for c in one[place]]))
-    for one in (() if exits is None else exits)
-  ]
-  summed = own.sum(0) if personal else counts[full]
-  return {
-    'f1': float(own_f1.mean()),
-    'accuracy': float(accuracy.mean()),
-    'f1_all': float(own_f1.mean()) if personal else macro_f1(counts[full]),
-    'f1_rare_owners': float(own_f1[owners].mean()),
-    'f1_rare_only': pick(alone, owners),
-    'f1_without_rare': pick(~alone, owners) if owned.shape[1] > 1 else 0.0,
-    'f1_without': {
-      m: pick(~np.eye(len(modalities), dtype=bool)[i], owned[:, i])
-      for i, m in enumerate(modalities)
-      if len(modalities) > 1
-    },
-    'f1_by_subset': by_subset,
-    'f1_by_tier': {
-      t: float(own_f1[tier == i].mean())
-      for i, t in enumerate(tiers)
-      if (tier == i).any()
-    },
-    'f1_by_class': class_f1(summed).tolist(),
-    **({'f1_by_exit': by_exit} if by_exit else {}),
-  }
+def _count_own(models, index, frozen, own, fleet, fill, pairs, batch=256):
+  """Counts over (row, device, real) pairs, [L] each."""
+  classes = jax.eval_shape(
+    lambda: _logits(*models[0], frozen, own, fleet, fill, *_first(pairs))
+  ).shape[-1]
+  chunks = _batches(pairs, batch)
+
+  def body(total, chunk):
+    (row, device, real), weight = chunk
+    weight *= real
+    guess = jnp.zeros(row.shape, jnp.int32)
+    for v, model in enumerate(models):
+      here = (index[device] == v) & (weight > 0)
+      run = partial(
+        lambda model, here: _logits(
+          *model, frozen, own, fleet, fill, row, device, here
+        ).argmax(-1),
+        model,
+        here,
+      )
+      told = _where_needed(None if len(models) == 1 else here.any(), run)
+      guess = jnp.where(here, told, guess)
+    y = own.bank.y[row]
+    right = weight * (guess == y)
+    return (
+      total.at[device, 0, y]
+      .add(right)
+      .at[device, 1, guess]
+      .add(weight)
+      .at[device, 2, y]
+      .add(weight)
+    ), None
+
+  start = jnp.zeros((fleet.id.size, 3, classes), jnp.int32)
+  return jax.lax.scan(body, start, chunks)[0]
+
+
+def _logits(task, params, frozen, own, fleet, fill, row, device, here):
+  """Class scores of windows on unlike devices, [B, C].
+
+  Args:
+    task: the model.
+    params: P.
+    frozen: parameters that never train.
+    own: the windows.
+    fleet: [N] devices.
+    fill: `input` or `skip`.
+    row: [B] int32, of the windows.
+    device: [B] int32.
+    here: [B] bool, whose scores are asked for; an encoder that none of them
+      needs is not run.
+  """
+  bank, sensed = own.bank, fleet.owned[device]
+  faults = None
+  if fleet.shift is not None:
+    faults = jax.tree.map(lambda v: v[device], fleet.shift)
+    sensed &= ~_lost(faults, row + own.first, sensed.shape[1])
+  features = {}
+  for i, name in enumerate(task.modalities):
+
+    def encode(i=i, name=name):
+      x = bank.x[name][row]
+      if faults is not None:
+        x = _faulty(faults, i, x, row + own.first)
+      return task.encode(params, frozen, i, x, task.cuts)
+
+    seen = _where_needed((sensed[:, i] & here).any(), encode)
+    absent = jax.tree.map(jnp.zeros_like, seen)
+    if fill == 'input':
+      empty = jnp.broadcast_to(bank.fill[name], (1,) + bank.x[name].shape[1:])
+      absent = task.encode(params, frozen, i, empty, task.cuts)
+    features[name] = jax.tree.map(
+      lambda a, b, i=i: jnp.where(sensed[:, i, None], a, b), seen, absent
+    )
+  run = jnp.ones_like(sensed) if fill == 'input' else sensed
+
+  def fuse(features, run):
+    one = jax.tree.map(lambda h: h[None], features)
+    return task.fuse(params, frozen, one, run)[..., 0, :]
+
+  scores = jax.vmap(fuse)(features, run)
+  return scores.mean(1) if scores.ndim == 3 else scores
+
+
+def _encode(task, params, frozen, bank, i, row):
+  x = bank.x[task.modalities[i]][row]
+  return task.encode(params, frozen, i, x, task.cuts)
+
+
+def _where_needed(flag: Array | None, function):
+  """The function's value, zeros where `flag` is off; None: always."""
+  if flag is None:
+    return function()
+  return jax.lax.cond(flag, function, lambda: tree.zeros_like_output(function))
+
+
+def _batches(values: PyTree, batch: int) -> tuple[PyTree, Array]:
+  """Cuts [L, ...] into [steps, batch, ...]; weights are 0 for padding."""
+  total = len(jax.tree.leaves(values)[0])
+  steps = -(-total // batch)
+  at = jnp.arange(steps * batch)
+  place = jnp.minimum(at, total - 1).reshape(steps, batch)
+  weight = (at < total).astype(jnp.int32).reshape(steps, batch)
+  return jax.tree.map(lambda v: v[place], values), weight
+
+
+def _first(pairs):
+  return jax.tree.map(lambda v: v[:1], pairs)
+
+
+def _lost(faults, row: Array, modalities: int) -> Array:
+  """Sensors that do not deliver a window, [B, M] bool."""
+  if faults.gone is None:
+    return jnp.zeros((row.size, modalities), bool)
+
+  def one(fault, row):
+    found = [shift.lost(fault, m, row[None]) for m in range(modalities)]
+    return jnp.concatenate(found)
+
+  return jax.vmap(one)(faults, row)
+
+
+def _faulty(faults, modality: int, x: Array, row: Array) -> Array:
+  """Windows as sensors of their own devices deliver them, [B, time, c]."""
+
+  def one(fault, x, row):
+    found = shift.apply(fault, modality, x[None], row[None], branch=False)
+    return found[0]
+
+  return jax.vmap(one)(faults, x, row)

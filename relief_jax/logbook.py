@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from relief_jax import evaluation
 from relief_jax.types import Fleet, RoundInfo
 
 MOST = 256
@@ -124,19 +123,11 @@ class Logbook:
       **({} if self._dropped is None else {'dropped': self._dropped.tolist()}),
     }
 
-  def scores(self, counts: np.ndarray, masks: np.ndarray) -> list[float]:
-    """Macro-F1 of every noted device with the sensors that it owns, [n].
+  def pick(self, values: np.ndarray) -> list[float | None]:
+    """Takes the values of the noted devices, [n].
 
     Args:
-      counts: [S, C, C] of a global model, or [N, S, C, C] of personal ones.
-      masks: [S, M] bool, the subsets tested.
+      values: [N], of all devices; NaN becomes None.
     """
-    found, known = [], {}
-    for n in self._ids.tolist():
-      subset = int((masks == self._owned[n]).all(-1).argmax())
-      key = (n if counts.ndim == 4 else -1, subset)
-      if key not in known:
-        own = counts[n, subset] if counts.ndim == 4 else counts[subset]
-        known[key] = evaluation.macro_f1(own)
-      found.append(known[key])
-    return found
+    found = values[self._ids].tolist()
+    return [None if value != value else value for value in found]

@@ -27,11 +27,17 @@ class Split(NamedTuple):
     train: for the devices.
     test: of the held-out persons.
     public: to pretrain a frozen base, on no device; often empty.
+    validation: of persons on no device, to choose hyperparameters by; often
+      empty.
+    own: later windows of the persons on the devices, which their devices are
+      tested on (own_windows.py).
   """
 
   train: NDArray
   test: NDArray
   public: NDArray
+  validation: NDArray = np.zeros(0, np.int64)
+  own: NDArray = np.zeros(0, np.int64)
 
 
 def split_subjects(

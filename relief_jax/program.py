@@ -18,12 +18,13 @@ from relief_jax import (
   guard,
   models,
   placement,
+  shift,
   tree,
 )
 from relief_jax.compressors import Codec
 from relief_jax.models.encoders import Spec
 from relief_jax.recipe import Setting
-from relief_jax.types import Bank, PyTree, Task
+from relief_jax.types import PyTree, Task
 from relief_jax.world import World
 
 _PARAMS, _ROUNDS = range(2)
@@ -39,14 +40,14 @@ class Call(NamedTuple):
     rounds: in one call.
     even: the run's rounds are a multiple of that, so that no call has
       rounds to skip.
-    masks: [S, M] bool, modality subsets that are tested.
+    scope: of the evaluation.
   """
 
   method: str
   spec: Spec
   rounds: int
   even: bool
-  masks: np.ndarray
+  scope: evaluation.Scope
 
 
 class Program(NamedTuple):
@@ -55,14 +56,15 @@ class Program(NamedTuple):
   Attributes:
     rounds: (state, population, key, first round, all rounds, hparams) ->
       (state, infos [rounds, ...]); the state is donated.
-    evaluate: (params, frozen, test bank) -> confusion matrices, on one device.
+    evaluate: (params, *arguments of `Simulation.test_arguments`) ->
+      `evaluation.Counts`, on one device.
     seconds: spent on tracing, lowering and compiling them.
     memory: bytes that XLA reserves on a device for the larger of the two,
       beside its arguments.
   """
 
   rounds: Callable[..., tuple[PyTree, Any]]
-  evaluate: Callable[..., jax.Array]
+  evaluate: Callable[..., evaluation.Counts]
   seconds: dict[str, float]
   memory: int
 
@@ -136,7 +138,7 @@ _programs: dict[str, Program] = {}
 
 
 def get(
-  task: Task, setting: Setting, call: Call, args: tuple, test: Bank
+  task: Task, setting: Setting, call: Call, args: tuple, test: tuple
 ) -> tuple[Program, bool]:
   """The program, from memory where an equal one was compiled before.
 
@@ -148,7 +150,7 @@ def get(
     setting: of the round.
     call: what else is static.
     args: of `Program.rounds`, for their shapes and places.
-    test: windows that `Program.evaluate` is to see, likewise.
+    test: what `Program.evaluate` is to see beside the parameters, likewise.
 
   Returns:
     The program, and whether it had to be compiled.
@@ -160,7 +162,7 @@ def get(
   return _programs[name], fresh
 
 
-def identity(setting: Setting, call: Call, args: tuple, test: Bank) -> str:
+def identity(setting: Setting, call: Call, args: tuple, test: tuple) -> str:
   """A name that is the same for what runs in the same program.
 
   Args: as `get`.
@@ -207,7 +209,7 @@ def runner(task: Task, setting: Setting, call: Call):
 def _compile(task, setting, call, args, test) -> Program:
   factory = algorithms.ALGORITHMS[call.method]
   rounds = runner(task, setting, call)
-  evaluate = evaluator(task, setting, call.method, call.masks)
+  evaluate = evaluator(task, setting, call)
   places, everywhere = None, None
   if setting.layout.mesh:
     places = jax.tree.map(lambda v: v.sharding, args)
@@ -219,38 +221,39 @@ def _compile(task, setting, call, args, test) -> Program:
     out_shardings=everywhere,
   )
   seconds: dict[str, float] = {}
-  state, population = args[:2]
+  state = args[0]
   params = placement.local(factory(task, setting).params(state))
-  frozen = placement.local(population.frozen)
   run = build(jitted, args, seconds)
-  test_run = build(jax.jit(evaluate), (params, frozen, test), seconds)
+  test_run = build(jax.jit(evaluate), (params, *test), seconds)
   memory = max(reserved(run), reserved(test_run))
   return Program(run, test_run, seconds, memory)
 
 
-def evaluator(task: Task, setting: Setting, method: str, masks: np.ndarray):
-  """The test of a model: (params, frozen, test bank) -> confusion matrices.
+def evaluator(task: Task, setting: Setting, call: Call):
+  """Builds what `Program.evaluate` compiles, see there.
 
   Args:
     task: the model.
-    setting: of the round.
-    method: in `ALGORITHMS`.
-    masks: [S, M] bool, modality subsets that are tested.
+    setting: of the round; its hparams are replaced by the traced ones.
+    call: what else is static.
   """
-  algorithm = algorithms.ALGORITHMS[method](task, setting)
-  personal = algorithm.personal
-  model = task
-  if algorithm.ensemble and task.exits:
-    model = task.exits.until(task.cuts, True)
-  fill = 'skip' if personal else setting.fill
+  factory, scope = algorithms.ALGORITHMS[call.method], call.scope
 
-  def evaluate(params, frozen, test):
-    def one(params):
-      return evaluation.confusions(
-        model, params, frozen, test, jnp.asarray(masks), fill
+  def evaluate(params, done, fleet, frozen, hparams, tests):
+    algorithm = factory(task, setting._replace(hparams=hparams))
+    if fleet.shift is not None:
+      last = jnp.maximum(done - 1, 0)
+      fleet = fleet.replace(shift=shift.swing(fleet.shift, last))
+    if algorithm.personal:
+      return evaluation.evaluate_personal(
+        task, params, frozen, tests, fleet, scope
       )
-
-    return jax.lax.map(one, params) if personal else one(params)
+    model, held = task, None
+    if algorithm.ensemble and task.exits:
+      model = task.exits.until(task.cuts, True)
+    if algorithm.held:
+      held = algorithm.held(params, done, fleet)
+    return evaluation.evaluate(model, params, frozen, tests, fleet, scope, held)
 
   return evaluate
 

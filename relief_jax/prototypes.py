@@ -12,8 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from relief_jax.errors import InputError
-from relief_jax.recipe import Learner, Setting
+from relief_jax.recipe import Learner
 from relief_jax.types import Array, PyTree, Task
 
 
@@ -60,20 +59,6 @@ def init(task: Task) -> Prototypes:
     mean={m: jnp.zeros((classes, d)) for m, d in widths.items()},
     updates={m: jnp.zeros(classes, jnp.int32) for m in widths},
   )
-
-
-def refuse(setting: Setting, method: str) -> None:
-  """For methods whose prototypes are of features that sensors delivered.
-
-  Raises:
-    InputError: absent sensors' encoders run on filled windows.
-  """
-  if setting.fill == 'input':
-    raise InputError(
-      f'config.fill is input for {method!r}',
-      "'skip': a filled window has no feature to learn from",
-      'set --config.fill=skip',
-    )
 
 
 def sizes(task: Task) -> Array:

@@ -5,6 +5,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
+from relief_jax import fleets
 from relief_jax.online import missing, recovery
 from relief_jax.types import Task
 from relief_jax.world import World
@@ -14,8 +15,11 @@ from relief_jax.world import World
 SMALL = 3
 _SCORES = (
   'f1',
+  'f1_global',
+  'f1_own',
+  'f1_own_rare_owners',
+  'f1_validation',
   'f1_all',
-  'f1_rare_owners',
   'f1_rare_only',
   'f1_without_rare',
   'accuracy',
@@ -37,11 +41,11 @@ def describe(world: World, task: Task, cohort: int) -> dict[str, Any]:
   tier = np.asarray(fleet.tier)
   samples = np.asarray(fleet.samples)
   return {
-    'dataset': world.dataset,
+    'dataset': world.title,
     'subjects': world.subjects,
     'windows': {
       'train': len(world.population.bank.y),
-      'test': len(world.test.y),
+      **_windows(world),
     },
     'clients': int(owned.shape[0]),
     'clients_per_round': cohort,
@@ -58,8 +62,20 @@ def describe(world: World, task: Task, cohort: int) -> dict[str, Any]:
   }
 
 
+def _windows(world: World) -> dict[str, int]:
+  """Number of windows that are tested on, by what they are for."""
+  tests = world.tests
+  validation = np.asarray(world.validation, bool)[np.asarray(tests.person)]
+  found = {'test': int((~validation).sum())}
+  if validation.any():
+    found['validation'] = int(validation.sum())
+  if tests.own:
+    found['own'] = len(tests.own.bank.y)
+  return found
+
+
 def smallest_cohort(world: World) -> tuple[str, int]:
-  """The modality with the fewest devices, and their number.
+  """The modality with the fewest devices (`fleets.rarest`), and their number.
 
   Args:
     world: of the run; devices without data do not count.
@@ -67,7 +83,7 @@ def smallest_cohort(world: World) -> tuple[str, int]:
   fleet = world.population.fleet
   real = np.asarray(fleet.samples)[:, None] > 0
   owners = (np.asarray(fleet.owned) & real).sum(0)
-  least = int(owners.argmin())
+  least = fleets.rarest(fleet, world.spec.modalities)
   return world.spec.modalities[least], int(owners[least])
 
 
@@ -106,14 +122,13 @@ def outcome(
   hit = reached[0] if reached else {}
   return {
     'method': config.method,
-    'dataset': config.dataset,
     'backbone': config.backbone,
     'clients': config.clients,
     'rounds': config.rounds,
     'rounds_done': done,
     'seed': config.seed,
     'last': {k: last.get(k) for k in _SCORES},
-    'best': {k: max((r[k] for r in history), default=None) for k in _SCORES},
+    'best': {k: _best(history, k) for k in _SCORES},
     'target_f1': config.target_f1,
     'rounds_to_target': hit.get('round'),
     'sim_seconds_per_round': totals['sim_seconds'] / max(done, 1),
@@ -129,6 +144,11 @@ def outcome(
       else {}
     ),
   }
+
+
+def _best(history: list[dict[str, Any]], key: str) -> float | None:
+  """The largest value of a score over the evaluations that have it."""
+  return max((r[key] for r in history if r.get(key) is not None), default=None)
 
 
 def recovered(

@@ -36,6 +36,7 @@ from relief_jax.types import (
   Array,
   Fleet,
   PyTree,
+  SubModels,
   Task,
 )
 
@@ -101,6 +102,27 @@ def make_context(
     active=fleet.samples > 0,
     budget=budget,
     params=params,
+  )
+
+
+def last_context(
+  task: Task, setting: Setting, fleet: Fleet, done: Array
+) -> Context:
+  """Gives what the plan of the last round saw, of a whole static fleet.
+
+  Args:
+    task: the model.
+    setting: the round.
+    fleet: [N].
+    done: [] int32, rounds; before the first one it is the first one's.
+  """
+  return make_context(
+    jax.random.key(0),  # of plans that draw; sizes of sub-models do not
+    task,
+    setting,
+    fleet,
+    jnp.arange(fleet.id.size),
+    jnp.maximum(done - 1, 0),
   )
 
 
@@ -255,7 +277,17 @@ def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
       links=link_state,
     ), info
 
-  return Algorithm(init, step, params=lambda state: state.params)
+  def held(params, done, fleet):
+    del done
+    seen = recipe.view(params)
+    return SubModels(jnp.ones(fleet.id.shape, jnp.int32), ((task, seen),))
+
+  return Algorithm(
+    init,
+    step,
+    params=lambda state: state.params,
+    held=held if recipe.view else None,
+  )
 
 
 def server_update(tx, state: RoundState, delta: PyTree, touched: PyTree):

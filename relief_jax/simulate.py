@@ -27,6 +27,7 @@ from relief_jax import (
   processes,
   program,
   reports,
+  scores,
   tree,
   tuner,
   world,
@@ -35,7 +36,7 @@ from relief_jax.program import Program
 from relief_jax.recipe import Setting
 from relief_jax.result import Result
 from relief_jax.tally import Diverged, Tally
-from relief_jax.types import Bank, PyTree, RoundInfo, Task
+from relief_jax.types import PyTree, RoundInfo, Task
 
 __all__ = [
   'Diverged',
@@ -144,8 +145,21 @@ class Simulation:
         self._world.population.fleet,
         max(self._world.deadline, self._world.deadline_end),
       )
-    self._masks = evaluation.subsets(
-      np.asarray(self._world.population.fleet.owned), self._world.rare
+    fleet = self._world.population.fleet
+    self._scope = evaluation.scope(
+      np.asarray(fleet.owned),
+      self._world.rare,
+      len(self._world.persons),
+      self._world.fill,
+    )
+    self._facts = scores.Facts(
+      owned=np.asarray(fleet.owned),
+      tier=np.asarray(fleet.tier),
+      rare=self._world.rare,
+      modalities=self._world.spec.modalities,
+      tiers=self._world.tiers,
+      persons=self._world.persons,
+      validation=np.asarray(self._world.validation, bool),
     )
     for text in self.warnings:
       _log.warning('%s', text)
@@ -196,7 +210,7 @@ class Simulation:
       **reports.describe(w, self._task, self._setting.cohort),
       'layout': self._layout_text(),
       'memory_bytes': {
-        'data': memory.size((w.population, w.test)),
+        'data': memory.size((w.population, w.tests)),
         'state': memory.size(self._state),
       },
     }
@@ -217,7 +231,7 @@ class Simulation:
     arrays = 0
     if jax.default_backend() != 'cpu':
       arrays = memory.on_device((self._state, self._population))
-      arrays += memory.on_device(self._world.test)
+      arrays += memory.on_device(self._world.tests)
     found = memory.estimate(arrays, compiled.memory, self._memory_limit)
     with processes.together():
       memory.check(
@@ -284,6 +298,7 @@ class Simulation:
   def summary(self) -> dict[str, Any]:
     """What summary.json says of the simulation itself."""
     return {
+      'dataset': self.description['dataset'],
       **reports.outcome(
         self.config, self.history, self.round, self._tally.totals
       ),
@@ -385,10 +400,14 @@ class Simulation:
     """Of the round."""
     return self._setting
 
-  @property
-  def test(self) -> Bank:
-    """Windows of the held-out persons."""
-    return self._world.test
+  def test_arguments(self) -> tuple:
+    """Gives those of `Program.evaluate` after the parameters, now."""
+    population = self._population
+    return (
+      jnp.int32(self.round),
+      *placement.local((population.fleet, population.frozen, self._hparams)),
+      self._world.tests,
+    )
 
   @property
   def call(self) -> program.Call:
@@ -398,7 +417,7 @@ class Simulation:
       spec=self._world.spec,
       rounds=self.config.rounds_per_call,
       even=self.rounds % self.config.rounds_per_call == 0,
-      masks=self._masks,
+      scope=self._scope,
     )
 
   def arguments(self) -> tuple:
@@ -417,7 +436,11 @@ class Simulation:
     if self._program is None:
       started = time.perf_counter()
       self._program, fresh = program.get(
-        self._task, self._setting, self.call, self.arguments(), self.test
+        self._task,
+        self._setting,
+        self.call,
+        self.arguments(),
+        self.test_arguments(),
       )
       self.count_compilation(fresh, time.perf_counter() - started)
     return self._program
@@ -482,16 +505,16 @@ class Simulation:
     started = time.perf_counter()
     # On one device: all hold the same model.
     counts = compiled.evaluate(
-      *placement.local((self.params, self._population.frozen)),
-      self._world.test,
+      placement.local(self.params), *self.test_arguments()
     )
-    return self.score(np.asarray(counts), time.perf_counter() - started)
+    counts = jax.tree.map(np.asarray, counts)
+    return self.score(counts, time.perf_counter() - started)
 
-  def score(self, counts: np.ndarray, seconds: float) -> dict[str, Any]:
+  def score(self, counts: evaluation.Counts, seconds: float) -> dict[str, Any]:
     """The record of an evaluation, also appended to `history`.
 
     Args:
-      counts: from `Program.evaluate`.
+      counts: from `Program.evaluate`, numpy arrays.
       seconds: that it took.
 
     Raises:
@@ -501,30 +524,19 @@ class Simulation:
     group = self._broken_group()
     if group:
       raise Diverged(self.round, group, None)
-    exits = None
-    if self._algorithm.ensemble:
-      counts, exits = counts[0], counts[1:]
-    w, fleet = self._world, self._world.population.fleet
-    scores = evaluation.report(
-      counts,
-      self._masks,
-      np.asarray(fleet.owned),
-      np.asarray(fleet.tier),
-      w.rare,
-      w.spec.modalities,
-      w.tiers,
-      exits,
-    )
+    found = scores.report(counts, self._scope, self._facts)
     self.devices = {
       'round': self.round,
       **self._logbook.window(self._task.group_names),
-      'f1': self._logbook.scores(counts, self._masks),
+      'f1': self._logbook.pick(found.f1),
     }
+    if found.f1_own is not None:
+      self.devices['f1_own'] = self._logbook.pick(found.f1_own)
     self._wall['evaluate'] += seconds + time.perf_counter() - started
     record = {
       'round': self.round,
       **self._tally.totals,
-      **scores,
+      **found.record,
       **self._tally.window(self._task.group_names),
       'wall_seconds': sum(self._wall.values()),
     }

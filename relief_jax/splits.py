@@ -41,12 +41,17 @@ def split(
     rng: used only if `public_subjects` is above 0.
 
   Returns:
-    Split.
+    Split. The persons in `data.validation_subjects` are set aside before the
+    public ones are drawn.
 
   Raises:
     InputError: nothing to test on or to train on, a fold that is not there, no
-      official split, or a raw sample in train and test.
+      official split, a raw sample in train and test, or persons to validate on
+      that are not in the data or are tested on.
   """
+  chosen = tuple(data.validation_subjects)
+  if chosen:
+    return _validating(windows, data, chosen, public_subjects, rng)
   if data.split == 'subjects':
     return split_subjects(
       windows, tuple(data.test_subjects), public_subjects, rng
@@ -70,6 +75,41 @@ def split(
       'set --config.data.split=subjects, or --config.data.stride to the width',
     )
   return found
+
+
+def _validating(windows, data, chosen, public_subjects, rng) -> Split:
+  """Splits what is left without the persons to validate on."""
+  known = np.unique(windows.subject)
+  held_out: NDArray = known[:0]
+  if data.split == 'subjects':
+    held_out = np.asarray(data.test_subjects)
+  elif data.split == 'folds':
+    held_out = fold_subjects(known, data.folds, data.fold)
+  free = np.setdiff1d(known, held_out)
+  if not np.isin(chosen, free).all() or len(np.unique(chosen)) >= len(free):
+    raise InputError(
+      f'config.data.validation_subjects={chosen}',
+      f'some of {free.tolist()}, the persons that are not tested on, and at '
+      'least one of them left to train on',
+      f'set --config.data.validation_subjects="({free[-1]},)"',
+    )
+  is_validation = np.isin(windows.subject, chosen)
+  rest, rest_data = (
+    np.flatnonzero(~is_validation),
+    data.copy_and_resolve_references(),
+  )
+  with rest_data.unlocked():
+    rest_data.validation_subjects = ()
+    if data.split == 'folds':  # the persons of the fold, whoever else is there
+      rest_data.split = 'subjects'
+      rest_data.test_subjects = tuple(held_out.tolist())
+  found = split(select(windows, rest), rest_data, public_subjects, rng)
+  return Split(
+    train=rest[found.train],
+    test=rest[found.test],
+    public=rest[found.public],
+    validation=np.flatnonzero(is_validation),
+  )
 
 
 def fold_subjects(subjects: NDArray, folds: int, fold: int) -> NDArray:
@@ -96,7 +136,9 @@ def fold_subjects(subjects: NDArray, folds: int, fold: int) -> NDArray:
   return subjects[fold::folds]
 
 
-def by_time(windows: Windows, share: float) -> tuple[NDArray, NDArray]:
+def by_time(
+  windows: Windows, share: float, least: int = 1
+) -> tuple[NDArray, NDArray]:
   """Splits every run in time, a window's length between the two sides.
 
   Windows in between are in neither. A run that is too short to hold both sides
@@ -105,6 +147,8 @@ def by_time(windows: Windows, share: float) -> tuple[NDArray, NDArray]:
   Args:
     windows: of all persons.
     share: of a run's windows to test on.
+    least: windows of a run to test on, where it holds both sides; 0 takes no
+      more than the share.
 
   Returns:
     train and test, ascending rows.
@@ -124,10 +168,32 @@ def by_time(windows: Windows, share: float) -> tuple[NDArray, NDArray]:
   guard = max(width, _LEAST_GUARD)
   roomy = np.empty(len(order), bool)
   roomy[order] = np.repeat(end - begin >= width + guard, count)
-  is_test = roomy & (rank >= size - np.maximum(1, np.rint(share * size)))
+  wanted = np.rint(share * size) if least else np.floor(share * size + 1e-9)
+  is_test = roomy & (rank >= size - np.maximum(least, wanted))
   # Also against the test windows of a run that ends where this one begins.
   near = _near(windows, is_test, width + guard)
   return np.flatnonzero(~is_test & ~near), np.flatnonzero(is_test)
+
+
+def select(windows: Windows, rows: NDArray) -> Windows:
+  """Takes some of the windows, without their samples.
+
+  Args:
+    windows: of all persons.
+    rows: ascending.
+
+  Returns:
+    Windows with an empty `x`.
+  """
+  is_test = windows.official_test
+  return windows._replace(
+    x={},
+    y=windows.y[rows],
+    subject=windows.subject[rows],
+    run=windows.run[rows],
+    start=windows.start[rows],
+    official_test=None if is_test is None else is_test[rows],
+  )
 
 
 def official(windows: Windows) -> tuple[NDArray, NDArray]:

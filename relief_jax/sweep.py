@@ -105,7 +105,7 @@ class Together:
     padding = -len(self._runs) % (mesh.size if mesh else 1)
     self._padded = self._runs + self._runs[-1:] * padding
     values = [run.arguments()[1:] for run in self._padded]
-    tests = [(run.arguments()[1].frozen, run.test) for run in self._padded]
+    tests = [run.test_arguments()[1:] for run in self._padded]
     self._place = NamedSharding(mesh, P()) if mesh else None
     self._values, self._tests = self._put((_stack(values), _stack(tests)))
     self._held = self._put([run.arguments()[0] for run in self._padded])
@@ -128,9 +128,7 @@ class Together:
     """
     first, started = self._runs[0], time.perf_counter()
     rounds = program.runner(first.task, first.setting, first.call)
-    evaluate = program.evaluator(
-      first.task, first.setting, first.call.method, first.call.masks
-    )
+    evaluate = program.evaluator(first.task, first.setting, first.call)
 
     def all_rounds(states, values, now):
       # The same for all: a vmapped number would make selects of conditions.
@@ -141,16 +139,16 @@ class Together:
       found, infos = self._each(one, states, values, self._structures[0])
       return [_row(found, i) for i in range(len(states))], infos
 
-    def all_tests(states, values):
-      def one(state, frozen, test):
-        return evaluate(first.params_of(state), frozen, test)
+    def all_tests(states, values, now):
+      def one(state, *rest):
+        return evaluate(first.params_of(state), now, *rest)
 
       return self._each(one, states, values, self._structures[1])
 
     states = self._held
     self._compiled = (
-      self._build(all_rounds, states, self._values, self._now()),
-      self._build(all_tests, states, self._tests),
+      self._build(all_rounds, states, self._values, self._now(), donate=True),
+      self._build(all_tests, states, self._tests, self._now()),
     )
     taken = time.perf_counter() - started
     for i, run in enumerate(self._runs):
@@ -164,8 +162,8 @@ class Together:
     memory.check(found, 'run fewer points in one program, or smaller ones')
     return found
 
-  def _build(self, function, states, *rest):
-    options: dict[str, Any] = {'donate_argnums': 0} if len(rest) > 1 else {}
+  def _build(self, function, states, *rest, donate=False):
+    options: dict[str, Any] = {'donate_argnums': 0} if donate else {}
     if self._place:
       options |= {'in_shardings': self._place, 'out_shardings': self._place}
     shapes = jax.tree.map(
@@ -251,14 +249,16 @@ class Together:
       self.prepare()
     assert self._compiled is not None
     started = time.perf_counter()
-    counts = np.asarray(self._compiled[1](self._held, self._tests))
+    counts = jax.tree.map(
+      np.asarray, self._compiled[1](self._held, self._tests, self._now())
+    )
     taken = (time.perf_counter() - started) / len(self._runs)
     found: list[dict[str, Any] | Diverged | None] = [None] * len(self._runs)
     for i, run in enumerate(self._runs):
       if self._over[i]:
         continue
       try:
-        found[i] = run.score(counts[i], taken)
+        found[i] = run.score(_row(counts, i), taken)
         self._over[i] = run.done
       except Diverged as error:
         found[i], self._over[i] = error, True
@@ -304,7 +304,9 @@ def _check(simulations: Sequence[Simulation]) -> None:
 
 def alike(run: Simulation) -> str:
   """The same for simulations that can go on together now."""
-  kind = program.identity(run.setting, run.call, run.arguments(), run.test)
+  kind = program.identity(
+    run.setting, run.call, run.arguments(), run.test_arguments()
+  )
   return repr((kind, run.rounds, run.config.eval_every, run.round)) + str(
     bool(run.history)
   )

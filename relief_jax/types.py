@@ -118,6 +118,42 @@ class Population:
 
 
 @flax.struct.dataclass
+class OwnWindows:
+  """Later windows of the devices' own persons (own_windows.py).
+
+  Attributes:
+    bank: these windows.
+    rows: [N, W] int32, each device's windows in the bank, padded.
+    count: [N] int32, how many of them are real.
+    order: [L] int32, places of the real ones in `rows` taken as a line,
+      devices of like sensors one after another.
+    first: [] int32, the number of training windows: what a sensor does to a
+      window is drawn from its number, and these come after them.
+  """
+
+  bank: Bank
+  rows: Array
+  count: Array
+  order: Array
+  first: Array
+
+
+@flax.struct.dataclass
+class HeldOut:
+  """What models are tested on.
+
+  Attributes:
+    bank: windows of persons that are on no device, to test or to validate on.
+    person: [windows] int32, place of each window's person in `World.persons`.
+    own: the devices' own later windows, None where none are held back.
+  """
+
+  bank: Bank
+  person: Array
+  own: OwnWindows | None = None
+
+
+@flax.struct.dataclass
 class Work:
   """FLOPs per sample of a model's parts, from its real shapes.
 
@@ -399,6 +435,19 @@ class RoundInfo(NamedTuple):
   cosines: Array | None = None
 
 
+class SubModels(NamedTuple):
+  """What the devices run after a round, where it is not the server's model.
+
+  Attributes:
+    model_index: [N] int32, 0 for the server's whole model, else 1 + a place in
+      `models`.
+    models: a task and its parameters each; several devices may share one.
+  """
+
+  model_index: Array
+  models: tuple[tuple[Task, PyTree], ...]
+
+
 class Algorithm(NamedTuple):
   """A federated system: two pure functions and where its model is.
 
@@ -407,6 +456,9 @@ class Algorithm(NamedTuple):
     step: (key, state, population) -> (state, RoundInfo).
     params: state -> P, or [N, *P] for a `personal` algorithm.
     personal: every client has a model of its own.
+    held: (params, rounds done, fleet [N]) -> SubModels, what each device would
+      run now, given what it was last sent and trained; None where every device
+      holds all that its sensors can use.
     ensemble: the model answers with the mean of the logits of all its exits;
       then every exit is tested alone, too.
     check: (fleet, latest deadline) -> None, before the run and on the host;
@@ -417,5 +469,6 @@ class Algorithm(NamedTuple):
   step: Callable[..., tuple[PyTree, RoundInfo]]
   params: Callable[[PyTree], PyTree]
   personal: bool = False
+  held: Callable[[PyTree, Array, Fleet], SubModels] | None = None
   ensemble: bool = False
   check: Callable[[Fleet, float], None] = lambda fleet, deadline: None

@@ -21,6 +21,7 @@ _CHOICES = {
   'fill_value': ('mean', 'zero'),
   'relief.norm': ('per_param', 'raw', 'relative', 'cosine'),
   'relief.denominator': ('contributors', 'cohort'),
+  'centralized.sensors': ('complete', 'fleet'),
   'depthfl.exits': ('all', 'last'),
   'fedpmt.depth': ('budget', 'cycle'),
   'fedpmt.side': ('output', 'input'),
@@ -75,6 +76,7 @@ _AT_LEAST_ONE = (
 # length, an example.
 _NUMBERS = {
   'data.test_subjects': (-(2**31), 0, '(7,8)'),
+  'data.validation_subjects': (-(2**31), 0, '(6,)'),
   'model.filters': (1, 1, '(32,64)'),
 }
 
@@ -184,6 +186,12 @@ def _validate_data(data: ml_collections.ConfigDict) -> None:
       f'0 to {data.folds - 1}',
       'lower --config.data.fold, or raise --config.data.folds',
     )
+  if not 0 <= data.own_share < 1:
+    raise InputError(
+      f'config.data.own_share is {data.own_share}',
+      'a share from 0 (no test on own windows) to below 1',
+      'set --config.data.own_share=0.2',
+    )
   if not 0 < data.test_share < 1:
     raise InputError(
       f'config.data.test_share is {data.test_share}',
@@ -238,6 +246,7 @@ def _validate_clients(config: ml_collections.ConfigDict) -> None:
     'fleet_coupling': (1, 'independent'),
     **{f'shift.{name}': (10, 'off') for name in config.shift},
     **_ONLINE,
+    'depthfl.fade': (1, 'at once'),
     'fedmfs_style.top': (8, 'what fits'),
     'harmony.alone': (1, 'no round'),
     'harmony.encoder_lr': (10, 'encoders stay as they are'),

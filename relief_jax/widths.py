@@ -107,6 +107,40 @@ def scaled(widths: Widths, mask: PyTree, factor: Array):
   return view
 
 
+def cut(
+  widths: Widths, params: PyTree, share: float, start: Array, factor: float
+) -> PyTree:
+  """Cuts a narrower model of neighbouring units out, arrays of its own size.
+
+  It computes what `scaled` does with the elements of `rolling`, in the time of
+  the smaller arrays.
+
+  Args:
+    widths: of the model.
+    params: P.
+    share: in (0, 1], static.
+    start: [] int32, the first unit that is kept.
+    factor: of hidden activations.
+  """
+  *hidden, classes = widths.sizes
+  last = len(hidden)
+  kept = [
+    jnp.mod(start + jnp.arange(math.ceil(share * size)), size)
+    for size in hidden
+  ]
+
+  def leaf(axes, value):
+    for i, (layer, copies) in enumerate(axes.units):
+      if layer is None or layer == last:
+        continue
+      size = hidden[layer]
+      at = jnp.arange(copies)[:, None] * size + kept[layer][None]
+      value = jnp.take(value, at.ravel(), axis=i)
+    return value if axes.output == last else value * factor
+
+  return jax.tree.map(leaf, widths.axes, params)
+
+
 def counts(keep: list[Array]) -> list[Array]:
   """Units kept in each layer, [L] of [] float32."""
   return [k.sum().astype(jnp.float32) for k in keep]

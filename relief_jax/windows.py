@@ -33,6 +33,8 @@ class Windows(NamedTuple):
     width: samples in a window.
     official_test: [windows] bool, the test part that the data set's authors
       chose; None where they chose none.
+    title: of the data set wherever results are shown: its name, with what
+      a reader of the results has to know of these files.
   """
 
   x: dict[str, NDArray]
@@ -44,6 +46,7 @@ class Windows(NamedTuple):
   rate: float
   width: int
   official_test: NDArray | None = None
+  title: str = ''
 
 
 def cut(

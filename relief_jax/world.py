@@ -37,6 +37,8 @@ from relief_jax.types import (
   Bank,
   Batch,
   Gate,
+  HeldOut,
+  OwnWindows,
   Population,
   PyTree,
   Steps,
@@ -48,21 +50,27 @@ class World(NamedTuple):
 
   Attributes:
     population: clients and training windows.
-    test: windows of the held-out persons.
+    tests: windows of the held-out persons, and of the devices' own.
+    persons: names of those on no device, in the order of `HeldOut.person`.
+    validation: [persons] bool, to choose values by and not to test on.
     spec: of the model.
     dataset: name, `auto` resolved.
+    title: of the data set for readers (`Windows.title`).
     tiers: names of the fleet's tiers.
     rare: number of the modality that `f1_rare_*` are about.
     fill: `input` or `skip`.
     deadline: of the first round (inf: none).
     deadline_end: of the last round.
-    subjects: persons behind train, test and public windows.
+    subjects: persons behind train, test, public and validation windows.
   """
 
   population: Population
-  test: Bank
+  tests: HeldOut
+  persons: tuple[str, ...]
+  validation: tuple[bool, ...]
   spec: Spec
   dataset: str
+  title: str
   tiers: tuple[str, ...]
   rare: int
   fill: str
@@ -86,7 +94,8 @@ def build(
   Raises:
     InputError: whatever is wrong with the config, the data or the fleet.
   """
-  data, dataset, split, parts, fleet = dealing.deal(config, data_dir)
+  absent = algorithms.resolve_fill(config.method, config.fill)
+  data, dataset, split, parts, fleet, own = dealing.deal(config, data_dir)
   modalities = tuple(data.x)
   pretrained = config.backbone == 'lora' and config.model.base == 'pretrained'
   spec = _spec(config, data)
@@ -136,7 +145,13 @@ def build(
     frozen={},
     online=online,
   )
-  test = bank(split.test)
+  away = np.concatenate([split.test, split.validation])
+  persons, person = np.unique(data.subject[away], return_inverse=True)
+  tests = HeldOut(
+    bank=bank(away),
+    person=jnp.asarray(person, jnp.int32),
+    own=_own_windows(bank, split, own, fleet),
+  )
   if config.backbone == 'lora':
     key = jax.random.fold_in(jax.random.key(config.seed), dealing.BASE)
     base = lora.base(key, spec)
@@ -144,26 +159,52 @@ def build(
       base = pretrain(key, spec, bank(split.public), config.model.base_steps)
     population = dataclasses.replace(population, frozen=base)
     if spec.cached:
-      population = dataclasses.replace(
-        population, bank=cache_features(spec, base, population.bank)
-      )
-      test = cache_features(spec, base, test)
+      cached = functools.partial(cache_features, spec, base)
+      population = dataclasses.replace(population, bank=cached(population.bank))
+      tests = dataclasses.replace(tests, bank=cached(tests.bank))
+      if tests.own:
+        features = dataclasses.replace(tests.own, bank=cached(tests.own.bank))
+        tests = dataclasses.replace(tests, own=features)
 
   deadline, deadline_end = _deadlines(config, fleet, task)
   return World(
     population=population,
-    test=test,
+    tests=tests,
+    persons=tuple(map(str, persons.tolist())),
+    validation=tuple(np.isin(persons, data.subject[split.validation]).tolist()),
     spec=spec,
     dataset=dataset,
+    title=data.title,
     tiers=fleets.tier_names(config.fleet),
     rare=_rare(config, fleet, modalities),
-    fill=config.fill or algorithms.DEFAULT_FILL.get(config.method, 'skip'),
+    fill=absent,
     deadline=deadline,
     deadline_end=deadline_end,
     subjects={
       name: np.unique(data.subject[rows]).tolist()
       for name, rows in split._asdict().items()
+      if name != 'own'  # those of the training windows
     },
+  )
+
+
+def _own_windows(bank, split, own, fleet) -> OwnWindows | None:
+  """The devices' own later windows; None where none are held back."""
+  if not len(split.own):
+    return None
+  rows, count = partition.pad_rows(
+    [np.searchsorted(split.own, part) for part in own]
+  )
+  # Whoever shares sensors and speed shares a model: fewer are run per batch.
+  alike = np.lexsort((np.asarray(fleet.tier), *np.asarray(fleet.owned).T))
+  place = alike[:, None] * rows.shape[1] + np.arange(rows.shape[1])
+  real = np.arange(rows.shape[1]) < count[alike][:, None]
+  return OwnWindows(
+    bank=bank(split.own),
+    rows=jnp.asarray(rows),
+    count=jnp.asarray(count),
+    order=jnp.asarray(place[real], jnp.int32),
+    first=jnp.int32(len(split.train)),
   )
 
 
@@ -213,12 +254,11 @@ def _spec(config, data) -> Spec:
 
 def _rare(config, fleet, modalities) -> int:
   name = config.data.rare
-  if name in modalities:
-    return modalities.index(name)
-  # The default names a sensor of DSADS; other worlds take their rarest.
-  if name not in ('', 'mag'):
+  if not name:
+    return fleets.rarest(fleet, modalities)
+  if name not in modalities:
     raise unknown('modality in config.data.rare', name, modalities)
-  return fleets.rarest(fleet, modalities)
+  return modalities.index(name)
 
 
 def _deadlines(config, fleet, task) -> tuple[float, float]:

@@ -18,6 +18,7 @@ from experiments import (
   sweep_jobs,
   tables,
 )
+from experiments.columns import GROUPS
 from experiments.configs import relief
 from relief_jax import machine
 from relief_jax.errors import InputError, StorageError
@@ -358,7 +359,7 @@ def test_tables_on_a_full_disk_are_one_line(inline, tmp_path, monkeypatch):  # n
   def full(*_, **__):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-  for writer in ((tables, 'save'), (campaign.plots, 'figures')):
+  for writer in ((campaign.printed, 'save'), (campaign.plots, 'figures')):
     with monkeypatch.context() as patch:
       patch.setattr(*writer, full)
       with pytest.raises(StorageError, match='No space left'):
@@ -385,7 +386,7 @@ def test_data_named_and_not_there_stop_a_sweep_before_it_runs(
   lines = capsys.readouterr().out.splitlines()
   said = [i for i, line in enumerate(lines) if 'random numbers' in line]
   assert len(said) == 2 and said[1] < lines.index(
-    next(line for line in lines if line.startswith('Macro-F1'))
+    next(line for line in lines if line.startswith(GROUPS[0].title))
   )
   text = (tmp_path / 'b' / 'table.md').read_text()
   assert text.startswith('Data: synthetic.')

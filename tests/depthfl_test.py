@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from relief_jax import costs, evaluation, training
+from relief_jax import scores as scores_lib
 from relief_jax.algorithms import depthfl
 from relief_jax.errors import InputError
 from relief_jax.placement import Layout
-from relief_jax.types import Batch, Gate
+from relief_jax.types import Batch, Gate, HeldOut
 from tests import tiny, twin, twin_exits
 
 quick = functools.partial(jax.jit, compiler_options=tiny.QUICK)
@@ -145,7 +146,7 @@ def setting(block=1, exits='all'):
     fill='input',
     layout=Layout(block),
     exits=exits,
-    fade=1,
+    fade=1 / 3,  # of three rounds
   )
 
 
@@ -207,12 +208,17 @@ def test_exits_are_tested_together_and_alone():
   params, bank = tiny.init(task), population.bank
   masks = np.array([[1, 0], [1, 1]], bool)
   every = task.exits.until(2, True)
-  counts = np.asarray(
+  scope = evaluation.Scope(masks, np.ones(2, bool), 1, 'input')
+  tests = HeldOut(bank, jnp.zeros(len(bank.y), jnp.int32))
+  by_person = np.asarray(
     quick(
-      lambda p: evaluation.confusions(every, p, {}, bank, masks, 'input', 8)
+      lambda p: evaluation.confusions(
+        every, p, {}, tests, scope, jnp.asarray(masks), batch=8
+      )
     )(params)
   )
-  assert counts.shape == (3, 2, 3, 3)
+  assert by_person.shape == (3, 2, 1, 3, 3)
+  counts = by_person[:, :, 0]
   x = {m: v for m, v in bank.x.items()}
   named = {
     k: jnp.asarray(v, jnp.float32) for k, v in twin.named(params).items()
@@ -223,8 +229,15 @@ def test_exits_are_tested_together_and_alone():
     np.add.at(want, (np.asarray(bank.y), np.asarray(own.argmax(1))), 1)
     np.testing.assert_array_equal(found, want)
   owned, tier = np.array([[1, 0], [1, 1]], bool), np.zeros(2, int)
-  facts = masks, owned, tier, 1, ('acc', 'gyro'), ('low',)
-  report = evaluation.report(counts[0], *facts, exits=counts[1:])
-  plain = [evaluation.report(c, *facts) for c in counts]
-  assert report['f1_by_exit'] == [one['f1'] for one in plain[1:]]
-  assert {k: report[k] for k in plain[0]} == plain[0]
+  facts = scores_lib.Facts(
+    owned, tier, 1, ('acc', 'gyro'), ('low',), ('1',), np.zeros(1, bool)
+  )
+
+  def report(whole, exits=()):
+    found = evaluation.Counts(whole, exits)
+    return scores_lib.report(found, scope, facts).record
+
+  together = report(by_person[0], by_person[1:])
+  plain = [report(c) for c in by_person]
+  assert together['f1_by_exit'] == [one['f1'] for one in plain[1:]]
+  assert {k: together[k] for k in plain[0]} == plain[0]

@@ -32,6 +32,7 @@ class Simulation:
     self.description = {
       'clients': config.clients,
       'clients_per_round': config.clients,
+      'dataset': self.config.dataset,
       'tiers': {'low': config.clients},
       'speed_ratio': 20.0,
       'deadline': [1.0, 1.0],
@@ -75,7 +76,9 @@ class Simulation:
       'f1': f1,
       'f1_all': f1,
       'accuracy': f1,
-      'f1_rare_owners': f1,
+      'f1_global': f1,
+      'f1_own': f1,
+      'f1_own_rare_owners': f1,
       'f1_rare_only': None,
       'f1_without_rare': f1,
       'f1_by_subset': {'acc+gyro': f1},

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relief_jax import fleets
+from relief_jax import config as config_lib
+from relief_jax import fleets, world
 from relief_jax.devices import DEVICES, device
 from relief_jax.errors import InputError
 
@@ -164,8 +165,58 @@ def test_bad_sizes():
     fleets.build('uniform', 3, NAMES, np.ones(2), np.random.default_rng(0))
 
 
+@pytest.mark.parametrize('modalities', [3, 4])
+def test_the_last_modality_of_a_nested_fleet_is_the_rarest(modalities):
+  for name in ('four_tiers', 'three_tiers'):
+    fleet = build(name, modalities=modalities)
+    assert fleets.rarest(fleet, NAMES[:modalities]) == modalities - 1
+
+
+@pytest.mark.parametrize(
+  ('sensors', 'rarest'),
+  [
+    (('acc+mag', 'acc', 'acc+gyro+mag'), 'gyro'),
+    (('gyro', 'gyro+mag', 'gyro+mag+acc'), 'acc'),
+    # A tie: the later in the data set's order.
+    (('acc+gyro+mag', 'acc', 'acc'), 'mag'),
+    (('mag+acc+gyro', 'mag', 'mag'), 'gyro'),
+    (('acc', 'gyro', 'mag+hr'), 'hr'),
+    (('hr', 'mag', 'acc+gyro+hr'), 'mag'),
+    (('hr+mag', 'mag+hr', 'acc+gyro'), 'gyro'),
+  ],
+)
+def test_the_rarest_of_a_fleet_that_is_not_nested(sensors, rarest, tmp_path):
+  """Owned by the fewest devices, wherever in the order it stands."""
+  path = tmp_path / 'fleet.csv'
+  rows = [f't{i},2,raspberry_pi_4,{own}' for i, own in enumerate(sensors)]
+  path.write_text('\n'.join(['name,count,device,sensors', *rows]))
+  names = NAMES[: 4 if any('hr' in own for own in sensors) else 3]
+  fleet = fleets.build(
+    str(path), 6, names, np.full(6, 9), np.random.default_rng(0)
+  )
+  assert names[fleets.rarest(fleet, names)] == rarest
+
+
+@pytest.mark.parametrize('modalities', [3, 4])
+def test_a_run_asks_about_the_rarest_unless_told_otherwise(modalities):
+  config = config_lib.default()
+  config.update(dataset='synthetic', clients=8)
+  config.data.update(width=16, stride=16)
+  config.synthetic.update(modalities=modalities, windows_per_class=4)
+
+  def rare():
+    found = world.build(config, None)
+    return found.spec.modalities[found.rare]
+
+  assert rare() == NAMES[modalities - 1]
+  config.data.rare = 'mag'
+  assert rare() == 'mag'
+  config.data.rare = 'ecg'
+  with pytest.raises(InputError, match="data.rare.*'ecg'"):
+    rare()
+
+
 def test_rarest():
-  assert fleets.rarest(build(modalities=4), NAMES[:4]) == 3
   # All alike: the last.
   assert fleets.rarest(build('uniform', 3), NAMES[:3]) == 2
   with pytest.raises(InputError, match='names'):

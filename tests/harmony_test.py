@@ -177,7 +177,6 @@ def test_encoders_that_stay_where_they_are():
   [
     ('lora', {}, {}, 'backbone=cnn'),
     ('cnn', {'groups': 'joint'}, {}, 'groups=split'),
-    ('cnn', {}, {'fill': 'input'}, 'fill=skip'),
     ('cnn', {}, {'keep_client_state': True}, 'keep_client_state=False'),
   ],
 )

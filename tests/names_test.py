@@ -10,10 +10,12 @@ import pytest
 from matplotlib.text import Text
 
 from experiments import (
+  columns,
   gather,
   naming,
   page,
   palette,
+  printed,
   progress,
   report,
   summaries,
@@ -84,8 +86,8 @@ def test_a_world_of_odd_names(tmp_path):
 
 def test_the_terminal_interprets_nothing(capsys):
   for name in (*NAMES, ':smile:', '[/]'):
-    cells = {name: {c.name: tables.Cell(1, 1, 2, 2) for c in tables.COLUMNS}}
-    tables.show(cells, progress.console(), name)
+    cells = {name: {c.name: tables.Cell(1, 1, 2, 2) for c in columns.COLUMNS}}
+    printed.show(cells, [], progress.console(), name)
     assert name in capsys.readouterr().out
 
 

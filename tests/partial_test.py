@@ -76,10 +76,16 @@ def test_units_drawn_at_random():
   np.testing.assert_array_equal(kept(1.0, False), 1.0)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('exact', [False, True])
-def test_the_drop_rate_meets_the_budget(exact):
-  """In the mean; with `exact` in every round."""
+@pytest.mark.parametrize(
+  ('exact', 'rate'),
+  [
+    (False, 'fit'),
+    pytest.param(True, 'fit', marks=pytest.mark.slow),
+    pytest.param(False, 'sqrt', marks=pytest.mark.slow),
+  ],
+)
+def test_the_drop_rate_meets_the_budget(exact, rate):
+  """In every round, whatever is drawn, and most of it is used."""
   task = tiny.task(modalities=('acc', 'gyro'), filters=(8, 16), hidden=32)
   population = tiny.population(task, 4)
   every = jnp.ones(len(task.group_names), bool)
@@ -89,16 +95,16 @@ def test_the_drop_rate_meets_the_budget(exact):
     budget=budget, uplink=jnp.full(4, jnp.inf), downlink=jnp.full(4, jnp.inf)
   )
   setting = tiny.setting(
-    population, 'feddrop', deadline=1.0, fill='input', exact=exact
+    population, 'feddrop', deadline=1.0, fill='input', exact=exact, rate=rate
   )
   runs = tiny.run('feddrop', task, population.replace(fleet=fleet), setting, 30)
   seconds = np.stack([info.seconds for _, info in runs])
   ratio = seconds * np.asarray(fleet.speed / (8 * budget))
   np.testing.assert_allclose(ratio[:, 0], 1.0, rtol=1e-5)
-  if exact:
-    assert ratio.max() <= 1 + 1e-5 and ratio.min() > 0.6
-  else:
-    np.testing.assert_allclose(ratio.mean(0), 1.0, atol=0.12)
+  assert ratio.max() <= 1 + 1e-5
+  assert (ratio.mean(0) > 0.8).all()
+  if not exact:  # counts differ from round to round, unlike budgets
+    assert (ratio[:, 1:].std(0) > 0.01).all()
 
 
 def test_rolling_windows():

@@ -238,9 +238,7 @@ def test_trusted_sensors_change_nothing_in_relief():
   [
     ('pmm', 'bits', 3),
     ('pmm', 'refresh', 0),
-    ('pmm', 'fill', 'input'),
     ('qqr_style', 'beta', -1.0),
-    ('qqr_style', 'fill', 'input'),
   ],
 )
 def test_what_cannot_be(method, key, value):

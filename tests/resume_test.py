@@ -16,7 +16,7 @@ from tests import fake_simulate
 
 KEYS = {
   'metrics': 'round sim_seconds joules up_bytes down_bytes f1 accuracy '
-  'f1_rare_owners f1_rare_only f1_without_rare f1_by_subset f1_by_tier '
+  'f1_global f1_own f1_rare_only f1_without_rare f1_by_subset f1_by_tier '
   'divergence trained_share loss wall_seconds',
   'summary': 'schema status method dataset backbone clients rounds seed '
   'rounds_to_target sim_seconds_per_round sim_seconds_total '

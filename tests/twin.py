@@ -138,6 +138,15 @@ class Twin:
       if g == 'shared' or g.split('/')[1] in names
     }
 
+  def senses(self, n, m) -> bool:
+    """Client n runs the encoder of modality m, if on a filled window."""
+    return bool(self.fleet.owned[n, m]) or self.setting.fill == 'input'
+
+  def reach(self, n) -> set[str]:
+    """Groups that client n could train."""
+    filled = self.setting.fill == 'input'
+    return set(self.task.group_names) if filled else self.access(n)
+
   def draw(self, number, n) -> list[np.ndarray]:
     """Rows of client n's local steps in a round."""
     key = tiny.round_key(self.seed, number)
@@ -240,7 +249,7 @@ class Twin:
     work = jax.tree.map(lambda v: np.asarray(v, np.float64), self.task.work)
     total = float(work.shared)
     for m in range(len(self.spec.modalities)):
-      if self.fleet.owned[n, m] or self.setting.fill == 'input':
+      if self.senses(n, m):
         total += work.fwd[m]
     for g, name in enumerate(self.task.group_names):
       if name in chosen:
@@ -263,8 +272,7 @@ class Twin:
     for n in range(self.clients):
       everything = set(self.task.group_names)
       active = self.fleet.samples[n] > 0
-      reach = everything if self.setting.fill == 'input' else self.access(n)
-      trained.append(reach if active else set())
+      trained.append(self.reach(n) if active else set())
       counted.append(everything if active else set())
     return trained, counted
 
@@ -421,20 +429,22 @@ class WidthTwin(Twin):
   def plan(self, number):
     self.number = number
     self.kept = [self.keep(n) for n in range(self.clients)]
-    every = [set(self.task.group_names) if k else set() for k in self.kept]
+    every = [self.reach(n) if k else set() for n, k in enumerate(self.kept)]
     return every, every
 
   def budget(self, n) -> float:
     """FLOPs per sample."""
     return float(self.fleet.budget[n]) * self.hparams['deadline']
 
-  def priced(self, units) -> float:
-    """FLOPs of training a whole model of so many units per layer."""
+  def priced(self, n, units) -> float:
+    """FLOPs of training all of client n's model of so many units per layer."""
     spec = self.spec
     *filters, hidden, classes = units
     total = 4 * hidden * classes + 2 * hidden + 5 * classes  # head, twice
     total += 2 * hidden * classes + hidden
     for m, channels in enumerate(spec.channels):
+      if not self.senses(n, m):
+        continue
       length, below = spec.width, channels
       own = filters[2 * m : 2 * m + 2]
       for i, count in enumerate(own):
@@ -450,7 +460,9 @@ class WidthTwin(Twin):
     return total
 
   def spent(self, n, trained):
-    return self.priced([k.sum() for k in self.kept[n]]) if trained else 0.0
+    if not trained:
+      return 0.0
+    return self.priced(n, [k.sum() for k in self.kept[n]])
 
   def axes(self, n, k):
     """What client n keeps of the axes of a parameter, [rows], [columns]."""
@@ -499,7 +511,7 @@ class SliceTwin(WidthTwin):
     for share in (1.0, 0.5, 0.25, 0.125, 0.0625):
       counts = [int(np.ceil(share * size)) for size in hidden]
       if self.fleet.samples[n] and (
-        self.priced(counts + [classes]) <= self.budget(n) * (1 + 1e-5)
+        self.priced(n, counts + [classes]) <= self.budget(n) * (1 + 1e-5)
       ):
         self.share = {**getattr(self, 'share', {}), n: share}
         keep = []
@@ -519,7 +531,7 @@ class SliceTwin(WidthTwin):
   def spent(self, n, trained):
     if not trained:
       return 0.0
-    return self.priced([k.sum() for k in self.whole_head(n)])
+    return self.priced(n, [k.sum() for k in self.whole_head(n)])
 
   def sent(self, n, k):
     masked, self.kept[n] = self.kept[n], self.whole_head(n)
@@ -540,27 +552,31 @@ class RollTwin(SliceTwin):
 
 
 class DropTwin(WidthTwin):
-  """FedDrop; the parabola is searched by halving."""
+  """FedDrop; the parabola is searched by halving, what fits one by one."""
 
   def keep(self, n):
     *hidden, classes = self.task.widths.sizes
     low, high = 0.0, 1.0
     for _ in range(60):
       middle = (low + high) / 2
-      cost = self.priced([middle * size for size in hidden] + [classes])
+      cost = self.priced(n, [middle * size for size in hidden] + [classes])
       low, high = (middle, high) if cost <= self.budget(n) else (low, middle)
     if not self.fleet.samples[n] or low < 1 / 16:
       return None
     self.share = {**getattr(self, 'share', {}), n: low}
     key = jax.random.split(tiny.round_key(self.seed, self.number), 4)[1]
     key = jax.random.fold_in(key, self.fleet.id[n])
-    keep = []
-    for layer, size in enumerate(hidden):
-      draw = np.asarray(
-        jax.random.uniform(jax.random.fold_in(key, layer), (size,))
-      )
-      keep.append((draw < low) * 1.0)
-    return keep + [np.ones(classes)]
+    draws = [
+      np.asarray(jax.random.uniform(jax.random.fold_in(key, layer), (size,)))
+      for layer, size in enumerate(hidden)
+    ]
+    every = np.sort(np.concatenate(draws))
+    for limit in (low, *every[every < low][::-1]):
+      keep = [(draw < limit) * 1.0 for draw in draws] + [np.ones(classes)]
+      cost = self.priced(n, [k.sum() for k in keep])
+      if cost <= self.budget(n) * (1 + 1e-5):
+        return keep
+    return None
 
   def factor(self, n):
     return 1 / self.share[n]
@@ -571,12 +587,12 @@ class MagnitudeTwin(Twin):
 
   def plan(self, number):
     del number
-    every = set(self.task.group_names)
     flat = np.concatenate([np.abs(v).ravel() for v in self.params.values()])
     order = np.argsort(-flat.astype(np.float32), kind='stable')
     self.share, self.tau, self.masks, trained = {}, {}, {}, []
     for n in range(self.clients):
       budget = float(self.fleet.budget[n]) * self.hparams['deadline']
+      every = self.reach(n)
       fits = [
         s
         for s in (1.0, 1 / 4, 1 / 16, 1 / 64)

@@ -81,9 +81,11 @@ class ExitTwin(Twin):
     """Depths of the exits that a device of this depth holds."""
     return range(1, depth + 1) if self.every else (depth,)
 
-  def holds(self, depth) -> set[str]:
-    """Groups of a device that holds so many layers."""
-    names = self.spec.modalities
+  def holds(self, n, depth) -> set[str]:
+    """Groups of client n with so many layers."""
+    names = [
+      name for m, name in enumerate(self.spec.modalities) if self.senses(n, m)
+    ]
     found = {f'encoder{i}/{m}' for i in range(depth) for m in names}
     for d in self.exits(depth):
       last = d == len(self.spec.filters)
@@ -92,7 +94,7 @@ class ExitTwin(Twin):
     return found
 
   def plan(self, number):
-    fade = self.setting.options['fade']
+    fade = self.setting.options['fade'] * self.hparams['rounds']
     self.strength = np.exp(-5 * (1 - min(number, fade) / fade) ** 2)
     self.depth, trained = [], []
     for n in range(self.clients):
@@ -100,19 +102,21 @@ class ExitTwin(Twin):
       fits = [
         d
         for d in range(1, len(self.spec.filters) + 1)
-        if self.fleet.samples[n] and self.priced(d) <= budget * (1 + 1e-5)
+        if self.fleet.samples[n] and self.priced(n, d) <= budget * (1 + 1e-5)
       ]
       self.depth.append(max(fits, default=0))
-      trained.append(self.holds(self.depth[n]) if fits else set())
+      trained.append(self.holds(n, self.depth[n]) if fits else set())
     return trained, trained
 
-  def priced(self, depth) -> float:
-    """FLOPs of training so many layers of all modalities and their exits."""
+  def priced(self, n, depth) -> float:
+    """FLOPs of client n that trains so many layers and their exits."""
     spec, exits = self.spec, self.exits(depth)
     hidden, classes = spec.hidden, spec.classes
     head = 6 * hidden * classes + 3 * hidden + 5 * classes
     total = head * len(exits)
-    for channels in spec.channels:
+    for m, channels in enumerate(spec.channels):
+      if not self.senses(n, m):
+        continue
       length, below = spec.width, channels
       for i, count in enumerate(spec.filters[:depth]):
         after = (length - spec.kernel) // spec.stride + 1
@@ -130,7 +134,7 @@ class ExitTwin(Twin):
     return total
 
   def spent(self, n, trained):
-    return self.priced(self.depth[n]) if trained else 0.0
+    return self.priced(n, self.depth[n]) if trained else 0.0
 
   def local(self, n, batches, trained):
     own = _gradient(self.spec, self.depth[n], self.every)

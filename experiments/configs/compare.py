@@ -4,8 +4,10 @@ python -m experiments.compare --config=experiments/configs/compare.py \
     --workdir=runs/compare [--data_dir=DIR] [--workers=2]
 
 Variants: those of `common`. Every key of a run can be set for all of them
-(`--config.rounds=20`), `--config.seeds='(0,1)'` names the seeds and
-`--config.only=fedavg,relief*` leaves labels out.
+(`--config.rounds=20`), `--config.seeds='(0,1)'` names the seeds,
+`--config.only=fedavg,relief*` leaves labels out and `--config.values=FILE` sets
+what `experiments.select` chose for every label. A comparison over folds may run
+each with several seeds: `--config.repeats='(0,1)'`.
 """
 
 from experiments import records
@@ -24,10 +26,30 @@ METHODS = {
   'relief_tight': {**MID, 'deadline': 'tight'},
 }
 
-OWN_KEYS = ('methods', 'labels', 'seeds', 'baseline', 'only', 'vary')
+OWN_KEYS = (
+  'methods',
+  'labels',
+  'seeds',
+  'baseline',
+  'only',
+  'vary',
+  'repeats',
+  'values_file',
+)
+# Of keys that older comparisons lack.
+_DEFAULTS = {'vary': 'seed', 'repeats': (), 'values_file': ''}
 
 
-def comparison(c, methods, seeds, baseline='fedavg', vary='seed'):
+def with_defaults(values):
+  """Adds the keys that a comparison stored by an older version lacks.
+
+  Args:
+    values: of a comparison; those of a single run are not touched.
+  """
+  return {**_DEFAULTS, **values} if 'methods' in values else values
+
+
+def comparison(c, methods, seeds, baseline='fedavg', vary='seed', repeats=()):
   """Turns a run's config into one of several runs.
 
   Args:
@@ -39,6 +61,8 @@ def comparison(c, methods, seeds, baseline='fedavg', vary='seed'):
     baseline: label, within a group, that the others are compared with.
     vary: what the numbers in `seeds` are, the key of a run that they are
       written to: 'seed', or 'data.fold' for a mean over folds.
+    repeats: with folds, the seeds that each of them is run with: a fold's
+      value is the mean over them; () for the config's own seed.
   """
   with c.unlocked():
     c.methods = methods
@@ -47,6 +71,8 @@ def comparison(c, methods, seeds, baseline='fedavg', vary='seed'):
     c.baseline = baseline
     c.only = ''  # labels to run, patterns joined by commas; '' for all
     c.vary = vary
+    c.repeats = tuple(repeats)
+    c.values_file = ''  # file of `experiments.select`, applied after `methods`
   return c
 
 
@@ -56,13 +82,14 @@ def from_dict(values):
   Raises:
     InputError: an unknown key or a value of another type.
   """
-  values = dict(values)
-  values.setdefault('vary', 'seed')
+  values = with_defaults(dict(values))
   own = {k: values.pop(k) for k in OWN_KEYS}
   c = records.config_from_dict(values)
   methods = {label: own['methods'][label] for label in own['labels']}
-  comparison(c, methods, own['seeds'], own['baseline'], own['vary'])
-  c.only = own['only']
+  comparison(
+    c, methods, own['seeds'], own['baseline'], own['vary'], own['repeats']
+  )
+  c.only, c.values_file = own['only'], own['values_file']
   return c
 
 

@@ -10,7 +10,8 @@ A run per label and fold, DIR/LABEL/fold_K; the table is the mean over folds,
 differences are paired by fold. Eight folds of DSADS are one person each;
 `--config.data.folds=4` deals the persons to four parts,
 `--config.seeds='(0,1)'` runs some folds only, `--config.seed=1` is another
-seed for all of them.
+seed for all of them, and `--config.repeats='(0,1)'` runs every fold with both
+seeds, DIR/LABEL/fold_K_seed_S: they are averaged before folds are.
 
 The variant `central` trains one model on the pooled windows of all training
 persons, every sensor on, an epoch a round: what the data allow, to be held

@@ -1,58 +1,145 @@
-"""Every method under one deadline on DSADS, five seeds each.
+"""Every method on persons that no device has seen: folds of DSADS or MHEALTH.
 
 python -m experiments.compare --config=experiments/configs/leaderboard.py \
-    --workdir=runs/leaderboard --data_dir=DIR
+    --workdir=runs/leaderboard --data_dir=DIR --workers=2
 
-24 devices of four unequal tiers, 60 rounds, seeds 0 to 4. Every method that
-can choose what to train does so under the same deadline, at which a mid-tier
-device affords one of its two encoders; the others train everything and are late
-for it. Groups are `cnn` (all parameters) and `lora` (a frozen base; methods
-that narrow or cut the encoders have nothing to do there). A method has the
-options of its own config and the learning rate that all share. Also `smoke`,
-`cnn`, `lora`, `synthetic`.
+24 devices of four unequal tiers for 100 rounds. DSADS's eight persons are dealt
+to four folds of two, each run with two seeds, which are averaged before the
+folds are; `:mhealth` has five folds of two persons and one seed. Labels are
+BACKBONE/NAME:
+
+- NAME is a method as configured by default. A method that can choose what to
+  train has one deadline, at which a mid-tier device cannot train all that it
+  owns; the others have no budget (docs/budgets.md says which) and may be late.
+  All skip absent sensors but `fedavg`, what is built on it (`fedprox`,
+  `tfedavg`, the codecs) and `flism`: these fill them in, which is what RELIEF's
+  paper accuses FedAvg of.
+- `NAME_input`: the same for methods whose publications know no sensors, and run
+  the whole model on whatever is there.
+- `fedavg_skip`: FedAvg that skips, too. `fedprox_pull`: FedProx with a pull
+  strong enough to matter; at its usual 0.01 it is FedAvg.
+- `fedavg_CODEC`: FedAvg with coded updates.
+- `centralized`: a bound for devices with the fleet's sensors;
+  `centralized_complete`: for devices that own all.
+- `lora/NAME_adapters`: adapters in the frozen encoders too, without which a
+  budget has nothing to choose from.
+
+All cut the model by layer, and its encoders have three. Learning rates are one
+per backbone, unless a file says better ones, chosen on a validation person of
+fold 0 that is in no test set there:
+
+python -m experiments.sweep --config=experiments/configs/leaderboard.py:tune \
+    --workdir=runs/tune --data_dir=DIR --workers=2 \
+    --sweep.hparams.client_lr=.02,.05,.1
+python -m experiments.select runs/tune --by=f1_validation --out=values.json
+python -m experiments.compare --config=experiments/configs/leaderboard.py \
+    --workdir=runs/leaderboard --data_dir=DIR --workers=2 \
+    --config.values_file=values.json
+
+Variants: `dsads` (the default), `mhealth`, `tune`, `cnn`, `lora` (one
+backbone), `synthetic`, `smoke`.
 """
 
 from experiments.configs import common, compare
 from experiments.configs.study import RATES
 from relief_jax import algorithms
 
-SEEDS = (0, 1, 2, 3, 4)
-# As in their own configs: these choose among layers.
-LAYERS = {'model': {'groups': 'layer'}}
-OPTIONS: dict[str, dict] = {
-  name: LAYERS for name in ('elastic_fl', 'fedel', 'fedpmt')
-}
-# At the rate of all others four of five seeds of the one diverge, and one of
-# the other: their small sub-models multiply activations by up to 16.
-OPTIONS |= {
-  name: {'hparams': {'client_lr': 0.02}} for name in ('fedrolex', 'heterofl')
-}
+SEEDS = (0, 1)
 # FedAvg with coded updates, beside the methods of the registry.
 CODECS = ('int4', 'ternary', 'top_k', 'sign')
-FROZEN = ('fedavg', 'cohort_mean', 'relief')
 # Made for sensors that fail from round to round: robustness.py.
 ONLINE = ('pmm', 'qqr_style')
+# Budgeted methods whose publications know no modalities.
+WHOLE = (
+  'depthfl',
+  'elastic_fl',
+  'feddrop',
+  'fedel',
+  'fedpmt',
+  'fedrolex',
+  'fiarse',
+  'heterofl',
+)
+# On DSADS's validation person the best of .01, .1 and 1.
+PULL = 0.1
+FROZEN = {
+  'fedavg': {'method': 'fedavg'},
+  'fedavg_skip': {'method': 'fedavg', 'fill': 'skip'},
+  'cohort_mean': {'method': 'cohort_mean'},
+  'relief': {'method': 'relief'},
+}
+# The test persons of fold 0 are 1 and 5; MHEALTH's 1 and 6.
+VALIDATION = (8,)
 
 
-def labels(backbone: str):
-  """label -> keys of a run, of one backbone's group."""
-  every = sorted(set(algorithms.ALGORITHMS) - set(ONLINE))
-  names = every if backbone == 'cnn' else FROZEN
-  shared = {
-    'backbone': backbone,
-    'deadline': compare.MID['deadline'],
-    'hparams': {'client_lr': RATES[backbone]},
+def cnn() -> dict[str, dict]:
+  """Label -> keys of a run in which all parameters train."""
+  names = sorted(set(algorithms.ALGORITHMS) - set(ONLINE))
+  found: dict[str, dict] = {name: {'method': name} for name in names}
+  for name in WHOLE:
+    found[f'{name}_input'] = {'method': name, 'fill': 'input'}
+  found['fedavg_skip'] = {'method': 'fedavg', 'fill': 'skip'}
+  found['fedprox_pull'] = {'method': 'fedprox', 'hparams': {'prox': PULL}}
+  found['centralized_complete'] = {
+    'method': 'centralized',
+    'centralized': {'sensors': 'complete'},
   }
-  found = {
-    name: {**shared, 'method': name, **OPTIONS.get(name, {})} for name in names
-  }
-  for codec in CODECS if backbone == 'cnn' else ():
+  for codec in CODECS:
     found[f'fedavg_{codec}'] = {
-      **shared,
       'method': 'fedavg',
       'uplink_codec': {'name': codec},
     }
-  return {f'{backbone}/{label}': keys for label, keys in found.items()}
+  return dict(sorted(found.items()))
+
+
+def lora() -> dict[str, dict]:
+  """Label -> keys of a run with a frozen base."""
+  inside = {'model': {'adapters': True}}
+  return FROZEN | {
+    f'{name}_adapters': {**keys, **inside} for name, keys in FROZEN.items()
+  }
+
+
+LABELS = {'cnn': cnn, 'lora': lora}
+
+
+def labels(backbone: str) -> dict[str, dict]:
+  """Every label of a backbone's group, with the keys that the group shares.
+
+  Args:
+    backbone: `cnn` or `lora`.
+  """
+  found = {}
+  for label, keys in LABELS[backbone]().items():
+    values = {'client_lr': RATES[backbone], **keys.get('hparams', {})}
+    found[f'{backbone}/{label}'] = {
+      'backbone': backbone,
+      **keys,
+      'hparams': values,
+    }
+  return found
+
+
+def mhealth(c) -> None:
+  """Five folds of two persons; without the channels that hold little."""
+  c.dataset, c.data.folds = 'mhealth', 5
+  c.data.channels = 'acc;gyro=arm_gyro_*;mag'
+  c.data.width, c.data.stride = 128, 64
+
+
+def tune(c) -> None:
+  """Values are chosen here: shorter, on a person of the training set."""
+  c.data.validation_subjects = VALIDATION
+  c.rounds, c.eval_every, c.rounds_per_call = 40, 20, 10
+
+
+def smoke(c) -> None:
+  """Two folds of the small world."""
+  common.smoke(c)
+  c.data.folds, c.synthetic.subjects = 2, 6
+  c.model.filters = (4, 4, 8)
+  if c.data.validation_subjects:
+    c.data.validation_subjects = (6,)
 
 
 def get_config(arg=None):
@@ -62,16 +149,28 @@ def get_config(arg=None):
     InputError: an unknown variant.
   """
   c = common.dsads()
+  c.rounds, c.rounds_per_call, c.eval_every = 100, 2, 2
+  c.data.split, c.data.folds = 'folds', 4
+  c.model.filters, c.model.groups = (16, 32, 64), 'layer'
+  c.deadline = compare.MID['deadline']
   names = [name for name in (arg or '').split(',') if name]
-  backbones = [b for b in ('cnn', 'lora') if b in names] or ['cnn', 'lora']
+  none = dict.fromkeys(('dsads', *LABELS), lambda c: None)
   common.apply(
     c,
     arg,
-    cnn=lambda c: None,
-    lora=lambda c: None,
+    **none,
+    mhealth=mhealth,
+    tune=tune,
+    smoke=smoke,
     synthetic=lambda c: c.update(dataset='synthetic'),
   )
   methods = {}
-  for backbone in backbones:
+  for backbone in [b for b in LABELS if b in names] or LABELS:
     methods |= labels(backbone)
-  return compare.comparison(c, methods, (0,) if 'smoke' in names else SEEDS)
+  seeds: tuple[int, ...] = ()
+  repeats = SEEDS if 'mhealth' not in names and 'smoke' not in names else ()
+  if 'tune' in names:
+    seeds, repeats = (0,), ()
+  return compare.comparison(
+    c, methods, seeds, vary='data.fold', repeats=repeats
+  )

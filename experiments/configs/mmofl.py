@@ -83,7 +83,7 @@ def get_config(arg=None):
   """
   c = config_lib.default()
   c.dataset, c.fleet, c.clients = 'ucihar', 'uniform', 5
-  c.data.split, c.data.rare = 'official', ''
+  c.data.split = 'official'
   c.data.width, c.data.stride = 128, 64
   c.partition, c.alpha = 'dirichlet', 1.0
   c.rounds, c.rounds_per_call, c.eval_every = 100, 5, 5

@@ -22,6 +22,7 @@ from relief_jax.algorithms import (
   relief,
   tfedavg,
 )
+from relief_jax.errors import InputError
 
 ALGORITHMS = {
   'centralized': centralized.centralized,
@@ -46,18 +47,25 @@ ALGORITHMS = {
   'tfedavg': tfedavg.tfedavg,
 }
 
-# What a method does with absent modalities where the config leaves it open.
+# What a method does with absent modalities where the config leaves it open:
+# the others skip them.
 DEFAULT_FILL = {
-  'depthfl': 'input',
   'fedavg': 'input',
-  'feddrop': 'input',
   'fedprox': 'input',
-  'fedrolex': 'input',
-  'fiarse': 'input',
   'flism': 'input',
-  'heterofl': 'input',
   'tfedavg': 'input',
 }
+
+# Methods in which a device never runs the encoder of a sensor that it lacks: a
+# model that was trained so is not to be tested on filled windows.
+SKIPPING = (
+  'fedmfs_style',
+  'harmony',
+  'local_only',
+  'pmm',
+  'qqr_style',
+  'relief',
+)
 
 # Methods whose model has an exit behind every layer (`types.Exits`).
 EXITS = ('depthfl', 'fedel')
@@ -78,3 +86,25 @@ BUDGETED = (
 
 # Methods that have no rounds on devices: an online world means nothing to them.
 STATIC = ('centralized',)
+
+
+def resolve_fill(method: str, fill: str) -> str:
+  """Settles what a method does with absent modalities.
+
+  Args:
+    method: in `ALGORITHMS`.
+    fill: `input`, `skip`, or '' for the method's own.
+
+  Returns:
+    `input` or `skip`.
+
+  Raises:
+    InputError: filled inputs for a method that never runs them.
+  """
+  if fill == 'input' and method in SKIPPING:
+    raise InputError(
+      f'config.fill is input for {method!r}',
+      "'skip': its devices never run the encoder of a sensor that they lack",
+      'set --config.fill=skip',
+    )
+  return fill or DEFAULT_FILL.get(method, 'skip')

@@ -1,13 +1,22 @@
-"""All windows in one place: an upper bound, not a federated system (**ours**).
+"""All windows in one place: a bound, not a federated system (**ours**).
 
-One model sees the training windows of *all* devices with *every* sensor
-switched on, also where the fleet lacks it, and takes as many steps a round as
-the cohort together (K * T). Momentum is never restarted here, and so many
-steps at a constant rate end in a loss spike sooner or later (seen on DSADS):
-gradients are clipped to norm 1 and the rate falls to 0 along a cosine. The
-cost column is only indicative: the raw windows of the sensors that exist are
-sent once, in the first round, and the fleet's fastest device does the
-training.
+One model sees the training windows of *all* devices, with what any of their
+persons wore, and takes as many steps a round as the cohort together (K * T).
+What it is a bound of depends on the sensors that it is trained with, since a
+device is tested with those that it owns:
+
+- `sensors='fleet'` (default): every step has the sensors of a device drawn from
+  the fleet, so that what is tested was trained;
+- `sensors='complete'`: every sensor is on in every step. That bounds devices
+  which own all; one with fewer then meets features that were never absent, and
+  is far below what its data allow.
+
+`config.modality_dropout` leaves sensors out of either. Momentum is never
+restarted here, and so many steps at a constant rate end in a loss spike sooner
+or later (seen on DSADS): gradients are clipped to norm 1 and the rate falls to
+0 along a cosine. The cost column is only indicative: the raw windows of the
+sensors that exist are sent once, in the first round, and the fleet's fastest
+device does the training.
 """
 
 import jax
@@ -15,6 +24,7 @@ import jax.numpy as jnp
 import optax
 
 from relief_jax import (
+  cohort,
   costs,
   guard,
   links,
@@ -24,11 +34,15 @@ from relief_jax import (
   tree,
 )
 from relief_jax.recipe import Setting
-from relief_jax.types import Algorithm, RoundInfo, Steps, Task
+from relief_jax.types import Algorithm, Array, Fleet, RoundInfo, Steps, Task
 
 
 def centralized(task: Task, setting: Setting) -> Algorithm:
   """Pooled SGD; state is (params, optimiser state, round).
+
+  Args:
+    task: the model.
+    setting: the round; `options` holds `sensors` (`fleet`, `complete`).
 
   Raises:
     InputError: a codec or a guard is set: raw windows are sent here, once; or
@@ -39,6 +53,7 @@ def centralized(task: Task, setting: Setting) -> Algorithm:
   patience.refuse(setting, 'centralized')
   num, num_modalities = len(task.group_names), len(task.modalities)
   everything = jnp.ones(num, bool)
+  whole_fleet = setting.options['sensors'] == 'fleet'
   mask = tree.spread(task.groups, everything)
 
   def optimizer(length):
@@ -60,9 +75,27 @@ def centralized(task: Task, setting: Setting) -> Algorithm:
     )
     return params, gated.init(params), jnp.int32(0)
 
+  def sensors(key, fleet: Fleet, length: int) -> Array:
+    """Sensors that are on in each step, [length, M] bool."""
+    set_key, drop_key = jax.random.split(key)
+    on = jnp.ones((length, num_modalities), bool)
+    if whole_fleet:
+      real = (fleet.samples > 0).astype(jnp.float32)
+      device = jax.random.choice(
+        set_key, real.size, (length,), p=real / real.sum()
+      )
+      on = fleet.owned[device]
+    if setting.dropout:
+      on = jax.vmap(
+        lambda key, own: training.modality_dropout(
+          key, own, setting.hparams['dropout'], 1
+        )[0]
+      )(jax.random.split(drop_key, length), on)
+    return on
+
   def step(key, state, population):
     params, opt_state, number = state
-    row_key, drop_key = jax.random.split(key)
+    row_key, sensor_key = jax.random.split(key)
     fleet = population.fleet
     if setting.epochs:
       windows = population.bank.y.shape[0]
@@ -73,23 +106,22 @@ def centralized(task: Task, setting: Setting) -> Algorithm:
     at = jax.random.randint(row_key, (length, setting.batch), 0, last[-1])
     owner = jnp.searchsorted(last, at, side='right')
     place = at - (last - fleet.samples)[owner]
-    run = jnp.ones((length, num_modalities), bool)
-    if setting.dropout:
-      run = training.modality_dropout(
-        drop_key, run[0], setting.hparams['dropout'], length
-      )
+    on = sensors(sensor_key, fleet, length)
+    filled = setting.fill == 'input'
+    run = on | filled
     steps = Steps(
       row=population.rows[owner, place],
       weight=jnp.ones(at.shape),
       run=run,
-      sensed=None,
+      sensed=on if filled else None,
     )
     loss = local_training.client_loss(task, population, everything)
     delta, value, opt_state = training.local_update(
       loss, optimizer(length), params, mask, steps, opt_state
     )
     params = jax.tree.map(jnp.add, params, delta)
-    flops = costs.step_flops(task.work, run[0], everything)
+    moved = cohort.owned_groups(run, task.group_modality)
+    flops = costs.step_flops(task.work, run, moved).mean()
     speed = jnp.where(fleet.samples > 0, fleet.speed, 0.0)  # no padding
     best = jnp.argmax(speed)
     seconds = length * setting.batch * flops / speed[best]

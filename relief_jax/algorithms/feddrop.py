@@ -9,12 +9,13 @@ every layer, Federated Dropout (https://arxiv.org/abs/1812.07210).
 *Budget*: 'sqrt', the secondary source's gamma = max(0, 1 - sqrt(b_n / F_n)),
 holds where all FLOPs scale with the square of the share; 'fit' (ours) solves
 the model's own F_n(1 - gamma) = b_n, a parabola, since inputs and classes stay
-whole. With random counts only the expected FLOPs meet the budget; with `exact`
-and 'fit' all do. Who affords less than a sixteenth of the units sits out
-(ours). *Bytes*: the kept elements, both ways; masks are derived from the
-round's key on both sides and cost none. *Mean* (open in the source):
-`contributors`, over those who hold an element, or `all`, which with the
-scaling is unbiased and has more variance.
+whole. That holds in expectation; where a round's draw costs more, the units
+of the largest draws leave until it fits (ours): no round exceeds the budget,
+and one whose draw is cheap leaves some of it. Who affords less than a sixteenth
+of the units sits out (ours). *Bytes*: the kept elements, both ways; masks are
+derived from the round's key on both sides and cost none. *Mean* (open in the
+source): `contributors`, over those who hold an element, or `all`, which with
+the scaling has less bias and more variance.
 """
 
 import jax
@@ -22,6 +23,7 @@ import jax.numpy as jnp
 
 from relief_jax import cohort, rounds, widths
 from relief_jax.algorithms import fedavg
+from relief_jax.budgets.greedy import SLACK
 from relief_jax.costs import step_flops
 from relief_jax.recipe import Client, Context, Part, Recipe, Setting
 from relief_jax.types import Algorithm, Array, Plan, Task
@@ -43,9 +45,32 @@ def feddrop(task: Task, setting: Setting) -> Algorithm:
   units = widths.required(task, 'feddrop')
   options = setting.options
 
-  def keep(key: Array, share: Array) -> list[Array]:
+  def keep(key: Array, limit: Array) -> list[Array]:
     """Kept units of one client, the same here and on the device."""
-    return widths.drawn(units, key, share, options['exact'])
+    return widths.drawn(units, key, limit, options['exact'])
+
+  def price(key: Array, limit: Array, run: Array, trained: Array) -> Array:
+    """FLOPs per sample of one client's draw, []."""
+    return step_flops(units.work(widths.counts(keep(key, limit))), run, trained)
+
+  def fitted(key: Array, share: Array, run, trained, budget) -> Array:
+    """The limit up to which one client keeps units, []; 0 to sit out.
+
+    The share, or the most below it whose draw is within the budget: less keeps
+    fewer units, so that halving finds it to the last bit.
+    """
+
+    def fits(limit):
+      return price(key, limit, run, trained) <= budget * (1 + SLACK)
+
+    def halve(_, ends):
+      low, high = ends
+      middle = (low + high) / 2
+      good = fits(middle)
+      return jnp.where(good, middle, low), jnp.where(good, high, middle)
+
+    low, _ = jax.lax.fori_loop(0, 24, halve, (jnp.float32(0.0), share))
+    return jnp.where(fits(share), share, jnp.where(fits(low), low, 0.0))
 
   def share(run, trained, budget) -> Array:
     """1 - gamma of one client, []; 0 where it sits out."""
@@ -72,16 +97,19 @@ def feddrop(task: Task, setting: Setting) -> Algorithm:
   def plan(memory, context: Context) -> Plan:
     del memory
     whole = fedavg.plan(setting, context)
-    kept = jax.vmap(share)(whole.run, whole.trained, context.budget)
+    rows = whole.run, whole.trained, context.budget
+    kept = jax.vmap(share)(*rows)
     keys = cohort.client_keys(context.key, context.fleet)
+    limit = jax.vmap(fitted)(keys, kept, *rows)
     work = jax.vmap(lambda k, s: units.work(widths.counts(keep(k, s))))(
-      keys, kept
+      keys, limit
     )
-    return widths.narrow(whole, kept > 0, kept, work)
+    return widths.narrow(whole, limit > 0, (kept, limit), work)
 
   def part(params, client: Client) -> Part:
-    held = widths.elements(units, params, keep(client.key, client.piece))
-    factor = 1 / client.piece if options['scale'] else jnp.float32(1.0)
+    share, limit = client.piece
+    held = widths.elements(units, params, keep(client.key, limit))
+    factor = 1 / share if options['scale'] else jnp.float32(1.0)
     return Part(held, widths.scaled(units, held, factor))
 
   recipe = Recipe(plan=plan, part=part, dilute=options['denominator'] == 'all')

@@ -27,7 +27,15 @@ import numpy as np
 from relief_jax import cohort, rounds, tree, widths
 from relief_jax.algorithms import fedavg
 from relief_jax.recipe import Client, Context, Part, Recipe, Setting
-from relief_jax.types import Algorithm, Array, Plan, PyTree, Task
+from relief_jax.types import (
+  Algorithm,
+  Array,
+  Fleet,
+  Plan,
+  PyTree,
+  SubModels,
+  Task,
+)
 
 SHARES = (1.0, 1 / 4, 1 / 16, 1 / 64)
 
@@ -138,9 +146,16 @@ def fiarse(task: Task, setting: Setting) -> Algorithm:
       agrad=share * work.agrad,
     )
 
+  priced_levels = jax.vmap(lambda s: priced(s, task.work))(shares)
+
+  def largest(context: Context) -> tuple[Plan, Array]:
+    """The plan where all fits, and the place in SHARES of what does."""
+    whole = fedavg.plan(setting, context)
+    return whole, widths.largest(priced_levels, whole, context.budget)
+
   def plan(memory, context: Context) -> Plan:
     del memory
-    whole = fedavg.plan(setting, context)
+    whole, found = largest(context)
     ends = largest_weights(context.params, SHARES, layer)
 
     def kept(ends) -> Array:
@@ -148,8 +163,7 @@ def fiarse(task: Task, setting: Setting) -> Algorithm:
       count = jax.tree.map(lambda v: v.sum().astype(jnp.float32), held)
       return tree.group_sum(task.groups, count, num)
 
-    levels = jax.vmap(lambda s: priced(s, task.work))(shares)
-    found = widths.largest(levels, whole, context.budget)
+    levels = priced_levels
     level = jnp.minimum(found, len(SHARES) - 1)
     if setting.options['flops'] == 'dense':
       levels = jax.vmap(lambda s: task.work)(shares)
@@ -174,4 +188,17 @@ def fiarse(task: Task, setting: Setting) -> Algorithm:
 
     return Part(held, view)
 
-  return rounds.federated(task, setting, Recipe(plan=plan, part=part))
+  def held(params, done: Array, fleet: Fleet) -> SubModels:
+    """Each device's share of the largest weights, as it would be sent now."""
+    context = rounds.last_context(task, setting, fleet, done)
+    level = jnp.minimum(largest(context)[1], len(SHARES) - 1)
+    tau, last = largest_weights(params, SHARES, layer)
+    models = []
+    for i in range(1, len(SHARES)):
+      ends = jax.tree.map(lambda v, i=i: v[i], (tau, last))
+      kept = jax.tree.map(masked, params, holds(params, *ends), ends[0])
+      models.append((task, kept))
+    return SubModels(level, tuple(models))
+
+  algorithm = rounds.federated(task, setting, Recipe(plan=plan, part=part))
+  return algorithm._replace(held=held)

@@ -108,7 +108,7 @@ def harmony(task: Task, setting: Setting) -> Algorithm:
 
   Raises:
     InputError: encoders that do not train or share a group with what is sent,
-      a codec, a guard, filled inputs, or momentum kept on the devices.
+      a codec, a guard, or momentum kept on the devices.
   """
   options, num = setting.options, len(task.group_names)
   _check(task, setting)
@@ -414,13 +414,9 @@ def _check(task: Task, setting: Setting) -> None:
       'groups apart: encoders stay on the device, columns are sent',
       'set --config.model.groups=split',
     )
-  for key, found, usual in (
-    ('fill', setting.fill, 'skip'),
-    ('keep_client_state', setting.keep_client_state, False),
-  ):
-    if found != usual:
-      raise InputError(
-        f"config.{key}={found} for 'harmony'",
-        f'{usual}: absent sensors do not run, and stage 2 trains other models',
-        f'set --config.{key}={usual}',
-      )
+  if setting.keep_client_state:
+    raise InputError(
+      "config.keep_client_state=True for 'harmony'",
+      'False: stage 2 trains other models than stage 1',
+      'set --config.keep_client_state=False',
+    )

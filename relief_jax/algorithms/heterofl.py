@@ -22,7 +22,14 @@ import numpy as np
 from relief_jax import rounds, widths
 from relief_jax.algorithms import fedavg
 from relief_jax.recipe import Client, Context, Part, Recipe, Setting
-from relief_jax.types import Algorithm, Array, Plan, Task
+from relief_jax.types import (
+  Algorithm,
+  Array,
+  Fleet,
+  Plan,
+  SubModels,
+  Task,
+)
 
 SHARES = (1.0, 0.5, 0.25, 0.125, 0.0625)
 # exp of it is 0 beside any logit, and unlike an infinity it has a gradient.
@@ -62,10 +69,14 @@ def sliced(
   levels = jax.tree.map(lambda v: v[:-1], table)
   shares = jnp.asarray((*SHARES, SHARES[-1]))
 
+  def largest(context: Context) -> tuple[Plan, Array]:
+    """The plan where all fits, and the place in SHARES of what does."""
+    whole = fedavg.plan(setting, context)
+    return whole, widths.largest(levels, whole, context.budget)
+
   def plan(memory, context: Context) -> Plan:
     del memory
-    whole = fedavg.plan(setting, context)
-    level = widths.largest(levels, whole, context.budget)
+    whole, level = largest(context)
     turn = jnp.broadcast_to(start(context.round), level.shape)
     return widths.narrow(
       whole,
@@ -92,7 +103,24 @@ def sliced(
 
     return Part(held, without)
 
-  return rounds.federated(task, setting, Recipe(plan=plan, part=part))
+  def held(params, done: Array, fleet: Fleet) -> SubModels:
+    """Each device's window of the last round, with all classes' rows."""
+    context = rounds.last_context(task, setting, fleet, done)
+    level = jnp.minimum(largest(context)[1], len(SHARES) - 1)
+    models = [
+      widths.cut(
+        units,
+        params,
+        share,
+        start(context.round),
+        1 / share if options['scale'] else 1.0,
+      )
+      for share in SHARES[1:]
+    ]
+    return SubModels(level, tuple((task, model) for model in models))
+
+  algorithm = rounds.federated(task, setting, Recipe(plan=plan, part=part))
+  return algorithm._replace(held=held)
 
 
 def heterofl(task: Task, setting: Setting) -> Algorithm:

@@ -70,7 +70,7 @@ def pmm(task: Task, setting: Setting) -> Algorithm:
       (of a prototype's number) and `refresh` (rounds).
 
   Raises:
-    InputError: other bits, no round between refreshes, or filled windows.
+    InputError: other bits, or no round between refreshes.
   """
   options = setting.options
   bits, refresh = options['bits'], options['refresh']
@@ -87,8 +87,6 @@ def pmm(task: Task, setting: Setting) -> Algorithm:
       'set --config.pmm.refresh=1',
     )
   codec = COMPRESSORS['none' if bits == 32 else f'int{bits}'](Codec())
-  if options['substitute']:
-    prototypes.refuse(setting, 'pmm')
   columns = jnp.asarray(cohort.columns(task))
   encoders = ~columns & (jnp.asarray(task.group_modality) >= 0)
   start = prototypes.init(task)

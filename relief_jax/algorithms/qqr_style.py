@@ -43,7 +43,7 @@ def qqr_style(task: Task, setting: Setting) -> Algorithm:
       `weighted`, `align`, `mix`, `substitute` and `clients` (N).
 
   Raises:
-    InputError: beta or align below 0, or filled windows.
+    InputError: beta or align below 0.
   """
   options = setting.options
   uses = any(options[k] for k in ('confidence', 'align', 'mix', 'substitute'))
@@ -54,7 +54,6 @@ def qqr_style(task: Task, setting: Setting) -> Algorithm:
         'a number of at least 0',
         f'leave --config.qqr_style.{name} at its default',
       )
-  prototypes.refuse(setting, 'qqr_style')
 
   def plan(memory: Quality, context: Context) -> Plan:
     whole = fedavg.plan(setting, context)

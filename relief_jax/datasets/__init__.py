@@ -173,7 +173,7 @@ def load(
     root = download.home(name, root, _FILES[name], config.data.download)
   windows = DATASETS[name](config, root)
   validate(windows)
-  return windows, name
+  return windows._replace(title=windows.title or name), name
 
 
 def stamp(config: ml_collections.ConfigDict) -> list[int]:

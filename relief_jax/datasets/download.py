@@ -52,7 +52,8 @@ ARCHIVES = {
     _UCI + '319/mhealth+dataset.zip',
     75_567_983,
     '16ad0ce709f3f00df18f348610d15bce0884b79e2143f57f446493673f02b8e0',
-    'mhealth/mHealth_subject1.log, ...',
+    'the original mhealth/mHealth_subject1.log, ..., or '
+    'mhealth/mhealth_labelled.npz',
   ),
   'motionsense': Archive(
     'https://github.com/mmalekzadeh/motion-sense/raw/master/data/'

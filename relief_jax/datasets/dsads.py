@@ -18,6 +18,7 @@ import ml_collections
 
 from relief_jax import machine
 from relief_jax.datasets import download, dsads_text, packed
+from relief_jax.datasets.channels import choose
 from relief_jax.datasets.recording import Recording, resample, to_windows
 from relief_jax.windows import Windows
 
@@ -52,10 +53,15 @@ def _channel(place: str, sensor: str) -> list[str]:
 
 CHANNELS = tuple(c for p in PLACES for s in SENSORS for c in _channel(p, s))
 
+
+def _numbers(place: str, sensor: str) -> list[int]:
+  return [CHANNELS.index(c) for c in _channel(place, sensor)]
+
+
 # Channels of every modality, for both ways of cutting the body up.
-MODALITIES: dict[str, dict[str, list[str]]] = {
-  'sensor': {s: [c for p in PLACES for c in _channel(p, s)] for s in SENSORS},
-  'place': {p: [c for s in SENSORS for c in _channel(p, s)] for p in PLACES},
+MODALITIES: dict[str, dict[str, list[int]]] = {
+  'sensor': {s: [n for p in PLACES for n in _numbers(p, s)] for s in SENSORS},
+  'place': {p: [n for s in SENSORS for n in _numbers(p, s)] for p in PLACES},
 }
 
 
@@ -74,7 +80,8 @@ def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
   two of their 5 s segments; they are used as they are.
 
   Args:
-    config: `data.modalities`, `data.rate`, `data.width`, `data.stride`.
+    config: `data.modalities`, `data.channels`, `data.rate`, `data.width`,
+      `data.stride`.
     root: folder that holds `dsads/`.
 
   Returns:
@@ -91,10 +98,9 @@ def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
     recordings = _packed(paths, config.data.rate)
   else:
     recordings = dsads_text.read(paths, len(CLASSES), config.data.rate)
-  modalities = {
-    name: [CHANNELS.index(c) for c in channels]
-    for name, channels in MODALITIES[config.data.modalities].items()
-  }
+  modalities = choose(
+    config.data.channels, CHANNELS, MODALITIES[config.data.modalities]
+  )
   return to_windows(recordings, modalities, CLASSES, config)
 
 
@@ -102,7 +108,7 @@ def _packed(paths: list[Path], rate: float) -> list[Recording]:
   """The recordings in packed files."""
 
   def read(path: Path) -> Recording:
-    return packed.read(path, 'dsads', CHANNELS, len(CLASSES))[0]
+    return packed.read(path, 'dsads', CHANNELS, len(CLASSES)).recording
 
   # Unpacking lets go of the interpreter's lock, so threads share the work.
   with ThreadPoolExecutor(min(len(paths), machine.cores())) as pool:

@@ -20,6 +20,7 @@ import ml_collections
 import numpy as np
 
 from relief_jax.datasets import download, packed, parsing
+from relief_jax.datasets.channels import choose
 from relief_jax.datasets.recording import (
   Recording,
   every,
@@ -79,7 +80,8 @@ def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
   each) or 'place' (pocket: 12 channels). Persons may be missing.
 
   Args:
-    config: `data.modalities`, `data.rate`, `data.width`, `data.stride`.
+    config: `data.modalities`, `data.channels`, `data.rate`, `data.width`,
+      `data.stride`.
     root: folder that holds `motionsense/` or `motion-sense/`.
 
   Returns:
@@ -97,16 +99,18 @@ def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
     recordings = [_packed(paths[0], rate)]
   else:
     recordings = _original(paths, rate)
-  return to_windows(
-    recordings, MODALITIES[config.data.modalities], CLASSES, config
+  modalities = choose(
+    config.data.channels, CHANNELS, MODALITIES[config.data.modalities]
   )
+  return to_windows(recordings, modalities, CLASSES, config)
 
 
 def _packed(path: Path, rate: float) -> Recording:
-  found, trial = packed.read(path, 'motionsense', CHANNELS, len(CLASSES))
-  if trial is None:
+  found = packed.read(path, 'motionsense', CHANNELS, len(CLASSES))
+  if found.trial is None:
     raise packed.unusable(path, "missing key 'run_trial'", 'x, scale, ...')
-  return resample(found._replace(run_test=trial >= _FIRST_TEST_TRIAL), rate)
+  is_test = found.trial >= _FIRST_TEST_TRIAL
+  return resample(found.recording._replace(run_test=is_test), rate)
 
 
 def _original(paths: list[Path], rate: float) -> list[Recording]:

@@ -22,8 +22,8 @@ continuous data a change of person, label or `run` ends a run; NaN of up to
 `data.max_gap` seconds are interpolated, longer ones cut. Windows are used as
 they are; without `start` they are taken to share no sample.
 
-`--config.data.channels='acc=ax,ay,az;ecg=3'` (names or numbers from 0) replaces
-`modality`. `python -m relief_jax.datasets.check FILE` tells what a file holds.
+`--config.data.channels='acc=ax,ay,az;ecg=3'` (channels.py) replaces `modality`.
+`python -m relief_jax.datasets.check FILE` tells what a file holds.
 No pickles. The schema is **ours**.
 """
 
@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 
 from relief_jax import paths
 from relief_jax.datasets import npy, packed, signals
+from relief_jax.datasets.channels import choose
 from relief_jax.datasets.recording import (
   Recording,
   labelled,
@@ -117,7 +118,7 @@ def read(path: Path, channels: str = '') -> Own:
 
   Args:
     path: of the `.npz`.
-    channels: 'acc=ax,ay,az;ecg=3', or '' for the file's own `modality`.
+    channels: `config.data.channels`; '' for the file's own `modality`.
 
   Raises:
     InputError: what is wrong, and how to mend it.
@@ -201,35 +202,18 @@ def _modalities(
   path: Path, found: dict[str, Any], names: tuple[str, ...], asked: str
 ) -> dict[str, list[int]]:
   """{modality: channel numbers}, from the config or else the file."""
-  if not asked:
-    if 'modality' not in found:
-      raise _wrong(
-        path,
-        "no 'modality'",
-        'a modality for each channel',
-        "add it, or set --config.data.channels='acc=0,1,2;ecg=3'",
-      )
-    given = found['modality'].astype(str).tolist()
-    return {
-      m: [i for i, n in enumerate(given) if n == m] for m in sorted(set(given))
-    }
-  modalities = {}
-  for part in asked.split(';'):
-    name, _, members = part.partition('=')
-    numbers = []
-    for member in (m.strip() for m in members.split(',')):
-      if member in names:
-        numbers.append(names.index(member))
-      elif member.isdecimal() and int(member) < len(names):
-        numbers.append(int(member))
-      else:
-        raise InputError(
-          f'config.data.channels={asked!r} with the channel {member!r}',
-          f'channels {", ".join(names)}, or numbers up to {len(names) - 1}',
-          "write it like 'acc=ax,ay,az;ecg=3'",
-        )
-    modalities[name.strip()] = numbers
-  return modalities
+  if 'modality' not in found and not asked:
+    raise _wrong(
+      path,
+      "no 'modality'",
+      'a modality for each channel',
+      "add it, or set --config.data.channels='acc=0,1,2;ecg=3'",
+    )
+  given = found.get('modality', np.zeros(0)).astype(str).tolist()
+  own = {
+    m: [i for i, n in enumerate(given) if n == m] for m in sorted(set(given))
+  }
+  return choose(asked, names, own)
 
 
 def _labels(

@@ -5,15 +5,20 @@
     channels     [channels] names
     run_start, run_length, run_activity, run_subject   [runs], counted from 1
     fs           sampling rate, Hz
+    truncated    [channels] bools, optional: values were cut to whole steps
+    run_trial    [runs] ints, optional
 
-No pickles. Members may be LZMA-compressed, which unpacks slowly: the numbers
-are kept in the user's cache. The schema is **ours**.
+Truncation made values smaller by half a step on average: it is added again, but
+to zeros, whose sign is not known. No pickles. Members may be LZMA-compressed,
+which unpacks slowly: the numbers are kept in the user's cache. The schema is
+**ours**.
 """
 
 import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +49,20 @@ DAMAGED = (
 )
 
 
+class Packed(NamedTuple):
+  """What a file holds.
+
+  Attributes:
+    recording: channels in the order asked for.
+    truncated: [channels] bool, in the same order.
+    trial: `run_trial` [runs], None where the file has none.
+  """
+
+  recording: Recording
+  truncated: NDArray
+  trial: NDArray | None
+
+
 def unusable(path: Path, found: str, expected: str) -> InputError:
   """The error for a packed file that is not as it should be."""
   return InputError(
@@ -55,7 +74,7 @@ def unusable(path: Path, found: str, expected: str) -> InputError:
 
 def read(
   path: Path, label: str, channels: Sequence[str], classes: int
-) -> tuple[Recording, NDArray | None]:
+) -> Packed:
   """Reads and checks one file.
 
   Args:
@@ -65,8 +84,8 @@ def read(
     classes: activities run from 1 to this.
 
   Returns:
-    The recording, channels in the order of `channels`, and `run_trial` [runs]
-    where the file holds it.
+    The recording, its channels in the order of `channels`; float32 where some
+    are truncated.
 
   Raises:
     InputError: a file that is damaged or whose arrays do not fit together.
@@ -77,6 +96,7 @@ def read(
     vectors = {key: found[key] for key in _VECTORS}
     scale, names = found['scale'], found['channels']
     rate = float(found['fs'].reshape(-1)[0])
+    truncated = found.get('truncated', np.zeros(len(channels), bool))
     trial = found.get('run_trial')
   except KeyError as error:
     raise unusable(path, f'missing key {error}', 'x, scale, ...') from error
@@ -87,22 +107,29 @@ def read(
       'a whole .npz of plain numbers and names',
     ) from error
   _check_channels(path, x, scale, names, channels)
+  if truncated.dtype != bool or truncated.shape != (len(channels),):
+    said = f'truncated of {truncated.dtype}, shape {truncated.shape}'
+    raise unusable(path, said, f'bools, ({len(channels)},)')
   if trial is not None:
     vectors['run_trial'] = trial
   _check_runs(path, x.shape[1], vectors, classes)
   order = [names.tolist().index(name) for name in channels]
   if order != list(range(len(channels))):
-    x, scale = x[order], scale[order]
+    x, scale, truncated = x[order], scale[order], truncated[order]
+  if truncated.any():
+    x = x * scale.astype(np.float32)[:, None]
+    half = 0.5 * scale[truncated].astype(np.float32)[:, None]
+    x[truncated] += half * np.sign(x[truncated])
   recording = Recording(
     x=x,
-    scale=scale,
+    scale=None if truncated.any() else scale,
     run_start=vectors['run_start'],
     run_length=vectors['run_length'],
     run_label=vectors['run_activity'] - 1,
     run_subject=vectors['run_subject'],
     rate=rate,
   )
-  return recording, trial
+  return Packed(recording, truncated, trial)
 
 
 def check_people(paths: list[Path], recordings: list[Recording]) -> None:

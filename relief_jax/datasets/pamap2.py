@@ -23,6 +23,7 @@ import ml_collections
 import numpy as np
 
 from relief_jax.datasets import download, parsing, signals
+from relief_jax.datasets.channels import choose
 from relief_jax.datasets.recording import (
   Recording,
   every,
@@ -75,7 +76,11 @@ def _numbers(place: str, sensor: str) -> list[int]:
   return [first, first + 1, first + 2]
 
 
-# Channel numbers in a recording: heart rate first.
+# In a recording: heart rate first.
+CHANNELS = ('hr',) + tuple(
+  f'{p}_{s}_{axis}' for p in PLACES for s in SENSORS for axis in 'xyz'
+)
+# Channel numbers in a recording.
 MODALITIES: dict[str, dict[str, list[int]]] = {
   'sensor': {s: [c for p in PLACES for c in _numbers(p, s)] for s in SENSORS}
   | {'hr': [0]},
@@ -98,8 +103,8 @@ def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
   or 'place' (hand, chest, ankle: 9 channels each; hr). Persons may be missing.
 
   Args:
-    config: `data.modalities`, `data.optional` (the folder Optional too),
-      `data.max_gap`, `data.rate`, `data.width`, `data.stride`.
+    config: `data.modalities`, `data.channels`, `data.optional` (the folder
+      Optional too), `data.max_gap`, `data.rate`, `data.width`, `data.stride`.
     root: folder that holds `pamap2/` or `PAMAP2_Dataset/`.
 
   Returns:
@@ -133,12 +138,10 @@ def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
   # A person's optional part directly follows his protocol.
   paths.sort(key=lambda path: path.name)
   recordings = every(read, paths)
-  return to_windows(
-    recordings,
-    MODALITIES[config.data.modalities],
-    tuple(classes.values()),
-    config,
+  modalities = choose(
+    config.data.channels, CHANNELS, MODALITIES[config.data.modalities]
   )
+  return to_windows(recordings, modalities, tuple(classes.values()), config)
 
 
 def parse(

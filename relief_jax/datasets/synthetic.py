@@ -71,10 +71,16 @@ def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
     Windows, subjects 1 to `synthetic.subjects`, [., width, channels] each.
 
   Raises:
-    InputError: fewer than 2 classes or no window.
+    InputError: fewer than 2 classes, no window, or channels by name.
   """
   del root
   c = config.synthetic
+  if config.data.channels:
+    raise InputError(
+      f'config.data.channels is {config.data.channels!r} for made-up data',
+      "'', since they have no named channels",
+      'set --config.synthetic.modalities and --config.synthetic.channels',
+    )
   for key, least in (('classes', 2), ('windows_per_class', 1)):
     if c[key] < least:
       raise InputError(

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relief_jax.datasets import download, parsing
+from relief_jax.datasets.channels import choose
 from relief_jax.datasets.recording import (
   Recording,
   every,
@@ -66,7 +67,8 @@ def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
   channels; gyro: 3) or 'place' (waist: 9).
 
   Args:
-    config: `data.modalities`, `data.rate`, `data.width`, `data.stride`.
+    config: `data.modalities`, `data.channels`, `data.rate`, `data.width`,
+      `data.stride`.
     root: folder that holds `ucihar/` or `UCI HAR Dataset/`.
 
   Returns:
@@ -108,9 +110,10 @@ def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
       f'persons {sorted(both)} in train and test',
       'every person in one of them',
     )
-  return to_windows(
-    recordings, MODALITIES[config.data.modalities], CLASSES, config
+  modalities = choose(
+    config.data.channels, CHANNELS, MODALITIES[config.data.modalities]
   )
+  return to_windows(recordings, modalities, CLASSES, config)
 
 
 def _parse(sources: list[Path], data: list[bytes], test: bool) -> Recording:
