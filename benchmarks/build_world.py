@@ -14,9 +14,10 @@ import os
 import time
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from benchmarks import common
+from experiments import command
 from relief_jax import config, dealing, memory, world
 
 _CLIENTS = flags.DEFINE_integer('clients', 100_000, 'devices', lower_bound=2)
@@ -84,4 +85,4 @@ def main(_) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command.launch(main)

@@ -13,9 +13,10 @@ first case in the same turn: median, least, most.
 
 import json
 
-from absl import app, flags
+from absl import flags
 
 from benchmarks import common, turns
+from experiments import command
 from relief_jax import config as config_lib
 from relief_jax import simulate
 
@@ -132,4 +133,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command.launch(main)

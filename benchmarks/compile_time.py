@@ -10,9 +10,10 @@ and deadline, which must compile nothing.
 import json
 import tempfile
 
-from absl import app, flags
+from absl import flags
 
 from benchmarks import common
+from experiments import command
 from relief_jax import compile_cache, simulate
 from relief_jax import config as config_lib
 
@@ -81,4 +82,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command.launch(main)

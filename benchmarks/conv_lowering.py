@@ -28,10 +28,10 @@ import statistics
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from benchmarks import common
-from experiments import step_times
+from experiments import command, step_times
 from relief_jax import placement, simulate
 from relief_jax.models import layers
 
@@ -205,4 +205,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command.launch(main)

@@ -8,9 +8,10 @@ which take turns; the work and the other flags are those of `clients_scaling`.
 
 import json
 
-from absl import app, flags
+from absl import flags
 
 from benchmarks import clients_scaling
+from experiments import command
 
 _COUNTS = flags.DEFINE_list('counts', ['1', '2'], 'numbers of devices')
 
@@ -32,4 +33,4 @@ def main(argv):
 
 if __name__ == '__main__':
   flags.FLAGS.set_default('clients', ['1000'])
-  app.run(main)
+  command.launch(main)

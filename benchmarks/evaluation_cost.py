@@ -14,16 +14,17 @@ import time
 
 import jax
 import jax.numpy as jnp
-from absl import app, flags
+from absl import flags
 
 from benchmarks import common, turns
+from experiments import command
 from relief_jax import algorithms, evaluation, program, simulate
 from relief_jax import config as config_lib
 
 _METHODS = flags.DEFINE_list(
   'methods', 'fedavg,heterofl,fedrolex,fiarse,depthfl,tfedavg', 'methods'
 )
-_DATA_DIR = flags.DEFINE_string('data_dir', None, 'where real data is')
+_DATA_DIR = command.define_path('data_dir', None, 'where real data is')
 _TURNS = flags.DEFINE_integer('turns', 7, 'timed evaluations of each kind')
 _CLIENTS = flags.DEFINE_integer('clients', 24, 'devices')
 _SMOKE = flags.DEFINE_bool('smoke', False, 'a tiny case, in seconds')
@@ -101,4 +102,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command.launch(main)

@@ -8,14 +8,15 @@ is what makes its peak memory its own.
 
 import json
 
-from absl import app, flags
+from absl import flags
 
 from benchmarks import common
+from experiments import command
 from relief_jax import config as config_lib
 from relief_jax import simulate
 
 _CLIENTS = flags.DEFINE_integer('clients', 240, 'all of them in every round')
-_DATA_DIR = flags.DEFINE_string('data_dir', None, 'where real data is')
+_DATA_DIR = command.define_path('data_dir', None, 'where real data is')
 _REPEATS = flags.DEFINE_integer('repeats', 5, 'timed calls of one round')
 _METHODS = flags.DEFINE_list('methods', 'relief,fedavg', 'methods')
 _LAYOUTS = flags.DEFINE_list(
@@ -78,4 +79,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command.launch(main)

@@ -12,16 +12,16 @@ world's.
 
 import statistics
 
-from absl import app, flags
+from absl import flags
 
 from benchmarks import common
-from experiments import step_times
+from experiments import command, step_times
 from relief_jax import config as config_lib
 from relief_jax import simulate
 
 _CLIENTS = flags.DEFINE_integer('clients', 24, 'all of them in every round')
 _METHOD = flags.DEFINE_string('method', 'relief', 'method')
-_DATA_DIR = flags.DEFINE_string('data_dir', None, 'where real data is')
+_DATA_DIR = command.define_path('data_dir', None, 'where real data is')
 _REPEATS = flags.DEFINE_integer('repeats', 5, 'timed rounds of each case')
 _SMOKE = flags.DEFINE_bool('smoke', False, 'a tiny case, in seconds')
 
@@ -100,4 +100,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command.launch(main)

@@ -11,9 +11,10 @@ program: a fusion counts as a product if it holds one, as columns if it gathers,
 as zeros if it does nothing but fill an array.
 """
 
-from absl import app, flags
+from absl import flags
 
 from benchmarks import common, round_throughput, tracing
+from experiments import command
 from relief_jax import simulate
 
 _TOP = flags.DEFINE_integer('top', 0, 'longest operations to list')
@@ -36,4 +37,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command.launch(main)

@@ -18,9 +18,11 @@ import tempfile
 import time
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
-_WORKDIR = flags.DEFINE_string('workdir', None, 'where the files are written')
+from experiments import command
+
+_WORKDIR = command.define_path('workdir', None, 'where the files are written')
 _SMOKE = flags.DEFINE_bool('smoke', False, 'a thousandth of the rows')
 _CASE = flags.DEFINE_string('case', None, 'internal: data set@first or @cached')
 
@@ -119,4 +121,4 @@ def main(_) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command.launch(main)

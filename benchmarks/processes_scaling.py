@@ -12,9 +12,10 @@ import json
 import os
 import socket
 
-from absl import app, flags
+from absl import flags
 
 from benchmarks import clients_scaling, common
+from experiments import command
 from relief_jax import processes, simulate
 
 _CASES = flags.DEFINE_list(
@@ -81,4 +82,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command.launch(main)

@@ -11,10 +11,10 @@ no bookkeeping. `conv_lowering` does the same for one encoder alone.
 
 import statistics
 
-from absl import app, flags
+from absl import flags
 
 from benchmarks import common, round_throughput
-from experiments import step_times
+from experiments import command, step_times
 from relief_jax import simulate
 
 
@@ -49,4 +49,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command.launch(main)

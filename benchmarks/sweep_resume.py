@@ -22,13 +22,13 @@ import subprocess
 import sys
 import time
 
-from absl import app, flags
+from absl import flags
 
 from benchmarks import common
-from experiments import pool, records
+from experiments import command, pool, records
 
-_WORKDIR = flags.DEFINE_string('workdir', None, 'both sweeps go below it')
-_DATA_DIR = flags.DEFINE_string('data_dir', None, 'where real data is')
+_WORKDIR = command.define_path('workdir', None, 'both sweeps go below it')
+_DATA_DIR = command.define_path('data_dir', None, 'where real data is')
 _DATASET = flags.DEFINE_string('dataset', 'dsads', 'of all points')
 _RATES = flags.DEFINE_integer('rates', 20, 'learning rates')
 _SEEDS = flags.DEFINE_integer('seeds', 5, 'seeds')
@@ -40,7 +40,7 @@ _SMOKE = flags.DEFINE_bool('smoke', False, 'a tiny case')
 flags.mark_flags_as_required(['workdir'])
 
 
-def command(folder: pathlib.Path) -> list[str]:
+def command_line(folder: pathlib.Path) -> list[str]:
   """The sweep's command line."""
   variant = ':smoke' if _SMOKE.value else ''
   rates = ','.join(f'{0.01 * 1.2**i:.4g}' for i in range(_RATES.value))
@@ -71,7 +71,9 @@ def command(folder: pathlib.Path) -> list[str]:
 def start(folder: pathlib.Path, log) -> subprocess.Popen:
   """The sweep, from the root of the source tree."""
   root = pathlib.Path(__file__).parent.parent
-  return subprocess.Popen(command(folder), cwd=root, stdout=log, stderr=log)
+  return subprocess.Popen(
+    command_line(folder), cwd=root, stdout=log, stderr=log
+  )
 
 
 def files(folder: pathlib.Path, name: str) -> list[pathlib.Path]:
@@ -169,4 +171,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command.launch(main)

@@ -10,9 +10,10 @@ its own state and tests once, at the end; data are loaded once for all.
 
 import time
 
-from absl import app, flags
+from absl import flags
 
 from benchmarks import common
+from experiments import command
 from relief_jax import config as config_lib
 from relief_jax import simulate, sweep
 
@@ -91,4 +92,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command.launch(main)

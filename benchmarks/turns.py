@@ -16,9 +16,33 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from absl import flags
+from absl import app, flags
+
+from experiments import arguments
 
 _ASKED = flags.DEFINE_bool('asked', False, 'internal: rounds begin when told')
+
+
+def launch(main: Callable[[list[str]], Any]) -> None:
+  """Runs `main(argv)` of another simulator's side; does not return.
+
+  Sides in our environment use `experiments.command.launch`.
+
+  Args:
+    main: the command, which takes flags alone.
+  """
+
+  def checked(argv):
+    if argv[1:]:
+      found, expected, cure = arguments.stray(argv[1:], sys.argv, flags.FLAGS)
+      print(
+        f'error: Found {found}; expected {expected}. Usual cure: {cure}.',
+        file=sys.stderr,
+      )
+      sys.exit(2)
+    return main(argv)
+
+  app.run(checked)
 
 
 class Clock:

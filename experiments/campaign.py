@@ -5,7 +5,9 @@ interrupted goes on from its checkpoint, what failed is listed with the reason
 and stops nobody. `manifest.json` lists all runs and how each stands.
 """
 
+import contextlib
 import datetime
+import json
 import os
 import pathlib
 import shlex
@@ -14,20 +16,20 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import rich.console
-
 from experiments import (
   board,
   command,
+  locks,
   plots,
   pool,
   printed,
+  progress,
   records,
-  runner,
+  stop,
   tables,
 )
 from experiments.overview import Overview
-from relief_jax import algorithms
+from relief_jax import algorithms, datasets, machine
 from relief_jax.errors import InputError
 
 WAITING, FAILED = 'waiting', 'failed'
@@ -60,6 +62,23 @@ def status_of(job: pool.Job) -> dict[str, Any]:
   summary = records.read_json(folder / 'summary.json')
   kept = ('status', 'round', 'reason')
   return {key: summary[key] for key in kept if key in summary}
+
+
+def data_of(jobs: Sequence[pool.Job]) -> set[str]:
+  """Names of the data sets that the runs will be on.
+
+  Raises:
+    InputError: of `datasets.resolve`, before anything runs.
+  """
+  found: dict[str, str] = {}
+  for job in jobs:
+    config = job.config
+    keys = 'dataset', 'data_path', 'data'
+    asked = json.dumps([job.data_dir, *(config[key] for key in keys)])
+    if asked not in found:
+      run = records.config_from_dict(config)
+      found[asked] = datasets.resolve(run, job.data_dir)[0]
+  return set(found.values())
 
 
 class Manifest:
@@ -160,7 +179,11 @@ class Manifest:
 def command_line() -> str:
   """The command that this process was started with."""
   spec = getattr(sys.modules['__main__'], '__spec__', None)
-  head = ['python', '-m', spec.name] if spec else ['python', sys.argv[0]]
+  name, *sub = sys.argv[0].split(' ')
+  if pathlib.PurePath(name).stem == 'relief' and sub:  # see `cli`
+    head = ['relief', *sub]
+  else:
+    head = ['python', '-m', spec.name] if spec else ['python', sys.argv[0]]
   return shlex.join(head + sys.argv[1:])
 
 
@@ -184,8 +207,8 @@ def foremost(cells, baseline: str, most: int = 24, kept: int = 8):
   return {label: row for label, row in cells.items() if label in best}
 
 
-class Stop(runner.Stop):
-  """Tells the pool to stop at the first SIGINT or SIGTERM."""
+class Stop(stop.Stop):
+  """Tells the pool to stop at the first signal."""
 
   def __init__(self, crew: pool.Pool):
     """Args: crew: told to stop."""
@@ -224,7 +247,7 @@ class Campaign:
   ):
     self._jobs, self._folder, self._config = list(jobs), folder, config
     self._baseline, self._numbers, self._part = baseline, numbers, part
-    self._together = together or (16 if pool.accelerators() else 1)
+    self._together = together or (16 if machine.accelerators() else 1)
     self._note = note
 
   def run(self, workers: int = 0) -> int:
@@ -234,12 +257,10 @@ class Campaign:
       workers: processes; 0: one per core or accelerator.
 
     Raises:
-      InputError: a folder with other runs in it.
-      OSError: the folder cannot be written.
+      InputError: a folder with other runs in it, or in use by another process;
+        data that were asked for by name and are not there.
+      StorageError: the folder cannot be written.
     """
-    console = rich.console.Console(
-      width=None if sys.stdout.isatty() else 140, soft_wrap=False
-    )
     folder = self._folder
     if (folder / 'metrics.jsonl').exists():
       raise InputError(
@@ -247,6 +268,21 @@ class Campaign:
         'a new folder, or one of a campaign',
         'use another --workdir',
       )
+    number, parts = self._part
+    logs = folder / 'logs'
+    if parts > 1:
+      logs /= f'{number}of{parts}'
+    with records.storing(folder):
+      logs.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as held:
+      # Parts run beside each other, each of them once; the whole runs alone.
+      held.enter_context(locks.claim(folder, shared=parts > 1))
+      held.enter_context(locks.claim(logs))
+      return self._run(workers, logs)
+
+  def _run(self, workers: int, logs: pathlib.Path) -> int:
+    """As `run`, in a folder that is claimed."""
+    console, folder = progress.console(), self._folder
     number, parts = self._part
     mine = self._jobs[number - 1 :: parts]
     name = f'manifest-{number}of{parts}' if parts > 1 else 'manifest'
@@ -257,22 +293,22 @@ class Campaign:
       numbers=self._numbers,
       note=self._note,
     )
-    logs = folder / 'logs'
-    logs.mkdir(parents=True, exist_ok=True)
+    left = manifest.left()
+    wanted = data_of(left)
     stored = folder / 'config.json'
     new = records.clean(self._config)
     if not stored.exists() or records.read_json(stored) != new:
       records.write_json(stored, new)
     manifest.write()
-    left = manifest.left()
     workers = workers or pool.default_workers()
     console.print(
       f'{len(mine)} runs, {len(mine) - len(left)} of them done, '
-      f'{workers} worker processes',
-      highlight=False,
+      f'{workers} worker processes'
     )
+    if wanted:
+      console.print(datasets.remark(wanted), soft_wrap=True)
     if self._note:
-      console.print(self._note, markup=False, highlight=False, soft_wrap=True)
+      console.print(self._note, soft_wrap=True)
     crew = pool.Pool(left, workers, logs, self._together)
     with Overview(console, left, len(mine) - len(left)) as overview, Stop(crew):
 
@@ -284,12 +320,16 @@ class Campaign:
 
       crew.run(event)
     manifest.write(crew.spent)
-    self.report(console)
+    with contextlib.ExitStack() as held:
+      held.enter_context(records.storing(folder))
+      if parts > 1:  # they write the same tables and figures
+        held.enter_context(locks.claim(folder / 'logs', wait=True))
+      self.report(console)
     failures = manifest.failures()
     for who, reason in failures.items():
-      console.print(f'failed: {who}: {reason}', markup=False, highlight=False)
+      console.print(f'failed: {who}: {reason}', soft_wrap=True)
     if crew.stopped or manifest.with_status(records.INTERRUPTED):
-      console.print('interrupted; the same command goes on', highlight=False)
+      console.print('interrupted; the same command goes on')
       return command.INTERRUPTED
     return command.FAILED if failures else 0
 
@@ -311,14 +351,15 @@ class Campaign:
     if not runs:
       return
     cells = tables.table(runs, self._baseline)
+    used = {run.summary['dataset'] for run in runs}
+    console.print(datasets.remark(used), soft_wrap=True)
     printed.save(cells, runs, self._folder, self._numbers, self._note)
     shown = foremost(cells, self._baseline)
     printed.show(shown, runs, console, self._baseline, self._numbers)
     if len(shown) < len(cells):
       console.print(
         f'The best of {len(cells)} labels, with their baselines; all are in '
-        'table.md.',
-        highlight=False,
+        'table.md.'
       )
     groups = tables.best_groups(
       {label: row['f1'].mean for label, row in shown.items()}, 3
@@ -333,11 +374,10 @@ class Campaign:
       self._baseline,
       self._numbers,
     )
-    if len({run.summary['dataset'] for run in runs}) > 1:
+    if len(used) > 1:
       console.print(
         f'warning: runs on different data sets, {tables.data_sets(runs)}: set '
-        '--config.dataset, in another --workdir',
-        highlight=False,
+        '--config.dataset, in another --workdir'
       )
     every = {tables.group_of(run.label) for run in runs}
     console.print(
@@ -348,6 +388,5 @@ class Campaign:
         else ''
       )
       + f'; python -m experiments.report {self._folder} makes the report',
-      highlight=False,
       soft_wrap=True,
     )

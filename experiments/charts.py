@@ -1,10 +1,10 @@
-"""What the figures of a report share: names, headings, legends."""
+"""What the figures of a report share: headings and legends."""
 
 from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from experiments import tables
+from experiments import palette, tables
 from experiments.gather import Collection
 
 # Lines in a panel beside the baseline, groups with figures of their own.
@@ -28,17 +28,12 @@ class Chart(NamedTuple):
   figure: Figure
 
 
-def file_name(*parts: str) -> str:
-  """A name of letters, digits, dots and dashes."""
-  text = '_'.join(part for part in parts if part)
-  return ''.join(c if c.isalnum() or c in '_.-' else '_' for c in text)
-
-
 def legend(figure, handles: dict[str, Any], short: bool = True) -> None:
   """Below all panels."""
   names = [tables.short(label) if short else label for label in handles]
   wide = max(map(len, names), default=0)
-  figure.legend(
+  palette.legend(
+    figure,
     list(handles.values()),
     names,
     loc='outside lower center',

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from experiments import axes, columns, gather, records, tables
+from relief_jax import paths
 from relief_jax.errors import InputError
 
 # What runs of a candidate differ in: its score is the mean over them.
@@ -241,6 +242,7 @@ def read(path: pathlib.Path) -> Chosen:
   Raises:
     InputError: no such file, or another one.
   """
+  path = pathlib.Path(paths.expand(path, 'config.values'))
   stored = records.read_json(path)
   try:
     persons = stored['validation_subjects']

@@ -3,32 +3,119 @@
 Exit codes: 0 done, 1 some runs failed, 2 bad input, 3 diverged, 74 a disk that
 cannot be written (EX_IOERR), 75 interrupted (EX_TEMPFAIL: try again later).
 What was begun goes on with --resume after 74 and 75.
+
+A command is a module with `define`, which defines its flags, and `main`; its
+flags are there only when it is launched, so that all commands can be imported
+together.
 """
 
+import errno
 import os
 import pathlib
 import re
-import signal
 import sys
 import traceback
+from collections.abc import Callable
 
 import jax
 from absl import app, flags, logging
+from ml_collections import config_flags
 
-from experiments import config_door, points
-from relief_jax import processes, registries
+from experiments import arguments, config_door, points, stop
+from relief_jax import output, paths, processes, registries
 from relief_jax.errors import InputError, StorageError
+
+# Flags defined here are those of the command that asks for them.
+flags.disclaim_key_flags()
 
 FAILED, BAD_INPUT, DIVERGED, STORAGE, INTERRUPTED = 1, 2, 3, 74, 75
 CODES = {'complete': 0, 'diverged': DIVERGED, 'interrupted': INTERRUPTED}
 _CONFIGS = pathlib.Path(__file__).parent / 'configs'
+_HELPERS = ('common', 'from_json')  # files beside the configs that are none
+
+
+class _Path(flags.ArgumentParser):
+  """A path in which ~ is the home folder."""
+
+  def __init__(self, name: str):
+    """Args: name: of the flag."""
+    self._name = name
+
+  def parse(self, argument):
+    """The path as the system takes it.
+
+    Raises:
+      InputError: an empty one.
+    """
+    return paths.expand(argument, f'--{self._name}')
+
+
+def define_path(
+  name: str, default: str | None, meaning: str
+) -> flags.FlagHolder:
+  """Defines a flag that is a path.
+
+  Args:
+    name: of the flag.
+    default: where it is not given.
+    meaning: for --help.
+  """
+  return flags.DEFINE(_Path(name), name, default, meaning)
+
+
+def define_config(
+  meaning: str = 'a config: NAME[:variant], a .py or a config.json',
+) -> None:
+  """Defines --config and, with it, --config.KEY for every key."""
+  config_flags.DEFINE_config_file('config', None, meaning)
+
+
+def define_data_dir() -> None:
+  """Defines --data_dir."""
+  define_path('data_dir', None, 'where real data is')
+
+
+def configs() -> list[str]:
+  """Names of the configs that come with the package."""
+  found = (path.stem for path in _CONFIGS.glob('[a-z]*.py'))
+  return sorted(name for name in found if name not in _HELPERS)
+
+
+def find_config(text: str) -> str:
+  """A config as a config flag reads it, PATH.py or PATH.py:VARIANT.
+
+  A JSON file is handed to the config `from_json.py`, its path as the variant.
+
+  Args:
+    text: NAME or NAME.py of a config of the package, or the path of a .py,
+      with or without :VARIANT; or the path of a .json.
+
+  Raises:
+    InputError: no such file, or a variant of a JSON file.
+  """
+  name, colon, variant = text.partition(':')
+  path = paths.expand(name, '--config')
+  if path.endswith('.json') and os.path.isfile(path):
+    if colon:
+      raise InputError(
+        f'--config={text}', 'a JSON file, which has no variants', 'leave it out'
+      )
+    return f'{_CONFIGS / "from_json.py"}:{path}'
+  if os.path.isfile(path):
+    return path + colon + variant
+  shipped = name.removeprefix('experiments/configs/').removesuffix('.py')
+  if shipped in configs():
+    return f'{_CONFIGS / shipped}.py{colon}{variant}'
+  raise InputError(
+    f'no config file {name!r}',
+    f'one of {", ".join(configs())} (they lie in {_CONFIGS}), or the path of '
+    "your own .py or of a run's config.json",
+    'check the path, and the folder that you are in',
+  )
 
 
 def rewrite(argv: list[str]) -> list[str]:
-  """Lets `--config=DIR/config.json` through, and checks that the file is there.
-
-  A config flag reads Python files; a JSON file is handed to the config
-  `from_json.py`, with its path as the variant.
+  """Puts the file that is meant in place of what --config names.
 
   Raises:
     InputError: no such file.
@@ -38,25 +125,12 @@ def rewrite(argv: list[str]) -> list[str]:
     name, equals, value = arg.partition('=')
     if name not in ('--config', '-config'):
       continue
-    if not equals:
-      value = argv[i + 1] if i + 1 < len(argv) else ''
-    if value.endswith('.json'):
-      path, new = value, f'{_CONFIGS / "from_json.py"}:{value}'
-    else:
-      path = new = value
-      path = path.split(':', 1)[0]
-    if not os.path.isfile(path):
-      known = ', '.join(sorted(p.name for p in _CONFIGS.glob('[a-z]*.py')))
-      raise InputError(
-        f'no config file {path!r}',
-        f'a path such as one of {known} in experiments/configs, or a '
-        "run's own config.json",
-        'check the path, and the folder that you are in',
-      )
     if equals:
-      argv[i] = f'{name}={new}'
+      argv[i] = f'{name}={find_config(value)}'
     else:
-      argv[i + 1] = new
+      if i + 1 == len(argv):
+        raise InputError(name, f'{name}=NAME', 'name a config')
+      argv[i + 1] = find_config(argv[i + 1])
   return argv
 
 
@@ -71,24 +145,46 @@ def rename(argv: list[str]) -> list[str]:
   return [re.sub(r'^(--?config\.values)(?==|$)', r'\1_file', a) for a in argv]
 
 
-def launch(main, swept: dict[str, str] | None = None) -> None:
+def launch(
+  main: Callable[[list[str]], int | None],
+  define: Callable[[], None] | None = None,
+  swept: dict[str, str] | None = None,
+  operands: bool = False,
+) -> None:
   """Runs `main(argv)`, whose result is the exit code; does not return.
 
-  Where nothing else is arranged (`runner.Stop`), SIGTERM acts as SIGINT does.
+  Where nothing else is arranged (`stop.Stop`), what asks a process to end acts
+  as SIGINT does.
 
   Args:
     main: the command.
+    define: defines its flags.
     swept: takes up the flags `--sweep.KEY=VALUES`; None where there are none.
+    operands: the command reads arguments that are no flags.
   """
 
   def parse(argv):
     if swept is not None:
       argv, found = points.split_argv(argv)
       swept.update(found)
-    return _parse(argv)
+    rest = _parse(argv)
+    known = list(flags.FLAGS)
+    wrong = [
+      arg
+      for arg in rest[1:]
+      if not operands
+      or arguments.looks_like_a_flag(arg, known)
+      and not os.path.exists(arg)
+    ]
+    if wrong:
+      raise InputError(*arguments.stray(wrong, sys.argv, known))
+    return rest
 
+  output.set_up()
+  stop.interrupt()
+  if define:
+    define()
   sys.argv = rename(sys.argv)  # where config flags look for their keys
-  signal.signal(signal.SIGTERM, signal.default_int_handler)
   app.run(
     lambda argv: call(lambda: _quietly(main, argv)),
     flags_parser=lambda argv: call(lambda: parse(argv), keep=True),
@@ -154,12 +250,30 @@ def call(function, keep: bool = False):
       _exit(INTERRUPTED)
     sys.exit(INTERRUPTED)
   except Exception as error:
+    if isinstance(error, OSError) and error.errno in _DISK and error.filename:
+      print(
+        f'error: {StorageError(error.filename, error.errno)}', file=sys.stderr
+      )
+      sys.exit(STORAGE)
     if not processes.started():
       raise
     _leave(error)
   if keep:
     return result
   sys.exit(result)
+
+
+# What a disk or a folder says, and no mistake in a program.
+_DISK = (
+  errno.EACCES,
+  errno.EPERM,
+  errno.EROFS,
+  errno.ENOSPC,
+  errno.EDQUOT,
+  errno.EIO,
+  errno.ENOTDIR,
+  errno.ENAMETOOLONG,
+)
 
 
 def _leave(error: Exception) -> None:

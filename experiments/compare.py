@@ -15,19 +15,23 @@ DIR/figures.
 import pathlib
 
 from absl import flags
-from ml_collections import config_flags
 
 from experiments import campaign, choices, command, pool
 from experiments.comparison_jobs import expand
 
-_CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'a comparison, NAME.py[:variant] or a config.json'
-)
-_WORKDIR = flags.DEFINE_string('workdir', None, 'one run directory per run')
-_DATA_DIR = flags.DEFINE_string('data_dir', None, 'where real data is')
-_WORKERS = flags.DEFINE_integer(
-  'workers', 0, 'processes; 0: one per core, or one for an accelerator'
-)
+
+def define() -> None:
+  """Defines the flags."""
+  command.define_config('a comparison: NAME[:variant], a .py or a config.json')
+  command.define_path('workdir', None, 'one run directory per run')
+  command.define_data_dir()
+  flags.DEFINE_integer(
+    'workers',
+    0,
+    'processes; 0: one per core, or one for an accelerator',
+    lower_bound=0,
+  )
+  flags.mark_flags_as_required(['config', 'workdir'])
 
 
 def compare(
@@ -37,7 +41,7 @@ def compare(
 
   Raises:
     InputError: bad config, or a folder with other runs in it.
-    OSError: the folder cannot be written.
+    StorageError: the folder cannot be written.
   """
   jobs = expand(config, folder, data_dir)
   return campaign.Campaign(
@@ -57,14 +61,11 @@ def main(argv) -> int:
     InputError: as `compare`.
   """
   del argv
+  given = flags.FLAGS
   return compare(
-    _CONFIG.value,
-    pathlib.Path(str(_WORKDIR.value)),
-    _DATA_DIR.value,
-    _WORKERS.value,
+    given.config, pathlib.Path(given.workdir), given.data_dir, given.workers
   )
 
 
 if __name__ == '__main__':
-  flags.mark_flags_as_required(['config', 'workdir'])
-  command.launch(main)
+  command.launch(main, define)

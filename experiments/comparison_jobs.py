@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from experiments import axes, choices, pool, records, sweep_jobs
+from experiments import axes, choices, naming, pool, records, sweep_jobs
 from experiments.configs import compare as comparisons
 from relief_jax.errors import InputError
 from relief_jax.validation import check, validate
@@ -103,6 +103,8 @@ def _config(shared: dict, parts: dict[str, dict[str, Any]]):
 
 def _labels(own: dict[str, Any]) -> list[str]:
   """Labels that are run."""
+  for label in own['labels']:
+    naming.check_label(label)
   patterns = [p for p in own['only'].split(',') if p] or ['*']
   labels = [
     label

@@ -3,14 +3,10 @@
 from typing import Any
 
 import matplotlib
+import numpy as np
 
-matplotlib.use('Agg')
-
-import matplotlib.pyplot as plt  # noqa: E402
-import numpy as np  # noqa: E402
-
-from experiments import charts, device_charts, gather, palette  # noqa: E402
-from experiments.gather import Collection, Found  # noqa: E402
+from experiments import charts, device_charts, gather, naming, palette
+from experiments.gather import Collection, Found
 
 _LABELS, _ROUNDS = 4, 5
 
@@ -33,14 +29,13 @@ def _of_round(runs: list[Found], number: int) -> charts.Chart:
     (one, row) for one in runs for row in one.cosines if row['round'] == number
   ]
   columns = max(len(row['cosines']) for _, row in found)
-  figure, grid = plt.subplots(
+  figure, grid = palette.subplots(
     len(found),
     columns,
     figsize=(8.6, 0.7 + 8.6 / columns * len(found)),
     squeeze=False,
-    layout='constrained',
   )
-  colours = plt.get_cmap('RdBu_r').with_extremes(bad=palette.GREY)
+  colours = matplotlib.colormaps['RdBu_r'].with_extremes(bad=palette.GREY)
   image: Any = None
   for line, (one, row) in zip(grid, found, strict=True):
     for here in line[len(row['cosines']) :]:
@@ -53,7 +48,8 @@ def _of_round(runs: list[Found], number: int) -> charts.Chart:
       image = here.imshow(cosines, cmap=colours, vmin=-1, vmax=1)
       own, mixed = means(cosines, owners)
       here.set_title(
-        f'{one.run.label}, {block}\nowners {own}, with others {mixed}',
+        f'{naming.shorten(one.run.label)}, {block}\n'
+        f'owners {own}, with others {mixed}',
         fontsize=9,
       )
       here.set_xticks([])

@@ -4,15 +4,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
+import numpy as np
 
-matplotlib.use('Agg')
-
-import matplotlib.pyplot as plt  # noqa: E402
-import numpy as np  # noqa: E402
-
-from experiments import charts, gather, palette, tables  # noqa: E402
-from experiments.gather import Collection, Found  # noqa: E402
+from experiments import charts, gather, naming, palette, tables
+from experiments.gather import Collection, Found
 
 _DEVICES = 32
 
@@ -31,9 +26,8 @@ def tiers(collection: Collection) -> list[charts.Chart]:
     )
     if len(names) < 2:
       continue
-    figure, here = plt.subplots(
+    figure, here = palette.subplots(
       figsize=(8.6, 1.2 + 0.2 * len(names) * (len(labels) + 1)),
-      layout='constrained',
     )
     handles = {}
     step = 0.8 / len(labels)
@@ -71,7 +65,7 @@ def tiers(collection: Collection) -> list[charts.Chart]:
     charts.legend(figure, handles)
     made.append(
       charts.Chart(
-        charts.file_name(group, 'tiers'),
+        naming.file_name(group, 'tiers'),
         charts.titled('F1 by tier of devices', group),
         'Last macro-F1 of the devices of each tier, each with the sensors '
         f'that it owns; mean and 95 % interval over {collection.numbers}.',
@@ -98,13 +92,12 @@ def histograms(collection: Collection) -> list[charts.Chart]:
     }
     if not labels:
       continue
-    figure, grid = plt.subplots(
+    figure, grid = palette.subplots(
       len(labels),
       1,
       figsize=(8.6, 0.8 + 1.25 * len(labels)),
       sharex=True,
       squeeze=False,
-      layout='constrained',
     )
     top = max(values.max() for values in labels.values())
     edges = np.arange(0, 100.1, 2.5)
@@ -124,8 +117,8 @@ def histograms(collection: Collection) -> list[charts.Chart]:
         worst, color=palette.VERMILION, linewidth=1.4, linestyle='--'
       )
       here.set_title(
-        f'{tables.short(label)}: mean {mean:.1f}, worst tenth {worst:.1f}, '
-        f'Gini {gini(values):.3f}',
+        f'{naming.shorten(tables.short(label))}: mean {mean:.1f}, '
+        f'worst tenth {worst:.1f}, Gini {gini(values):.3f}',
         fontsize=10,
         loc='left',
       )
@@ -135,7 +128,7 @@ def histograms(collection: Collection) -> list[charts.Chart]:
     grid[-1, 0].set_xlim(0, min(100, 5 * math.ceil(top / 5) + 5))
     made.append(
       charts.Chart(
-        charts.file_name(group, 'devices'),
+        naming.file_name(group, 'devices'),
         charts.titled('F1 over the devices', group),
         'Last macro-F1 of every device with the sensors that it owns, all '
         f'{collection.numbers} together. Solid: mean; dashed: mean of the '
@@ -201,14 +194,13 @@ def rasters(collection: Collection) -> list[charts.Chart]:
     ends = [0, *(row['round'] for row in rows)]
     columns = min(4, len(names))
     lines = math.ceil(len(names) / columns)
-    figure, grid = plt.subplots(
+    figure, grid = palette.subplots(
       lines,
       columns,
       figsize=(8.6, 0.9 + 2.5 * lines),
       sharex=True,
       sharey=True,
       squeeze=False,
-      layout='constrained',
     )
     image = None
     for here, name in zip(grid.flat, names, strict=False):
@@ -253,7 +245,7 @@ def rasters(collection: Collection) -> list[charts.Chart]:
       )
     made.append(
       charts.Chart(
-        charts.file_name('who_trained_what', one.run.label),
+        naming.file_name('who_trained_what', one.run.label),
         f'Who trained what when: {_name(one)}',
         f'A row per device ({len(order)} of '
         f'{one.run.summary.get("clients", len(order))}), by tier; shade: in '
@@ -279,12 +271,11 @@ def gantt(collection: Collection) -> list[charts.Chart]:
   ]
   if not runs:
     return []
-  figure, grid = plt.subplots(
+  figure, grid = palette.subplots(
     math.ceil(len(runs) / 2),
     min(2, len(runs)),
     figsize=(8.6, 0.8 + 4.4 * math.ceil(len(runs) / 2)),
     squeeze=False,
-    layout='constrained',
   )
   handles: dict[str, Any] = {}
   for here, one in zip(grid.flat, runs, strict=False):
@@ -334,7 +325,9 @@ def gantt(collection: Collection) -> list[charts.Chart]:
     here.set_ylim(len(order) - 0.4, -0.6)
     here.set_xlim(0, end)
     here.set_xlabel('simulated time in the round (s)')
-    here.set_title(f'{one.run.label}, round {last["round"]}', fontsize=10)
+    here.set_title(
+      f'{naming.shorten(one.run.label)}, round {last["round"]}', fontsize=10
+    )
     here.spines[['top', 'right']].set_visible(False)
   for here in grid.flat[len(runs) :]:
     here.set_visible(False)

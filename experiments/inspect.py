@@ -10,17 +10,17 @@ and windows of the devices, and who carries which sensor. Nothing is compiled.
 import pathlib
 
 from absl import flags
-from ml_collections import config_flags
 
-from experiments import command, world_figure
-from relief_jax import dealing, fleets
+from experiments import command, records, world_figure
+from relief_jax import datasets, dealing, fleets
 
-_CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'a config file, NAME.py[:variant] or a config.json'
-)
-_WORKDIR = flags.DEFINE_string('workdir', '.', 'where world.png goes')
-_DATA_DIR = flags.DEFINE_string('data_dir', None, 'where real data is')
-flags.mark_flags_as_required(['config'])
+
+def define() -> None:
+  """Defines the flags."""
+  command.define_config()
+  command.define_path('workdir', '.', 'where world.png goes')
+  command.define_data_dir()
+  flags.mark_flags_as_required(['config'])
 
 
 def main(argv):
@@ -28,18 +28,22 @@ def main(argv):
 
   Raises:
     InputError: whatever is wrong with the config, the data or the fleet.
+    StorageError: the folder cannot be written.
   """
   del argv
-  config = _CONFIG.value
-  found = dealing.deal(config, _DATA_DIR.value)
+  given = flags.FLAGS
+  config = given.config
+  found = dealing.deal(config, given.data_dir)
   view = world_figure.view(found, fleets.tier_names(config.fleet))
-  path = pathlib.Path(_WORKDIR.value, 'world.png')
-  path.parent.mkdir(parents=True, exist_ok=True)
+  path = pathlib.Path(given.workdir, 'world.png')
   print(world_figure.summary(view))
-  world_figure.draw(view, path)
+  print(datasets.remark([view.dataset]))
+  with records.storing(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    world_figure.draw(view, path)
   print(f'figure: {path}')
   return 0
 
 
 if __name__ == '__main__':
-  command.launch(main)
+  command.launch(main, define)

@@ -23,9 +23,9 @@ class Overview:
     self._failed = 0
     self._best: tuple[float, str] | None = None
     self._bar = rich.progress.Progress(
-      rich.progress.TextColumn('{task.description}'),
+      rich.progress.TextColumn('{task.description}', markup=False),
       rich.progress.BarColumn(),
-      rich.progress.TextColumn('{task.fields[now]}'),
+      rich.progress.TextColumn('{task.fields[now]}', markup=False),
       console=console,
       disable=not self._live,
     )
@@ -63,8 +63,6 @@ class Overview:
     if not self._live or status != records.COMPLETE:
       self._console.print(
         f'[{self._ended}/{self._total}] {name}: {status} ({self.state()})',
-        markup=False,
-        highlight=False,
         soft_wrap=True,
       )
     self._show(name)

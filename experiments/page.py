@@ -7,13 +7,13 @@ import json
 import pathlib
 from typing import Any, NamedTuple
 
-import matplotlib.pyplot as plt
 from PIL import Image
 
 from experiments import gather, records, tables
 from experiments.charts import Chart
 from experiments.gather import Collection
 from experiments.summaries import SHOWN, Table
+from relief_jax import datasets
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #111; background: #fff;
@@ -60,7 +60,7 @@ class Saved(NamedTuple):
   """A figure that was written.
 
   Attributes:
-    chart: what it shows; its matplotlib figure is closed.
+    chart: what it shows.
     png: for the page, in few colours.
     size: in pixels.
   """
@@ -86,7 +86,6 @@ def save(chart: Chart, folder: pathlib.Path) -> Saved:
   )
   path = folder / f'{chart.name}.png'
   chart.figure.savefig(path, dpi=150)
-  plt.close(chart.figure)
   image = Image.open(path).convert('RGB')
   image = image.resize((round(0.75 * image.width), round(0.75 * image.height)))
   packed = io.BytesIO()
@@ -158,9 +157,11 @@ def _intro(collection: Collection) -> str:
   ]
   statuses = [s for s in _distinct(collection, 'status') if s != 'complete']
   note = f' Status: {", ".join(statuses)}.' if statuses else ''
+  data = datasets.remark(_distinct(collection, 'dataset'))
   return (
     f'<p>{html.escape(", ".join(facts))}. Times, energy and bytes are '
-    f'simulated; none was measured on a device.{note}</p>'
+    f'simulated; none was measured on a device.{note}</p>\n'
+    f'<p>{html.escape(data)}</p>'
   )
 
 

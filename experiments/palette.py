@@ -3,11 +3,18 @@
 The colours are Okabe and Ito's, told apart by colour-blind readers, and never
 the only sign: lines differ in dashes and markers, bars in hatches, shades in
 lightness.
+
+Figures are drawn on objects of their own: nothing here touches pyplot, its
+backend or a setting of whoever imports it.
 """
 
 from typing import Any
 
-from matplotlib import ticker
+import matplotlib
+from matplotlib import figure, ticker
+from matplotlib.text import Text
+
+from experiments import naming
 
 BLACK = '#000000'
 VERMILION = '#D55E00'
@@ -29,6 +36,63 @@ STYLES = (
   (0, (8, 2)),
 )
 MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X')
+
+
+# Text as it is, whatever a user's matplotlibrc says: names may hold dollars.
+_PLAIN = {
+  'text.parse_math': False,
+  'text.usetex': False,
+  'axes.formatter.use_mathtext': False,
+}
+
+
+class Figure(figure.Figure):
+  """A figure whose texts are drawn as they are, with no mathematics in them.
+
+  A tier or a class may be called `band_$20_v1_$`.
+  """
+
+  def draw(self, renderer):
+    """Draws all, ticks that are only made now among it."""
+    with matplotlib.rc_context(_PLAIN):
+      for text in self.findobj(Text):
+        text.set_parse_math(False)
+        text.set_usetex(False)
+      super().draw(renderer)
+
+
+def subplots(
+  rows: int = 1,
+  columns: int = 1,
+  figsize: tuple[float, float] = (8.6, 4.2),
+  **options: Any,
+) -> tuple[Figure, Any]:
+  """A new figure and its axes, as `pyplot.subplots` without its state.
+
+  Args:
+    rows: of axes.
+    columns: of axes.
+    figsize: inches.
+    **options: of `Figure.subplots`.
+  """
+  made = Figure(figsize=figsize, layout='constrained')
+  return made, made.subplots(rows, columns, **options)
+
+
+def legend(owner, handles, names, **options) -> None:
+  """A legend that leaves no name out; one that begins with _ would be.
+
+  Long names are shortened.
+
+  Args:
+    owner: axes, or a figure.
+    handles: drawn.
+    names: of them.
+    **options: of the legend.
+  """
+  made = owner.legend(handles, [f'.{name}' for name in names], **options)
+  for text, name in zip(made.get_texts(), names, strict=True):
+    text.set_text(naming.shorten(name))
 
 
 def style(number: int) -> dict[str, Any]:
@@ -55,3 +119,12 @@ def logarithmic(axes) -> None:
   axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
   axes.xaxis.set_major_formatter(ticker.FormatStrFormatter('%g'))
   axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+
+
+def logarithmic_y(axes) -> None:
+  """A logarithmic y axis with plain numbers, between decades where few."""
+  axes.set_yscale('log')
+  axes.yaxis.set_major_formatter(ticker.FormatStrFormatter('%g'))
+  axes.yaxis.set_minor_formatter(
+    ticker.LogFormatter(labelOnlyBase=False, minor_thresholds=(1, 0.4))
+  )

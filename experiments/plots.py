@@ -4,15 +4,10 @@ import math
 import pathlib
 from collections.abc import Sequence
 
-import matplotlib
+import numpy as np
+from matplotlib import ticker
 
-matplotlib.use('Agg')
-
-import matplotlib.pyplot as plt  # noqa: E402
-import numpy as np  # noqa: E402
-from matplotlib import ticker  # noqa: E402
-
-from experiments import palette, tables  # noqa: E402
+from experiments import naming, palette, tables
 
 PER_PANEL = len(palette.COLOURS)
 
@@ -70,7 +65,7 @@ def figures(
     for axis in ('round', 'sim_seconds'):
       stem = 'f1_rounds' if axis == 'round' else 'f1_time'
       name = '_'.join(filter(None, [group.replace('/', '_'), stem]))
-      files.append(folder / f'{name}.png')
+      files.append(folder / f'{naming.fit(name)}.png')
       head = ', '.join(filter(None, [group, _count(members, numbers)]))
       _draw(members, axis, files[-1], head, baseline)
   return files
@@ -94,14 +89,13 @@ def _draw(members, axis: str, path: pathlib.Path, head, baseline) -> None:
   base = tables.baseline_of(next(iter(members)), baseline)
   panels = _panels(list(members), base)
   curves = {label: curve(runs, axis) for label, runs in members.items()}
-  figure, axes = plt.subplots(
+  figure, axes = palette.subplots(
     len(panels),
     1,
     figsize=(8, 4.2 * len(panels)),
     sharex=True,
     sharey=True,
     squeeze=False,
-    layout='constrained',
   )
   last = axes[-1, 0]
   if axis == 'round':
@@ -129,7 +123,6 @@ def _draw(members, axis: str, path: pathlib.Path, head, baseline) -> None:
   band = ', band: 95 % interval' if seeds > 1 else ''
   figure.suptitle(f'{head}{band}', fontsize=11)
   figure.savefig(path, dpi=150)
-  plt.close(figure)
 
 
 def _panel(here, labels: list[str], curves, base: str) -> None:
@@ -149,7 +142,8 @@ def _panel(here, labels: list[str], curves, base: str) -> None:
       for edge in (low, high):
         here.plot(x, edge, color=colour, alpha=0.4, linewidth=0.6)
   ranked = sorted(labels, key=lambda label: -curves[label][1][-1])
-  here.legend(
+  palette.legend(
+    here,
     [handles[label] for label in ranked],
     [f'{x.rpartition("/")[2]}  {curves[x][1][-1]:.1f}' for x in ranked],
     loc='center left',

@@ -7,6 +7,8 @@ that differ in values only go to the same worker while there is enough to do.
 """
 
 import collections
+import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -18,6 +20,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
+
+from relief_jax import machine
+from relief_jax.errors import StorageError
 
 READY = {'event': 'ready'}  # a worker's first line
 
@@ -211,6 +216,7 @@ class Pool:
 
     Raises:
       OSError: a worker process could not be started.
+      StorageError: its log cannot be written.
     """
     errors: list[Exception] = []
     began = time.monotonic()
@@ -322,9 +328,15 @@ class Pool:
       tell(number, end)
 
   def _start(self, number: int) -> subprocess.Popen:
-    with open(self._logs / f'worker_{number}.log', 'a') as log:
+    path = self._logs / f'worker_{number}.log'
+    with contextlib.ExitStack() as stack:
+      try:
+        log = stack.enter_context(open(path, 'a', encoding='utf-8'))
+      except OSError as error:
+        raise StorageError(path, error.errno or errno.EIO) from error
       return subprocess.Popen(
-        [sys.executable, '-m', 'experiments.worker'],
+        # -P: the folder one stands in may have an experiments/ of its own.
+        [sys.executable, '-P', '-m', 'experiments.worker'],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,
@@ -334,35 +346,9 @@ class Pool:
       )
 
 
-def accelerators() -> list[str]:
-  """GPUs that JAX may use, as CUDA and ROCm name them; 'tpu' for TPUs."""
-  if os.environ.get('JAX_PLATFORMS', '').lower() == 'cpu':
-    return []
-  for name in _VISIBLE:
-    if os.environ.get(name):
-      return [one for one in os.environ[name].split(',') if one.strip()]
-  dev = pathlib.Path('/dev')
-  if found := sorted(dev.glob('nvidia[0-9]*'), key=lambda p: int(p.name[6:])):
-    return [str(i) for i in range(len(found))]
-  if (dev / 'kfd').exists():
-    nodes = pathlib.Path('/dev/dri').glob('renderD*')
-    return [str(i) for i, _ in enumerate(nodes)] or ['0']
-  return ['tpu'] if any(dev.glob('accel[0-9]*')) else []
-
-
-# Which GPUs a process sees; ROCm knows both.
-_VISIBLE = ('CUDA_VISIBLE_DEVICES', 'HIP_VISIBLE_DEVICES')
-
-
 def default_workers() -> int:
   """One process per GPU, one for all TPUs, else one per core."""
-  if found := accelerators():
-    return len(found)
-  return (
-    len(os.sched_getaffinity(0))
-    if hasattr(os, 'sched_getaffinity')
-    else os.cpu_count() or 1
-  )
+  return len(machine.accelerators()) or machine.cores()
 
 
 def environment(workers: int, cache: str, number: int = 0) -> dict[str, str]:
@@ -375,13 +361,13 @@ def environment(workers: int, cache: str, number: int = 0) -> dict[str, str]:
   """
   env = dict(os.environ)
   root = str(pathlib.Path(__file__).resolve().parent.parent)
-  env['PYTHONPATH'] = os.pathsep.join(
-    filter(None, [root, env.get('PYTHONPATH')])
-  )
+  # Workers find the modules that this process finds, these files first.
+  places = [root, *(os.path.abspath(place) for place in sys.path)]
+  env['PYTHONPATH'] = os.pathsep.join(dict.fromkeys(places))
   env.setdefault('JAX_COMPILATION_CACHE_DIR', cache)
-  if (found := accelerators()) and found != ['tpu']:
+  if (found := machine.accelerators()) and found != ['tpu']:
     mine = found[number % len(found)]
-    env |= dict.fromkeys(_VISIBLE, mine)
+    env |= dict.fromkeys(machine.VISIBLE, mine)
     if workers > len(found):  # JAX would take three quarters at once
       env.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   if workers > 1:

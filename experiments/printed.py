@@ -9,9 +9,10 @@ import rich.box
 import rich.console
 import rich.table
 
-from experiments import tables
+from experiments import naming, tables
 from experiments.columns import COLUMNS, GROUPS, HELD, MEDIAN, Column
 from experiments.tables import Cell
+from relief_jax import datasets
 
 
 def text(value: Cell, digits: int | None, counted: bool = False) -> str:
@@ -170,7 +171,7 @@ def save(
       seeds = len({run.seed for run in own})
       values = numbers_of(COLUMNS, cells[label])
       writer.writerow([label, data, seeds, len(own), *values])
-  parts = []
+  parts = [datasets.remark(run.summary.get('dataset') for run in runs)]
   for group in GROUPS:
     some = filled(group.columns, cells)
     if not some:
@@ -181,7 +182,9 @@ def save(
     ]
     for label, row in cells.items():
       lines.append(
-        f'| {label} | ' + ' | '.join(shown(c, row) for c in some) + ' |'
+        f'| {naming.markdown(label)} | '
+        + ' | '.join(shown(c, row) for c in some)
+        + ' |'
       )
     parts += [f'**{group.title}**', '\n'.join(lines), group.note]
   parts.append(f'Data: {data}. Mean ± half the 95 % interval over {numbers}.')
@@ -229,7 +232,7 @@ def show(
     *filter(None, told),
     *notes(runs, numbers),
   ):
-    console.print(line, markup=False, highlight=False)
+    console.print(line)
 
 
 def _fit(columns, labels, cells, width: int) -> list[list[Column]]:

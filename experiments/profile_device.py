@@ -20,64 +20,59 @@ Run it with nothing else on the machine. On a board without JAX for its GPU it
 measures the CPU.
 """
 
-import json
 import pathlib
 import platform
 
 import jax
 from absl import flags
-from ml_collections import config_flags
 
-from experiments import command, step_times
+from experiments import command, records, step_times
 from relief_jax import config as config_lib
 from relief_jax.devices import device
 from relief_jax.errors import InputError
 
-_CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'a config file for the model and batch; the default if none'
-)
-_OUT = flags.DEFINE_string('out', None, 'the profile, a .json')
-_LIKE = flags.DEFINE_string('like', 'raspberry_pi_4', 'power and links of it')
-_STEPS = flags.DEFINE_integer('steps', 20, 'steps in a timing', lower_bound=1)
-_REPEATS = flags.DEFINE_integer(
-  'repeats', 11, 'timings of every case, the median counts', lower_bound=1
-)
+
+def define() -> None:
+  """Defines the flags."""
+  command.define_config('a config for the model and batch; else the default')
+  command.define_path('out', None, 'the profile, a .json')
+  flags.DEFINE_string('like', 'raspberry_pi_4', 'power and links of it')
+  flags.DEFINE_integer('steps', 20, 'steps in a timing', lower_bound=1)
+  flags.DEFINE_integer(
+    'repeats', 11, 'timings of every case, the median counts', lower_bound=1
+  )
+  flags.mark_flags_as_required(['out'])
 
 
 def main(argv):
   """Returns the exit code (see `command`).
 
   Raises:
-    InputError: an unknown profile, a bad config, or a file that cannot be
-      written.
+    InputError: an unknown profile or a bad config.
+    StorageError: the file cannot be written.
   """
   del argv
-  path = pathlib.Path(_OUT.value)
-  like = device(_LIKE.value)
+  given = flags.FLAGS
+  path = pathlib.Path(given.out)
+  like = device(given.like)
   if path.suffix != '.json' or not path.parent.is_dir():
     raise InputError(
       f'--out={path}', 'a .json in a folder that is there', 'correct --out'
     )
-  config = _CONFIG.value or config_lib.default()
-  timer = step_times.clock(_STEPS.value, _REPEATS.value)
-  points = step_times.measure(config, _STEPS.value, timer)
+  config = given.config or config_lib.default()
+  timer = step_times.clock(given.steps, given.repeats)
+  points = step_times.measure(config, given.steps, timer)
   one, each = step_times.fit(points), step_times.phases(points)
   print(step_times.table(points, one, each))
-  made = step_times.profile(path.stem, (_LIKE.value, like), points, one, each)
+  made = step_times.profile(path.stem, (given.like, like), points, one, each)
   made['note'] += (
     f' {jax.devices()[0].device_kind} of {platform.platform()}, '
     f'{config.backbone} with batches of {config.batch}.'
   )
-  try:
-    path.write_text(json.dumps(made, indent=2) + '\n', encoding='utf-8')
-  except OSError as error:
-    raise InputError(
-      f'--out={path}: {error.strerror}', 'a place to write', 'correct --out'
-    ) from error
+  records.write_json(path, made)
   print(f'profile: {path}')
   return 0
 
 
 if __name__ == '__main__':
-  flags.mark_flags_as_required(['out'])
-  command.launch(main)
+  command.launch(main, define)

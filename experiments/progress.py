@@ -46,6 +46,20 @@ def closing(summary: dict) -> str:
   )
 
 
+def console() -> rich.console.Console:
+  """The terminal, or what stands in its place; shows texts as they are.
+
+  Names of users may hold brackets and colons, which rich would interpret.
+  """
+  return rich.console.Console(
+    width=None if sys.stdout.isatty() else 140,
+    soft_wrap=False,
+    markup=False,
+    emoji=False,
+    highlight=False,
+  )
+
+
 class Quiet:
   """A reporter that says nothing; the interface of all reporters."""
 
@@ -100,8 +114,9 @@ class Lines(Quiet):
 class Bar(Quiet):
   """A live bar: round, F1, simulated time, time left."""
 
-  def __init__(self, console: rich.console.Console | None = None):
-    self._console = console or rich.console.Console()
+  def __init__(self, shown: rich.console.Console | None = None):
+    """Args: shown: where it is drawn; the terminal if not given."""
+    self._console = shown or console()
     self._bar = rich.progress.Progress(
       rich.progress.TextColumn('round'),
       rich.progress.MofNCompleteColumn(),
@@ -118,7 +133,7 @@ class Bar(Quiet):
 
   def start(self, title: str, rounds: int, done: int) -> None:
     """Shows the bar."""
-    self._console.print(title, highlight=False, markup=False)
+    self._console.print(title)
     self._task = self._bar.add_task(
       '',
       total=rounds,
@@ -133,7 +148,7 @@ class Bar(Quiet):
 
   def note(self, text: str) -> None:
     """Prints the line above the bar."""
-    self._bar.console.print(text, highlight=False, markup=False)
+    self._bar.console.print(text)
 
   def update(self, record: dict) -> None:
     """Moves the bar."""
@@ -155,7 +170,7 @@ class Bar(Quiet):
   def finish(self, summary: dict) -> None:
     """Takes the bar away and says how it ended."""
     self._bar.stop()
-    self._console.print(closing(summary), highlight=False)
+    self._console.print(closing(summary))
 
 
 def reporter() -> Quiet:

@@ -21,7 +21,7 @@ import ml_collections
 import numpy as np
 
 from relief_jax import config as config_lib
-from relief_jax import modules, placement
+from relief_jax import machine, modules, placement
 from relief_jax.errors import InputError, StorageError
 from relief_jax.keys import shown
 from relief_jax.validation import check
@@ -329,6 +329,6 @@ def environment() -> dict:
     'versions': versions(),
     'device_kind': devices[0].device_kind,
     'device_count': len(devices),
-    'cpu_count': os.cpu_count(),
+    'cpu_count': machine.cores(),
     'git_revision': git_revision(),
   }

@@ -19,15 +19,18 @@ from experiments import (
   device_charts,
   gather,
   page,
+  records,
   run_charts,
   summaries,
 )
+from relief_jax import datasets, paths
 from relief_jax.errors import InputError
 
-_OUT = flags.DEFINE_string('out', None, 'where it goes; default: the first DIR')
-_BASELINE = flags.DEFINE_string(
-  'baseline', '', 'label that others are compared with'
-)
+
+def define() -> None:
+  """Defines the flags."""
+  command.define_path('out', None, 'where it goes; default: the first DIR')
+  flags.DEFINE_string('baseline', '', 'label that others are compared with')
 
 
 FIGURES = (
@@ -55,14 +58,23 @@ def write(collection: gather.Collection, out: pathlib.Path) -> pathlib.Path:
     The page.
 
   Raises:
-    OSError: the folder cannot be written.
+    StorageError: the folder cannot be written.
   """
+  with records.storing(out):
+    return _write(collection, out)
+
+
+def _write(collection: gather.Collection, out: pathlib.Path) -> pathlib.Path:
+  """As `write`; raises the system's own errors."""
   figures, folder = out / 'figures', out / 'tables'
   for path in (figures, folder):
     path.mkdir(parents=True, exist_ok=True)
-  made = []
+  made: list[page.Saved] = []
   for draw in FIGURES:
     for chart in draw(collection):
+      taken = {saved.chart.name for saved in made}
+      if chart.name in taken:  # labels that differ in odd letters only
+        chart = chart._replace(name=f'{chart.name}-{len(made)}')
       made.append(page.save(chart, figures))
   shown = summaries.tables_of(collection)
   for table in shown:
@@ -83,17 +95,20 @@ def main(argv) -> int:
   Raises:
     InputError: no folder, or one without runs.
   """
-  folders = [pathlib.Path(name) for name in argv[1:]]
+  folders = [pathlib.Path(paths.expand(name, 'DIR')) for name in argv[1:]]
+  given = flags.FLAGS
   if not folders:
     raise InputError(
       'no folder', 'one or more: python -m experiments.report DIR', 'name it'
     )
-  collection = gather.gather(folders, _BASELINE.value)
-  path = write(collection, pathlib.Path(_OUT.value or folders[0]))
+  collection = gather.gather(folders, given.baseline)
+  path = write(collection, pathlib.Path(given.out or folders[0]))
   size = path.stat().st_size / 1e6
+  used = [run.summary.get('dataset') for run in collection.runs]
+  print(datasets.remark(used))
   print(f'{len(collection.found)} runs, {size:.1f} MB: {path}')
   return 0
 
 
 if __name__ == '__main__':
-  command.launch(main)
+  command.launch(main, define, operands=True)

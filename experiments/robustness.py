@@ -16,22 +16,20 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import matplotlib
+import numpy as np
+from absl import flags
 
-matplotlib.use('Agg')
-
-import matplotlib.pyplot as plt  # noqa: E402
-import numpy as np  # noqa: E402
-from absl import flags  # noqa: E402
-
-from experiments import command, gather, tables  # noqa: E402
-from relief_jax.errors import InputError  # noqa: E402
-
-_BASELINE = flags.DEFINE_string(
-  'against', 'fedavg', 'method of the differences'
-)
+from experiments import command, gather, palette, records, tables
+from relief_jax import datasets, paths
+from relief_jax.errors import InputError
 
 _GROUP = re.compile(r'missing(\d+)_noisy(\d+)/(\w+)')
+
+
+def define() -> None:
+  """Defines the flags."""
+  flags.DEFINE_string('against', 'fedavg', 'method of the differences')
+
 
 SCORES: dict[str, Callable[[dict], float]] = {
   'complete': lambda record: record['f1_all'],
@@ -118,10 +116,18 @@ def write_tables(found: Grid, folder: pathlib.Path) -> None:
     lines.append(','.join([*map(str, key), str(len(runs)), *numbers]))
     text = ' | '.join(f'{c.mean:.1f} ± {c.half:.1f}' for c in cells)
     rows.append(f'| {key[0]} | {key[1]} | {key[2]} | {text} |')
-  (folder / 'robustness.csv').write_text('\n'.join(lines) + '\n')
+  (folder / 'robustness.csv').write_text(
+    '\n'.join(lines) + '\n', encoding='utf-8'
+  )
   title = f'| missing % | noisy % | method | {" | ".join(SCORES)} |'
   rule = '| --- ' * (3 + len(SCORES)) + '|'
-  (folder / 'robustness.md').write_text('\n'.join([title, rule, *rows]) + '\n')
+  used = [
+    run.summary.get('dataset') for own in found.values() for run in own.values()
+  ]
+  lines = [datasets.remark(used), '', title, rule, *rows]
+  (folder / 'robustness.md').write_text(
+    '\n'.join(lines) + '\n', encoding='utf-8'
+  )
 
 
 def draw(found: Grid, baseline: str, path: pathlib.Path) -> None:
@@ -141,14 +147,13 @@ def draw(found: Grid, baseline: str, path: pathlib.Path) -> None:
     if key in found:
       maps[at] = difference(found, key, baseline, SHOWN[at[0]]).mean
   bound = max(1.0, float(np.nanmax(np.abs(maps), initial=0.0)))
-  figure, axes = plt.subplots(
+  figure, axes = palette.subplots(
     len(SHOWN),
     len(names),
     figsize=(1.7 * len(names) + 1.2, 2.3 * len(SHOWN)),
     sharex=True,
     sharey=True,
     squeeze=False,
-    layout='constrained',
   )
   for row, col in np.ndindex(len(SHOWN), len(names)):
     here: Any = axes[row, col]
@@ -177,7 +182,6 @@ def draw(found: Grid, baseline: str, path: pathlib.Path) -> None:
   bar = figure.colorbar(image, ax=axes, shrink=0.8)
   bar.set_label(f'macro-F1 − {baseline} (points)')
   figure.savefig(path, dpi=150)
-  plt.close(figure)
 
 
 def _methods(found: Grid) -> list[str]:
@@ -189,6 +193,7 @@ def main(argv) -> int:
 
   Raises:
     InputError: not one folder, or none of a grid.
+    StorageError: the folder cannot be written.
   """
   if len(argv) != 2:
     raise InputError(
@@ -196,20 +201,21 @@ def main(argv) -> int:
       'one: python -m experiments.robustness DIR',
       'name the --workdir of the comparison',
     )
-  folder = pathlib.Path(argv[1])
+  folder = pathlib.Path(paths.expand(argv[1], 'DIR'))
   found = grid(gather.gather([folder]).runs)
-  baseline = _BASELINE.value
+  baseline = flags.FLAGS.against
   if baseline not in _methods(found):
     raise InputError(
       f'--against={baseline}',
       f'one of {", ".join(_methods(found))}',
       'correct it',
     )
-  write_tables(found, folder)
-  draw(found, baseline, folder / 'robustness.png')
+  with records.storing(folder):
+    write_tables(found, folder)
+    draw(found, baseline, folder / 'robustness.png')
   print(f'Wrote {folder}/robustness.csv, .md and .png')
   return 0
 
 
 if __name__ == '__main__':
-  command.launch(main)
+  command.launch(main, define, operands=True)

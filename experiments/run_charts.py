@@ -7,16 +7,11 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import matplotlib
+import numpy as np
+from matplotlib import ticker
 
-matplotlib.use('Agg')
-
-import matplotlib.pyplot as plt  # noqa: E402
-import numpy as np  # noqa: E402
-from matplotlib import ticker  # noqa: E402
-
-from experiments import charts, gather, palette, plots, tables  # noqa: E402
-from experiments.gather import Collection, Found  # noqa: E402
+from experiments import charts, gather, naming, palette, plots, tables
+from experiments.gather import Collection, Found
 
 
 def _log(axes, values: Iterable[float]) -> bool:
@@ -41,9 +36,7 @@ def curves(collection: Collection) -> list[charts.Chart]:
   made = []
   for group in gather.groups(collection, charts.GROUPS):
     labels = gather.foremost(collection, charts.LINES + 1, group)
-    figure, grid = plt.subplots(
-      2, 2, figsize=(8.6, 6.6), sharey=True, layout='constrained'
-    )
+    figure, grid = palette.subplots(2, 2, figsize=(8.6, 6.6), sharey=True)
     handles = {}
     for here, (axis, title, scale) in zip(grid.flat, AXES, strict=True):
       drawn = {
@@ -77,7 +70,7 @@ def curves(collection: Collection) -> list[charts.Chart]:
     band = f' Bands: 95 % intervals over {collection.numbers}.'
     made.append(
       charts.Chart(
-        charts.file_name(group, 'f1'),
+        naming.file_name(group, 'f1'),
         charts.titled('F1 against rounds, time, energy and bytes', group),
         'Macro-F1 of the fleet on held-out windows, mean over '
         f'{collection.numbers}, of {charts.those(collection, labels, group)}.'
@@ -100,14 +93,13 @@ def divergence(collection: Collection) -> list[charts.Chart]:
     if not labels:
       continue
     rows = math.ceil(len(labels) / 2)
-    figure, grid = plt.subplots(
+    figure, grid = palette.subplots(
       rows,
       min(2, len(labels)),
       figsize=(8.6, 0.9 + 2.6 * rows),
       sharex=True,
       sharey=True,
       squeeze=False,
-      layout='constrained',
     )
     handles: dict[str, Any] = {}
     for here, (label, own) in zip(grid.flat, labels.items(), strict=False):
@@ -115,8 +107,8 @@ def divergence(collection: Collection) -> list[charts.Chart]:
         x, y = _mean_by_round(own, name)
         if len(x):
           (handles[name],) = here.plot(x, y, **palette.style(i))
-      here.set_title(tables.short(label), fontsize=10)
-      here.set_yscale('log')
+      here.set_title(naming.shorten(tables.short(label)), fontsize=10)
+      palette.logarithmic_y(here)
       palette.tidy(here)
     for here in grid.flat[len(labels) :]:
       here.set_visible(False)
@@ -127,7 +119,7 @@ def divergence(collection: Collection) -> list[charts.Chart]:
     charts.legend(figure, handles, short=False)
     made.append(
       charts.Chart(
-        charts.file_name(group, 'divergence'),
+        naming.file_name(group, 'divergence'),
         charts.titled('Divergence per group of parameters', group),
         'How far the updates of those who trained a group differ, as the '
         f'method tracks it, mean over {collection.numbers}; logarithmic.',
@@ -170,15 +162,15 @@ def differences(collection: Collection) -> list[charts.Chart]:
     if not rows:
       continue
     rows.sort(key=lambda row: row[1].mean)
-    figure, here = plt.subplots(
-      figsize=(8.6, 1.1 + 0.32 * len(rows)), layout='constrained'
-    )
+    figure, here = palette.subplots(figsize=(8.6, 1.1 + 0.32 * len(rows)))
     at = np.arange(len(rows))
     mean = np.array([cell.mean for _, cell in rows])
     half = np.nan_to_num([cell.half for _, cell in rows])
     here.axvline(0, color='black', linewidth=1)
     here.errorbar(mean, at, xerr=half, fmt='o', color=palette.BLUE, capsize=3)
-    here.set_yticks(at, [tables.short(label) for label, _ in rows])
+    here.set_yticks(
+      at, [naming.shorten(tables.short(label)) for label, _ in rows]
+    )
     here.set_ylim(-0.6, len(rows) - 0.4)
     here.set_xlabel(
       f'macro-F1 minus that of {collection.baseline} (percentage points)'
@@ -186,7 +178,7 @@ def differences(collection: Collection) -> list[charts.Chart]:
     palette.tidy(here)
     made.append(
       charts.Chart(
-        charts.file_name(group, 'differences'),
+        naming.file_name(group, 'differences'),
         charts.titled(f'Against {collection.baseline}', group),
         'Difference of the last macro-F1, paired by '
         f'{collection.numbers[:-1]}, with its 95 % interval where there are '
@@ -228,7 +220,7 @@ def sensitivity(collection: Collection) -> list[charts.Chart]:
     scattered = max(map(len, lines.values())) < 2 or len(lines) > len(
       palette.COLOURS
     )
-    figure, here = plt.subplots(figsize=(8.6, 4.2), layout='constrained')
+    figure, here = palette.subplots(figsize=(8.6, 4.2))
     log = _log(here, values)
     handles = {}
     if scattered:
@@ -263,7 +255,7 @@ def sensitivity(collection: Collection) -> list[charts.Chart]:
       charts.legend(figure, handles)
     made.append(
       charts.Chart(
-        charts.file_name('sensitivity', key),
+        naming.file_name('sensitivity', key),
         f'Sensitivity to {key}',
         f'Last macro-F1 against {key}, '
         + (
@@ -297,9 +289,7 @@ def pareto(collection: Collection) -> list[charts.Chart]:
       points[label] = (gather.f1_of(own), *map(_mean, costs))
   if len(points) < 2:
     return []
-  figure, grid = plt.subplots(
-    1, 2, figsize=(8.6, 4.6), sharey=True, layout='constrained'
-  )
+  figure, grid = palette.subplots(1, 2, figsize=(8.6, 4.6), sharey=True)
   best = front(points)
   number = {label: i + 1 for i, label in enumerate(best)}
   for here, axis, title in (

@@ -13,41 +13,16 @@ import contextlib
 import functools
 import os
 import pathlib
-import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import ml_collections
 
-from experiments import board, pool, progress, records
+from experiments import board, locks, pool, progress, records
 from experiments.checkpoints import Checkpoints
-from relief_jax import processes, simulate, sweep, world
+from experiments.stop import Stop
+from relief_jax import datasets, paths, processes, simulate, sweep, world
 from relief_jax.errors import InputError
-
-
-class Stop:
-  """Set by SIGINT and SIGTERM; a second signal acts as it always did."""
-
-  requested = False
-
-  def __init__(self):
-    """Changes nothing until it is entered."""
-    self._before: dict = {}
-
-  def __enter__(self):
-    for number in (signal.SIGINT, signal.SIGTERM):
-      with contextlib.suppress(ValueError):  # not in the main thread
-        self._before[number] = signal.signal(number, self._handle)
-    return self
-
-  def __exit__(self, *_):
-    while self._before:
-      signal.signal(*self._before.popitem())
-
-  def _handle(self, number, frame):
-    del number, frame
-    self.requested = True
-    self.__exit__()
 
 
 def run(
@@ -209,7 +184,7 @@ def _open(
   refuse_comparison(config)
   if isinstance(config, dict):
     config = records.config_from_dict(config)
-  folder = pathlib.Path(member.workdir)
+  folder = pathlib.Path(paths.expand(member.workdir, 'workdir'))
   config = config.copy_and_resolve_references()
   with processes.together():
     stored = _stored_config(folder, resume) if processes.is_main() else None
@@ -234,7 +209,7 @@ def _open(
     if processes.is_main():
       with records.storing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-      stack.enter_context(_claim(folder))
+      stack.enter_context(locks.claim(folder))
       records.remove_drafts(folder)
       if not stored:  # first of all: without it the folder is no run
         records.write_json(folder / 'config.json', simulation.config)
@@ -288,30 +263,6 @@ def _finished(folder: pathlib.Path) -> str:
   return status if status in (records.COMPLETE, records.DIVERGED) else ''
 
 
-@contextlib.contextmanager
-def _claim(folder: pathlib.Path) -> Iterator[None]:
-  """Keeps a second process out of the directory while this one writes."""
-  try:
-    import fcntl
-  except ImportError:  # no such locks on this system
-    yield
-    return
-  handle = os.open(folder, os.O_RDONLY)
-  try:
-    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError as error:
-    os.close(handle)
-    raise InputError(
-      f'{folder} in use by another process',
-      'a directory of its own for every run',
-      'wait for that process, or name another --workdir',
-    ) from error
-  try:
-    yield
-  finally:
-    os.close(handle)
-
-
 def _restore(simulation, folder: pathlib.Path, checkpoints, note) -> None:
   """Puts the simulation where the newest whole checkpoint was made."""
   like, found, history = simulation.snapshot(), None, None
@@ -355,11 +306,16 @@ class _Open:
   Attributes:
     simulation: the run.
     status: how it ended, '' while it goes on.
+    invented: its data are synthetic though the config did not say so.
     reporter: shows the progress.
   """
 
   def __init__(self, simulation, folder, checkpoints, file, member: Member):
     self.simulation, self.status = simulation, ''
+    self.invented = (
+      member.config['dataset'] == 'auto'
+      and simulation.config.dataset == 'synthetic'
+    )
     self.reporter, self._keep = member.reporter, member.keep
     self._folder, self._checkpoints, self._board = folder, checkpoints, file
     self._saved = simulation.round
@@ -428,6 +384,8 @@ def _loop(runs: list[_Open]) -> None:
       run.reporter.start(
         title(run.simulation), config.rounds, run.simulation.round
       )
+      if run.invented:
+        run.reporter.note(datasets.remark(['synthetic']))
       run.reporter.note(str(run.simulation.choice))
     estimate = str((together or first).prepare())
     for run in runs:

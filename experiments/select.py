@@ -20,18 +20,23 @@ import pathlib
 from absl import flags
 
 from experiments import choices, command, records
+from relief_jax import paths
 from relief_jax.errors import InputError
 
-_BY = flags.DEFINE_string(
-  'by', 'f1_validation', 'the criterion, a score in metrics.jsonl'
-)
-_LAST = flags.DEFINE_integer(
-  'last', 1, 'evaluations at the end that it is averaged over'
-)
-_OUT = flags.DEFINE_string('out', None, 'the file of the values')
-_ALLOW_TEST = flags.DEFINE_bool(
-  'allow_test', False, 'lets --by be a test score, which is a leak'
-)
+
+def define() -> None:
+  """Defines the flags."""
+  flags.DEFINE_string(
+    'by', 'f1_validation', 'the criterion, a score in metrics.jsonl'
+  )
+  flags.DEFINE_integer(
+    'last', 1, 'evaluations at the end that it is averaged over'
+  )
+  command.define_path('out', None, 'the file of the values')
+  flags.DEFINE_bool(
+    'allow_test', False, 'lets --by be a test score, which is a leak'
+  )
+  flags.mark_flags_as_required(['out'])
 
 
 def main(argv) -> int:
@@ -46,10 +51,10 @@ def main(argv) -> int:
       'one: python -m experiments.select DIR --out=FILE',
       'name the --workdir of the sweep',
     )
-  out = pathlib.Path(str(_OUT.value))
-  found = choices.choose(
-    pathlib.Path(argv[1]), _BY.value, _LAST.value, _ALLOW_TEST.value
-  )
+  given = flags.FLAGS
+  out = pathlib.Path(given.out)
+  folder = pathlib.Path(paths.expand(argv[1], 'DIR'))
+  found = choices.choose(folder, given.by, given.last, given.allow_test)
   records.write_json(out, found)
   for label, one in found['labels'].items():
     if one['values'] is None:
@@ -71,5 +76,4 @@ def main(argv) -> int:
 
 
 if __name__ == '__main__':
-  flags.mark_flags_as_required(['out'])
-  command.launch(main)
+  command.launch(main, define, operands=True)

@@ -269,6 +269,13 @@ _TEX = {
   '−': '$-$',
   '–': '--',
   '<': '$<$',
+  '>': '$>$',
+  '|': r'\textbar{}',
+  '`': r'\textasciigrave{}',
+  # At the start of a row both would belong to the line break before.
+  '[': '{[}',
+  '*': '{*}',
+  '\n': ' ',
   '’': "'",
 }
 
@@ -282,7 +289,7 @@ def tex_of(table: Table) -> str:
   note = ''.join(_TEX.get(c, c) for c in table.note)
   return '\n'.join(
     [
-      f'% {table.note}' if table.note.isascii() else f'% {note}',
+      '% ' + ' '.join((table.note if table.note.isascii() else note).split()),
       rf'\begin{{tabular}}{{l{"r" * (len(table.head) - 1)}}}',
       r'\toprule',
       line(table.head) + r' \\',

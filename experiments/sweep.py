@@ -44,32 +44,37 @@ from experiments import (
 )
 from relief_jax.errors import InputError
 
-_CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'a config file, NAME.py[:variant] or a config.json'
-)
-_WORKDIR = flags.DEFINE_string('workdir', None, 'one run directory per point')
-_DATA_DIR = flags.DEFINE_string('data_dir', None, 'where real data is')
-_WORKERS = flags.DEFINE_integer(
-  'workers', 0, 'processes; 0: one per core, or one per GPU'
-)
-_TOGETHER = flags.DEFINE_integer(
-  'together', 0, 'points in one program; 0: one on CPU, 16 on a GPU or TPU'
-)
-_TRIALS = flags.DEFINE_integer('trials', 0, 'random draws')
-_TRIAL_SEED = flags.DEFINE_integer('trial_seed', 0, 'of the draws')
-_SHARD = flags.DEFINE_string('shard', '1/1', 'i/n: part i of n, from 1')
-_BASELINE = flags.DEFINE_string(
-  'baseline',
-  '',
-  'label that others are compared with; default: fedavg where methods are '
-  'swept, else the first',
-)
-_KEEP_MODELS = flags.DEFINE_bool(
-  'keep_models', False, 'finished points leave a checkpoint of their model'
-)
-_DRY_RUN = flags.DEFINE_bool('dry_run', False, 'lists the points, runs none')
+SWEPT: dict[str, str] = {}  # filled from the command line before flags are
 
-_SWEPT: dict[str, str] = {}  # filled from the command line before flags are
+
+def define() -> None:
+  """Defines the flags."""
+  command.define_config()
+  command.define_path('workdir', None, 'one run directory per point')
+  command.define_data_dir()
+  flags.DEFINE_integer(
+    'workers', 0, 'processes; 0: one per core, or one per GPU', lower_bound=0
+  )
+  flags.DEFINE_integer(
+    'together',
+    0,
+    'points in one program; 0: one on CPU, 16 on a GPU or TPU',
+    lower_bound=0,
+  )
+  flags.DEFINE_integer('trials', 0, 'random draws', lower_bound=0)
+  flags.DEFINE_integer('trial_seed', 0, 'of the draws', lower_bound=0)
+  flags.DEFINE_string('shard', '1/1', 'i/n: part i of n, from 1')
+  flags.DEFINE_string(
+    'baseline',
+    '',
+    'label that others are compared with; default: fedavg where methods are '
+    'swept, else the first',
+  )
+  flags.DEFINE_bool(
+    'keep_models', False, 'finished points leave a checkpoint of their model'
+  )
+  flags.DEFINE_bool('dry_run', False, 'lists the points, runs none')
+  flags.mark_flags_as_required(['config', 'workdir'])
 
 
 def main(argv) -> int:
@@ -79,36 +84,43 @@ def main(argv) -> int:
     InputError: bad flags, or a folder with other runs in it.
   """
   del argv
-  config = _CONFIG.value
-  path = config_flags.get_config_filename(flags.FLAGS['config'])
+  given = flags.FLAGS
+  config = given.config
+  path = config_flags.get_config_filename(given['config'])
   found = points.expand(
     points.collect(points.own_sweep(path)),
-    points.swept(config, _SWEPT),
-    _TRIALS.value,
-    _TRIAL_SEED.value,
+    points.swept(config, SWEPT),
+    given.trials,
+    given.trial_seed,
   )
+  if given['trial_seed'].present and not given.trials:
+    raise InputError(
+      f'--trial_seed={given.trial_seed}, of draws that there are none of',
+      '--trial_seed with --trials',
+      'add --trials, or leave it out',
+    )
   if found == [{}]:
     raise InputError(
       'nothing to sweep',
       f'flags such as {points.PREFIX}seed=0:5, or a config with sweep(add)',
       'use experiments.main for a single run',
     )
-  folder = pathlib.Path(str(_WORKDIR.value))
+  folder = pathlib.Path(given.workdir)
   comparison = 'methods' in config
   if comparison:
     jobs = comparison_jobs.expand(
-      config, folder, _DATA_DIR.value, found, _KEEP_MODELS.value
+      config, folder, given.data_dir, found, given.keep_models
     )
   else:
     jobs = sweep_jobs.jobs_of(
-      config, found, folder, _DATA_DIR.value, _KEEP_MODELS.value
+      config, found, folder, given.data_dir, given.keep_models
     )
-  part = sweep_jobs.parse_shard(_SHARD.value)
-  if _DRY_RUN.value:
+  part = sweep_jobs.parse_shard(given.shard)
+  if given.dry_run:
     for job in jobs[part[0] - 1 :: part[1]]:
       print(job.name)
     return 0
-  asked = _BASELINE.value or (config.baseline if comparison else '')
+  asked = given.baseline or (config.baseline if comparison else '')
   vary = config.vary if comparison else sweep_jobs.vary_of(found)
   return campaign.Campaign(
     jobs,
@@ -117,11 +129,10 @@ def main(argv) -> int:
     sweep_jobs.baseline(jobs, asked),
     pool.over(vary) + 's',
     part,
-    _TOGETHER.value,
+    given.together,
     choices.note(config.values_file, config.labels) if comparison else '',
-  ).run(_WORKERS.value)
+  ).run(given.workers)
 
 
 if __name__ == '__main__':
-  flags.mark_flags_as_required(['config', 'workdir'])
-  command.launch(main, _SWEPT)
+  command.launch(main, define, SWEPT)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments import axes, pool, records
+from experiments import axes, naming, pool, records
 from relief_jax import algorithms
 from relief_jax import config as config_lib
 from relief_jax.errors import InputError, unknown
@@ -13,7 +13,7 @@ from relief_jax.validation import validate
 
 
 def label(values: Mapping[str, Any], keys: Sequence[str]) -> str:
-  """A name for what a point sets, fit for a folder.
+  """A name for what a point sets, fit for a folder: a long one is cut.
 
   Args:
     values: of the point.
@@ -31,7 +31,7 @@ def label(values: Mapping[str, Any], keys: Sequence[str]) -> str:
       name = short if last.count(short) == 1 else key
       text = repr(values[key]).replace("'", '').replace(' ', '')
       parts.append(f'{name}={re.sub(r"[^A-Za-z0-9_.+*()=,:-]", "_", text)}')
-  return ','.join(parts) or 'run'
+  return naming.fit(','.join(parts) or 'run')
 
 
 def jobs_of(

@@ -12,7 +12,7 @@ import time
 import traceback
 
 from experiments import pool, progress, records, runner
-from relief_jax import simulate
+from relief_jax import output, simulate
 from relief_jax.errors import InputError, StorageError
 
 
@@ -148,6 +148,7 @@ def main() -> None:
   """
   with os.fdopen(os.dup(1), 'w') as channel:
     os.dup2(2, 1)  # what libraries print is no message
+    output.set_up()  # a full log is no reason to lose a run
     channel.write(json.dumps(pool.READY) + '\n')
     channel.flush()
     worker, lines = Worker(Channel(channel)), Lines(sys.stdin)

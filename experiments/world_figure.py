@@ -1,19 +1,14 @@
 """The clients of a world in one figure and a few lines."""
 
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import matplotlib
+import numpy as np
+from matplotlib import ticker
+from numpy.typing import NDArray
 
-matplotlib.use('Agg')
-
-import matplotlib.pyplot as plt  # noqa: E402
-import numpy as np  # noqa: E402
-from matplotlib import ticker  # noqa: E402
-from numpy.typing import NDArray  # noqa: E402
-
-from experiments import palette  # noqa: E402
-from relief_jax.dealing import Clients  # noqa: E402
+from experiments import palette
+from relief_jax.dealing import Clients
 
 # Columns that can still be told apart on a page.
 _COLUMNS = 240
@@ -161,12 +156,11 @@ def draw(found: View, path: pathlib.Path) -> None:
     1.9,
     max(1.1, 0.3 * rows + 0.5),
   )
-  figure, axes = plt.subplots(
+  figure, axes = palette.subplots(
     3,
     1,
     figsize=(10, sum(heights) + 1.6),
     height_ratios=heights,
-    layout='constrained',
   )
   _classes(axes[0], found, at)
   _windows(axes[1], found)
@@ -176,7 +170,6 @@ def draw(found: View, path: pathlib.Path) -> None:
     fontsize=11,
   )
   figure.savefig(path, dpi=130)
-  plt.close(figure)
 
 
 def _shorten(name: str) -> str:
@@ -224,11 +217,12 @@ def _windows(here, found: View) -> None:
   """Windows of every device, from most to fewest, a line per kind."""
   size = found.table.sum(1)
   few = len(size) <= 60
+  drawn: dict[str, Any] = {}
   order = np.argsort(-size, kind='stable')
   if few:
     for t, name in enumerate(found.kinds):
       own = np.flatnonzero(found.kind[order] == t)
-      here.bar(own, size[order][own], color=_colour(t), width=0.8, label=name)
+      drawn[name] = here.bar(own, size[order][own], color=_colour(t), width=0.8)
     here.set_xlabel('device, from most to fewest windows')
     here.set_xticks(range(len(order)), [f'{n}' for n in order])
     here.tick_params(axis='x', labelsize=9 if len(order) <= 30 else 6)
@@ -238,12 +232,11 @@ def _windows(here, found: View) -> None:
       own = np.sort(size[found.kind == t])[::-1]
       if len(own):
         share = (np.arange(len(own)) + 0.5) / len(own)
-        here.step(
+        (drawn[name],) = here.step(
           share,
           own,
           where='mid',
           color=_colour(t),
-          label=name,
           linewidth=1.3 + 0.9 * (kinds - 1 - t),  # equal curves stay visible
         )
     here.xaxis.set_major_formatter(ticker.PercentFormatter(1))
@@ -251,15 +244,22 @@ def _windows(here, found: View) -> None:
     here.set_xlabel('devices of a kind that have at least so many windows')
     here.grid(alpha=0.25, linewidth=0.6)
   if size.max() > 30 * max(size.min(), 1):
-    here.set_yscale('log')
-    here.yaxis.set_major_formatter(ticker.FormatStrFormatter('%g'))
+    palette.logarithmic_y(here)
   else:
     here.set_ylim(bottom=0)
     here.yaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
   here.set_ylabel('windows')
   here.spines[['top', 'right']].set_visible(False)
   # Both fall from left to right: the upper right is free.
-  here.legend(loc='upper right', ncols=4, frameon=False, fontsize=8)
+  palette.legend(
+    here,
+    list(drawn.values()),
+    list(drawn),
+    loc='upper right',
+    ncols=4,
+    frameon=False,
+    fontsize=8,
+  )
   here.set_title('Windows per device', loc='left', fontsize=10)
 
 

@@ -13,6 +13,7 @@ import re
 
 import jax
 
+from relief_jax import paths
 from relief_jax.errors import InputError
 
 _SKIPPED = 0.1  # seconds: what compiles faster than this is not kept
@@ -32,7 +33,7 @@ def enable(folder: str | os.PathLike) -> pathlib.Path:
   Raises:
     InputError: it cannot be written.
   """
-  path = pathlib.Path(folder).expanduser().absolute() / kind()
+  path = pathlib.Path(paths.expand(folder, 'compile_cache')).absolute() / kind()
   try:
     path.mkdir(parents=True, exist_ok=True)
   except OSError as error:

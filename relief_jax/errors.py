@@ -51,18 +51,19 @@ class StorageError(Portable, OSError):
     ...
   relief_jax.errors.StorageError: Found runs/a/metrics.jsonl: No space left \
 on device; expected a folder that can be written. Usual cure: make room, \
-then --resume goes on from the last checkpoint.
+then the same command goes on (that of a single run with --resume).
   """
 
   def __init__(self, path: str | os.PathLike, number: int):
     """Args: path: what was written. number: of the system's error."""
     full = number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    cure = 'make room' if full else 'mend that, or name another --workdir'
+    cure = 'make room' if full else 'mend that, or name another folder'
     super().__init__(
       _text(
         f'{os.fspath(path)}: {os.strerror(number)}',
         'a folder that can be written',
-        f'{cure}, then --resume goes on from the last checkpoint',
+        f'{cure}, then the same command goes on (that of a single run with '
+        '--resume)',
       )
     )
     self.number = number

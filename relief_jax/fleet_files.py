@@ -28,6 +28,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
+from relief_jax import paths
 from relief_jax.devices import Device, device, figures
 from relief_jax.errors import InputError
 from relief_jax.tiers import Tier, Tiers
@@ -53,6 +54,7 @@ def read(path: str) -> Tiers:
   Raises:
     InputError: no such file; names the row and the column of what is wrong.
   """
+  path = paths.expand(path, 'config.fleet')
   rows = _csv(path) if path.endswith('.csv') else _json(path)
   if not rows:
     raise InputError(f'{path}: no row', 'one per kind of device', 'add one')
@@ -221,7 +223,7 @@ def _device(row: dict[str, Any], folder: pathlib.Path, where: str) -> Device:
     raise _wrong(where, 'device', name, 'a name, or the path of a JSON file')
   load: Callable[..., Device] = device
   if str(name).endswith('.json'):
-    name, load = folder / str(name), figures.read
+    name, load = folder / paths.expand(name, 'device'), figures.read
   try:
     base = load(name)
   except InputError as error:

@@ -6,7 +6,6 @@ holds no file: writing the run directory is the experiments' business.
 
 import dataclasses
 import logging
-import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +20,7 @@ from relief_jax import (
   cosines,
   evaluation,
   logbook,
+  machine,
   memory,
   models,
   placement,
@@ -53,12 +53,12 @@ def set_devices(count: int) -> None:
   """Asks for virtual CPU devices; must come before JAX starts its backend.
 
   Args:
-    count: 0 for one per core.
+    count: 0 for one per core that this process may use.
 
   Raises:
     RuntimeError: JAX has already started.
   """
-  jax.config.update('jax_num_cpu_devices', count or os.cpu_count() or 1)
+  jax.config.update('jax_num_cpu_devices', count or machine.cores())
 
 
 _log = logging.getLogger(__name__)

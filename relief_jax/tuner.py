@@ -35,6 +35,7 @@ from jax.sharding import PartitionSpec as P
 from relief_jax import (
   algorithms,
   compile_cache,
+  machine,
   memory,
   placement,
   processes,
@@ -352,7 +353,7 @@ def key(job: Job) -> dict[str, Any]:
   return {
     'machine': {
       'kind': compile_cache.kind(),
-      'cores': os.cpu_count(),
+      'cores': machine.cores(),
       'devices': job.setting.layout.devices,
       'processes': processes.count(),
       'flags': os.environ.get('XLA_FLAGS', ''),

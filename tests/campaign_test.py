@@ -1,5 +1,6 @@
 """Sweeps: which points, what is run again, what shares a program."""
 
+import errno
 import io
 import os
 
@@ -8,6 +9,7 @@ import rich.console
 
 from experiments import (
   campaign,
+  locks,
   overview,
   points,
   pool,
@@ -16,8 +18,10 @@ from experiments import (
   sweep_jobs,
   tables,
 )
+from experiments.columns import GROUPS
 from experiments.configs import relief
-from relief_jax.errors import InputError
+from relief_jax import machine
+from relief_jax.errors import InputError, StorageError
 from tests import tiny
 from tests.compare_test import inline  # noqa: F401
 
@@ -276,8 +280,11 @@ def test_what_devices_did_is_kept(tmp_path):
 
 
 def test_a_worker_per_gpu(monkeypatch):
-  assert pool.accelerators() == []  # the tests ask for the CPU
+  assert machine.accelerators() == []  # the tests ask for the CPU
   monkeypatch.delenv('JAX_PLATFORMS')
+  monkeypatch.setattr(machine, '_plugins', lambda: True)
+  monkeypatch.setattr(machine, '_ask', lambda *_: ('gpu', 2))
+  assert machine.accelerators() == ['0', '1']
   monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '2,5')
   assert pool.default_workers() == 2
   found = [pool.environment(3, 'cache', i) for i in range(3)]
@@ -285,6 +292,18 @@ def test_a_worker_per_gpu(monkeypatch):
   assert found[0]['XLA_PYTHON_CLIENT_PREALLOCATE'] == 'false'
   two = pool.environment(2, 'cache', 1)
   assert 'XLA_PYTHON_CLIENT_PREALLOCATE' not in two
+
+
+@pytest.mark.parametrize('shown', ['', '-1', '0'])
+def test_what_jax_cannot_use_is_no_gpu(monkeypatch, shown):
+  """A hidden card stays hidden from workers; one of a CPU's JAX is none."""
+  monkeypatch.delenv('JAX_PLATFORMS')
+  monkeypatch.setenv('CUDA_VISIBLE_DEVICES', shown)
+  monkeypatch.setattr(machine, '_plugins', lambda: shown != '0')
+  monkeypatch.setattr(machine, '_ask', lambda *_: ('cpu', 1))
+  assert machine.accelerators() == []
+  assert pool.default_workers() == machine.cores()
+  assert pool.environment(1, 'cache')['CUDA_VISIBLE_DEVICES'] == shown
 
 
 def test_a_campaign_of_many_labels_shows_the_best():
@@ -309,3 +328,65 @@ def test_the_live_view_tells_rate_best_and_failures(tmp_path):
   assert 'best F1 50.0 % run seed 0' in view.state()
   assert 'ETA' in view.state() and '1 failed' in view.state()
   assert '[2/3] run seed 1: failed' in out.getvalue()
+
+
+def test_the_same_sweep_is_refused_while_it_runs(inline, tmp_path):  # noqa: F811
+  run(tmp_path, seed='0:2')
+  before = (tmp_path / 'manifest.json').read_bytes()
+  with locks.claim(tmp_path), pytest.raises(InputError, match='in use'):
+    run(tmp_path, seed='0:3')
+  assert (tmp_path / 'manifest.json').read_bytes() == before
+  # Parts run beside each other, but not beside themselves or the whole.
+  with locks.claim(tmp_path, shared=True):
+    with pytest.raises(InputError, match='in use'):
+      run(tmp_path, seed='0:3')
+    assert run(tmp_path, (1, 2), seed='0:3') == 0
+    with locks.claim(tmp_path / 'logs' / '1of2'):
+      with pytest.raises(InputError, match='in use'):
+        run(tmp_path, (1, 2), seed='0:3')
+      assert run(tmp_path, (2, 2), seed='0:3') == 0
+
+
+@pytest.mark.parametrize('place', ['file/x', 'file'])
+def test_a_folder_that_cannot_be_made_is_one_line(inline, tmp_path, place):  # noqa: F811
+  (tmp_path / 'file').touch()
+  with pytest.raises(StorageError, match='file'):
+    run(tmp_path / place, seed='0:2')
+  assert not inline
+
+
+def test_tables_on_a_full_disk_are_one_line(inline, tmp_path, monkeypatch):  # noqa: F811
+  def full(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  for writer in ((campaign.printed, 'save'), (campaign.plots, 'figures')):
+    with monkeypatch.context() as patch:
+      patch.setattr(*writer, full)
+      with pytest.raises(StorageError, match='No space left'):
+        run(tmp_path, seed='0:2')
+  assert run(tmp_path, seed='0:2') == 0 and len(inline) == 2
+
+
+def test_data_named_and_not_there_stop_a_sweep_before_it_runs(
+  inline,  # noqa: F811
+  tmp_path,
+  capsys,
+):
+  auto = config()
+  auto.dataset = 'auto'
+  (tmp_path / 'dsads').mkdir()
+  found = sweep_jobs.jobs_of(
+    auto, [{'seed': 0}], tmp_path / 'a', str(tmp_path / 'dsads')
+  )
+  with pytest.raises(InputError, match='no dsads in --data_dir'):
+    campaign.Campaign(found, tmp_path / 'a', auto, 'run').run(1)
+  assert not inline
+  # Synthetic data are named as such before the work and above its tables.
+  run(tmp_path / 'b', seed='0:1')
+  lines = capsys.readouterr().out.splitlines()
+  said = [i for i, line in enumerate(lines) if 'random numbers' in line]
+  assert len(said) == 2 and said[1] < lines.index(
+    next(line for line in lines if line.startswith(GROUPS[0].title))
+  )
+  text = (tmp_path / 'b' / 'table.md').read_text()
+  assert text.startswith('Data: synthetic.')

@@ -75,7 +75,7 @@ def test_a_disk_that_fills_up_under_a_run(private, tmp_path):
   assert len(lines) == 1 and 'Traceback' not in said, said
   assert lines[0].startswith(f'error: Found {folder}/checkpoints/')
   assert 'No space left on device' in lines[0]
-  assert 'make room, then --resume goes on' in lines[0]
+  assert 'make room, then the same command goes on' in lines[0]
   begun = timeless(tmp_path / 'full.jsonl')
   assert 2 < len(begun) < 13
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
@@ -192,10 +193,40 @@ def test_a_missing_folder_is_refused(root, config, monkeypatch):
     dsads.load(config, None)
 
 
-def test_auto_falls_back_on_synthetic(root, config):
+def test_auto_is_synthetic_only_where_no_folder_was_named(
+  root, config, tmp_path, monkeypatch
+):
   config.synthetic.update(subjects=2, windows_per_class=1)
-  windows, name = datasets.load(config, root.parent)
+  monkeypatch.chdir(root)  # no ../shared/data from here
+  windows, name = datasets.load(config, None)
   assert name == 'synthetic' and len(windows.y) == 16
+  assert 'random numbers' in datasets.remark([name])
+  (tmp_path / 'empty').mkdir()
+  with pytest.raises(InputError, match='--data_dir=.*dsads_subject'):
+    datasets.load(config, tmp_path / 'empty')
+  monkeypatch.setenv('RELIEF_DATA_DIR', str(tmp_path / 'empty'))
+  with pytest.raises(InputError, match='RELIEF_DATA_DIR=.*dsads_subject'):
+    datasets.load(config, None)
+  # What the folder does hold is said.
+  (tmp_path / 'empty' / 'mhealth').mkdir()
+  (tmp_path / 'empty' / 'mhealth' / 'mHealth_subject1.log').touch()
+  with pytest.raises(InputError, match='holds mhealth.*dataset=mhealth'):
+    datasets.load(config, None)
+
+
+def test_a_named_folder_is_not_replaced_by_the_cache(root, tmp_path):
+  """The user's cache is for those who named no folder."""
+  cached = tmp_path / 'cache' / 'relief_jax' / 'dsads'
+  cached.parent.mkdir(parents=True, exist_ok=True)
+  shutil.copytree(root / 'dsads', cached)
+  config = config_lib.default()
+  config.dataset = 'dsads'
+  (tmp_path / 'other').mkdir()
+  with pytest.raises(InputError, match='no dsads under .*other'):
+    datasets.resolve(config, tmp_path / 'other')
+  config.dataset, config.data_path = 'auto', 'mine.npz'
+  with pytest.raises(InputError, match='dataset=npz'):
+    datasets.resolve(config, root)
 
 
 def test_unknown_data_set_is_refused(root, config):

@@ -33,7 +33,7 @@ class Simulation:
     self.description = {
       'clients': config.clients,
       'clients_per_round': config.clients,
-      'dataset': 'synthetic',
+      'dataset': self.config.dataset,
       'tiers': {'low': config.clients},
       'speed_ratio': 20.0,
       'deadline': [1.0, 1.0],

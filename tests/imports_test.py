@@ -35,7 +35,7 @@ MAY = {
   'noise': {'types'},
   'shift': _BASE | {'noise'},
   'training': _BASE | {'shift'},
-  'online': _BASE | {'shift', 'online'},
+  'online': _BASE | {'shift', 'online', 'paths'},
   'patience': _BASE | {'costs', 'recipe'},
   'prototypes': _BASE | {'recipe'},
   'quality': _BASE | {'recipe', 'prototypes', 'costs'},
@@ -66,7 +66,9 @@ MAY = {
   'models': _BASE | {'models', 'widths'},
   'devices': {'errors', 'devices'},
   'machine': set(),
-  'datasets': {'errors', 'machine', 'windows', 'datasets'},
+  'output': set(),
+  'paths': {'errors'},
+  'datasets': {'errors', 'machine', 'output', 'paths', 'windows', 'datasets'},
   # Algorithms see a Task and a Population, whatever made them.
   'algorithms': _ROUND
   | {'links', 'rounds', 'budgets', 'algorithms', 'depth', 'widths'}
@@ -76,7 +78,7 @@ MAY = {
   'program': _ROUND | {'rounds', 'algorithms', 'models', 'evaluation', 'world'},
   'tuner': _ROUND
   | {'algorithms', 'program', 'models', 'datasets'}
-  | {'compile_cache', 'memory', 'processes'},
+  | {'compile_cache', 'machine', 'memory', 'processes'},
 }
 # What builds the world looks names up, of algorithms too; its parts do not.
 # So does what describes a run.

@@ -115,7 +115,7 @@ def test_rewrite(tmp_path):
   for argv in (['m', f'--config={path}'], ['m', '--config', path]):
     found = command.rewrite(argv)[-1]
     assert found.endswith(f'from_json.py:{path}')
-  with pytest.raises(InputError, match='relief.py'):
+  with pytest.raises(InputError, match='relief, '):
     command.rewrite(['main', '--config=experiments/configs/releif.py'])
 
 

@@ -37,7 +37,7 @@ def test_a_grid_in_numbers_and_pictures(tmp_path):
     rows = list(csv.DictReader(file))
   assert len(rows) == 4
   assert float(rows[0]['complete']) == pytest.approx(85)
-  assert (tmp_path / 'robustness.md').read_text().count('\n') == 6
+  assert (tmp_path / 'robustness.md').read_text().count('\n') == 8
   robustness.draw(found, 'fedavg', tmp_path / 'grid.png')
   assert (tmp_path / 'grid.png').stat().st_size > 5000
 

@@ -18,9 +18,11 @@ import pathlib
 import sys
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
 from benchmarks import turns
+from experiments import command
+from relief_jax.errors import unknown
 
 _PYTHONS = {
   side: flags.DEFINE_string(f'{side}_python', None, f'interpreter with {side}')
@@ -174,11 +176,11 @@ def main(argv) -> None:
   del argv
   for workload in _WORKLOADS.value:
     if workload not in ('sensor', *_PUBLIC):
-      raise app.UsageError(f'unknown workload {workload!r}')
+      raise unknown('workload', workload, ('sensor', *_PUBLIC))
   for workload in _WORKLOADS.value:
     for line in compare(workload, 1 if _SMOKE.value else _REPEATS.value):
       print(json.dumps(line), flush=True)
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command.launch(main)

@@ -8,7 +8,6 @@ from Python 3.12 on, with the lock, which PyTorch gives up inside operations.
 """
 
 import torch
-from absl import app
 from blazefl.contrib.fedavg import (
   FedAvgBaseServerHandler,
   FedAvgThreadPoolClientTrainer,
@@ -110,4 +109,4 @@ def main(argv) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  turns.launch(main)

@@ -10,7 +10,6 @@ import fedjax
 import haiku as hk
 import jax
 import numpy as np
-from absl import app
 from fedjax.algorithms import fed_avg
 
 from benchmarks import turns
@@ -85,4 +84,4 @@ def main(argv) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  turns.launch(main)

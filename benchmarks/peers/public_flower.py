@@ -7,7 +7,6 @@ is not counted; nothing is evaluated.
 """
 
 import torch
-from absl import app
 from flwr.app import ArrayRecord
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
@@ -72,4 +71,4 @@ def main(argv) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  turns.launch(main)

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import app, flags
+from absl import flags
 
 from benchmarks import tracing, turns
 from benchmarks.peers import common, image_task
+from experiments import command
 from relief_jax import algorithms, placement, simulate
 from relief_jax.recipe import Setting
 from relief_jax.types import Array, Bank, Fleet, Population
@@ -119,4 +120,4 @@ def main(argv) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command.launch(main)

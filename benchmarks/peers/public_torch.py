@@ -9,7 +9,6 @@ thread and adds the updates up as they come.
 import multiprocessing
 
 import torch
-from absl import app
 
 from benchmarks import turns
 from benchmarks.peers import common, torch_models
@@ -90,4 +89,4 @@ def main(argv) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  turns.launch(main)

@@ -11,10 +11,11 @@ import os
 
 import jax
 import jax.numpy as jnp
-from absl import app, flags
+from absl import flags
 
 from benchmarks import turns
 from benchmarks.peers import common
+from experiments import command
 from relief_jax.types import PyTree
 
 _CLIENTS = flags.DEFINE_integer('clients', 64, 'in the round')
@@ -119,4 +120,4 @@ def main(argv) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command.launch(main)

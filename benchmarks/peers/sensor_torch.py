@@ -12,7 +12,7 @@ import multiprocessing
 
 import numpy as np
 import torch
-from absl import app, flags
+from absl import flags
 from torch.nn import functional
 
 from benchmarks import turns
@@ -188,4 +188,4 @@ def main(argv) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  turns.launch(main)

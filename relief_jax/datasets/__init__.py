@@ -1,11 +1,12 @@
 """Data sets, by name: `load(config, root) -> Windows`."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import ml_collections
 
+from relief_jax import paths
 from relief_jax.datasets import (
   cache,
   download,
@@ -40,6 +41,26 @@ _FILES: dict[str, Callable[[Path | None], list[Path]]] = {
 }
 
 
+def remark(names: Iterable[str | None]) -> str:
+  """Says what data numbers are of, a line to stand above them.
+
+  >>> remark(['dsads'])
+  'Data: dsads, read from files, nothing synthetic.'
+
+  Args:
+    names: of the data sets; None where a run did not record it.
+  """
+  known = sorted({name for name in names if name})
+  if not known:
+    return 'Data: not recorded.'
+  if 'synthetic' not in known:
+    return f'Data: {", ".join(known)}, read from files, nothing synthetic.'
+  return (
+    f'Data: {", ".join(known)}. Synthetic data are made of random numbers; '
+    '--data_dir and --config.dataset name real ones.'
+  )
+
+
 def find_data_dir(flag: str | Path | None) -> Path | None:
   """The folder with data sets: the first of four places that is there.
 
@@ -55,29 +76,86 @@ def find_data_dir(flag: str | Path | None) -> Path | None:
   Raises:
     InputError: a folder that was asked for by name and does not exist.
   """
+  return _place(flag)[1]
+
+
+def _place(flag: str | Path | None) -> tuple[str, Path | None]:
+  """As `find_data_dir`; first what named the folder, '' where nothing did."""
   for source, asked in (
     ('--data_dir', flag),
     ('RELIEF_DATA_DIR', os.environ.get('RELIEF_DATA_DIR')),
   ):
     if asked:
-      if not Path(asked).is_dir():
+      root = Path(paths.expand(asked, source))
+      if not root.is_dir():
         raise InputError(
           f'{source} = {str(asked)!r}, which is no folder',
           'a folder that holds dsads/, pamap2/, mhealth/, ...',
           f'correct {source}, or leave it out to use synthetic data',
         )
-      return Path(asked)
+      return source, root
   shared = Path('..', 'shared', 'data')
   places = [shared, *filter(None, [cache.user_cache()])]
-  return next((place for place in places if place.is_dir()), None)
+  return '', next((place for place in places if place.is_dir()), None)
+
+
+def resolve(
+  config: ml_collections.ConfigDict, data_dir: str | Path | None = None
+) -> tuple[str, Path | None]:
+  """Finds out which data set a config means, and where; reads none of it.
+
+  `auto` is dsads where its files are found, else synthetic, but never
+  synthetic where a folder was asked for by name.
+
+  Args:
+    config: of the run; `dataset`, `data_path` and `data.download` count.
+    data_dir: folder of the data sets; None looks where `find_data_dir` says.
+
+  Returns:
+    The name of the data set and the folder to look for it in.
+
+  Raises:
+    InputError: an unknown name, a folder asked for by name that does not exist
+      or does not hold the data set, a `data_path` that nobody would read.
+  """
+  name = config.dataset
+  if name not in DATASETS and name != 'auto':
+    raise unknown('data set', name, (*DATASETS, 'auto'))
+  if config.data_path and name != 'npz':
+    raise InputError(
+      f'config.data_path={config.data_path!r} with config.dataset={name!r}, '
+      'which does not read it',
+      'a data_path for dataset=npz only',
+      'set --config.dataset=npz, or leave data_path out',
+    )
+  if name in ('synthetic', 'npz'):
+    return name, None
+  source, root = _place(data_dir)
+  if name == 'auto':
+    if dsads.files(root):
+      return 'dsads', root
+    if not source:
+      return 'synthetic', None
+    held = [other for other, files in _FILES.items() if files(root)]
+    raise InputError(
+      f'no dsads in {source}={root}'
+      + (f', which holds {", ".join(held)}' if held else ''),
+      download.ARCHIVES['dsads'].files,
+      f'set --config.dataset={held[0]}'
+      if held
+      else 'name the folder above dsads/, or leave it out and set '
+      '--config.dataset=synthetic',
+    )
+  if source and name in _FILES and not config.data.download:
+    if not _FILES[name](root):
+      raise download.missing(name, root)
+  return name, root
 
 
 def load(
   config: ml_collections.ConfigDict, data_dir: str | Path | None = None
 ) -> tuple[Windows, str]:
   """Loads and checks the data set that the config names.
-
-  `auto` is dsads where its files are found, else synthetic.
 
   Args:
     config: of the run.
@@ -87,15 +165,10 @@ def load(
     The windows, and the name of the data set they are of.
 
   Raises:
-    InputError: an unknown name, a missing folder, a file that cannot be used,
-      numbers that are not finite.
+    InputError: of `resolve`; a file that cannot be used, numbers that are not
+      finite.
   """
-  name = config.dataset
-  if name not in DATASETS and name != 'auto':
-    raise unknown('data set', name, (*DATASETS, 'auto'))
-  root = None if name in ('synthetic', 'npz') else find_data_dir(data_dir)
-  if name == 'auto':
-    name = 'dsads' if dsads.files(root) else 'synthetic'
+  name, root = resolve(config, data_dir)
   if name in _FILES:
     root = download.home(name, root, _FILES[name], config.data.download)
   windows = DATASETS[name](config, root)
@@ -105,7 +178,10 @@ def load(
 
 def stamp(config: ml_collections.ConfigDict) -> list[int]:
   """Tells a file of the user's own that was changed: its time and size."""
-  if config.dataset != 'npz' or not os.path.exists(config.data_path):
+  if config.dataset != 'npz' or not config.data_path:
     return []
-  found = os.stat(config.data_path)
+  path = paths.expand(config.data_path, 'config.data_path')
+  if not os.path.exists(path):
+    return []
+  found = os.stat(path)
   return [found.st_mtime_ns, found.st_size]

@@ -40,7 +40,7 @@ def user_cache() -> Path | None:
   """
   base = os.environ.get('XDG_CACHE_HOME')
   if base:
-    return Path(base) / 'relief_jax'
+    return Path(os.path.expanduser(base)) / 'relief_jax'
   try:
     return Path.home() / '.cache' / 'relief_jax'
   except RuntimeError:

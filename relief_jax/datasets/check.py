@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from relief_jax import output, paths
 from relief_jax.datasets import npz, signals
 from relief_jax.errors import InputError
 
@@ -135,9 +136,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
   )
   given = parser.parse_args(arguments)
   try:
-    own = npz.read(Path(given.path), given.channels)
+    own = npz.read(Path(paths.expand(given.path, 'FILE')), given.channels)
   except InputError as error:
-    print(error, file=sys.stderr)
+    print(f'error: {error}', file=sys.stderr)
     return 2
   print('\n'.join(report(own)))
   found = problems(own, given.max_gap)
@@ -148,4 +149,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
+  output.set_up()
   sys.exit(main())

@@ -11,12 +11,12 @@ source machine learning environments using body-worn sensor units", The
 Computer Journal 57(11), 2014. The split into modalities by place is **ours**.
 """
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import ml_collections
 
+from relief_jax import machine
 from relief_jax.datasets import download, dsads_text, packed
 from relief_jax.datasets.channels import choose
 from relief_jax.datasets.recording import Recording, resample, to_windows
@@ -111,7 +111,7 @@ def _packed(paths: list[Path], rate: float) -> list[Recording]:
     return packed.read(path, 'dsads', CHANNELS, len(CLASSES)).recording
 
   # Unpacking lets go of the interpreter's lock, so threads share the work.
-  with ThreadPoolExecutor(min(len(paths), os.cpu_count() or 1)) as pool:
+  with ThreadPoolExecutor(min(len(paths), machine.cores())) as pool:
     recordings = list(pool.map(read, paths))
     packed.check_people(paths, recordings)
     return list(pool.map(lambda r: resample(r, rate), recordings))

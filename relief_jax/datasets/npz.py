@@ -34,6 +34,7 @@ import ml_collections
 import numpy as np
 from numpy.typing import NDArray
 
+from relief_jax import paths
 from relief_jax.datasets import npy, packed, signals
 from relief_jax.datasets.channels import choose
 from relief_jax.datasets.recording import (
@@ -101,7 +102,8 @@ def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
       'the path of an .npz file',
       'set --config.data_path=FILE',
     )
-  own = read(Path(config.data_path), config.data.channels)
+  path = paths.expand(config.data_path, 'config.data_path')
+  own = read(Path(path), config.data.channels)
   if own.x.ndim == 3:
     return _ready(own, config)
   recordings = [

@@ -4,7 +4,6 @@ A loader parses files into recordings, a person each; resampling, cutting and
 the numbering of samples, which splits rely on, are done here for all of them.
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
@@ -14,6 +13,7 @@ import ml_collections
 import numpy as np
 from numpy.typing import NDArray
 
+from relief_jax import machine
 from relief_jax.datasets import cache, signals
 from relief_jax.errors import InputError
 from relief_jax.windows import Windows, cut, gather
@@ -169,7 +169,7 @@ def kept(
 
 def every(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
   """Maps over files with a few threads: parsing lets go of Python's lock."""
-  with ThreadPoolExecutor(min(len(items), os.cpu_count() or 1, 4)) as pool:
+  with ThreadPoolExecutor(min(len(items), machine.cores(), 4)) as pool:
     return list(pool.map(function, items))
 
 
@@ -219,7 +219,7 @@ def to_windows(
       signal = physical(recording, channels)
       gather(signal, cuts[number][0], x[name][low:high])
 
-  with ThreadPoolExecutor(min(len(recordings), os.cpu_count() or 1)) as pool:
+  with ThreadPoolExecutor(min(len(recordings), machine.cores())) as pool:
     list(pool.map(fill, range(len(recordings))))
   pairs = list(zip(recordings, cuts, strict=True))
   runs = np.cumsum([0] + [len(r.run_start) for r in recordings])

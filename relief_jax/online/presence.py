@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from relief_jax import paths
 from relief_jax.errors import InputError
 from relief_jax.online import chain, keys, missing
 from relief_jax.types import Array
@@ -66,8 +67,16 @@ def draw(
     rng: draws rates and phases.
 
   Raises:
-    InputError: a trace that cannot be read; of `chain.make`.
+    InputError: a trace that cannot be read, or that nobody would read; of
+      `chain.make`.
   """
+  if config.path and config.kind != 'trace':
+    raise InputError(
+      f'config.online.presence.path={config.path!r} with kind={config.kind!r}, '
+      'which does not read it',
+      'a path for kind=trace only',
+      'set --config.online.presence.kind=trace, or leave the path out',
+    )
   if config.kind == 'off':
     return None
   if config.kind == 'trace':
@@ -98,6 +107,7 @@ def read(path: str) -> np.ndarray:
   cure = 'write one line a round, such as 1,0,1,1'
   expected = 'lines of equally many 0 and 1'
   try:
+    path = paths.expand(path, 'config.online.presence.path')
     with open(path, newline='') as file:
       lines = [line for line in csv.reader(file) if line]
   except (OSError, UnicodeDecodeError, csv.Error) as error:

@@ -1,0 +1,80 @@
+"""Sets up standard output and error so that printing never ends the work.
+
+A terminal or log that is not UTF-8, a reader that has gone (`| head`), a
+terminal that was closed and a full disk are no reason to lose a run: what
+cannot be shown is replaced, what cannot be written is dropped. **Ours.**
+"""
+
+import io
+import os
+import sys
+from typing import TextIO
+
+_MARK = '_relief_jax_forgiving'
+
+
+class _Forgiving(io.RawIOBase):
+  """A file descriptor whose errors are told once and otherwise dropped."""
+
+  def __init__(self, handle: int, name: str, told: TextIO | None):
+    """Args: handle: of the file. name: for people. told: hears of errors."""
+    self._handle, self._name, self._told = handle, name, told
+
+  def writable(self) -> bool:
+    return True
+
+  def fileno(self) -> int:
+    return self._handle
+
+  def isatty(self) -> bool:
+    try:
+      return os.isatty(self._handle)
+    except OSError:
+      return False
+
+  def write(self, data) -> int:
+    try:
+      return os.write(self._handle, data)
+    except BrokenPipeError:  # a reader that has seen enough
+      pass
+    except OSError as error:
+      if self._told:
+        told, self._told = self._told, None
+        print(
+          f'warning: {self._name} cannot be written ({error.strerror}); the '
+          'work goes on without it',
+          file=told,
+        )
+    return len(data)
+
+
+def _forgiving(stream: TextIO | None, name: str, told: TextIO | None) -> TextIO:
+  """The same place to write to, with errors of writing dropped."""
+  if stream is None:  # closed before Python started
+    return open(os.devnull, 'w', encoding='utf-8')
+  if getattr(stream, _MARK, False):
+    return stream
+  try:
+    handle = stream.fileno()
+  except (OSError, ValueError, AttributeError):
+    return stream  # of a notebook or a test: no file
+  stream.flush()
+  made = io.TextIOWrapper(
+    io.BufferedWriter(_Forgiving(handle, name, told)),
+    encoding=stream.encoding,
+    errors='replace',
+    line_buffering=getattr(stream, 'line_buffering', False)
+    or name == 'standard error',
+    write_through=getattr(stream, 'write_through', False),
+  )
+  setattr(made, _MARK, True)
+  return made
+
+
+def set_up() -> None:
+  """Makes `sys.stdout` and `sys.stderr` forgiving; for commands alone.
+
+  What cannot be encoded is shown as `?`.
+  """
+  sys.stderr = _forgiving(sys.stderr, 'standard error', None)
+  sys.stdout = _forgiving(sys.stdout, 'standard output', sys.stderr)
