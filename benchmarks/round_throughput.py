@@ -24,6 +24,7 @@ from absl import app, flags
 from benchmarks import common
 from relief_jax import (
   algorithms,
+  ambient,
   buckets,
   config,
   costs,
@@ -110,7 +111,7 @@ class Round(NamedTuple):
 def make_round(name: str, method: str) -> Round:
   """A round of a workload, over the flags' clients, layout and devices."""
   spec, population = workload(_CLIENTS.value, _SMOKE.value)
-  key = jax.random.key(0)
+  key = ambient.key(0)
   if WORKLOADS[name] == 'lora':
     frozen = lora.base(key, spec)
     population = dataclasses.replace(population, frozen=frozen)

@@ -15,7 +15,7 @@ import jax
 from absl import app, flags, logging
 
 from experiments import points
-from relief_jax import processes
+from relief_jax import ambient, processes
 from relief_jax.errors import InputError, StorageError
 
 FAILED, BAD_INPUT, DIVERGED, STORAGE, INTERRUPTED = 1, 2, 3, 74, 75
@@ -75,6 +75,7 @@ def launch(main, swept: dict[str, str] | None = None) -> None:
       swept.update(found)
     return _parse(argv)
 
+  ambient.pin_process()
   signal.signal(signal.SIGTERM, signal.default_int_handler)
   app.run(
     lambda argv: call(lambda: _quietly(main, argv)),

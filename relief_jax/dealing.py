@@ -14,6 +14,7 @@ import numpy as np
 
 from relief_jax import (
   algorithms,
+  ambient,
   datasets,
   fleets,
   models,
@@ -48,6 +49,7 @@ class Clients(NamedTuple):
   fleet: Fleet
 
 
+@ambient.pinned()
 def deal(config: ml_collections.ConfigDict, data_dir: str | None) -> Clients:
   """Loads, splits, deals: what one looks at before training (seconds).
 

@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from relief_jax import (
   algorithms,
+  ambient,
   buckets,
   evaluation,
   guard,
@@ -257,7 +258,7 @@ def evaluator(task: Task, setting: Setting, method: str, masks: np.ndarray):
 
 def keys(seed) -> tuple[jax.Array, jax.Array]:
   """The keys of a seed's initial parameters and of its rounds."""
-  key = jax.random.key(seed)
+  key = ambient.key(seed)
   return jax.random.fold_in(key, _PARAMS), jax.random.fold_in(key, _ROUNDS)
 
 

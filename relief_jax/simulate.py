@@ -18,6 +18,7 @@ import numpy as np
 
 from relief_jax import (
   algorithms,
+  ambient,
   cosines,
   evaluation,
   logbook,
@@ -109,6 +110,7 @@ class Simulation:
   True
   """
 
+  @ambient.pinned()
   def __init__(
     self,
     config: ml_collections.ConfigDict,
@@ -206,6 +208,7 @@ class Simulation:
     """What a reader of the results should know; no error."""
     return reports.warnings(self._world)
 
+  @ambient.pinned()
   def prepare(self) -> memory.Estimate:
     """Compiles, and tells the memory that the run will take.
 
@@ -229,6 +232,7 @@ class Simulation:
     self._memory = found
     return found
 
+  @ambient.pinned()
   def advance(self) -> dict[str, Any]:
     """Runs to the next evaluation (the first call evaluates round 0).
 
@@ -247,6 +251,7 @@ class Simulation:
       self.advance_rounds(until - self.round)
     return self._evaluate()
 
+  @ambient.pinned()
   def advance_rounds(self, count: int) -> None:
     """Runs at least `count` rounds, in whole calls, without an evaluation.
 
@@ -265,6 +270,7 @@ class Simulation:
       'totals': {k: np.float64(v) for k, v in self._tally.totals.items()},
     }
 
+  @ambient.pinned()
   def restore(self, snapshot: dict[str, Any], history: list) -> None:
     """Goes back to a snapshot of a run with the same config.
 
@@ -401,6 +407,7 @@ class Simulation:
       masks=self._masks,
     )
 
+  @ambient.pinned()
   def arguments(self) -> tuple:
     """Of `Program.rounds`, now."""
     return (
@@ -441,6 +448,7 @@ class Simulation:
     infos = jax.tree.map(np.asarray, infos)
     self.take(state, infos, time.perf_counter() - started)
 
+  @ambient.pinned()
   def take(self, state: PyTree, infos: RoundInfo, seconds: float) -> None:
     """Takes over what a call of the program gave.
 
@@ -487,6 +495,7 @@ class Simulation:
     )
     return self.score(np.asarray(counts), time.perf_counter() - started)
 
+  @ambient.pinned()
   def score(self, counts: np.ndarray, seconds: float) -> dict[str, Any]:
     """The record of an evaluation, also appended to `history`.
 

@@ -17,6 +17,7 @@ import optax
 
 from relief_jax import (
   algorithms,
+  ambient,
   cohort,
   deadlines,
   dealing,
@@ -71,6 +72,7 @@ class World(NamedTuple):
   subjects: dict[str, list[int]]
 
 
+@ambient.pinned()
 def build(
   config: ml_collections.ConfigDict,
   data_dir: str | None,
@@ -138,7 +140,7 @@ def build(
   )
   test = bank(split.test)
   if config.backbone == 'lora':
-    key = jax.random.fold_in(jax.random.key(config.seed), dealing.BASE)
+    key = jax.random.fold_in(ambient.key(config.seed), dealing.BASE)
     base = lora.base(key, spec)
     if pretrained:
       base = pretrain(key, spec, bank(split.public), config.model.base_steps)

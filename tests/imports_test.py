@@ -12,7 +12,7 @@ OURS = ('relief_jax', 'experiments', 'benchmarks')
 
 # What a part of the library may import of it, itself included if a package.
 # Parts that are not here build the world on the host; see below.
-_BASE = {'types', 'tree', 'errors'}
+_BASE = {'types', 'tree', 'errors', 'ambient'}
 _ROUND = _BASE | {
   'placement',
   'training',
@@ -26,6 +26,7 @@ _ROUND = _BASE | {
 MAY = {
   'types': set(),
   'errors': set(),
+  'ambient': {'types'},
   'tree': {'types'},
   'config': set(),
   'validation': {'config', 'errors'},
