@@ -21,11 +21,10 @@ import ml_collections
 import numpy as np
 
 from relief_jax import config as config_lib
-from relief_jax import tuner
+from relief_jax import text_files, tuner
 from relief_jax.errors import InputError, StorageError
 
 SCHEMA = 1
-LARGEST = 1 << 28  # bytes of a JSON file that is read
 COMPLETE, INTERRUPTED, DIVERGED = 'complete', 'interrupted', 'diverged'
 PACKAGES = ('jax', 'jaxlib', 'numpy', 'optax', 'flax', 'relief_jax')
 
@@ -109,12 +108,12 @@ def read_json(path: pathlib.Path) -> dict:
     InputError: no such file, or no JSON object in it.
   """
   try:
-    if path.stat().st_size > LARGEST:
-      raise ValueError(f'{path.stat().st_size:,} bytes')
-    value = json.loads(path.read_text(encoding='utf-8'))
+    value = json.loads(text_files.read(path))
     if not isinstance(value, dict):
       raise ValueError(f'a {type(value).__name__}')
-  except (OSError, ValueError, RecursionError) as error:
+  except InputError:
+    raise
+  except (ValueError, RecursionError) as error:
     raise InputError(
       f'{path}: {error}', 'a JSON object', 'check the path, or start anew'
     ) from error

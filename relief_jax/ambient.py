@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from relief_jax.types import Array
@@ -70,12 +71,14 @@ def key(seed: int) -> Array:
 
 def of_words(words: Array | np.ndarray) -> Array:
   """Keys of `GENERATOR`, [...], from their words [..., 2] uint32."""
-  return jax.random.wrap_key_data(words, impl=GENERATOR)
+  return jax.random.wrap_key_data(jnp.asarray(words), impl=GENERATOR)
 
 
 def chosen() -> dict[str, str | None]:
   """What the user may choose and a result depends on, by its name."""
   return {
-    'jax_default_matmul_precision': jax.config.jax_default_matmul_precision,
+    'jax_default_matmul_precision': jax.config.values[
+      'jax_default_matmul_precision'
+    ],
     'NVIDIA_TF32_OVERRIDE': os.environ.get('NVIDIA_TF32_OVERRIDE'),
   }

@@ -76,6 +76,9 @@ def deal(config: ml_collections.ConfigDict, data_dir: str | None) -> Clients:
     config.data.public_subjects if pretrained else 0,
     _rng(config, _SPLIT),
   )
+  data = data._replace(
+    notes=data.notes + splits.notes(data, split, config.data.split)
+  )
   parts = _parts(config, data, split.train)
   fleet = fleets.build(
     config.fleet,

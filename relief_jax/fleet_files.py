@@ -28,6 +28,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
+from relief_jax import text_files
 from relief_jax.devices import Device, device, figures
 from relief_jax.errors import InputError
 from relief_jax.tiers import Tier, Tiers
@@ -109,7 +110,7 @@ def _need(row: dict[str, Any], key: str, where: str) -> Any:
 
 def _csv(path: str) -> list[tuple[str, dict[str, Any]]]:
   """Rows with their places; row numbers are those of a spreadsheet."""
-  text = io.StringIO(figures.text(path), newline='')
+  text = io.StringIO(text_files.read(path, figures.LARGEST), newline='')
   try:
     lines = list(csv.reader(text, skipinitialspace=True, strict=True))
   except csv.Error as error:

@@ -78,13 +78,14 @@ def warnings(world: World) -> list[str]:
     world: of the run.
   """
   name, owners = smallest_cohort(world)
-  if owners > SMALL:
-    return []
-  return [
-    f'smallest cohort: {owners} device(s) own {name!r}. A mean over so few '
-    "tells much about each one's data, and a robust mean has nobody to "
-    'outvote a liar with'
-  ]
+  found = list(world.notes)
+  if owners <= SMALL:
+    found.append(
+      f'smallest cohort: {owners} device(s) own {name!r}. A mean over so few '
+      "tells much about each one's data, and a robust mean has nobody to "
+      'outvote a liar with'
+    )
+  return found
 
 
 def outcome(

@@ -72,6 +72,29 @@ def split(
   return found
 
 
+def notes(windows: Windows, found: Split, kind: str) -> tuple[str, ...]:
+  """Sentences on classes and persons that the split leaves without windows.
+
+  Args:
+    windows: of all persons.
+    found: the split of them.
+    kind: of the split, as in `config.data.split`.
+  """
+  said = []
+  count = len(windows.classes)
+  every = np.bincount(windows.y, minlength=count)
+  known = np.setdiff1d(windows.subject, windows.subject[found.public])
+  for part, rows in (('training', found.train), ('test', found.test)):
+    lacking = (every > 0) & (np.bincount(windows.y[rows], minlength=count) == 0)
+    lost = [f'class {windows.classes[i]!r}' for i in np.flatnonzero(lacking)]
+    if kind == 'time':  # the other splits part persons on purpose
+      gone = np.setdiff1d(known, windows.subject[rows]).tolist()
+      lost += [f'person {windows.people.get(p, str(p))}' for p in gone]
+    if lost:
+      said.append(f'without a {part} window: {", ".join(lost)}')
+  return tuple(said)
+
+
 def fold_subjects(subjects: NDArray, folds: int, fold: int) -> NDArray:
   """The persons of one part.
 

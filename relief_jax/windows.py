@@ -6,6 +6,7 @@ proven to share no raw sample. All of this is **ours**; numpy on the host.
 """
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +34,8 @@ class Windows(NamedTuple):
     width: samples in a window.
     official_test: [windows] bool, the test part that the data set's authors
       chose; None where they chose none.
+    notes: what of the recordings gave no window, a sentence each.
+    people: names of persons, by number; of those that have one.
   """
 
   x: dict[str, NDArray]
@@ -44,6 +47,8 @@ class Windows(NamedTuple):
   rate: float
   width: int
   official_test: NDArray | None = None
+  notes: tuple[str, ...] = ()
+  people: Mapping[int, str] = {}
 
 
 def cut(

@@ -57,7 +57,9 @@ class World(NamedTuple):
     fill: `input` or `skip`.
     deadline: of the first round (inf: none).
     deadline_end: of the last round.
-    subjects: persons behind train, test and public windows.
+    subjects: persons behind train, test and public windows, by number, or by
+      name where they have one.
+    notes: what of the data cannot be used, a sentence each.
   """
 
   population: Population
@@ -69,7 +71,8 @@ class World(NamedTuple):
   fill: str
   deadline: float
   deadline_end: float
-  subjects: dict[str, list[int]]
+  subjects: dict[str, list[int | str]]
+  notes: tuple[str, ...] = ()
 
 
 @ambient.pinned()
@@ -163,9 +166,13 @@ def build(
     deadline=deadline,
     deadline_end=deadline_end,
     subjects={
-      name: np.unique(data.subject[rows]).tolist()
+      name: [
+        data.people.get(person, person)
+        for person in np.unique(data.subject[rows]).tolist()
+      ]
       for name, rows in split._asdict().items()
     },
+    notes=data.notes,
   )
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import ml_collections
 
-from relief_jax.datasets import download, dsads_text, packed
+from relief_jax.datasets import download, dsads_text, packed, parsing
 from relief_jax.datasets.recording import Recording, resample, to_windows
 from relief_jax.windows import Windows
 
@@ -61,7 +61,7 @@ MODALITIES: dict[str, dict[str, list[str]]] = {
 
 def files(root: Path | None) -> list[Path]:
   """The data set's files under `root`, none where it is not there."""
-  found = sorted(root.glob('dsads/dsads_subject*.npz')) if root else []
+  found = parsing.find(root, ('dsads',), 'dsads_subject*.npz')
   return found or dsads_text.files(root)
 
 

@@ -88,7 +88,7 @@ def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
   paths = files(root)
   if not paths:
     raise download.missing('mhealth', root)
-  parsing.once(paths, [path.name for path in paths])
+  parsing.once(paths, [parsing.person(path, _PERSON) for path in paths])
   options = dict(max_gap=config.data.max_gap, rate=config.data.rate)
 
   def read(path: Path) -> Recording:
