@@ -19,6 +19,7 @@ import rich.console
 from experiments import (
   board,
   command,
+  identity,
   plots,
   pool,
   records,
@@ -26,7 +27,6 @@ from experiments import (
   tables,
 )
 from experiments.overview import Overview
-from relief_jax import algorithms
 from relief_jax.errors import InputError
 
 WAITING, FAILED = 'waiting', 'failed'
@@ -36,29 +36,26 @@ def status_of(job: pool.Job) -> dict[str, Any]:
   """How a run stands by its directory: `status`, `round`, `reason`.
 
   Raises:
-    InputError: the folder holds a run of another config.
+    InputError: the folder holds a run of another config, or on other files.
   """
   folder = pathlib.Path(job.workdir)
   if not (folder / 'config.json').exists():
     return {'status': WAITING}
   stored = records.read_json(folder / 'config.json')
   config = records.config_from_dict(job.config)
-  records.adopt(config, stored)
-  config.fill = config.fill or algorithms.DEFAULT_FILL.get(
-    config.method, 'skip'
-  )
-  difference = records.first_difference(config, stored)
-  if difference:
-    raise InputError(
-      f'{folder} with {difference}',
-      'runs of this campaign',
-      'use another --workdir, or take the change back',
-    )
+  identity.adopt(config, stored)
+  config = identity.resolved(config)
+  identity.refuse_other(folder, config, job.data_dir, stored)
   if not (folder / 'summary.json').exists():
     return {'status': records.INTERRUPTED}
   summary = records.read_json(folder / 'summary.json')
   kept = ('status', 'round', 'reason')
-  return {key: summary[key] for key in kept if key in summary}
+  found = {key: summary[key] for key in kept if key in summary}
+  done = found.get('round', 0)
+  identity.refuse_rounds(config, stored, done)
+  if found.get('status') == records.COMPLETE and done < config.rounds:
+    found['status'] = records.INTERRUPTED  # it is to go on
+  return found
 
 
 class Manifest:
@@ -300,7 +297,12 @@ class Campaign:
       tables.load(pathlib.Path(job.workdir), job.label, job.seed)
       for job in self._jobs
     ]
-    runs = [run for run in loaded if run]
+    runs = [
+      run
+      for run, job in zip(loaded, self._jobs, strict=True)
+      # One that cannot grow longer stays out of a table of longer ones.
+      if run and run.summary['rounds'] == job.config['rounds']
+    ]
     if not runs:
       return
     cells = tables.table(runs, self._baseline)

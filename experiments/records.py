@@ -21,7 +21,7 @@ import ml_collections
 import numpy as np
 
 from relief_jax import config as config_lib
-from relief_jax import text_files, tuner
+from relief_jax import text_files
 from relief_jax.errors import InputError, StorageError
 
 SCHEMA = 1
@@ -253,30 +253,6 @@ def flatten(values: dict, at: str = '') -> dict:
     else:
       flat[at + key] = value
   return flat
-
-
-def adopt(config: ml_collections.ConfigDict, stored: dict) -> None:
-  """Settles what was left to be found out: it takes the stored value."""
-  known = flatten(stored)
-  for key, value in flatten(clean(config)).items():
-    if value in tuner.OPEN and isinstance(known.get(key), str):
-      config.update_from_flattened_dict({key: known[key]})
-
-
-def first_difference(config, stored: dict) -> str:
-  """Names the first key that differs from the stored config, '' if none.
-
-  A key that is not stored counts as its default: runs from before the key
-  existed go on.
-  """
-  old = flatten(clean(config_lib.default())) | flatten(stored)
-  new = flatten(clean(config))
-  for key in sorted(new.keys() | old.keys()):
-    if key == 'layout' and old[key] in tuner.OPEN:
-      continue  # stored before layouts were
-    if new.get(key) != old.get(key):
-      return f'config.{key}={new.get(key)!r} where {old.get(key)!r} is stored'
-  return ''
 
 
 @functools.cache

@@ -92,6 +92,24 @@ def read(path: str) -> Tiers:
   return Tiers(tuple(tiers), int(total) if counted else 0)
 
 
+def sources(path: str) -> list[pathlib.Path]:
+  """The files that `read` reads: the fleet, then devices of the user's own.
+
+  Args:
+    path: ends in .csv or .json.
+
+  Raises:
+    InputError: rows that cannot be told.
+  """
+  found = [pathlib.Path(path)]
+  if not found[0].exists():
+    return found
+  rows = _csv(path) if path.endswith('.csv') else _json(path)
+  devices = dict.fromkeys(str(row.get('device')) for _, row in rows)
+  own = (name for name in devices if name.endswith('.json'))
+  return found + [found[0].parent / name for name in own]
+
+
 def _wrong(where: str, column: str, found: Any, expected: str) -> InputError:
   return InputError(
     f'{where}, column {column}: {found!r}', expected, 'correct that field'

@@ -181,6 +181,32 @@ class Simulation:
     """All rounds are over and evaluated."""
     return bool(self.history) and self.round >= self.rounds
 
+  def next_after(self, every: int) -> int:
+    """The next round that is a multiple, or the last one.
+
+    Args:
+      every: rounds from one to the next.
+    """
+    return min((self.round // every + 1) * every, self.rounds)
+
+  @ambient.pinned()
+  def plans(self) -> bool:
+    """Whether a round depends on how many there are: it cannot grow longer.
+
+    Found out by tracing the round, so it holds for methods of your own.
+    """
+    args = self._key, self._state, self._population
+
+    def step(rounds, *args):
+      hparams = {**self._setting.hparams, 'rounds': rounds}
+      setting = self._setting._replace(hparams=hparams)
+      factory = algorithms.ALGORITHMS[self.config.method]
+      return factory(self._task, setting).step(*args)
+
+    traced = jax.make_jaxpr(step)(jnp.float32(self.rounds), *args).jaxpr
+    read = {id(v) for equation in traced.eqns for v in equation.invars}
+    return id(traced.invars[0]) in read
+
   @property
   def params(self) -> PyTree:
     """The model, P; [N, *P] for a personal method."""
@@ -246,7 +272,7 @@ class Simulation:
     if self._memory is None:
       self.prepare()
     if self.history:
-      until = min(self.round + self.config.eval_every, self.rounds)
+      until = self.next_after(self.config.eval_every)
       self.begin()
       self.advance_rounds(until - self.round)
     return self._evaluate()
@@ -399,11 +425,12 @@ class Simulation:
   @property
   def call(self) -> program.Call:
     """What else is static about the program."""
+    each = self.config.rounds_per_call
     return program.Call(
       method=self.config.method,
       spec=self._world.spec,
       rounds=self.config.rounds_per_call,
-      even=self.rounds % self.config.rounds_per_call == 0,
+      even=(self.rounds % each, self.round % each) == (0, 0),
       masks=self._masks,
     )
 
@@ -461,7 +488,7 @@ class Simulation:
       Diverged: a loss is not finite.
     """
     self._state = state
-    count = min(self.config.rounds_per_call, self.rounds - self.round)
+    count = self.next_after(self.config.rounds_per_call) - self.round
     infos = jax.tree.map(lambda v: v[:count], infos)
     self._wall['run'] += seconds
     broken = self._tally.add(infos)

@@ -282,7 +282,8 @@ class Together:
       for run in self._runs:
         run.begin()
       first = self._runs[0]
-      until = min(self._round + first.config.eval_every, first.rounds)
+      every = first.config.eval_every
+      until = min((self._round // every + 1) * every, first.rounds)
       ended = self.advance_rounds(until - self._round)
     scored = self.evaluate()
     return [a or b for a, b in zip(ended, scored, strict=True)]

@@ -92,6 +92,19 @@ def files(root: Path | None) -> list[Path]:
   )
 
 
+def optional(paths: list[Path]) -> list[Path]:
+  """Text files of the optional part, beside those of the protocol.
+
+  Args:
+    paths: from `files`.
+  """
+  return [
+    extra
+    for folder in dict.fromkeys(path.parent.parent for path in paths)
+    for extra in parsing.find(folder, ('Optional',), 'subject10[1-9].dat')
+  ]
+
+
 def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
   """Cuts PAMAP2 into windows.
 
@@ -116,11 +129,7 @@ def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
   classes = dict(CLASSES)
   if config.data.optional:
     classes = dict(sorted((CLASSES | OPTIONAL).items()))
-    paths += [
-      extra
-      for folder in dict.fromkeys(path.parent.parent for path in paths)
-      for extra in parsing.find(folder, ('Optional',), 'subject10[1-9].dat')
-    ]
+    paths += optional(paths)
   parsing.once(
     paths, [(p.parent.name, parsing.person(p, _PERSON)) for p in paths]
   )
