@@ -133,7 +133,10 @@ def validate(config: ml_collections.ConfigDict) -> None:
       f'set --config.rounds_per_call={config.eval_every}',
     )
   for key, (least, least_count, example) in _NUMBERS.items():
-    _validate_numbers(key, get(config, key), least, least_count, example)
+    found = get(config, key)
+    if key == 'data.test_subjects' and config.dataset == 'npz':  # or names
+      found = tuple(one for one in found if not isinstance(one, str))
+    _validate_numbers(key, found, least, least_count, example)
   _validate_data(config.data)
   _validate_clients(config)
   _validate_shift(config.shift)
@@ -159,7 +162,6 @@ def _validate_numbers(
     isinstance(one, numbers.Integral)
     and not isinstance(one, bool)
     and least <= int(one) < 2**31
-    or (key == 'data.test_subjects' and isinstance(one, str))
     for one in found
   ):
     return

@@ -1,7 +1,7 @@
 """Tells what a file of your own data holds, and what is wrong with it.
 
 python -m relief_jax.datasets.check FILE [--channels='acc=0,1,2;ecg=3']
-    [--max_gap=0.5] [--width=125]
+    [--max_gap=0.5] [--width=1]
 
 The file is described in relief_jax/datasets/npz.py. Exit code 0: it can be
 used; 2: it cannot, or something in it wants a look. **Ours**.
@@ -56,13 +56,13 @@ def report(own: npz.Own) -> list[str]:
   return lines
 
 
-def problems(own: npz.Own, max_gap: float = 0.5, width: int = 125) -> list[str]:
+def problems(own: npz.Own, max_gap: float = 0.5, width: int = 1) -> list[str]:
   """What is wrong, or wants a look, a line each; empty where nothing is.
 
   Args:
     own: from `npz.read`.
     max_gap: seconds of NaN that are interpolated.
-    width: samples in a window, of continuous data.
+    width: samples in a window, of continuous data; 1: samples are told.
   """
   found = []
   windows = own.x.ndim == 3
@@ -145,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     '--max_gap', type=float, default=0.5, help='s of NaN to interpolate'
   )
   parser.add_argument(
-    '--width', type=int, default=125, help='samples in a window'
+    '--width', type=int, default=1, help='samples in a window'
   )
   given = parser.parse_args(arguments)
   try:
