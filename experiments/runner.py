@@ -338,6 +338,8 @@ def _claim(folder: pathlib.Path) -> Iterator[None]:
       'a directory of its own for every run',
       'wait for that process, or name another --workdir',
     ) from error
+  except OSError:  # nor on this file system (docs/reliability.md)
+    pass
   try:
     yield
   finally:
