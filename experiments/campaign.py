@@ -242,6 +242,9 @@ class Campaign:
       )
     number, parts = self._part
     mine = self._jobs[number - 1 :: parts]
+    if parts > 1:  # of the other parts too: one table is made of all
+      for job in self._jobs:
+        status_of(job)
     name = f'manifest-{number}of{parts}' if parts > 1 else 'manifest'
     manifest = Manifest(
       folder / f'{name}.json',

@@ -342,3 +342,15 @@ def test_a_sweep_grows_longer(fake, tmp_path):
     for m in members
   }
   assert rounds == {'relief': 20, 'centralized': 10}
+
+
+def test_a_part_of_a_sweep_looks_at_the_other_parts(fake, tmp_path):
+  own = with_files(tmp_path / 'files')
+  runner.run(own, tmp_path / 'a')
+  (tmp_path / 'files' / 'own.npz').write_bytes(b'other')
+  jobs = [
+    pool.Job(name, 0, str(tmp_path / name), records.clean(own)) for name in 'ab'
+  ]
+  second = campaign.Campaign(jobs, tmp_path, own, 'a', part=(2, 2))
+  with pytest.raises(InputError, match=r'own\.npz, with other contents'):
+    second.run(1)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from relief_jax.windows import cut
 
 _NOTABLE = 0.1  # of a person's windows
+_MOST = 0.5  # of a class's
 _SLIGHT = 0.01  # of the samples: a sensor that lacks fewer is not to blame
 _NAMED = 12  # persons in a sentence
 
@@ -59,12 +60,15 @@ def notes(
     )
   for number, name in enumerate(classes):
     mine = could[could[:, 1] == number]
-    if did[did[:, 1] == number, 3].sum():
+    most, left = mine[:, 3].sum(), did[did[:, 1] == number, 3].sum()
+    if left:
+      if most - left > _MOST * most:
+        found.append(f'class {name!r} lost {most - left} of {most} windows')
       continue
     if not len(mine):
       why = 'it never occurs'
-    elif mine[:, 3].sum():
-      why = f'all of its {mine[:, 3].sum()} windows lack values'
+    elif most:
+      why = f'all of its {most} windows lack values'
     else:
       why = f'its longest stretch has {mine[:, 0].max()} of {width} samples'
     found.append(f'class {name!r} has no window: {why}')
