@@ -1,0 +1,3 @@
+from relief_jax import ambient
+
+ambient.pin_process()

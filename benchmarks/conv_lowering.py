@@ -32,7 +32,7 @@ from absl import flags
 
 from benchmarks import common
 from experiments import command, step_times
-from relief_jax import placement, simulate
+from relief_jax import ambient, placement, simulate
 from relief_jax.models import layers
 
 _CHANNELS = flags.DEFINE_integer('channels', 9, 'of the window')
@@ -144,7 +144,7 @@ def main(argv):
   rng = np.random.default_rng(0)
   bank = jnp.asarray(rng.normal(size=(1000, width, sizes[0])) / 10, jnp.float32)
   rows = jnp.asarray(rng.integers(0, 1000, (steps, batch)), jnp.int32)
-  keys = jax.random.split(jax.random.key(0), len(sizes))
+  keys = jax.random.split(ambient.key(0), len(sizes))
   params = [
     (layers.dense_init(k, KERNEL * a, b).T, jnp.zeros(b))
     for k, a, b in zip(keys, sizes, sizes[1:], strict=False)

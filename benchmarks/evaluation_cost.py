@@ -33,7 +33,7 @@ _SMOKE = flags.DEFINE_bool('smoke', False, 'a tiny case, in seconds')
 def cases(method: str) -> dict:
   """Compiles the three evaluations: name -> a call that waits for its end."""
   c = config_lib.default()
-  c.method, c.clients, c.devices, c.deadline = method, _CLIENTS.value, 1, '1'
+  c.method, c.clients, c.devices = method, _CLIENTS.value, 1
   c.deadline = '1.75*tight'
   if _SMOKE.value:
     c.dataset, c.data.width, c.model.filters = 'synthetic', 32, (4, 8)
@@ -42,7 +42,7 @@ def cases(method: str) -> dict:
   done, fleet, frozen, hparams, tests = simulation.test_arguments()
   model = task
   algorithm = algorithms.ALGORITHMS[method](task, simulation.setting)
-  if algorithm.ensemble:
+  if algorithm.ensemble and task.exits:
     model = task.exits.until(task.cuts, True)
 
   def server(params):
@@ -83,7 +83,7 @@ def measure(method: str) -> dict:
       started = time.perf_counter()
       runs[name]()
       seconds[name].append([time.perf_counter() - started])
-  line = {'benchmark': 'evaluation_cost', 'method': method}
+  line: dict = {'benchmark': 'evaluation_cost', 'method': method}
   for name, each in seconds.items():
     line[f'{name}_seconds'] = statistics.median(one for (one,) in each)
     if name != 'server':

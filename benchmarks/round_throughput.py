@@ -25,6 +25,7 @@ from benchmarks import common
 from experiments import command
 from relief_jax import (
   algorithms,
+  ambient,
   buckets,
   config,
   costs,
@@ -111,7 +112,7 @@ class Round(NamedTuple):
 def make_round(name: str, method: str) -> Round:
   """A round of a workload, over the flags' clients, layout and devices."""
   spec, population = workload(_CLIENTS.value, _SMOKE.value)
-  key = jax.random.key(0)
+  key = ambient.key(0)
   if WORKLOADS[name] == 'lora':
     frozen = lora.base(key, spec)
     population = dataclasses.replace(population, frozen=frozen)

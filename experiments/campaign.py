@@ -19,6 +19,7 @@ from typing import Any
 from experiments import (
   board,
   command,
+  identity,
   locks,
   plots,
   pool,
@@ -29,7 +30,7 @@ from experiments import (
   tables,
 )
 from experiments.overview import Overview
-from relief_jax import algorithms, datasets, machine
+from relief_jax import datasets, machine
 from relief_jax.errors import InputError
 
 WAITING, FAILED = 'waiting', 'failed'
@@ -39,29 +40,26 @@ def status_of(job: pool.Job) -> dict[str, Any]:
   """How a run stands by its directory: `status`, `round`, `reason`.
 
   Raises:
-    InputError: the folder holds a run of another config.
+    InputError: the folder holds a run of another config, or on other files.
   """
   folder = pathlib.Path(job.workdir)
   if not (folder / 'config.json').exists():
     return {'status': WAITING}
   stored = records.read_json(folder / 'config.json')
   config = records.config_from_dict(job.config)
-  records.adopt(config, stored)
-  config.fill = config.fill or algorithms.DEFAULT_FILL.get(
-    config.method, 'skip'
-  )
-  difference = records.first_difference(config, stored)
-  if difference:
-    raise InputError(
-      f'{folder} with {difference}',
-      'runs of this campaign',
-      'use another --workdir, or take the change back',
-    )
+  identity.adopt(config, stored)
+  config = identity.resolved(config)
+  identity.refuse_other(folder, config, job.data_dir, stored)
   if not (folder / 'summary.json').exists():
     return {'status': records.INTERRUPTED}
   summary = records.read_json(folder / 'summary.json')
   kept = ('status', 'round', 'reason')
-  return {key: summary[key] for key in kept if key in summary}
+  found = {key: summary[key] for key in kept if key in summary}
+  done = found.get('round', 0)
+  identity.refuse_rounds(config, stored, done)
+  if found.get('status') == records.COMPLETE and done < config.rounds:
+    found['status'] = records.INTERRUPTED  # it is to go on
+  return found
 
 
 def data_of(jobs: Sequence[pool.Job]) -> set[str]:
@@ -285,6 +283,9 @@ class Campaign:
     console, folder = progress.console(), self._folder
     number, parts = self._part
     mine = self._jobs[number - 1 :: parts]
+    if parts > 1:  # of the other parts too: one table is made of all
+      for job in self._jobs:
+        status_of(job)
     name = f'manifest-{number}of{parts}' if parts > 1 else 'manifest'
     manifest = Manifest(
       folder / f'{name}.json',
@@ -347,7 +348,12 @@ class Campaign:
       tables.load(pathlib.Path(job.workdir), job.label, job.seed)
       for job in self._jobs
     ]
-    runs = [run for run in loaded if run]
+    runs = [
+      run
+      for run, job in zip(loaded, self._jobs, strict=True)
+      # One that cannot grow longer stays out of a table of longer ones.
+      if run and run.summary['rounds'] == job.config['rounds']
+    ]
     if not runs:
       return
     cells = tables.table(runs, self._baseline)

@@ -22,7 +22,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from experiments import arguments, config_door, points, stop
-from relief_jax import output, paths, processes, registries
+from relief_jax import ambient, output, paths, processes, registries
 from relief_jax.errors import InputError, StorageError
 
 # Flags defined here are those of the command that asks for them.
@@ -180,6 +180,7 @@ def launch(
       raise InputError(*arguments.stray(wrong, sys.argv, known))
     return rest
 
+  ambient.pin_process()
   output.set_up()
   stop.interrupt()
   if define:

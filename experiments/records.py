@@ -21,13 +21,12 @@ import ml_collections
 import numpy as np
 
 from relief_jax import config as config_lib
-from relief_jax import machine, modules, placement
+from relief_jax import machine, modules, text_files
 from relief_jax.errors import InputError, StorageError
 from relief_jax.keys import shown
 from relief_jax.validation import check
 
 SCHEMA = 1
-LARGEST = 1 << 28  # bytes of a JSON file that is read
 COMPLETE, INTERRUPTED, DIVERGED = 'complete', 'interrupted', 'diverged'
 PACKAGES = ('jax', 'jaxlib', 'numpy', 'optax', 'flax', 'relief_jax')
 
@@ -111,12 +110,12 @@ def read_json(path: pathlib.Path) -> dict:
     InputError: no such file, or no JSON object in it.
   """
   try:
-    if path.stat().st_size > LARGEST:
-      raise ValueError(f'{path.stat().st_size:,} bytes')
-    value = json.loads(path.read_text(encoding='utf-8'))
+    value = json.loads(text_files.read(path))
     if not isinstance(value, dict):
       raise ValueError(f'a {type(value).__name__}')
-  except (OSError, ValueError, RecursionError) as error:
+  except InputError:
+    raise
+  except (ValueError, RecursionError) as error:
     raise InputError(
       f'{path}: {error}', 'a JSON object', 'check the path, or start anew'
     ) from error
@@ -256,32 +255,6 @@ def flatten(values: dict, at: str = '') -> dict:
     else:
       flat[at + key] = value
   return flat
-
-
-def adopt(config: ml_collections.ConfigDict, stored: dict) -> None:
-  """Settles what was left to be found out: it takes the stored value."""
-  known = flatten(stored)
-  for key, value in flatten(clean(config)).items():
-    if value in placement.OPEN and isinstance(known.get(key), str):
-      config.update_from_flattened_dict({key: known[key]})
-
-
-def first_difference(config, stored: dict) -> str:
-  """Names the first key that differs from the stored config, '' if none.
-
-  A key that is not stored counts as its default: runs from before the key
-  existed go on.
-  """
-  old = flatten(clean(config_lib.default())) | flatten(stored)
-  new = flatten(clean(config))
-  for key in sorted(new.keys() | old.keys()):
-    if key == 'layout' and old[key] in placement.OPEN:
-      continue  # stored before layouts were
-    if key == 'modules':
-      continue  # where code is; what it adds has a name of its own
-    if new.get(key) != old.get(key):
-      return f'config.{key}={new.get(key)!r} where {old.get(key)!r} is stored'
-  return ''
 
 
 @functools.cache

@@ -1,6 +1,7 @@
 """Runs simulations and writes their run directories.
 
 config.json    the resolved config
+identity.json  sums of the files it names (identity.py)
 metrics.jsonl  one line per evaluation
 devices.jsonl  likewise: who trained what, and a round's seconds by device
 cosines.jsonl  with `config.cosines`: how alike updates were, a line per round
@@ -18,7 +19,7 @@ from typing import NamedTuple
 
 import ml_collections
 
-from experiments import board, locks, pool, progress, records
+from experiments import board, identity, locks, pool, progress, records
 from experiments.checkpoints import Checkpoints
 from experiments.stop import Stop
 from relief_jax import datasets, paths, processes, simulate, sweep, world
@@ -101,7 +102,8 @@ class Worlds:
     """
     if config.devices != 1 or processes.count() > 1:
       return None
-    name = f'{data_dir} {pool.world(records.clean(config))}'
+    about = identity.of(config, data_dir), pool.world(records.clean(config))
+    name = f'{data_dir} {about}'
     if name != self._name:
       self._world = world.build(config, data_dir)
       self._name = name
@@ -190,20 +192,17 @@ def _open(
     stored = _stored_config(folder, resume) if processes.is_main() else None
   stored = processes.share(stored)
   if stored:
-    records.adopt(config, stored)
+    identity.adopt(config, stored)
+    with processes.together():
+      if processes.is_main():  # before a world is built
+        identity.refuse_other(
+          folder, identity.resolved(config), member.data_dir, stored
+        )
   # Called by the simulation: its clock runs while a world is built.
   found = (
     functools.partial(worlds.find, config, member.data_dir) if worlds else None
   )
   simulation = simulate.Simulation(config, member.data_dir, found=found)
-  if stored:
-    difference = records.first_difference(simulation.config, stored)
-    if difference:
-      raise InputError(
-        f'{folder} with {difference}',
-        'the config that it was begun with',
-        'use another --workdir, or take the change back',
-      )
   checkpoints, done = None, ''
   with processes.together():
     if processes.is_main():
@@ -211,10 +210,9 @@ def _open(
         folder.mkdir(parents=True, exist_ok=True)
       stack.enter_context(locks.claim(folder))
       records.remove_drafts(folder)
-      if not stored:  # first of all: without it the folder is no run
-        records.write_json(folder / 'config.json', simulation.config)
-      checkpoints = stack.enter_context(Checkpoints(folder / 'checkpoints'))
-      done = _finished(folder)
+      done = _identify(folder, simulation, stored, member)
+      if not done:
+        checkpoints = stack.enter_context(Checkpoints(folder / 'checkpoints'))
   done = processes.share(done)
   if done:
     return done
@@ -254,13 +252,56 @@ def _stored_config(folder: pathlib.Path, resume: bool) -> dict | None:
   return records.read_json(folder / 'config.json')
 
 
-def _finished(folder: pathlib.Path) -> str:
-  """The status of a run that has nothing left to do, '' of any other."""
-  path = folder / 'summary.json'
-  if not path.exists():
+def _identify(
+  folder: pathlib.Path, simulation, stored: dict | None, member: Member
+) -> str:
+  """Writes what makes a run the same one, and takes up what may change.
+
+  Returns:
+    The status of a run that has nothing left to do, '' of any other.
+
+  Raises:
+    InputError: rounds that it cannot be given.
+    StorageError: the folder cannot be written.
+  """
+  config, note = simulation.config, member.reporter.note
+  if stored is None:
+    now = identity.of(config, member.data_dir)
+    records.write_json(folder / identity.FILE, now)
+    # Last of the two: without it the folder is no run.
+    records.write_json(folder / 'config.json', config)
     return ''
-  status = records.read_json(path).get('status', '')
-  return status if status in (records.COMPLETE, records.DIVERGED) else ''
+  changed = identity.changes(config, stored)
+  path = folder / 'summary.json'
+  summary = records.read_json(path) if path.exists() else {}
+  status, done = summary.get('status', ''), summary.get('round', 0)
+  identity.refuse_rounds(config, stored, done)
+  over = status == records.COMPLETE and done >= config.rounds
+  if over or status == records.DIVERGED:
+    unused = ', '.join(f'config.{key}' for key in changed if key != 'rounds')
+    note(
+      f'{folder} is {status} after round {done}: nothing is left to do'
+      + (f', and {unused} would change nothing' if unused else '')
+    )
+    return status
+  if 'rounds' in changed and simulation.plans():
+    raise identity.planned(config, stored, f'config.method={config.method}')
+  if not (folder / identity.FILE).exists():
+    note(
+      'the files of this run were not recorded before: they are from here on'
+    )
+    records.write_json(
+      folder / identity.FILE, identity.of(config, member.data_dir)
+    )
+  if status == records.COMPLETE and done % config.eval_every:
+    note(f'round {done}, which was the last one, stays tested')
+  if changed:
+    for key, (now, then) in changed.items():
+      note(f'config.{key}={now!r} from here on, {then!r} before')
+    records.write_json(folder / 'config.json', config)
+  if status == records.COMPLETE:  # it is to go on
+    records.write_json(path, summary | {'status': records.INTERRUPTED})
+  return ''
 
 
 def _restore(simulation, folder: pathlib.Path, checkpoints, note) -> None:

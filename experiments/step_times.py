@@ -19,7 +19,7 @@ import ml_collections
 import numpy as np
 import scipy.optimize
 
-from relief_jax import models, training, tree, world
+from relief_jax import ambient, models, training, tree, world
 from relief_jax.devices import Device
 from relief_jax.types import Batch, Gate, Population, PyTree, Task, Work
 
@@ -199,7 +199,7 @@ def measure(
     InputError: a config that makes no model.
   """
   task, population = _model(config)
-  params = task.init(jax.random.key(0))
+  params = task.init(ambient.key(0))
   calls: dict[str, Callable[[], Any]] = {}
   flops: dict[str, tuple[float, float, float]] = {}
   for name, (run, train) in cases(task).items():
@@ -234,7 +234,7 @@ def _steps(task: Task, population: Population, batch, steps, run, train):
   """
   bank, frozen = population.bank, population.frozen
   mask = tree.spread(task.groups, train)
-  rows = jax.random.randint(jax.random.key(1), (steps, batch), 0, len(bank.y))
+  rows = jax.random.randint(ambient.key(1), (steps, batch), 0, len(bank.y))
   weight = jnp.ones(batch)
   gate = Gate(jnp.asarray(run), None, jnp.asarray(train))
 

@@ -12,7 +12,7 @@ import time
 import traceback
 
 from experiments import pool, progress, records, runner
-from relief_jax import output, simulate
+from relief_jax import ambient, output, simulate
 from relief_jax.errors import InputError, StorageError
 
 
@@ -146,6 +146,7 @@ def main() -> None:
   Raises:
     BrokenPipeError: nobody listens any more.
   """
+  ambient.pin_process()
   with os.fdopen(os.dup(1), 'w') as channel:
     os.dup2(2, 1)  # what libraries print is no message
     output.set_up()  # a full log is no reason to lose a run

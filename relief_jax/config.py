@@ -21,6 +21,7 @@ import ml_collections
 from relief_jax.keys import (
   LARGEST_SEED,
   Key,
+  labels,
   name,
   names,
   real,
@@ -171,7 +172,7 @@ ROWS: dict[str, Any] = {
     'width': whole(125, 1, _MANY, 'of a window', 'samples'),
     'stride': whole(125, 1, _MANY, 'between window starts', 'samples'),
     'split': name('subjects', 'splits', 'what is held out (splits.py)'),
-    'test_subjects': wholes((7, 8), -(2**31), 'split=subjects: held out'),
+    'test_subjects': labels((7, 8), -(2**31), 'split=subjects: held out'),
     'folds': whole(
       0, 0, _MANY, 'split=folds: parts that persons are dealt to; 0: one each'
     ),
@@ -182,7 +183,7 @@ ROWS: dict[str, Any] = {
     'own_share': real(
       0.2, 0, 1, "of every training run, for a device's own test", below=True
     ),
-    'validation_subjects': wholes(
+    'validation_subjects': labels(
       (), -(2**31), 'on no device, to choose values by'
     ),
     'public_subjects': whole(

@@ -13,6 +13,7 @@ import ml_collections
 import numpy as np
 
 from relief_jax import (
+  ambient,
   datasets,
   fleets,
   own_windows,
@@ -48,6 +49,7 @@ class Clients(NamedTuple):
   own: list[np.ndarray]
 
 
+@ambient.pinned()
 def deal(config: ml_collections.ConfigDict, data_dir: str | None) -> Clients:
   """Loads, splits, deals: what one looks at before training (seconds).
 
@@ -67,6 +69,9 @@ def deal(config: ml_collections.ConfigDict, data_dir: str | None) -> Clients:
     config.data,
     config.data.public_subjects if pretrained else 0,
     _rng(config, _SPLIT),
+  )
+  data = data._replace(
+    notes=data.notes + splits.notes(data, split, config.data.split)
   )
   split = own_windows.hold_back(data, split, config.data.own_share)
   parts = _parts(config, data, split.train)
@@ -114,7 +119,8 @@ def _rng(config, purpose):
 def _load(config, data_dir):
   """The windows; the last few data sets stay in memory for sweeps."""
   keys = ('dataset', 'data_path', 'data', 'synthetic')
-  relevant = {k: config[k] for k in keys} | {'stamp': datasets.stamp(config)}
+  relevant = {k: config[k] for k in keys}
+  relevant['stamp'] = datasets.stamp(config, data_dir)
   seed = config.seed if config.dataset in ('synthetic', 'auto') else 0
   return _load_cached(
     json.dumps({k: _plain(v) for k, v in relevant.items()}, sort_keys=True),

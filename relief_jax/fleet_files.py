@@ -28,7 +28,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
-from relief_jax import paths
+from relief_jax import paths, text_files
 from relief_jax.devices import Device, device, figures
 from relief_jax.errors import InputError
 from relief_jax.tiers import Tier, Tiers
@@ -93,6 +93,24 @@ def read(path: str) -> Tiers:
   return Tiers(tuple(tiers), int(total) if counted else 0)
 
 
+def sources(path: str) -> list[pathlib.Path]:
+  """The files that `read` reads: the fleet, then devices of the user's own.
+
+  Args:
+    path: ends in .csv or .json.
+
+  Raises:
+    InputError: rows that cannot be told.
+  """
+  found = [pathlib.Path(path)]
+  if not found[0].exists():
+    return found
+  rows = _csv(path) if path.endswith('.csv') else _json(path)
+  devices = dict.fromkeys(str(row.get('device')) for _, row in rows)
+  own = (name for name in devices if name.endswith('.json'))
+  return found + [found[0].parent / name for name in own]
+
+
 def _wrong(where: str, column: str, found: Any, expected: str) -> InputError:
   return InputError(
     f'{where}, column {column}: {found!r}', expected, 'correct that field'
@@ -111,7 +129,7 @@ def _need(row: dict[str, Any], key: str, where: str) -> Any:
 
 def _csv(path: str) -> list[tuple[str, dict[str, Any]]]:
   """Rows with their places; row numbers are those of a spreadsheet."""
-  text = io.StringIO(figures.text(path), newline='')
+  text = io.StringIO(text_files.read(path, figures.LARGEST), newline='')
   try:
     lines = list(csv.reader(text, skipinitialspace=True, strict=True))
   except csv.Error as error:

@@ -44,7 +44,7 @@ class Split(NamedTuple):
 
 def split_subjects(
   windows: Windows,
-  test_subjects: Sequence[int],
+  test_subjects: Sequence[int | str],
   public_subjects: int,
   rng: np.random.Generator,
 ) -> Split:
@@ -52,7 +52,8 @@ def split_subjects(
 
   Args:
     windows: of all persons.
-    test_subjects: the data set's numbers of the persons to test on.
+    test_subjects: the data set's numbers of the persons to test on, or the
+      names of those that have one.
     public_subjects: how many of the others `rng` sets aside as public.
     rng: used only if `public_subjects` is above 0.
 
@@ -64,14 +65,18 @@ def split_subjects(
       train on.
   """
   known = np.unique(windows.subject)
-  test = np.unique(np.asarray(test_subjects, np.int64))
-  missing = np.setdiff1d(test, known)
-  if len(missing) or not len(test):
+  number: dict[int | str, int] = {n: n for n in known.tolist()}
+  number |= {v: n for n, v in windows.people.items() if n in number}
+  unknown_ones = [s for s in test_subjects if s not in number]
+  if unknown_ones or not test_subjects:
+    people = [windows.people.get(n, n) for n in known.tolist()]
+    lost = ''.join(f'; {note}' for note in windows.notes)
     raise InputError(
-      f'test subjects {test.tolist()}',
-      f'some of {known.tolist()}, the subjects in the data',
-      f'set --config.data.test_subjects="({known[-1]},)"',
+      f'test subjects {list(test_subjects)}{lost}',
+      f'some of {people}, the subjects with windows',
+      f'set --config.data.test_subjects="({people[-1]!r},)"',
     )
+  test = np.unique([number[s] for s in test_subjects])
   others = np.setdiff1d(known, test)
   if not 0 <= public_subjects < len(others):
     raise InputError(

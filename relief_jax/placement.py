@@ -24,7 +24,7 @@ import optax.microbatching
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from relief_jax import tree
+from relief_jax import ambient, tree
 from relief_jax.errors import InputError
 from relief_jax.types import Array, PyTree
 
@@ -225,7 +225,7 @@ def replicate(value: PyTree, layout: Layout) -> PyTree:
 
   def put(v):
     if jnp.issubdtype(v.dtype, jax.dtypes.prng_key):
-      return jax.random.wrap_key_data(put(jax.random.key_data(v)))
+      return ambient.of_words(put(jax.random.key_data(v)))
     host = np.asarray(v)
     return jax.make_array_from_callback(
       host.shape, everywhere, lambda index: host[index]

@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from relief_jax import (
   algorithms,
+  ambient,
   buckets,
   evaluation,
   guard,
@@ -38,8 +39,8 @@ class Call(NamedTuple):
     method: in `ALGORITHMS`.
     spec: of the model.
     rounds: in one call.
-    even: the run's rounds are a multiple of that, so that no call has
-      rounds to skip.
+    even: the run's rounds are a multiple of that, those that are done too, so
+      that no call has rounds to skip.
     scope: of the evaluation.
   """
 
@@ -197,8 +198,10 @@ def runner(task: Task, setting: Setting, call: Call):
       def skip(state, number):
         return state, tree.zeros_like_output(step, state, number)[1]
 
-      return jax.lax.cond(number < total, step, skip, state, number)
+      return jax.lax.cond(number < stop, step, skip, state, number)
 
+    # What goes on from between two calls first comes back into step.
+    stop = jnp.minimum((first // call.rounds + 1) * call.rounds, total)
     return jax.lax.scan(
       step if call.even else guarded, state, first + jnp.arange(call.rounds)
     )
@@ -260,7 +263,7 @@ def evaluator(task: Task, setting: Setting, call: Call):
 
 def keys(seed) -> tuple[jax.Array, jax.Array]:
   """The keys of a seed's initial parameters and of its rounds."""
-  key = jax.random.key(seed)
+  key = ambient.key(seed)
   return jax.random.fold_in(key, _PARAMS), jax.random.fold_in(key, _ROUNDS)
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from relief_jax import ambient
 from relief_jax.recipe import Learner
 from relief_jax.types import Array, PyTree, Task
 
@@ -46,7 +47,7 @@ def shapes(task: Task) -> tuple[int, dict[str, int]]:
   Args:
     task: the model; its fusion or first LoRA factor has a block per modality.
   """
-  params: PyTree = jax.eval_shape(task.init, jax.random.key(0))
+  params: PyTree = jax.eval_shape(task.init, ambient.key(0))
   blocks = params['fusion' if 'fusion' in params else 'lora_a']
   classes = params['head']['b'].shape[0]
   return classes, {m: blocks[m].shape[0] for m in task.modalities}

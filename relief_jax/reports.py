@@ -95,7 +95,7 @@ def warnings(world: World, whole: bool) -> list[str]:
     whole: a shared model is trained, in every step, with all the sensors that a
       device has.
   """
-  found = []
+  found = list(world.notes)
   name, owners = smallest_cohort(world)
   if owners <= SMALL:
     found.append(

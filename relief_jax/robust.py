@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relief_jax import tree
+from relief_jax import ambient, tree
 from relief_jax.errors import InputError
 from relief_jax.guard import Guard
 from relief_jax.recipe import Merge, Recipe, Setting
@@ -42,7 +42,7 @@ def check(task: Task, setting: Setting, recipe: Recipe) -> None:
     )
   if not guard.robust:
     return
-  key, plain = jax.random.key(0), jnp.zeros(len(task.group_names))
+  key, plain = ambient.key(0), jnp.zeros(len(task.group_names))
   params = jax.eval_shape(task.init, key)
   extra = jax.eval_shape(recipe.measure, plain, params)
   for found, cure in (

@@ -34,14 +34,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from relief_jax import ambient, tree
 from relief_jax import noise as white
-from relief_jax import tree
 from relief_jax.types import Array, Shift
 
 # Levels of a config; the other keys say whose, and when.
 LEVELS = ('gain', 'bias', 'noise', 'jitter', 'clip', 'gap', 'gone')
 _DRAWN = ('noise', 'jitter', 'gap', 'gone')
-_KEYS = 'threefry2x32'  # whatever JAX draws by: two words make a key
 # Purposes of a window's key, behind the two of jitter and noise.
 _GAP, _GONE = 2, 3
 
@@ -129,7 +128,7 @@ def swing(shift: Shift, number: Array) -> Shift:
 def _window_keys(shift: Shift, modality: int, row: Array) -> Array:
   """[B] keys of a client's windows; the seed and its id are a key's words."""
   assert shift.key is not None  # something is drawn by window
-  own = jax.random.wrap_key_data(shift.key, impl=_KEYS)
+  own = ambient.of_words(shift.key)
   own = jax.random.fold_in(own, modality)
   return jax.vmap(jax.random.fold_in, (None, 0))(own, row)
 

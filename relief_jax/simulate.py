@@ -17,6 +17,7 @@ import numpy as np
 
 from relief_jax import (
   algorithms,
+  ambient,
   cosines,
   evaluation,
   logbook,
@@ -111,6 +112,7 @@ class Simulation:
   True
   """
 
+  @ambient.pinned()
   def __init__(
     self,
     config: ml_collections.ConfigDict,
@@ -195,6 +197,32 @@ class Simulation:
     """All rounds are over and evaluated."""
     return bool(self.history) and self.round >= self.rounds
 
+  def next_after(self, every: int) -> int:
+    """The next round that is a multiple, or the last one.
+
+    Args:
+      every: rounds from one to the next.
+    """
+    return min((self.round // every + 1) * every, self.rounds)
+
+  @ambient.pinned()
+  def plans(self) -> bool:
+    """Whether a round depends on how many there are: it cannot grow longer.
+
+    Found out by tracing the round, so it holds for methods of your own.
+    """
+    args = self._key, self._state, self._population
+
+    def step(rounds, *args):
+      hparams = {**self._setting.hparams, 'rounds': rounds}
+      setting = self._setting._replace(hparams=hparams)
+      factory = algorithms.ALGORITHMS[self.config.method]
+      return factory(self._task, setting).step(*args)
+
+    traced = jax.make_jaxpr(step)(jnp.float32(self.rounds), *args).jaxpr
+    read = {id(v) for equation in traced.eqns for v in equation.invars}
+    return id(traced.invars[0]) in read
+
   @property
   def params(self) -> PyTree:
     """The model, P; [N, *P] for a personal method."""
@@ -223,6 +251,7 @@ class Simulation:
     whole = not (self._algorithm.personal or self.config.modality_dropout)
     return reports.warnings(self._world, whole)
 
+  @ambient.pinned()
   def prepare(self) -> memory.Estimate:
     """Compiles, and tells the memory that the run will take.
 
@@ -246,6 +275,7 @@ class Simulation:
     self._memory = found
     return found
 
+  @ambient.pinned()
   def advance(self) -> dict[str, Any]:
     """Runs to the next evaluation (the first call evaluates round 0).
 
@@ -259,11 +289,12 @@ class Simulation:
     if self._memory is None:
       self.prepare()
     if self.history:
-      until = min(self.round + self.config.eval_every, self.rounds)
+      until = self.next_after(self.config.eval_every)
       self.begin()
       self.advance_rounds(until - self.round)
     return self._evaluate()
 
+  @ambient.pinned()
   def advance_rounds(self, count: int) -> None:
     """Runs at least `count` rounds, in whole calls, without an evaluation.
 
@@ -282,6 +313,7 @@ class Simulation:
       'totals': {k: np.float64(v) for k, v in self._tally.totals.items()},
     }
 
+  @ambient.pinned()
   def restore(self, snapshot: dict[str, Any], history: list) -> None:
     """Goes back to a snapshot of a run with the same config.
 
@@ -415,14 +447,16 @@ class Simulation:
   @property
   def call(self) -> program.Call:
     """What else is static about the program."""
+    each = self.config.rounds_per_call
     return program.Call(
       method=self.config.method,
       spec=self._world.spec,
       rounds=self.config.rounds_per_call,
-      even=self.rounds % self.config.rounds_per_call == 0,
+      even=(self.rounds % each, self.round % each) == (0, 0),
       scope=self._scope,
     )
 
+  @ambient.pinned()
   def arguments(self) -> tuple:
     """Of `Program.rounds`, now."""
     return (
@@ -467,6 +501,7 @@ class Simulation:
     infos = jax.tree.map(np.asarray, infos)
     self.take(state, infos, time.perf_counter() - started)
 
+  @ambient.pinned()
   def take(self, state: PyTree, infos: RoundInfo, seconds: float) -> None:
     """Takes over what a call of the program gave.
 
@@ -479,7 +514,7 @@ class Simulation:
       Diverged: a loss is not finite.
     """
     self._state = state
-    count = min(self.config.rounds_per_call, self.rounds - self.round)
+    count = self.next_after(self.config.rounds_per_call) - self.round
     infos = jax.tree.map(lambda v: v[:count], infos)
     self._wall['run'] += seconds
     broken = self._tally.add(infos)
@@ -513,6 +548,7 @@ class Simulation:
     counts = jax.tree.map(np.asarray, counts)
     return self.score(counts, time.perf_counter() - started)
 
+  @ambient.pinned()
   def score(self, counts: evaluation.Counts, seconds: float) -> dict[str, Any]:
     """The record of an evaluation, also appended to `history`.
 

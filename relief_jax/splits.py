@@ -80,15 +80,17 @@ def split(
 def _validating(windows, data, chosen, public_subjects, rng) -> Split:
   """Splits what is left without the persons to validate on."""
   known = np.unique(windows.subject)
+  number = {name: n for n, name in windows.people.items()}
+  chosen = [number.get(person, person) for person in chosen]
   held_out: NDArray = known[:0]
   if data.split == 'subjects':
-    held_out = np.asarray(data.test_subjects)
+    held_out = np.array([number.get(one, one) for one in data.test_subjects])
   elif data.split == 'folds':
     held_out = fold_subjects(known, data.folds, data.fold)
   free = np.setdiff1d(known, held_out)
   if not np.isin(chosen, free).all() or len(np.unique(chosen)) >= len(free):
     raise InputError(
-      f'config.data.validation_subjects={chosen}',
+      f'config.data.validation_subjects={tuple(chosen)}',
       f'some of {free.tolist()}, the persons that are not tested on, and at '
       'least one of them left to train on',
       f'set --config.data.validation_subjects="({free[-1]},)"',
@@ -110,6 +112,29 @@ def _validating(windows, data, chosen, public_subjects, rng) -> Split:
     public=rest[found.public],
     validation=np.flatnonzero(is_validation),
   )
+
+
+def notes(windows: Windows, found: Split, kind: str) -> tuple[str, ...]:
+  """Sentences on classes and persons that the split leaves without windows.
+
+  Args:
+    windows: of all persons.
+    found: the split of them.
+    kind: of the split, as in `config.data.split`.
+  """
+  said = []
+  count = len(windows.classes)
+  every = np.bincount(windows.y, minlength=count)
+  known = np.setdiff1d(windows.subject, windows.subject[found.public])
+  for part, rows in (('training', found.train), ('test', found.test)):
+    lacking = (every > 0) & (np.bincount(windows.y[rows], minlength=count) == 0)
+    lost = [f'class {windows.classes[i]!r}' for i in np.flatnonzero(lacking)]
+    if kind == 'time':  # the other splits part persons on purpose
+      gone = np.setdiff1d(known, windows.subject[rows]).tolist()
+      lost += [f'person {windows.people.get(p, str(p))}' for p in gone]
+    if lost:
+      said.append(f'without a {part} window: {", ".join(lost)}')
+  return tuple(said)
 
 
 def fold_subjects(subjects: NDArray, folds: int, fold: int) -> NDArray:

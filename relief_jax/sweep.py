@@ -20,7 +20,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from relief_jax import memory, placement, processes, program, world
+from relief_jax import ambient, memory, placement, processes, program, world
 from relief_jax.errors import InputError, unknown
 from relief_jax.simulate import Diverged, Simulation
 from relief_jax.types import Array, PyTree
@@ -94,6 +94,7 @@ class Together:
     InputError: no simulations, unlike ones, or several processes.
   """
 
+  @ambient.pinned()
   def __init__(
     self, simulations: Sequence[Simulation], mesh: Mesh | None = None
   ):
@@ -117,6 +118,7 @@ class Together:
     )
     self._compiled: tuple[Any, Any] | None = None
 
+  @ambient.pinned()
   def prepare(self, memory_limit: int | None = None) -> memory.Estimate:
     """Compiles, and tells the memory that all will take.
 
@@ -205,6 +207,7 @@ class Together:
   def _round(self) -> int:
     return max(run.round for run in self._runs)
 
+  @ambient.pinned()
   def advance_rounds(self, count: int) -> list[Diverged | None]:
     """Runs at least `count` rounds, in whole calls.
 
@@ -236,6 +239,7 @@ class Together:
           found[i], self._over[i] = error, True
     return found
 
+  @ambient.pinned()
   def evaluate(self) -> list[dict[str, Any] | Diverged | None]:
     """Tests all models.
 
@@ -278,7 +282,8 @@ class Together:
       for run in self._runs:
         run.begin()
       first = self._runs[0]
-      until = min(self._round + first.config.eval_every, first.rounds)
+      every = first.config.eval_every
+      until = min((self._round // every + 1) * every, first.rounds)
       ended = self.advance_rounds(until - self._round)
     scored = self.evaluate()
     return [a or b for a, b in zip(ended, scored, strict=True)]
@@ -312,6 +317,7 @@ def alike(run: Simulation) -> str:
   )
 
 
+@ambient.pinned()
 def run_points(
   config: ml_collections.ConfigDict,
   points: Sequence[Point],

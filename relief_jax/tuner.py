@@ -34,6 +34,7 @@ from jax.sharding import PartitionSpec as P
 
 from relief_jax import (
   algorithms,
+  ambient,
   compile_cache,
   machine,
   memory,
@@ -276,7 +277,7 @@ def sample(job: Job) -> Sample:
         online=jax.tree.map(np.asarray, population.online),
       ),
     ),
-    jax.tree.map(np.asarray, start(jax.random.key(0))),
+    jax.tree.map(np.asarray, start(ambient.key(0))),
     np.asarray(placement.local(rows)),
   )
 
@@ -306,7 +307,7 @@ def measure(
     rows=placement.spread_rows(lambda i, j: rows[i:j], rows.shape, layout),
   )
   args: PyTree = (
-    *placement.replicate((jax.random.key(0), part.state), layout),
+    *placement.replicate((ambient.key(0), part.state), layout),
     population,
     placement.replicate(static.hparams, layout),
   )

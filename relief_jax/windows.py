@@ -6,6 +6,7 @@ proven to share no raw sample. All of this is **ours**; numpy on the host.
 """
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +36,8 @@ class Windows(NamedTuple):
       chose; None where they chose none.
     title: of the data set wherever results are shown: its name, with what
       a reader of the results has to know of these files.
+    notes: what of the recordings gave no window, a sentence each.
+    people: names of persons, by number; of those that have one.
   """
 
   x: dict[str, NDArray]
@@ -47,6 +50,8 @@ class Windows(NamedTuple):
   width: int
   official_test: NDArray | None = None
   title: str = ''
+  notes: tuple[str, ...] = ()
+  people: Mapping[int, str] = {}
 
 
 def cut(

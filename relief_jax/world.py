@@ -17,6 +17,7 @@ import optax
 
 from relief_jax import (
   algorithms,
+  ambient,
   cohort,
   deadlines,
   dealing,
@@ -64,7 +65,9 @@ class World(NamedTuple):
     fill: `input` or `skip`.
     deadline: of the first round (inf: none).
     deadline_end: of the last round.
-    subjects: persons behind train, test, public and validation windows.
+    subjects: persons behind train, test, public and validation windows, by
+      number, or by name where they have one.
+    notes: what of the data cannot be used, a sentence each.
   """
 
   population: Population
@@ -79,9 +82,11 @@ class World(NamedTuple):
   fill: str
   deadline: float
   deadline_end: float
-  subjects: dict[str, list[int]]
+  subjects: dict[str, list[int | str]]
+  notes: tuple[str, ...] = ()
 
 
+@ambient.pinned()
 def build(
   config: ml_collections.ConfigDict,
   data_dir: str | None,
@@ -156,7 +161,7 @@ def build(
     own=_own_windows(bank, split, own, fleet),
   )
   if config.backbone == 'lora':
-    key = jax.random.fold_in(jax.random.key(config.seed), dealing.BASE)
+    key = jax.random.fold_in(ambient.key(config.seed), dealing.BASE)
     base = lora.base(key, spec)
     if pretrained:
       base = pretrain(
@@ -179,7 +184,7 @@ def build(
   return World(
     population=population,
     tests=tests,
-    persons=tuple(map(str, persons.tolist())),
+    persons=tuple(str(data.people.get(p, p)) for p in persons.tolist()),
     validation=tuple(np.isin(persons, data.subject[split.validation]).tolist()),
     spec=spec,
     dataset=dataset,
@@ -190,10 +195,14 @@ def build(
     deadline=deadline,
     deadline_end=deadline_end,
     subjects={
-      name: np.unique(data.subject[rows]).tolist()
+      name: [
+        data.people.get(person, person)
+        for person in np.unique(data.subject[rows]).tolist()
+      ]
       for name, rows in split._asdict().items()
       if name != 'own'  # those of the training windows
     },
+    notes=data.notes,
   )
 
 

@@ -52,6 +52,9 @@ class Simulation:
   def done(self):
     return bool(self.history) and self.round >= self.rounds
 
+  def plans(self):
+    return self.config.method == 'centralized'
+
   choice = 'layout one: as the config says'
 
   def prepare(self):
@@ -60,7 +63,8 @@ class Simulation:
   def advance(self):
     CALLS.append(self.round)
     if self.history:
-      steps = min(self.config.eval_every, self.rounds - self.round)
+      every = self.config.eval_every
+      steps = min(every - self.round % every, self.rounds - self.round)
       for _ in range(steps):
         self._value = np.float64(np.sin(1e3 * self._value + 1))
         self._state['w'] = np.sin(self._state['w'] + np.float32(0.3))

@@ -12,7 +12,7 @@ OURS = ('relief_jax', 'experiments', 'benchmarks')
 
 # What a part of the library may import of it, itself included if a package.
 # Parts that are not here build the world on the host; see below.
-_BASE = {'types', 'tree', 'errors'}
+_BASE = {'types', 'tree', 'errors', 'ambient'}
 _ROUND = _BASE | {
   'placement',
   'training',
@@ -26,6 +26,8 @@ _ROUND = _BASE | {
 MAY = {
   'types': set(),
   'errors': set(),
+  'ambient': {'types'},
+  'text_files': {'errors'},
   'tree': {'types'},
   'keys': set(),
   'config': {'keys'},
@@ -35,7 +37,7 @@ MAY = {
   'noise': {'types'},
   'shift': _BASE | {'noise'},
   'training': _BASE | {'shift'},
-  'online': _BASE | {'shift', 'online', 'paths'},
+  'online': _BASE | {'shift', 'online', 'paths', 'text_files'},
   'patience': _BASE | {'costs', 'recipe'},
   'prototypes': _BASE | {'recipe'},
   'quality': _BASE | {'recipe', 'prototypes', 'costs'},
@@ -45,7 +47,7 @@ MAY = {
   'shapley': _BASE,
   'cosines': {'cohort'} | _BASE,
   'clusters': _BASE,
-  'evaluation': _BASE,
+  'evaluation': _BASE | {'shift'},
   'buckets': _BASE | {'placement', 'cohort', 'costs'},
   'recipe': _BASE | {'placement', 'buckets', 'compressors', 'guard'},
   'robust': _BASE | {'guard', 'recipe'},
@@ -64,11 +66,12 @@ MAY = {
   'compressors': _BASE | {'compressors'},
   'widths': _BASE | {'costs', 'budgets'},
   'models': _BASE | {'models', 'widths'},
-  'devices': {'errors', 'devices'},
+  'devices': {'errors', 'devices', 'text_files'},
   'machine': set(),
   'output': set(),
   'paths': {'errors'},
-  'datasets': {'errors', 'machine', 'output', 'paths', 'windows', 'datasets'},
+  'datasets': {'errors', 'machine', 'output', 'paths', 'windows', 'datasets'}
+  | {'text_files'},
   # Algorithms see a Task and a Population, whatever made them.
   'algorithms': _ROUND
   | {'links', 'rounds', 'budgets', 'algorithms', 'depth', 'widths'}

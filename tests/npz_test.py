@@ -6,8 +6,9 @@ import sys
 import numpy as np
 import pytest
 
+from experiments.configs import common
 from relief_jax import config as config_lib
-from relief_jax import datasets, partition, splits
+from relief_jax import datasets, partition, simulate, splits
 from relief_jax.datasets import check
 from relief_jax.errors import InputError
 
@@ -197,8 +198,13 @@ def test_what_is_wrong_is_reported(tmp_path, capsys):
     '! channel 2 has 1 gaps above 0.5 s: they cut runs',
     '! channel 3 has 1 gaps above 0.5 s: they cut runs',
     '! channel 4 is in no modality',
+    "! person 1 (600 of 600, 100%) lost windows: values are missing of 'acc' "
+    "(in 100% of samples), 'ecg' (in 17% of samples)",
+    "! class 'walk' has no window: all of its 280 windows lack values",
+    "! class 'sit' has no window: all of its 20 windows lack values",
+    "! class 'lie' has no window: all of its 300 windows lack values",
+    "! class 'run' has no window: it never occurs",
     '! class sit is rare: 3.3%',
-    '! class run never occurs',
     '! subject 1 lacks 1 of the classes',
     '! one subject only: nobody can be held out',
   ]
@@ -218,3 +224,133 @@ def test_the_command(tmp_path):
   assert done.returncode == 2
   assert 'none: FileNotFoundError' in done.stderr
   assert 'Traceback' not in done.stderr
+
+
+# What is lost is said.
+
+
+def four(spoil=lambda x, y, subject: None, **changes):
+  """Four persons of 200 samples, walking and sitting in turns."""
+  arrays = continuous(
+    x=np.random.default_rng(0).normal(size=(800, 4)),
+    y=np.tile(np.repeat(['walk', 'sit'], 100), 4),
+    subject=np.repeat(['ann', 'bob', 'cat', 'dan'], 200),
+  )
+  spoil(*(arrays[key] for key in ('x', 'y', 'subject')))
+  return arrays | changes
+
+
+def gone(x, y, subject):
+  x[subject == 'cat', 3] = np.nan
+
+
+def half(x, y, subject):
+  x[(subject == 'bob') & (y == 'sit'), :2] = np.nan
+
+
+def sparse(x, y, subject):
+  """Two sensors, never at the same time: no run as long as a window."""
+  x[np.arange(800) % 60 < 30, 3] = np.nan
+  x[np.arange(800) % 60 >= 30, 0] = np.nan
+
+
+def unlabelled(x, y, subject):
+  y[subject == 'dan'] = ''
+
+
+def fading(x, y, subject):
+  """A class of three windows keeps one."""
+  y[16:48], y[516:532], x[18:46, 0] = 'fall', 'fall', np.nan
+
+
+def brief(x, y, subject):
+  y[10:20] = 'fall'
+
+
+@pytest.mark.parametrize(
+  ('spoil', 'said'),
+  [
+    (gone, "cat (12 of 12, 100%) lost windows: |of 'ecg' (in 100%"),
+    (half, "bob (6 of 12, 50%) lost windows: |of 'acc' (in 50%"),
+    (unlabelled, 'dan (0 samples) gave no window'),
+    (fading, "class 'fall' lost 2 of 3 windows"),
+    (brief, "class 'fall' has no window: its longest stretch has 10 of 16"),
+  ],
+)
+def test_what_gives_no_window_is_said(load, spoil, said):
+  notes = load(four(spoil)).notes
+  assert any(all(part in note for part in said.split('|')) for note in notes), (
+    notes
+  )
+  assert not load(four()).notes
+
+
+def test_who_lost_windows_is_in_the_warnings_of_a_run(tmp_path):
+  np.savez(tmp_path / 'own.npz', **four(gone))
+  own = common.method('relief', 'smoke')
+  own.dataset, own.data_path = 'npz', str(tmp_path / 'own.npz')
+  own.devices, own.data.test_subjects, own.data.rare = 1, ('dan',), ''
+  own.data.width = own.data.stride = 16
+  summary = simulate.Simulation(own).summary()
+  assert 'person cat (12 of 12, 100%) lost windows' in summary['warnings'][0]
+  subjects = summary['world']['subjects']
+  assert subjects['train'] == ['ann', 'bob'] and subjects['test'] == ['dan']
+
+
+def test_sensors_that_leave_no_window_are_named(load):
+  with pytest.raises(InputError, match="'ecg' .*'acc' .*max_gap"):
+    load(four(sparse), width=40)
+  with pytest.raises(InputError, match="those of 'ecg' .in 100% of samples"):
+    load(four(lambda x, *_: x.__setitem__((slice(None), 3), np.nan)))
+  # A sensor that is left out has no say.
+  windows = load(four(gone), channels='acc=0,1,2')
+  assert not windows.notes and np.bincount(windows.subject).tolist()[3] == 12
+
+
+def test_a_person_without_windows_cannot_be_tested_on(load):
+  windows = load(four(gone))
+  with pytest.raises(InputError, match="cat.*lost windows.*'ecg'"):
+    partition.split_subjects(windows, ('cat',), 0, None)
+
+
+def test_persons_by_name(load):
+  windows = load(four())
+  found = partition.split_subjects(windows, ('dan', 'bob'), 0, None)
+  assert np.unique(windows.subject[found.test]).tolist() == [2, 4]
+  same = partition.split_subjects(windows, (2, 'dan'), 0, None)
+  np.testing.assert_array_equal(same.test, found.test)
+  with pytest.raises(InputError, match="'eve'.*'ann', 'bob', 'cat', 'dan'"):
+    partition.split_subjects(windows, ('eve',), 0, None)
+
+
+def test_a_split_tells_who_is_on_one_side_only(load):
+  windows = load(four(), width=10)
+  data = config_lib.default().data
+  data.split = 'time'
+  found = splits.split(windows, data, 0, np.random.default_rng(0))
+  assert not splits.notes(windows, found, 'time')
+  found = found._replace(test=np.flatnonzero(windows.subject == 3))
+  assert splits.notes(windows, found, 'subjects') == ()
+  (note,) = splits.notes(windows, found, 'time')
+  assert note == 'without a test window: person ann, person bob, person dan'
+  bob = (windows.subject == 2) & (windows.y == 0)
+  note, _ = splits.notes(
+    windows, found._replace(train=np.flatnonzero(bob)), 'time'
+  )
+  assert "without a training window: class 'walk', person ann" in note
+
+
+@pytest.mark.parametrize(
+  'words', [('True', 'False'), ('true', ' false'), ('1', '0'), (1, 0), (1.0, 0)]
+)
+def test_an_official_part_in_words(load, words):
+  tested = np.where(np.arange(800) >= 600, *words)
+  windows = load(four(official_test=tested))
+  assert windows.official_test.tolist() == (windows.subject == 4).tolist()
+
+
+@pytest.mark.parametrize('words', [('yes', 'no'), (2, 0), (np.nan, 0.0)])
+def test_an_official_part_in_other_words(load, words):
+  tested = np.where(np.arange(800) >= 600, *words)
+  with pytest.raises(InputError, match='official_test with .*True and False'):
+    load(four(official_test=tested))

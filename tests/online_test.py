@@ -287,7 +287,7 @@ def test_stays_are_away_for_some_rounds():
 
 def test_a_trace_is_followed(tmp_path):
   path = tmp_path / 'trace.csv'
-  path.write_text('1,0,1\n0,1,1\n')
+  path.write_text('1,0,1,1,0,1\n0,1,1,0,1,1\n')
   online = processes(**{'presence.kind': 'trace', 'presence.path': str(path)})
   for number, want in ((0, [5, 0, 7, 6, 0, 0]), (3, [0, 9, 7, 0, 8, 0])):
     assert taken(online, number)[0].samples.tolist() == want

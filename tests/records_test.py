@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from experiments import records
+from experiments import identity, records
 from relief_jax import config as config_lib
 from relief_jax.errors import InputError
 
@@ -80,9 +80,9 @@ def test_config_round_trip(tmp_path):
   stored = records.read_json(tmp_path / 'config.json')
   again = records.config_from_dict(stored)
   assert again == config
-  assert records.first_difference(again, stored) == ''
+  assert identity.difference(again, stored) == ''
   again.hparams.ema = 0.5
-  assert 'hparams.ema' in records.first_difference(again, stored)
+  assert 'hparams.ema' in identity.difference(again, stored)
 
 
 def test_unknown_keys_and_wrong_types_are_named():
@@ -96,7 +96,9 @@ def test_unknown_keys_and_wrong_types_are_named():
 
 def test_auto_takes_what_was_found_before():
   config = config_lib.default()
-  records.adopt(config, {'dataset': 'dsads', 'layout': 'one', 'rounds': 7})
+  identity.adopt(
+    config, {'dataset': 'dsads', 'layout': 'one', 'rounds': 7, 'devices': 0}
+  )
   assert (config.dataset, config.layout, config.rounds) == ('dsads', 'one', 60)
 
 

@@ -60,6 +60,7 @@ def test_run_directory(fake, tmp_path):
   found = set(os.listdir(tmp_path / 'a'))
   assert found == {
     'config.json',
+    'identity.json',
     'metrics.jsonl',
     'devices.jsonl',
     'summary.json',

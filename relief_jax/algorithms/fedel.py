@@ -32,6 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from relief_jax import (
+  ambient,
   cohort,
   costs,
   depth,
@@ -172,7 +173,7 @@ def fedel(task: Task, setting: Setting) -> Algorithm:
       importance=jnp.full((clients, num), jnp.inf, jnp.float32),
       low=jnp.zeros(clients, jnp.int32),
       start=jnp.zeros(clients, jnp.int32),
-      before=tree.zeros_like_output(task.init, jax.random.key(0)),
+      before=tree.zeros_like_output(task.init, ambient.key(0)),
     )
 
   recipe = Recipe(

@@ -32,7 +32,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relief_jax import cohort, costs, placement, rounds, shapley, training, tree
+from relief_jax import (
+  ambient,
+  cohort,
+  costs,
+  placement,
+  rounds,
+  shapley,
+  training,
+  tree,
+)
 from relief_jax.budgets.greedy import SLACK
 from relief_jax.recipe import Context, Recipe, Setting
 from relief_jax.types import (
@@ -146,7 +155,7 @@ def fedmfs_style(task: Task, setting: Setting) -> Algorithm:
       params, population = known
 
       def measure(row):
-        key = jax.random.wrap_key_data(row.key)
+        key = ambient.of_words(row.key)
         at, weight = cohort.draw_steps(
           key, row.own, row.fleet.samples, 1, setting.batch
         )

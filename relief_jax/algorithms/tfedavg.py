@@ -28,7 +28,7 @@ s up; the same down where the broadcast is ternary, else four bytes.
 import jax
 import jax.numpy as jnp
 
-from relief_jax import links, rounds, tree
+from relief_jax import ambient, links, rounds, tree
 from relief_jax.algorithms import fedavg
 from relief_jax.compressors import Codec, base, none, ternary
 from relief_jax.errors import InputError
@@ -109,7 +109,7 @@ def tfedavg(task: Task, setting: Setting) -> Algorithm:
       'set --config.server_optimizer=sgd',
     )
   num = len(task.group_names)
-  shapes = jax.eval_shape(task.init, jax.random.key(0))
+  shapes = jax.eval_shape(task.init, ambient.key(0))
   exempt = {'ends': task.ends, 'all': True, 'none': False}
   coded = jax.tree.map(
     lambda end, part: jax.tree.map(lambda v: not end and v.ndim > 1, part),

@@ -1,5 +1,6 @@
 """Data sets, by name: `load(config, root) -> Windows`."""
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -176,12 +177,47 @@ def load(
   return windows._replace(title=windows.title or name), name
 
 
-def stamp(config: ml_collections.ConfigDict) -> list[int]:
-  """Tells a file of the user's own that was changed: its time and size."""
-  if config.dataset != 'npz' or not config.data_path:
-    return []
-  path = paths.expand(config.data_path, 'config.data_path')
-  if not os.path.exists(path):
-    return []
-  found = os.stat(path)
-  return [found.st_mtime_ns, found.st_size]
+def sources(
+  config: ml_collections.ConfigDict, data_dir: str | Path | None = None
+) -> dict[str, Path]:
+  """The files that `load` reads, by their place in the data set.
+
+  Args:
+    config: of the run.
+    data_dir: as `load`.
+
+  Returns:
+    Paths by a name that is the same wherever the data set lies; none where it
+    is not there, or has no files.
+
+  Raises:
+    InputError: a named folder that is not there, or copies of a file.
+  """
+  name = 'dsads' if config.dataset == 'auto' else config.dataset
+  if name == 'npz':
+    if not config.data_path:
+      return {}
+    return {'npz': Path(paths.expand(config.data_path, 'config.data_path'))}
+  if name not in _FILES:
+    return {}
+  root = find_data_dir(data_dir)
+  if config.dataset != 'auto':
+    root = download.home(name, root, _FILES[name], False)
+  found = _FILES[name](root)
+  if name == 'ucihar':
+    found = [source for path in found for source in ucihar.sources(path)]
+  if name == 'pamap2' and config.data.optional:
+    found += pamap2.optional(found)
+  return {path.relative_to(root or '').as_posix(): path for path in found}
+
+
+def stamp(
+  config: ml_collections.ConfigDict, data_dir: str | Path | None = None
+) -> list[tuple[str, int, int]]:
+  """Tells files that were changed: name, time and size of `sources`."""
+  found = []
+  for path in sources(config, data_dir).values():
+    with contextlib.suppress(OSError):
+      about = path.stat()
+      found.append((str(path), about.st_mtime_ns, about.st_size))
+  return found

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from relief_jax.datasets import npy
 
-_VERSION = 1  # raise it when parsing changes what comes out
+_VERSION = 2  # raise it when parsing changes what comes out
 _DAMAGED = (
   zipfile.BadZipFile,
   zlib.error,

@@ -1,7 +1,7 @@
 """Tells what a file of your own data holds, and what is wrong with it.
 
 python -m relief_jax.datasets.check FILE [--channels='acc=0,1,2;ecg=3']
-    [--max_gap=0.5]
+    [--max_gap=0.5] [--width=1]
 
 The file is described in relief_jax/datasets/npz.py. Exit code 0: it can be
 used; 2: it cannot, or something in it wants a look. **Ours**.
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from relief_jax import output, paths
-from relief_jax.datasets import npz, signals
+from relief_jax.datasets import losses, npz, signals
 from relief_jax.errors import InputError
 
 _RARE = 0.2  # of the mean class size
@@ -57,12 +57,13 @@ def report(own: npz.Own) -> list[str]:
   return lines
 
 
-def problems(own: npz.Own, max_gap: float = 0.5) -> list[str]:
+def problems(own: npz.Own, max_gap: float = 0.5, width: int = 1) -> list[str]:
   """What is wrong, or wants a look, a line each; empty where nothing is.
 
   Args:
     own: from `npz.read`.
     max_gap: seconds of NaN that are interpolated.
+    width: samples in a window, of continuous data; 1: samples are told.
   """
   found = []
   windows = own.x.ndim == 3
@@ -88,11 +89,21 @@ def problems(own: npz.Own, max_gap: float = 0.5) -> list[str]:
         found.append(
           f'channel {name} has {long} gaps above {max_gap:g} s: they cut runs'
         )
+  if not windows:
+    found += losses.notes(
+      npz.recordings(own, max_gap),
+      own.modalities,
+      own.classes,
+      width,
+      width,
+      own.subjects,
+    )
   used = own.label >= 0
   count = np.bincount(own.label[used], minlength=len(own.classes))
   for name, size in zip(own.classes, count.tolist(), strict=True):
     if not size:
-      found.append(f'class {name} never occurs')
+      if windows:  # else told above
+        found.append(f'class {name} never occurs')
     elif size < _RARE * count.mean():
       found.append(f'class {name} is rare: {size / count.sum():.1%}')
   for person in np.unique(own.subject).tolist():
@@ -134,6 +145,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
   parser.add_argument(
     '--max_gap', type=float, default=0.5, help='s of NaN to interpolate'
   )
+  parser.add_argument(
+    '--width', type=int, default=1, help='samples in a window'
+  )
   given = parser.parse_args(arguments)
   try:
     own = npz.read(Path(paths.expand(given.path, 'FILE')), given.channels)
@@ -141,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f'error: {error}', file=sys.stderr)
     return 2
   print('\n'.join(report(own)))
-  found = problems(own, given.max_gap)
+  found = problems(own, given.max_gap, given.width)
   for line in found:
     print(f'! {line}')
   print(f'{len(found)} things to look at' if found else 'nothing wrong')

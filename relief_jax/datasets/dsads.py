@@ -17,7 +17,7 @@ from pathlib import Path
 import ml_collections
 
 from relief_jax import machine
-from relief_jax.datasets import download, dsads_text, packed
+from relief_jax.datasets import download, dsads_text, packed, parsing
 from relief_jax.datasets.channels import choose
 from relief_jax.datasets.recording import Recording, resample, to_windows
 from relief_jax.windows import Windows
@@ -67,7 +67,7 @@ MODALITIES: dict[str, dict[str, list[int]]] = {
 
 def files(root: Path | None) -> list[Path]:
   """The data set's files under `root`, none where it is not there."""
-  found = sorted(root.glob('dsads/dsads_subject*.npz')) if root else []
+  found = parsing.find(root, ('dsads',), 'dsads_subject*.npz')
   return found or dsads_text.files(root)
 
 

@@ -147,7 +147,7 @@ def _original(
   paths: list[Path], asked: ml_collections.ConfigDict
 ) -> list[Recording]:
   """One recording per person, from text."""
-  parsing.once(paths, [path.name for path in paths])
+  parsing.once(paths, [parsing.person(path, _PERSON) for path in paths])
   options = dict(max_gap=asked.max_gap, rate=asked.rate)
 
   def read(path: Path) -> Recording:

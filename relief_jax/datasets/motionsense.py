@@ -65,7 +65,8 @@ _PERSON = r'sub_(\d+)'
 def files(root: Path | None) -> list[Path]:
   """The packed file or the original ones, none where they are not there."""
   packed_file = root and root / 'motionsense' / 'motionsense.npz'
-  if packed_file and packed_file.exists():
+  if root and packed_file and packed_file.exists():
+    parsing.no_copies([packed_file], root / 'motionsense')
     return [packed_file]
   found = parsing.find(
     root, ('motionsense', 'motion-sense'), 'A_DeviceMotion_data/???_*/sub_*.csv'
@@ -115,7 +116,10 @@ def _packed(path: Path, rate: float) -> Recording:
 
 def _original(paths: list[Path], rate: float) -> list[Recording]:
   """One recording per person, from text."""
-  names = [(path.parent.name, path.name) for path in paths]
+  names = [
+    (path.parent.name[:3], _trial(path), parsing.person(path, _PERSON))
+    for path in paths
+  ]
   parsing.once(paths, names)
   people: dict[int, list[Path]] = {}
   for path in paths:

@@ -106,11 +106,11 @@ def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
   own = read(Path(path), config.data.channels)
   if own.x.ndim == 3:
     return _ready(own, config)
-  recordings = [
-    resample(_person(own, person, config.data.max_gap), config.data.rate)
-    for person in np.unique(own.subject).tolist()
+  found = [
+    resample(one, config.data.rate)
+    for one in recordings(own, config.data.max_gap)
   ]
-  return to_windows(recordings, own.modalities, own.classes, config)
+  return to_windows(found, own.modalities, own.classes, config, own.subjects)
 
 
 def read(path: Path, channels: str = '') -> Own:
@@ -165,9 +165,7 @@ def read(path: Path, channels: str = '') -> Own:
     subject=subject,
     run=_ints(path, found, 'run', len(x)),
     start=_ints(path, found, 'start', len(x)) if 'start' in found else None,
-    official_test=found['official_test'].astype(bool)
-    if 'official_test' in found
-    else None,
+    official_test=_truths(path, found, 'official_test'),
     rate=float(rate.flat[0]),
     modalities=_modalities(path, found, names, channels),
     channels=names,
@@ -254,6 +252,25 @@ def _subjects(path: Path, subject: NDArray) -> tuple[NDArray, dict[int, str]]:
   return number + 1, dict(enumerate(names.tolist(), 1))
 
 
+# What stands for no and yes, in numbers and in words.
+_TRUTHS = {'0': False, 'false': False, '1': True, 'true': True}
+
+
+def _truths(path: Path, found: dict[str, Any], key: str) -> NDArray | None:
+  """An optional array of bool, also from 0 and 1 or words; None if absent."""
+  if key not in found or found[key].dtype == bool:
+    return found.get(key)
+  text, number = np.unique(found[key], return_inverse=True)
+  words = [
+    f'{v:g}' if text.dtype.kind in 'fiu' else str(v).strip().lower()
+    for v in text
+  ]
+  for word in words:
+    if word not in _TRUTHS:
+      raise _wrong(path, f'{key} with {word[:40]!r}', 'True and False')
+  return np.array([_TRUTHS[word] for word in words])[number]
+
+
 def _ints(path: Path, found: dict[str, Any], key: str, rows: int) -> NDArray:
   """An optional array of ints, zeros where it is not given."""
   value = found.get(key, np.zeros(rows, np.int64))
@@ -262,10 +279,23 @@ def _ints(path: Path, found: dict[str, Any], key: str, rows: int) -> NDArray:
   return value.astype(np.int64)
 
 
+def recordings(own: Own, max_gap: float) -> list[Recording]:
+  """The labelled runs of continuous data, person by person.
+
+  Args:
+    own: from `read`.
+    max_gap: seconds of NaN that are interpolated.
+  """
+  persons = np.unique(own.subject).tolist()
+  return [_person(own, person, max_gap) for person in persons]
+
+
 def _person(own: Own, person: int, max_gap: float) -> Recording:
-  """The labelled runs of one person, out of continuous data."""
   rows = np.flatnonzero(own.subject == person)
   x = np.ascontiguousarray(own.x[rows].T)
+  # A channel of no modality has no say in what can be used.
+  used = {i for numbers in own.modalities.values() for i in numbers}
+  x[sorted(set(range(len(x))) - used)] = 0.0
   breaks = np.diff(rows, prepend=rows[0] - 1) != 1
   breaks[1:] |= np.diff(own.run[rows]) != 0
   tested = own.official_test
@@ -328,4 +358,9 @@ def _ready(own: Own, config: ml_collections.ConfigDict) -> Windows:
     official_test=None
     if own.official_test is None
     else own.official_test[kept],
+    people=own.subjects,
+    notes=tuple(
+      f'person {own.subjects.get(person, person)} gave no window: no label'
+      for person in np.setdiff1d(own.subject, subject).tolist()
+    ),
   )

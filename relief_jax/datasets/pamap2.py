@@ -61,6 +61,7 @@ OPTIONAL = {
 }
 COLUMNS = 54
 _OFFSET = {'acc': 1, 'gyro': 7, 'mag': 10}  # in the 17 columns of a place
+_PERSON = r'subject(\d+)'
 _HOLD = 10.0  # s that a heart rate lasts
 # Time, activity, heart rate, then place by place what is used.
 _USE = (0, 1, 2) + tuple(
@@ -96,6 +97,19 @@ def files(root: Path | None) -> list[Path]:
   )
 
 
+def optional(paths: list[Path]) -> list[Path]:
+  """Text files of the optional part, beside those of the protocol.
+
+  Args:
+    paths: from `files`.
+  """
+  return [
+    extra
+    for folder in dict.fromkeys(path.parent.parent for path in paths)
+    for extra in parsing.find(folder, ('Optional',), 'subject10[1-9].dat')
+  ]
+
+
 def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
   """Cuts PAMAP2 into windows.
 
@@ -120,12 +134,10 @@ def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
   classes = dict(CLASSES)
   if config.data.optional:
     classes = dict(sorted((CLASSES | OPTIONAL).items()))
-    paths += [
-      extra
-      for folder in dict.fromkeys(path.parent.parent for path in paths)
-      for extra in sorted(folder.glob('Optional/subject10[1-9].dat'))
-    ]
-  parsing.once(paths, [(path.parent.name, path.name) for path in paths])
+    paths += optional(paths)
+  parsing.once(
+    paths, [(p.parent.name, parsing.person(p, _PERSON)) for p in paths]
+  )
   options = dict(
     max_gap=config.data.max_gap, rate=config.data.rate, classes=list(classes)
   )
@@ -176,7 +188,7 @@ def parse(
   signals.interpolate(x[1:], round(max_gap * RATE))
   number = np.full(max(known) + 1, -1)
   number[classes] = np.arange(len(classes))
-  person = parsing.person(path, r'subject(\d+)') - 100
+  person = parsing.person(path, _PERSON) - 100
   # Rows that are missing altogether cut a run as well.
   breaks = step > 1.5 / RATE
   return resample(labelled(x, number[activity], person, RATE, breaks), rate)

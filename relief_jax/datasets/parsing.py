@@ -5,6 +5,7 @@ missing values, so the shape of every line is checked first, by numpy over the
 bytes. All of this is **ours**.
 """
 
+import codecs
 import io
 import re
 from collections.abc import Sequence
@@ -33,7 +34,11 @@ def person(path: Path, pattern: str) -> int:
 
 
 def once(paths: Sequence[Path], names: Sequence[Any]) -> None:
-  """Refuses two files of one name.
+  """Refuses two files of the same person, trial, part, ...
+
+  Args:
+    paths: of the files.
+    names: what each of them is, however it is called.
 
   Raises:
     InputError: which two.
@@ -59,17 +64,78 @@ def find(root: Path | None, folders: Sequence[str], pattern: str) -> list[Path]:
 
   Returns:
     Their paths, in order; empty where there is none.
+
+  Raises:
+    InputError: of `no_copies`.
   """
   for folder in folders if root else ():
     assert root
     paths = sorted((root / folder).glob('**/' + pattern))
     if paths:
+      no_copies(paths, root / folder)
       return paths
   return []
 
 
+def no_copies(paths: Sequence[Path], top: Path) -> None:
+  """Refuses a file or folder beside another one of which it is a copy.
+
+  By its name, as browsers, file managers and people call a second one:
+  `p1 (1)`, `p1 copy`, `Copy of p1`, `p1_backup`, `p01`, `P1` beside `p1`. A
+  folder counts only if something in it has a name as in the other one.
+
+  Args:
+    paths: the files of a data set.
+    top: its folder; what lies beside that is not looked at.
+
+  Raises:
+    InputError: which two.
+  """
+  folders: dict[Path, set[str]] = {}
+  for path in paths:
+    while path != top:
+      known = folders.setdefault(path.parent, set())
+      if path.name in known:
+        break
+      known.add(path.name)
+      path = path.parent
+  for folder, known in folders.items():
+    suffixes = {Path(name).suffix.lower() for name in known}
+    names = {_plain(name): name for name in sorted(known, reverse=True)}
+    for path in sorted(folder.iterdir()):
+      if path.name.startswith('.') or path.suffix.lower() not in suffixes:
+        continue
+      plain = _plain(path.name)
+      twin = names.get(plain)
+      if twin in (None, path.name):
+        twin = next((names[n] for n in names if _holds(plain, n)), None)
+      if twin in (None, path.name):
+        continue
+      inside = folders.get(folder / str(twin), set())
+      if not path.is_dir() or any((path / name).exists() for name in inside):
+        raise InputError(
+          f'{path} beside {folder / str(twin)}',
+          'every file of the data set once',
+          'take one of the two away, the copy or the incomplete one',
+        )
+
+
+def _plain(name: str) -> str:
+  """A name without its ending, in small letters, numbers without zeros."""
+  return re.sub(r'(?<!\d)0+(?=\d)', '', re.sub(r'\.\w+$', '', name).lower())
+
+
+def _holds(name: str, part: str) -> bool:
+  """Whether a name is a shorter one and more words, such as `p1 copy`."""
+  if part == name or part not in name:
+    return False
+  at = name.index(part)
+  around = name[at - 1 : at] + name[at + len(part) : at + len(part) + 1]
+  return not any(letter.isalnum() for letter in around)
+
+
 def read_bytes(path: Path) -> bytes:
-  """A whole file.
+  """A whole file, without a byte order mark.
 
   Raises:
     InputError: it cannot be read, or is empty.
@@ -82,6 +148,7 @@ def read_bytes(path: Path) -> bytes:
       'a file that can be read',
       'check its permissions, or copy it again',
     ) from error
+  data = data.removeprefix(codecs.BOM_UTF8)
   if not data.strip():
     raise wrong(path, 'no line', 'lines of numbers')
   return data
@@ -133,7 +200,7 @@ def table(
   skip = 0
   if header is not None:
     skip = 1
-    first = data.split(b'\n', 1)[0].strip().decode('utf-8-sig', 'replace')
+    first = data.split(b'\n', 1)[0].strip().decode('utf-8', 'replace')
     if first != header:
       raise wrong(path, f'{first[:60]!r}', f'the header {header[:60]!r}', 1)
   check(path, data, columns, separator, skip)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relief_jax import machine
-from relief_jax.datasets import cache, signals
+from relief_jax.datasets import cache, losses, signals
 from relief_jax.errors import InputError
 from relief_jax.windows import Windows, cut, gather
 
@@ -34,6 +34,11 @@ class Recording(NamedTuple):
     run_subject: [runs], the data set's own number of the person.
     rate: in Hz.
     run_test: [runs] bool, the data set's own test part; None: it has none.
+    whole: [stretches, 3], samples, class and person of every stretch of one
+      label, also where values are missing; None: of the runs. No sample and
+      class -1 for a person without a label.
+    lacking: [channels], share of the labelled samples without a value; None:
+      all have one.
   """
 
   x: NDArray
@@ -44,6 +49,8 @@ class Recording(NamedTuple):
   run_subject: NDArray
   rate: float
   run_test: NDArray | None = None
+  whole: NDArray | None = None
+  lacking: NDArray | None = None
 
 
 def physical(recording: Recording, channels: Sequence[int]) -> NDArray:
@@ -98,6 +105,9 @@ def resample(recording: Recording, rate: float) -> Recording:
     low = start[run]
     x[:, low : low + length[run]] = new[:, : length[run]]
   kept = length > 0
+  whole = recording.whole
+  if whole is not None:
+    whole = np.concatenate([whole[:, :1] * up // down, whole[:, 1:]], 1)
   return recording._replace(
     x=x,
     scale=None,
@@ -106,6 +116,7 @@ def resample(recording: Recording, rate: float) -> Recording:
     run_label=recording.run_label[kept],
     run_subject=recording.run_subject[kept],
     rate=rate,
+    whole=whole,
     run_test=None if recording.run_test is None else recording.run_test[kept],
   )
 
@@ -129,8 +140,10 @@ def labelled(
   Returns:
     Recording of float32; each run has one label and no hole.
   """
-  valid = (label >= 0) & ~np.isnan(x).any(0)
+  missing, known = np.isnan(x), label >= 0
+  valid = known & ~missing.any(0)
   start, length = signals.runs(label, valid, breaks)
+  first, whole = signals.runs(label, known, breaks)
   return Recording(
     x=x[:, valid].astype(np.float32),
     scale=None,
@@ -139,6 +152,10 @@ def labelled(
     run_label=label[start].astype(np.int32),
     run_subject=np.full(len(start), subject, np.int32),
     rate=rate,
+    whole=np.stack([whole, label[first], np.full(len(first), subject)], 1)
+    if len(first)
+    else np.array([[0, -1, subject]]),
+    lacking=missing[:, known].mean(1) if known.any() else None,
   )
 
 
@@ -178,6 +195,7 @@ def to_windows(
   modalities: Mapping[str, Sequence[int]],
   classes: tuple[str, ...],
   config: ml_collections.ConfigDict,
+  people: Mapping[int, str] | None = None,
 ) -> Windows:
   """Cuts recordings into windows.
 
@@ -189,18 +207,29 @@ def to_windows(
     modalities: {modality: its channels' numbers}.
     classes: names of the classes.
     config: `data.width` and `data.stride` are used.
+    people: names of persons that have one, by number.
 
   Returns:
     Windows, float32, in the units of the recordings.
 
   Raises:
-    InputError: windows longer than every run.
+    InputError: windows longer than every run; names the sensors that lack
+      values where that is why.
   """
   width, stride = config.data.width, config.data.stride
   cuts = [cut(r.run_start, r.run_length, width, stride) for r in recordings]
   counts = [len(start) for start, _ in cuts]
   if not sum(counts):
     longest = max(int(r.run_length.max(initial=0)) for r in recordings)
+    if why := losses.blame(recordings, modalities):
+      raise InputError(
+        f'no {width} samples in a row with values of all sensors: missing are '
+        f'those of {", ".join(why)}',
+        'a value of every sensor at every sample, or short gaps',
+        'interpolate longer gaps (--config.data.max_gap, in s), bring a slow '
+        'sensor to the common rate, leave it out (npz: '
+        '--config.data.channels), or lower --config.data.width',
+      )
     raise InputError(
       f'config.data.width is {width}',
       f'at most the {longest} samples of the longest run',
@@ -247,6 +276,10 @@ def to_windows(
     )
     if official
     else None,
+    notes=losses.notes(
+      recordings, modalities, classes, width, stride, people or {}
+    ),
+    people=dict(people or {}),
   )
 
 

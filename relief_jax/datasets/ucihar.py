@@ -60,6 +60,25 @@ def files(root: Path | None) -> list[Path]:
   )
 
 
+def sources(path: Path) -> list[Path]:
+  """All files of a part: labels, persons, signals.
+
+  Args:
+    path: of the label file, from `files`.
+
+  Raises:
+    InputError: copies of one of them.
+  """
+  part = path.stem.removeprefix('y_')
+  found = [
+    path,
+    path.parent / f'subject_{part}.txt',
+    *(path.parent / 'Inertial Signals' / f'{c}_{part}.txt' for c in CHANNELS),
+  ]
+  parsing.no_copies([one for one in found if one.exists()], path.parent)
+  return found
+
+
 def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
   """Cuts UCI-HAR into windows.
 
@@ -86,19 +105,14 @@ def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
 
   def read(path: Path) -> Recording:
     part = path.stem.removeprefix('y_')
-    folder = path.parent
-    sources = [
-      path,
-      folder / f'subject_{part}.txt',
-      *(folder / 'Inertial Signals' / f'{c}_{part}.txt' for c in CHANNELS),
-    ]
-    data = [parsing.read_bytes(source) for source in sources]
+    own = sources(path)
+    data = [parsing.read_bytes(source) for source in own]
     options = dict(part=part, rate=config.data.rate)
     return kept(
       'ucihar',
       data,
       options,
-      lambda: resample(_parse(sources, data, part == 'test'), config.data.rate),
+      lambda: resample(_parse(own, data, part == 'test'), config.data.rate),
     )
 
   recordings = every(read, paths)

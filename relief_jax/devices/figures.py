@@ -15,6 +15,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from relief_jax import text_files
 from relief_jax.devices.base import Device
 from relief_jax.errors import InputError
 
@@ -149,34 +150,7 @@ def load_json(path: str | pathlib.Path) -> Any:
   Raises:
     InputError: it cannot be read, or is no JSON (line and column are named).
   """
-  return _json(text(path), path)
-
-
-def text(path: str | pathlib.Path) -> str:
-  """The text of a small file.
-
-  Raises:
-    InputError: it cannot be read, is large, or is no UTF-8.
-  """
-  path = pathlib.Path(path)
-  try:
-    if path.stat().st_size > LARGEST:
-      raise InputError(
-        f'{path}: {path.stat().st_size:,} bytes',
-        f'a text of at most {LARGEST:,}',
-        'check the path',
-      )
-    return path.read_text(encoding='utf-8-sig')
-  except OSError as error:
-    raise InputError(
-      f'{path}: {error.strerror}',
-      'a file that can be read',
-      'check the path; a relative one starts where you are',
-    ) from error
-  except UnicodeDecodeError as error:
-    raise InputError(
-      f'{path}: {error}', 'text in UTF-8', 'save it as UTF-8'
-    ) from error
+  return _json(text_files.read(path, LARGEST), path)
 
 
 def _json(text: str, path: str | pathlib.Path) -> Any:

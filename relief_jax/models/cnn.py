@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relief_jax import tree, widths
+from relief_jax import ambient, tree, widths
 from relief_jax.models import attention, encoders, exits
 from relief_jax.models.encoders import Numbering, Spec, WorkBuilder
 from relief_jax.types import Array, Axes, Exits, PyTree, Task, Widths, Work
@@ -144,7 +144,7 @@ def _units(spec: Spec) -> tuple[int, ...]:
 
 
 def _sizes(spec, groups, num) -> Array:
-  shapes = jax.eval_shape(lambda: init(jax.random.key(0), spec))
+  shapes = jax.eval_shape(lambda: init(ambient.key(0), spec))
   return tree.group_sizes(groups, shapes, num)
 
 
@@ -181,7 +181,7 @@ def _flops(spec: Spec, number: Numbering, kept, depths) -> WorkBuilder:
 
 def _narrow_work(spec, number, groups, axes, kept) -> Work:
   """FLOPs and sizes of the sub-model of `kept` units, traced or not."""
-  shapes = jax.eval_shape(lambda: init(jax.random.key(0), spec))
+  shapes = jax.eval_shape(lambda: init(ambient.key(0), spec))
   sizes = tree.group_sum(
     groups, widths.sizes(axes, shapes, kept), len(number.names)
   )

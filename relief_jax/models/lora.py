@@ -8,7 +8,7 @@ comes from, widths, r and alpha are **ours** (relief.md section 2).
 import jax
 import jax.numpy as jnp
 
-from relief_jax import tree
+from relief_jax import ambient, tree
 from relief_jax.errors import InputError
 from relief_jax.models import cnn, encoders, layers
 from relief_jax.models.encoders import Spec
@@ -155,5 +155,5 @@ def _work(spec, number, groups):
   below = [g for g in range(num) if g != number.shared]
   work.gradient_path(up + spec.rank, below)
   work.gradient_path(last + 2 * spec.hidden, range(num))
-  shapes = jax.eval_shape(lambda: init(jax.random.key(0), spec))
+  shapes = jax.eval_shape(lambda: init(ambient.key(0), spec))
   return work.build(tree.group_sizes(groups, shapes, num))

@@ -2,13 +2,13 @@
 
 import jax
 
+from relief_jax import ambient
 from relief_jax.types import Array
 
 # Purposes.
 MISSING, WHICH, STREAM, PRESENCE, PACE, RADIO, LUCK = range(7)
 # Rounds before the first one have keys too; a key takes no negative number.
 _BEFORE = 2**20
-_KIND = 'threefry2x32'  # whatever JAX draws by: two words make a key
 
 
 def of(words: Array, purpose: int) -> Array:
@@ -18,9 +18,7 @@ def of(words: Array, purpose: int) -> Array:
     words: [2] uint32 of the world.
     purpose: one of this module's numbers.
   """
-  return jax.random.fold_in(
-    jax.random.wrap_key_data(words, impl=_KIND), purpose
-  )
+  return jax.random.fold_in(ambient.of_words(words), purpose)
 
 
 def at(key: Array, number: Array) -> Array:

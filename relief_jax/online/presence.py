@@ -5,13 +5,14 @@ it asks. So a round may be smaller than `clients_per_round`.
 """
 
 import csv
+import io
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from relief_jax import paths
+from relief_jax import paths, text_files
 from relief_jax.errors import InputError
 from relief_jax.online import chain, keys, missing
 from relief_jax.types import Array
@@ -47,7 +48,7 @@ class Trace(NamedTuple):
   """As recorded; begins again after its last round.
 
   Attributes:
-    here: [R, columns] bool; client n follows column n modulo their number.
+    here: [R, N] bool.
   """
 
   here: Array
@@ -67,7 +68,8 @@ def draw(
     rng: draws rates and phases.
 
   Raises:
-    InputError: a trace that cannot be read, or that nobody would read; of
+    InputError: a trace that cannot be read, that nobody would read, or of
+      other devices; of
       `chain.make`.
   """
   if config.path and config.kind != 'trace':
@@ -80,7 +82,14 @@ def draw(
   if config.kind == 'off':
     return None
   if config.kind == 'trace':
-    return Trace(jnp.asarray(read(config.path)))
+    found = read(config.path)
+    if found.shape[1] != clients:
+      raise InputError(
+        f'{config.path}: {found.shape[1]} columns for {clients} devices',
+        'a column for every device',
+        f'set --config.clients={found.shape[1]}, or write a trace of {clients}',
+      )
+    return Trace(jnp.asarray(found))
   rate = missing.rates(config.rate, config.spread, (clients,), rng)
   if config.kind == 'stays':
     return Stays(chain.make(1 - rate, config.length, 'online.presence.length'))
@@ -99,7 +108,7 @@ def read(path: str) -> np.ndarray:
     path: of a CSV file without a header.
 
   Returns:
-    [R, columns] bool.
+    [R, devices] bool.
 
   Raises:
     InputError: no such file, or anything but 0 and 1 in equal lines.
@@ -108,9 +117,9 @@ def read(path: str) -> np.ndarray:
   expected = 'lines of equally many 0 and 1'
   try:
     path = paths.expand(path, 'config.online.presence.path')
-    with open(path, newline='') as file:
-      lines = [line for line in csv.reader(file) if line]
-  except (OSError, UnicodeDecodeError, csv.Error) as error:
+    text = io.StringIO(text_files.read(path), newline='')
+    lines = [line for line in csv.reader(text) if line]
+  except csv.Error as error:
     raise InputError(f'{path!r}: {error}', expected, cure) from None
   if not lines:
     raise InputError(f'{path}: no line', expected, cure)
@@ -145,8 +154,7 @@ def here(
   """
   key = keys.of(words, keys.PRESENCE)
   if isinstance(process, Trace):
-    rounds, columns = process.here.shape
-    return process.here[number % rounds, place % columns]
+    return process.here[number % len(process.here), place]
   if isinstance(process, Stays):
     return ~chain.down(process.chain, key, ids, place, number)
   day = number / process.period + process.phase[place]

@@ -1,0 +1,42 @@
+"""Text that a user wrote: read here, whatever it is, with clear errors.
+
+Spreadsheets and editors put a byte order mark before it; it is none of the
+text. **Ours.**
+"""
+
+import pathlib
+
+from relief_jax.errors import InputError
+
+LARGEST = 1 << 28  # bytes of a text file that is read
+
+
+def read(path: str | pathlib.Path, largest: int = LARGEST) -> str:
+  """The text of a file in UTF-8, without a byte order mark.
+
+  Args:
+    path: of the file.
+    largest: bytes that are read.
+
+  Raises:
+    InputError: it cannot be read, is large, or is no UTF-8.
+  """
+  path = pathlib.Path(path)
+  try:
+    if path.stat().st_size > largest:
+      raise InputError(
+        f'{path}: {path.stat().st_size:,} bytes',
+        f'a text of at most {largest:,}',
+        'check the path',
+      )
+    return path.read_text(encoding='utf-8-sig')
+  except OSError as error:
+    raise InputError(
+      f'{path}: {error.strerror}',
+      'a file that can be read',
+      'check the path; a relative one starts where you are',
+    ) from error
+  except UnicodeDecodeError as error:
+    raise InputError(
+      f'{path}: {error}', 'text in UTF-8', 'save it as UTF-8'
+    ) from error
