@@ -78,7 +78,8 @@ MAY = {
   | {'local_training', 'noise', 'selection', 'shapley', 'clusters'}
   | {'online', 'patience', 'prototypes', 'quality'}
   | {'accounting', 'participant'},
-  'program': _ROUND | {'rounds', 'algorithms', 'models', 'evaluation', 'world'},
+  'program': _ROUND
+  | {'rounds', 'algorithms', 'models', 'evaluation', 'shift', 'world'},
   'tuner': _ROUND
   | {'algorithms', 'program', 'models', 'datasets'}
   | {'compile_cache', 'machine', 'memory', 'processes'},
