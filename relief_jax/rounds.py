@@ -16,6 +16,7 @@ import optax
 
 from relief_jax import (
   accounting,
+  ambient,
   buckets,
   cohort,
   cosines,
@@ -117,7 +118,7 @@ def last_context(
     done: [] int32, rounds; before the first one it is the first one's.
   """
   return make_context(
-    jax.random.key(0),  # of plans that draw; sizes of sub-models do not
+    ambient.key(0),  # of plans that draw; sizes of sub-models do not
     task,
     setting,
     fleet,
