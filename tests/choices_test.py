@@ -254,7 +254,7 @@ def test_values_that_do_not_fit_are_refused(values, tmp_path):
     expand({**found, 'labels': {'cnn/relief': wrong}})
   with pytest.raises(InputError, match='no chosen values'):
     expand({'labels': []})
-  with pytest.raises(InputError, match='a JSON object'):
+  with pytest.raises(InputError, match='a file that can be read'):
     comparison_jobs.expand(comparison(values_file='nowhere.json'), tmp_path)
 
 

@@ -188,7 +188,7 @@ def test_tables_are_narrow_and_complete():
     assert {len(row) for row in table.raw} == {len(table.raw_head)}
   assert 'Values: a.' in shown[0].note
   tex = summaries.tex_of(shown[3])
-  assert 's of 30 rounds' in tex and r'70.0 $\pm$ 0 *' in tex
+  assert 's of 30 rounds' in tex and r'70.0 $\pm$ 0 {*}' in tex
   assert 'F1 % at equal cost' in page.render(collection(*runs), [], shown[3:4])
 
 

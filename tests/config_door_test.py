@@ -10,7 +10,14 @@ import sys
 import pytest
 from absl import flags
 
-from experiments import command, config_door, points, records, sweep_jobs
+from experiments import (
+  command,
+  config_door,
+  identity,
+  points,
+  records,
+  sweep_jobs,
+)
 from relief_jax import algorithms, modules
 from relief_jax import config as config_lib
 from relief_jax.errors import InputError
@@ -184,7 +191,7 @@ def test_only_the_place_of_a_module_does_not_make_another_run():
   config = config_lib.default()
   stored = records.clean(config)
   config.modules = ('/elsewhere/mine.py',)
-  assert records.first_difference(config, stored) == ''
+  assert identity.difference(config, stored) == ''
 
 
 @pytest.mark.slow

@@ -404,7 +404,9 @@ def test_a_run_goes_on_and_tells_who_was_dropped():
 def test_small_cohorts_are_named():
   _, population = world()
   found = SimpleNamespace(
-    population=population, spec=SimpleNamespace(modalities=('acc', 'gyro'))
+    population=population,
+    spec=SimpleNamespace(modalities=('acc', 'gyro')),
+    notes=(),
   )
   assert reports.smallest_cohort(found) == ('gyro', 4)  # padding owns it too
   assert reports.warnings(found, False) == []
