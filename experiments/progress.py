@@ -36,7 +36,7 @@ def closing(summary: dict) -> str:
   scores = ', '.join(
     f'{name} {percent(value)} %'
     for name, value in summary['last'].items()
-    if name.startswith('f1')
+    if value is not None and name.startswith('f1')
   )
   return (
     f'{summary["status"]} after round {summary["round"]}: {scores}; simulated '
