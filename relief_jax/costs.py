@@ -97,9 +97,9 @@ def stack(works: Sequence[Work]) -> Work:
 
 def plan_flops(work: Work, plan: Plan) -> Array:
   """FLOPs of one training sample of every client's plan, [K] float32."""
-  if plan.charge.work is None:
+  if plan.cost.work is None:
     return step_flops(work, plan.run, plan.trained)
-  return jax.vmap(step_flops)(plan.charge.work, plan.run, plan.trained)
+  return jax.vmap(step_flops)(plan.cost.work, plan.run, plan.trained)
 
 
 def working(fleet: Fleet, plan: Plan) -> Array:
@@ -135,12 +135,12 @@ def round_costs(
   works = working(fleet, plan)
   live = works.astype(jnp.float32)
   flops = live * samples * plan_flops(work, plan)
-  if plan.charge.flops is not None:
-    flops += live * plan.charge.flops
-  if plan.charge.download is not None:
-    download += plan.charge.download
-  if plan.charge.upload is not None:
-    upload += plan.charge.upload
+  if plan.cost.flops is not None:
+    flops += live * plan.cost.flops
+  if plan.cost.download is not None:
+    download += plan.cost.download
+  if plan.cost.upload is not None:
+    upload += plan.cost.upload
   upload, download = live * upload, live * download
   if fleet.scene is not None and fleet.scene.loss is not None:
     luck = fleet.scene.luck

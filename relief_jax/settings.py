@@ -1,5 +1,6 @@
-"""Settings of a round that are not the algorithm's: static, but hparams."""
+"""Settings of a round that are not the algorithm's: static and hashable."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -12,9 +13,17 @@ from relief_jax.engine import placement
 from relief_jax.engine.buckets import Bucket
 from relief_jax.types import Array, Fleet
 
+# Traced values of a round by name: client_lr, client_momentum, lr_decay,
+# lr_floor, server_lr, ema, prox, dropout, deadline, deadline_end, rounds (R,
+# for schedules over the run), wait, clip_norm and faulty [N] (updates/faults.py).
+HParams = Mapping[str, Any]
+
+# Structures that only follow from the names of hyperparameters.
+ANY: HParams = defaultdict(lambda: 1.0)
+
 
 class Faults(NamedTuple):
-  """What faulty clients send; who they are is `hparams['faulty']`; static.
+  """Describes what faulty clients send; `hparams['faulty']` says who.
 
   Attributes:
     kind: `nan` (no numbers), `flip` (the negated update), `noise` (Gaussian,
@@ -27,7 +36,7 @@ class Faults(NamedTuple):
 
 
 class Guard(NamedTuple):
-  """What a round does against clients that diverge or lie; static.
+  """Describes what a round does against faulty updates; static.
 
   Attributes:
     drop: updates that are not finite are left out; else they end the run.
@@ -50,18 +59,18 @@ class Guard(NamedTuple):
 
 
 class Setting(NamedTuple):
-  """Everything about a round that is not the algorithm; static but hparams.
+  """Describes what of a round is not the algorithm; static and hashable.
+
+  Values are not here: hyperparameters are arguments (`HParams`).
 
   Attributes:
-    hparams: traced values: client_lr, client_momentum, server_lr, ema, prox,
-      dropout, deadline, deadline_end, rounds (R, for schedules over the run),
-      clip_norm and faulty [N] (updates/faults.py; where it uses them).
     layout: of the clients.
     late: `lost` or `partial`, what comes after the server's patience of
       hparams.wait (rounds/stragglers.py); '' where it waits for all.
     decays: the local rate falls by hparams.lr_decay a round, down to lr_floor.
     buckets: of the whole population, which then takes part in every round
       with `fill='skip'`; () for none.
+    clients: N.
     cohort: K, clients per round.
     steps: T, local steps (when `epochs` is 0).
     epochs: E, local epochs; replaces `steps` when positive.
@@ -81,9 +90,9 @@ class Setting(NamedTuple):
     options: options of the algorithm.
   """
 
-  hparams: Mapping[str, Any]
   layout: placement.Layout = placement.Layout()
   buckets: tuple[Bucket, ...] = ()
+  clients: int = 0
   cohort: int = 0
   steps: int = 5
   epochs: int = 0
@@ -103,18 +112,21 @@ class Setting(NamedTuple):
   cosines: bool = False
   options: Mapping[str, Any] = {}
 
-  def client_tx(self, number: Array | int = 0) -> optax.GradientTransformation:
-    """SGD with momentum, the local optimiser.
+  def client_tx(
+    self, hparams: HParams = ANY, round_index: Array | int = 0
+  ) -> optax.GradientTransformation:
+    """Builds the local optimiser, SGD with momentum.
 
     Args:
-      number: of the round.
+      hparams: traced hyperparameters; any give the same state.
+      round_index: of the round.
     """
-    rate = self.hparams['client_lr']
+    rate = hparams['client_lr']
     if self.decays:
-      rate = rate * self.hparams['lr_decay'] ** number
-      rate = jnp.maximum(rate, self.hparams['lr_floor'])
+      rate = rate * hparams['lr_decay'] ** round_index
+      rate = jnp.maximum(rate, hparams['lr_floor'])
     return optax.chain(
-      optax.trace(decay=self.hparams['client_momentum']),
+      optax.trace(decay=hparams['client_momentum']),
       optax.scale_by_learning_rate(rate),
     )
 
@@ -130,9 +142,13 @@ class Setting(NamedTuple):
       return (self.epochs * fleet.samples).astype(jnp.float32)
     return jnp.full(fleet.samples.shape, float(self.steps * self.batch))
 
-  def server_tx(self) -> optax.GradientTransformation:
-    """The server's optimiser, on the negated mean update."""
-    lr = self.hparams['server_lr']
+  def server_tx(self, hparams: HParams = ANY) -> optax.GradientTransformation:
+    """Builds the server's optimiser, on the negated mean update.
+
+    Args:
+      hparams: traced hyperparameters; any give the same state.
+    """
+    lr = hparams['server_lr']
     return {
       'sgd': lambda: optax.sgd(lr),
       'momentum': lambda: optax.sgd(lr, momentum=0.9),

@@ -7,7 +7,7 @@ holds no file: writing the run directory is the experiments' business.
 import dataclasses
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
@@ -64,7 +64,7 @@ def set_devices(count: int) -> None:
 _log = logging.getLogger(__name__)
 
 # Compiled initial states, one per static configuration.
-_starts: dict[str, Callable[..., PyTree]] = {}
+_starts: dict[Hashable, Callable[..., PyTree]] = {}
 
 
 def clear() -> None:
@@ -140,9 +140,7 @@ class Simulation:
     self.round = 0
     self.history: list[dict[str, Any]] = []
     self._setting = program.setting(config, self._world, self._layout)
-    self._algorithm = algorithms.ALGORITHMS[config.method](
-      self._task, self._setting
-    )
+    self._algorithm = algorithms.build(config.method, self._task, self._setting)
     with processes.together():
       self._algorithm.check(
         self._world.population.fleet,
@@ -180,13 +178,13 @@ class Simulation:
     self._memory: memory.Estimate | None = None
     params_key, rounds_key = program.keys(config.seed)
     self._key = self._place(rounds_key)
-    self._hparams = self._place(self._setting.hparams)
+    self._hparams = self._place(program.hparams(config, self._world))
     self._population = self._place_population()
     self._state = self._start(params_key)
     self.cosines: list[dict[str, Any]] = []
     if config.cosines:
       with processes.together():
-        args = self._key, self._state, self._population
+        args = self._key, self._state, self._population, self._hparams
         shapes = jax.eval_shape(self._algorithm.step, *args)
         similarity.check(shapes[1], config.method)
     self._wall['setup'] = time.perf_counter() - started
@@ -213,10 +211,8 @@ class Simulation:
     args = self._key, self._state, self._population
 
     def step(rounds, *args):
-      hparams = {**self._setting.hparams, 'rounds': rounds}
-      setting = self._setting._replace(hparams=hparams)
-      factory = algorithms.ALGORITHMS[self.config.method]
-      return factory(self._task, setting).step(*args)
+      hparams = {**self._hparams, 'rounds': rounds}
+      return self._algorithm.step(*args, hparams)
 
     traced = jax.make_jaxpr(step)(jnp.float32(self.rounds), *args).jaxpr
     read = {id(v) for equation in traced.eqns for v in equation.invars}
@@ -371,6 +367,7 @@ class Simulation:
         spec=found.spec,
         task=self._task,
         setting=program.setting(config, found, self._layout),
+        hparams=program.hparams(config, found),
         population=found.population,
         memory_limit=self._memory_limit,
       ),
@@ -406,9 +403,11 @@ class Simulation:
       InputError: it does not fit into memory.
       PeerError: nor does another process's.
     """
-    identity = repr(
-      (self.config.method, self.config.backbone, self._world.spec)
-      + (self._setting._replace(hparams={}),)
+    identity = (
+      self.config.method,
+      self.config.backbone,
+      self._world.spec,
+      self._setting,
     )
     if identity not in _starts:
       algorithm, task = self._algorithm, self._task

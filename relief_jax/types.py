@@ -7,7 +7,7 @@ client axis comes first, always. `P` means "shaped like the parameters".
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax
@@ -284,9 +284,9 @@ class Exits(NamedTuple):
   tree of parameters and its groups. A method uses them so:
 
       sub = task.exits.until(d, False)                       # d is static
-      device.client_loss(sub, population, trained)   # at that exit
-      sub.work                        # for `Charge.work`, by `costs.stack`
-      task.exits.held(d, False)       # for `Plan.trained`, `Charge.received`
+      device.loss(sub)                # at that exit
+      sub.work                        # of `Plan.cost`, by `costs.stack`
+      task.exits.held(d, False)       # for `Plan.trained`, also of its cost
 
   It chooses between depths by a `lax.switch` over d, in which what lies above
   costs nothing; under a vmap all would run, so it takes the deepest, masked.
@@ -342,9 +342,14 @@ class Task(NamedTuple):
   exits: Exits | None = None
   ends: PyTree = False
 
+  @property
+  def num_blocks(self) -> int:
+    """G."""
+    return len(self.group_names)
 
-class Charge(NamedTuple):
-  """What clients pay where it is not the whole model's price of their groups.
+
+class CostOverride(NamedTuple):
+  """Holds what clients pay where it is not the whole model's price.
 
   Attributes:
     work: [K] of every field, of each client's own sub-model; None: the model's.
@@ -373,16 +378,19 @@ class Plan(NamedTuple):
     trained: [K, G] bool, moved by local training, hence uploaded.
     counted: [K, G] float32, weight in the server's mean. FedAvg counts
       everybody, a cohort mean only the owners, RELIEF only the trainers.
-    piece: [K, ...] of every leaf, what the recipe's `part` or `objective` needs
-      to know of each client, such as its width.
-    charge: other prices.
+    client_args: [K, ...] of every leaf, what the method's client needs to know
+      of the plan, such as its width.
+    cost: other prices.
+    private: [G] bool, blocks that stay on the devices and are sent in neither
+      direction; None: there are none.
   """
 
   run: Array
   trained: Array
   counted: Array
-  piece: PyTree = ()
-  charge: Charge = Charge()
+  client_args: PyTree = ()
+  cost: CostOverride = CostOverride()
+  private: Any = None
 
 
 class Online(NamedTuple):
@@ -393,13 +401,13 @@ class Online(NamedTuple):
     late: [K] bool, the server did not wait for the end; None: it waits.
     tested: [K] int32, windows that arrived and were tested before training on
       them; None without a stream.
-    right: [K] int32, those of them that the model told.
+    correct: [K] int32, those of them that the model classified right.
   """
 
   transfer: Array
   late: Array | None = None
   tested: Array | None = None
-  right: Array | None = None
+  correct: Array | None = None
 
 
 class RoundInfo(NamedTuple):
@@ -414,13 +422,11 @@ class RoundInfo(NamedTuple):
     seconds: [K] float32, compute and transfers.
     joules: [K] float32.
     divergence: [G] float32, tracked divergence (NaN where not tracked).
-    found: [K, G] float32, weights that the devices found (`Recipe.weigh`);
-      None where they find none.
-    dropped: [K] bool, whose update was not finite and is left out; None where
-      such an update ends the run.
     online: what only an online world shows, None in a static one.
-    cosines: [blocks, K, K] float32, how alike updates are
-      (rounds/similarity.py); None where nobody asks.
+    extra: what observers saw, by name, only what is asked for:
+      `weight_factor` [K, G], weights that devices found themselves; `dropped`
+      [K] bool, whose update was not finite and is left out; `similarity`
+      [blocks, K, K], cosines of the updates of every two devices.
   """
 
   client: Array
@@ -431,10 +437,21 @@ class RoundInfo(NamedTuple):
   seconds: Array
   joules: Array
   divergence: Array
-  found: Array | None = None
-  dropped: Array | None = None
   online: Online | None = None
-  cosines: Array | None = None
+  extra: Mapping[str, Array] = {}
+
+
+class SubModel(NamedTuple):
+  """Holds the elements of the model that one device has.
+
+  Attributes:
+    mask: P bool; only these move, and the mean of an element is over those
+      who hold it.
+    view: P -> P, the parameters that the forward pass sees.
+  """
+
+  mask: PyTree
+  view: Callable[[PyTree], PyTree]
 
 
 class SubModels(NamedTuple):
@@ -455,12 +472,12 @@ class Algorithm(NamedTuple):
 
   Attributes:
     init: (key, params) -> state.
-    step: (key, state, population) -> (state, RoundInfo).
+    step: (key, state, population, hparams) -> (state, RoundInfo).
     params: state -> P, or [N, *P] for a `personal` algorithm.
     personal: every client has a model of its own.
-    held: (params, rounds done, fleet [N]) -> SubModels, what each device would
-      run now, given what it was last sent and trained; None where every device
-      holds all that its sensors can use.
+    held: (params, rounds done, fleet [N], hparams) -> SubModels, what each
+      device would run now, given what it was last sent and trained; None where
+      every device holds all that its sensors can use.
     ensemble: the model answers with the mean of the logits of all its exits;
       then every exit is tested alone, too.
     check: (fleet, latest deadline) -> None, before the run and on the host;
@@ -471,6 +488,6 @@ class Algorithm(NamedTuple):
   step: Callable[..., tuple[PyTree, RoundInfo]]
   params: Callable[[PyTree], PyTree]
   personal: bool = False
-  held: Callable[[PyTree, Array, Fleet], SubModels] | None = None
+  held: Callable[..., SubModels] | None = None
   ensemble: bool = False
   check: Callable[[Fleet, float], None] = lambda fleet, deadline: None

@@ -4,8 +4,11 @@ Shapes are tiny because the cost of a test is its compilation. Tasks and
 compiled rounds are kept, so tests that share a shape share a program.
 """
 
+import dataclasses
 import functools
+from typing import Any
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,6 +50,26 @@ FULL = {
   'xla_backend_optimization_level': 3,
   'xla_llvm_disable_expensive_passes': False,
 }
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+  """Holds a static setting and the values that go with it, as one.
+
+  Attributes:
+    static: the setting; its fields are read through.
+    hparams: traced hyperparameters.
+  """
+
+  static: Setting
+  hparams: dict[str, Any]
+
+  def __getattr__(self, name):
+    return getattr(self.static, name)
+
+  def _replace(self, **fields) -> 'Given':
+    hparams = fields.pop('hparams', self.hparams)
+    return Given(self.static._replace(**fields), hparams)
+
 
 _made: dict[int, tuple[Task, str, Spec]] = {}
 _steps: dict[tuple, tuple] = {}
@@ -171,7 +194,7 @@ def population(
 
 def setting(
   population: Population, method: str = 'relief', **overrides
-) -> Setting:
+) -> Given:
   """Two steps of batch 4, everybody in, no deadline, absent sensors skipped.
 
   Args:
@@ -182,7 +205,6 @@ def setting(
   """
   clients = population.fleet.id.shape[0]
   options = config_lib.default().to_dict().get(method, {})
-  options = {**options, 'clients': clients}
   hparams = dict(HPARAMS)
   fields = {}
   for key, value in overrides.items():
@@ -192,11 +214,10 @@ def setting(
       options[key] = value
     else:
       fields[key] = value
-  values = dict(cohort=clients, steps=2, batch=4)
-  return Setting(
-    hparams={k: jnp.float32(v) for k, v in hparams.items()},
-    options=options,
-    **{**values, **fields},
+  values = dict(clients=clients, cohort=clients, steps=2, batch=4)
+  return Given(
+    Setting(options=flax.core.freeze(options), **{**values, **fields}),
+    {k: jnp.float32(v) for k, v in hparams.items()},
   )
 
 
@@ -239,13 +260,12 @@ def only(population: Population, *clients: int) -> Population:
   return population.replace(fleet=fleet.replace(samples=samples))
 
 
-def algorithm(method, task: Task, setting: Setting):
+def algorithm(method, task: Task, setting: Given):
   """The algorithm: `method` is a name or a factory `(task, setting) -> `."""
-  factory = algorithms.ALGORITHMS.get(method, method)
-  return factory(task, setting)
+  return algorithms.build(method, task, setting.static)
 
 
-def compiled(method, task: Task, setting: Setting, quick: bool = True):
+def compiled(method, task: Task, setting: Given, quick: bool = True):
   """A compiled round, (key, state, population, hparams) -> (state, info).
 
   Hyperparameters are traced; equal static settings share one program.
@@ -256,17 +276,14 @@ def compiled(method, task: Task, setting: Setting, quick: bool = True):
     setting: of the round.
     quick: with the options `QUICK`; else with `FULL`, as in a real run.
   """
-  identity = method, id(task), repr(setting._replace(hparams={})), quick
+  identity = method, id(task), setting.static, quick
   if identity not in _steps:
-
-    def one(key, state, population, hparams):
-      return algorithm(method, task, setting._replace(hparams=hparams)).step(
-        key, state, population
-      )
-
     # The task is held too: an id is only unique while its object lives.
     _steps[identity] = (
-      jax.jit(one, compiler_options=QUICK if quick else FULL),
+      jax.jit(
+        algorithm(method, task, setting).step,
+        compiler_options=QUICK if quick else FULL,
+      ),
       task,
     )
   return _steps[identity][0]
@@ -282,7 +299,7 @@ def init(task: Task, seed: int = 0):
   return _init(id(task))(jax.random.key(seed))
 
 
-def start(method, task: Task, setting: Setting, seed: int = 0, params=None):
+def start(method, task: Task, setting: Given, seed: int = 0, params=None):
   """The state before the first round."""
   if params is None:
     params = init(task, seed)
@@ -293,7 +310,7 @@ def run(
   method,
   task: Task,
   population: Population,
-  setting: Setting,
+  setting: Given,
   rounds: int = 3,
   seed: int = 0,
   params=None,
@@ -317,7 +334,7 @@ def step(
   method,
   task: Task,
   population: Population,
-  setting: Setting,
+  setting: Given,
   rounds: int = 1,
   seed: int = 0,
   params=None,

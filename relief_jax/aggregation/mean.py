@@ -1,61 +1,164 @@
-"""Means and divergences from sums over clients."""
+"""Means of updates over clients and their divergence, from sums."""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from relief_jax import tree
-from relief_jax.rounds.method import Merge
+from relief_jax.clients.device import Device, Update
 from relief_jax.types import Array, PyTree, Task
 
 
-def merge_sums(
+class Mean(NamedTuple):
+  """Holds what the server knows of a round's updates.
+
+  Attributes:
+    delta: P, the masked mean update over everybody counted.
+    touched: prefix tree of P, bool: somebody trained it.
+    weight: [G] sum of the weights of those who count and trained, T_g.
+    trainers: [G] their number |T_g|.
+    variance: [G] weighted variance of their updates around *their* mean, summed
+      over the block's numbers.
+    sq_norm: [G] squared norm of their mean.
+    active: [] number of participants K that count.
+    extra: further sums of the aggregator (`with_sums`).
+    sums: of `Update.sums`.
+    rows: [K, ...] of every leaf, of `Update.rows`; zeros where nothing trained.
+  """
+
+  delta: PyTree
+  touched: PyTree
+  weight: Array
+  trainers: Array
+  variance: Array
+  sq_norm: Array
+  active: Array
+  extra: PyTree = ()
+  sums: PyTree = ()
+  rows: PyTree = ()
+
+
+class Aggregator(NamedTuple):
+  """Is a mean over clients, as a map and a reduction.
+
+  Attributes:
+    client: (Update, Device) -> (summed, stacked), of one client: pytrees that
+      are added up over the cohort, and kept apart by client.
+    server: (summed, stacked [K, ...], weight [K, G], trained [K, G]) -> Mean.
+    over: whom the mean of an element is over: `contributors`, who hold it, or
+      `all` that count for its block.
+    adds: it makes sums beside the mean.
+  """
+
+  client: Callable[[Update, Device], tuple[PyTree, PyTree]]
+  server: Callable[[PyTree, PyTree, Array, Array], Mean]
+  over: Literal['contributors', 'all'] = 'contributors'
+  adds: bool = False
+
+
+def masked_mean(
+  task: Task, over: Literal['contributors', 'all'] = 'contributors'
+) -> Aggregator:
+  """Builds the weighted mean of every block over those who count for it.
+
+  Updates are summed as they are made and never stacked over clients.
+
+  Args:
+    task: the model.
+    over: as in `Aggregator`.
+  """
+  num = task.num_blocks
+
+  def client(update, device):
+    del device
+    weight, held = tree.spread(task.groups, update.weight), None
+    if update.held is not None:
+      held = jax.tree.map(lambda m: m.astype(jnp.float32), update.held)
+      held = tree.scale(weight, held)
+    squares = tree.group_sq_norms(task.groups, update.delta, num)
+    total = tree.scale(weight, update.delta)
+    return (total, tree.scale(update.weight, squares), held), ()
+
+  def server(summed, stacked, weight, trained):
+    del stacked
+    return of_sums(task, weight, trained, *summed, over=over)
+
+  return Aggregator(client, server, over)
+
+
+def with_sums(
+  aggregator: Aggregator, measure: Callable[[Update, Device], PyTree]
+) -> Aggregator:
+  """Adds further sums over clients to a mean, `Mean.extra`.
+
+  Args:
+    aggregator: the mean.
+    measure: (update as it arrives, device) -> pytree.
+  """
+
+  def client(update, device):
+    summed, stacked = aggregator.client(update, device)
+    return (summed, measure(update, device)), stacked
+
+  def server(summed, stacked, weight, trained):
+    summed, extra = summed
+    mean = aggregator.server(summed, stacked, weight, trained)
+    return mean._replace(extra=extra)
+
+  return aggregator._replace(client=client, server=server, adds=True)
+
+
+def of_sums(
   task: Task,
   weight: Array,
   trained: Array,
-  sums,
+  total: PyTree,
+  squares: Array,
   held: PyTree | None = None,
-  dilute: bool = False,
-) -> Merge:
-  """Means and divergences from sums: E|D|^2 - |ED|^2, never negative.
+  *,
+  over: Literal['contributors', 'all'] = 'contributors',
+) -> Mean:
+  """Computes means and divergences: E|D|^2 - |ED|^2, never negative.
 
   Devices that count without training contribute zeros to `total`, so the
   trainers' own mean is the same total over their own weight.
 
   A difference of sums in float32 loses what the mean has in common. With
-  10^5 clients, one added at a time, the spread is off by less than 5e-5 (1 + R)
-  of itself, R = mean_sq / spread (numerics_test.py measures 1e-5 (1 + R); in
-  blocks it is a hundredth of that). Updates of unlike devices have R of about
-  1; beyond 10^3 read the spread as a bound only.
+  10^5 clients, one added at a time, the variance is off by less than
+  5e-5 (1 + R) of itself, R = sq_norm / variance (numerics_test.py measures
+  1e-5 (1 + R); in blocks it is a hundredth of that). Updates of unlike devices
+  have R of about 1; beyond 10^3 read the variance as a bound only.
 
   Args:
     task: the model.
     weight: [K, G] weights in the mean.
     trained: [K, G] bool.
-    sums: total weighted update P, weighted squared norms [G], extra.
-    held: P, summed weights of those who hold an element, where groups are not
-      held whole; the mean is then over them.
-    dilute: the mean is over all that count even so.
+    total: P, weighted updates.
+    squares: [G], weighted squared norms.
+    held: P, summed weights of those who hold an element, where blocks are not
+      held whole.
+    over: as in `Aggregator`.
   """
-  total, sq, extra = sums
-  num = len(task.group_names)
+  num = task.num_blocks
   moved = weight * trained
   counted, trainers = weight.sum(0), moved.sum(0)
   total_sq = tree.group_sq_norms(task.groups, total, num)
   mean_sq = tree.divide(total_sq, jnp.square(trainers))
-  everybody = held is None or dilute
-  over = tree.spread(task.groups, counted) if everybody else held
+  everybody = held is None or over == 'all'
+  divisor = tree.spread(task.groups, counted) if everybody else held
   touched = (
     tree.spread(task.groups, trainers > 0)
     if held is None
     else jax.tree.map(lambda v: v > 0, held)
   )
-  return Merge(
-    mean=tree.divide(total, over),
+  return Mean(
+    delta=tree.divide(total, divisor),
     touched=touched,
     weight=trainers,
     trainers=(moved > 0).sum(0).astype(jnp.float32),
-    spread=jnp.maximum(tree.divide(sq, trainers) - mean_sq, 0.0),
-    mean_sq=mean_sq,
-    extra=extra,
+    variance=jnp.maximum(tree.divide(squares, trainers) - mean_sq, 0.0),
+    sq_norm=mean_sq,
     active=(weight.max(-1) > 0).sum().astype(jnp.float32),
   )

@@ -20,62 +20,39 @@ import jax.numpy as jnp
 import numpy as np
 
 from relief_jax import tree
-from relief_jax.engine import ambient
-from relief_jax.errors import InputError
-from relief_jax.rounds.method import Merge, Recipe
-from relief_jax.settings import Guard, Setting
+from relief_jax.aggregation.mean import Aggregator, Mean
+from relief_jax.settings import Guard
 from relief_jax.types import Array, PyTree, Task
 
 
-def check(task: Task, setting: Setting, recipe: Recipe) -> None:
-  """Refuses what a guard cannot be combined with.
+def robust_mean(task: Task, guard: Guard) -> Aggregator:
+  """Builds a robust mean of stacked updates.
 
-  Raises:
-    InputError: weights, dilution or sums beside the mean where every client
-      has one vote, or clipping where what is sent is no free update.
+  Args:
+    task: the model.
+    guard: which mean.
   """
-  guard = setting.guard
-  if guard.clip and recipe.finish:
-    raise InputError(
-      'config.hparams.clip_norm for a method that codes its parameters',
-      '0: a clipped update no longer ends at such parameters',
-      'set --config.hparams.clip_norm=0',
-    )
-  if not guard.robust:
-    return
-  key, plain = ambient.key(0), jnp.zeros(len(task.group_names))
-  params = jax.eval_shape(task.init, key)
-  extra = jax.eval_shape(recipe.measure, plain, params)
-  for found, cure in (
-    (setting.weight == 'samples' and 'weights by samples', 'weight=uniform'),
-    (recipe.weigh and 'weights that the devices find', 'flism.entropy=False'),
-    (recipe.tell and 'plain sums of what devices tell', 'mean=mean'),
-    (
-      recipe.dilute and 'a mean over those who do not hold an element too',
-      'feddrop.denominator=contributors',
-    ),
-    (
-      jax.tree.leaves(extra) and 'plain sums of updates beside the mean',
-      'mean=mean, or leave out what sums them (relief.norm=cosine, flism.kd)',
-    ),
-  ):
-    if found:
-      raise InputError(
-        f'config.mean={guard.mean} with {found}',
-        'one vote for every client that trained',
-        f'set --config.{cure}',
-      )
+
+  def client(update, device):
+    del device
+    return (), (update.delta, update.held)
+
+  def server(summed, stacked, weight, trained):
+    del summed
+    return of_stacked(task, guard, weight, trained, *stacked)
+
+  return Aggregator(client, server)
 
 
-def merge(
+def of_stacked(
   task: Task,
   guard: Guard,
   weight: Array,
   trained: Array,
   delta: PyTree,
   held: PyTree | None,
-) -> Merge:
-  """Robust means and divergences of stacked updates.
+) -> Mean:
+  """Computes robust means and divergences of stacked updates.
 
   Args:
     task: the model.
@@ -86,7 +63,7 @@ def merge(
     held: [K, *P] bool, elements that it trained, None for whole groups.
 
   Returns:
-    As `mean.merge_sums`, with numbers of clients for weights.
+    As `mean.of_sums`, with numbers of clients for weights.
   """
   num = len(task.group_names)
   voters = (weight > 0) & trained
@@ -111,14 +88,13 @@ def merge(
   far = jax.tree.map(lambda u, m: jnp.square(u - m[None]), delta, mean)
   spread = jax.tree.map(jnp.sum, average(far))
   count = voters.sum(0).astype(jnp.float32)
-  return Merge(
-    mean=mean,
+  return Mean(
+    delta=mean,
     touched=_touched(task, voters, held),
     weight=count,
     trainers=count,
-    spread=tree.group_sum(task.groups, spread, num),
-    mean_sq=tree.group_sq_norms(task.groups, mean, num),
-    extra=(),
+    variance=tree.group_sum(task.groups, spread, num),
+    sq_norm=tree.group_sq_norms(task.groups, mean, num),
     active=(weight.max(-1) > 0).sum().astype(jnp.float32),
   )
 

@@ -1,4 +1,9 @@
-"""Federated systems: one file each, `(Task, Setting) -> Algorithm`."""
+"""Federated systems: one file each, `(Task, Setting) -> Method`.
+
+A few, whose round is no parallel one, give an Algorithm.
+"""
+
+from collections.abc import Callable
 
 from relief_jax.algorithms import (
   centralized,
@@ -23,8 +28,14 @@ from relief_jax.algorithms import (
   tfedavg,
 )
 from relief_jax.errors import InputError
+from relief_jax.rounds import parallel
+from relief_jax.rounds.method import Method
+from relief_jax.settings import Setting
+from relief_jax.types import Algorithm, Task
 
-ALGORITHMS = {
+Factory = Callable[[Task, Setting], Method | Algorithm]
+
+ALGORITHMS: dict[str, Factory] = {
   'centralized': centralized.centralized,
   'cohort_mean': cohort_mean.cohort_mean,
   'depthfl': depthfl.depthfl,
@@ -86,6 +97,25 @@ BUDGETED = (
 
 # Methods that have no rounds on devices: an online world means nothing to them.
 STATIC = ('centralized',)
+
+
+def build(method: str | Factory, task: Task, setting: Setting) -> Algorithm:
+  """Builds the round of a method.
+
+  Args:
+    method: in `ALGORITHMS`, or a factory like those there.
+    task: the model.
+    setting: the round.
+
+  Raises:
+    InputError: what the method cannot be combined with.
+  """
+  name = method if isinstance(method, str) else 'the method'
+  factory = ALGORITHMS[method] if isinstance(method, str) else method
+  found = factory(task, setting)
+  if isinstance(found, Algorithm):
+    return found
+  return parallel.build(task, setting, found, name)
 
 
 def resolve_fill(method: str, fill: str) -> str:

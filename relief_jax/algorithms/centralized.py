@@ -26,14 +26,13 @@ import optax
 from relief_jax import blocks, costs, tree
 from relief_jax.clients import device as device_lib
 from relief_jax.clients import training
-from relief_jax.rounds import stragglers
-from relief_jax.settings import Setting
+from relief_jax.rounds import legality
+from relief_jax.settings import ANY, HParams, Setting
 from relief_jax.types import Algorithm, Array, Fleet, RoundInfo, Steps, Task
-from relief_jax.updates import faults, link
 
 
 def centralized(task: Task, setting: Setting) -> Algorithm:
-  """Pooled SGD; state is (params, optimiser state, round).
+  """Builds pooled SGD; state is (params, optimiser state, round).
 
   Args:
     task: the model.
@@ -43,34 +42,30 @@ def centralized(task: Task, setting: Setting) -> Algorithm:
     InputError: a codec or a guard is set: raw windows are sent here, once; or
       a limit to the server's patience.
   """
-  link.refuse(setting, 'centralized')
-  faults.refuse(setting.guard, 'centralized')
-  stragglers.refuse(setting, 'centralized')
+  legality.codes(setting, 'centralized', 'sends raw windows, once')
+  legality.alone(setting, 'centralized')
   num, num_modalities = len(task.group_names), len(task.modalities)
   everything = jnp.ones(num, bool)
   whole_fleet = setting.options['sensors'] == 'fleet'
   mask = tree.spread(task.groups, everything)
 
-  def optimizer(length):
-    every = setting.hparams['rounds'] * length
+  def optimizer(hparams: HParams, length: int):
+    every = hparams['rounds'] * length
 
     def falling(count):
       return 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(count / every, 1.0)))
 
     return optax.chain(
       optax.clip_by_global_norm(1.0),
-      setting.client_tx(),
+      setting.client_tx(hparams),
       optax.scale_by_schedule(falling),
     )
 
   def init(key, params):
     del key
-    gated = training.gated_optimizer(
-      optimizer(1), tree.spread(task.groups, jnp.ones(num))
-    )
-    return params, gated.init(params), jnp.int32(0)
+    return params, optimizer(ANY, 1).init(params), jnp.int32(0)
 
-  def sensors(key, fleet: Fleet, length: int) -> Array:
+  def sensors(key, fleet: Fleet, hparams: HParams, length: int) -> Array:
     """Sensors that are on in each step, [length, M] bool."""
     set_key, drop_key = jax.random.split(key)
     on = jnp.ones((length, num_modalities), bool)
@@ -83,12 +78,12 @@ def centralized(task: Task, setting: Setting) -> Algorithm:
     if setting.dropout:
       on = jax.vmap(
         lambda key, own: training.modality_dropout(
-          key, own, setting.hparams['dropout'], 1
+          key, own, hparams['dropout'], 1
         )[0]
       )(jax.random.split(drop_key, length), on)
     return on
 
-  def step(key, state, population):
+  def step(key, state, population, hparams: HParams):
     params, opt_state, number = state
     row_key, sensor_key = jax.random.split(key)
     fleet = population.fleet
@@ -101,7 +96,7 @@ def centralized(task: Task, setting: Setting) -> Algorithm:
     at = jax.random.randint(row_key, (length, setting.batch), 0, last[-1])
     owner = jnp.searchsorted(last, at, side='right')
     place = at - (last - fleet.samples)[owner]
-    on = sensors(sensor_key, fleet, length)
+    on = sensors(sensor_key, fleet, hparams, length)
     filled = setting.fill == 'input'
     run = on | filled
     steps = Steps(
@@ -111,10 +106,10 @@ def centralized(task: Task, setting: Setting) -> Algorithm:
       sensed=on if filled else None,
     )
     loss = device_lib.client_loss(task, population, everything)
-    delta, value, opt_state = training.local_update(
-      loss, optimizer(length), params, mask, steps, opt_state
+    done = training.local_update(
+      loss, optimizer(hparams, length), params, mask, steps, opt_state
     )
-    params = jax.tree.map(jnp.add, params, delta)
+    params = jax.tree.map(jnp.add, params, done.delta)
     moved = blocks.owned_groups(run, task.group_modality)
     flops = costs.step_flops(task.work, run, moved).mean()
     speed = jnp.where(fleet.samples > 0, fleet.speed, 0.0)  # no padding
@@ -129,7 +124,7 @@ def centralized(task: Task, setting: Setting) -> Algorithm:
     sending = jnp.where(raw > 0, 8 * raw / fleet.uplink, 0.0)
     info = RoundInfo(
       client=fleet.id,
-      loss=jnp.full(fleet.id.shape, value),
+      loss=jnp.full(fleet.id.shape, done.loss),
       trained=jnp.ones((fleet.id.size, num), bool),
       upload=raw,
       download=jnp.zeros_like(raw),
@@ -139,6 +134,6 @@ def centralized(task: Task, setting: Setting) -> Algorithm:
       .add(seconds * fleet.watts[best, 0]),
       divergence=jnp.full(num, jnp.nan),
     )
-    return (params, opt_state, number + 1), info
+    return (params, done.opt_state, number + 1), info
 
   return Algorithm(init, step, params=lambda state: state[0])

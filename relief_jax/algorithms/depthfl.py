@@ -34,13 +34,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from relief_jax import blocks, costs, tree
+from relief_jax.algorithms import fedavg
 from relief_jax.budgets import depth, widths
 from relief_jax.clients import training
-from relief_jax.rounds import parallel
-from relief_jax.rounds.method import Context, Learner, Recipe
+from relief_jax.clients.device import Device
+from relief_jax.clients.work import local_sgd
+from relief_jax.rounds import frame
+from relief_jax.rounds.method import Method, Round, Traits
 from relief_jax.settings import Setting
 from relief_jax.types import (
-  Algorithm,
   Array,
   Fleet,
   Plan,
@@ -91,8 +93,8 @@ def mutual(
   return loss + jnp.where(on.sum() > 1, strength / others * mean, 0.0)
 
 
-def depthfl(task: Task, setting: Setting) -> Algorithm:
-  """DepthFL and its ablation InclusiveFL.
+def depthfl(task: Task, setting: Setting) -> Method:
+  """Builds DepthFL and its ablation InclusiveFL.
 
   The mean of a layer or an exit is over those who hold it. InclusiveFL where
   all afford the whole model is FedAvg.
@@ -126,17 +128,17 @@ def depthfl(task: Task, setting: Setting) -> Algorithm:
     """l_n, [K] int32; 0 where not even the first fits."""
     return count - widths.largest(levels, reach(fleet), budget)
 
-  def plan(memory, context: Context) -> Plan:
-    del memory
-    found = layers(context.fleet, context.budget)
+  def plan(server, round: Round) -> Plan:
+    del server
+    found = layers(round.fleet, round.budget)
     own = jnp.maximum(found, 1)
     strength: Array | tuple = ()
     if distill:
-      length = options['fade'] * setting.hparams['rounds']
-      now = fading(context.round, length)
+      length = options['fade'] * round.hparams['rounds']
+      now = fading(round.index, length)
       strength = jnp.broadcast_to(now, own.shape)
     cut = widths.narrow(
-      reach(context.fleet),
+      reach(round.fleet),
       found > 0,
       (own, strength),
       jax.tree.map(lambda v: v[count - own], levels),
@@ -145,11 +147,12 @@ def depthfl(task: Task, setting: Setting) -> Algorithm:
     return cut._replace(
       trained=trained,
       counted=trained.astype(jnp.float32),
-      charge=cut.charge._replace(received=trained),
+      cost=cut.cost._replace(received=trained),
     )
 
-  def objective(learner: Learner):
-    own, strength = learner.client.piece
+  def objective(received, device: Device):
+    del received
+    own, strength = device.args
 
     def loss(sub: Task, on):
       def criterion(scores, y, weight):
@@ -160,9 +163,9 @@ def depthfl(task: Task, setting: Setting) -> Algorithm:
 
       # A device trains all that it holds of an encoder, or nothing.
       whole = tuple((g[0],) * len(g) for g in sub.layer_groups)
-      return learner.loss(sub._replace(layer_groups=whole), criterion)
+      return device.loss(sub._replace(layer_groups=whole), criterion)
 
-    if not learner.branch:
+    if not device.branch:
       at = jnp.arange(1, count + 1)
       on = at <= own if every else at == own
       return loss(exits.until(count, True), on)
@@ -172,10 +175,10 @@ def depthfl(task: Task, setting: Setting) -> Algorithm:
     ]
     return partial(jax.lax.switch, own - 1, cases)
 
-  def held_models(params, done: Array, fleet: Fleet) -> SubModels:
-    """Each device's layers, answering with the exits that it holds."""
-    context = parallel.last_context(task, setting, fleet, done)
-    own = jnp.maximum(layers(fleet, context.budget), 1)
+  def held_models(params, done: Array, fleet: Fleet, hparams) -> SubModels:
+    """Gives each device's layers, answering with the exits that it holds."""
+    last = frame.last(task, setting, hparams, fleet, done)
+    own = jnp.maximum(layers(fleet, last.budget), 1)
     index = jnp.where(own == count, 0, own)
     return SubModels(index, tuple((sub, params) for sub in subs[:-1]))
 
@@ -183,7 +186,10 @@ def depthfl(task: Task, setting: Setting) -> Algorithm:
     whole = layers(fleet, fleet.budget * deadline) == count
     depth.check(task, fleet, reach(fleet).run, whole, count)
 
-  algorithm = parallel.federated(
-    task, setting, Recipe(plan=plan, objective=objective)
+  return fedavg.fedavg(task, setting)._replace(
+    plan=plan,
+    client=local_sgd(task, objective=objective),
+    check=check,
+    held=held_models,
+    traits=Traits(ensemble=every),
   )
-  return algorithm._replace(check=check, ensemble=every, held=held_models)

@@ -28,14 +28,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from relief_jax import blocks, costs, tree
+from relief_jax.aggregation.mean import Mean
+from relief_jax.algorithms import fedavg
 from relief_jax.budgets import elastic
 from relief_jax.budgets.greedy import SLACK
 from relief_jax.clients import batches
+from relief_jax.clients.work import local_sgd
 from relief_jax.errors import InputError
-from relief_jax.rounds import parallel
-from relief_jax.rounds.method import Context, Merge, Recipe
+from relief_jax.rounds.method import Method, Round
 from relief_jax.settings import Setting
-from relief_jax.types import Algorithm, Array, Fleet, Plan, PyTree, Task
+from relief_jax.types import Array, Fleet, Plan, PyTree, Task
 
 # Devices whose choice is made at once: what they need is CELLS G numbers each.
 TOGETHER = 256
@@ -71,20 +73,19 @@ def worth(key: Array, known: Array, access: Array) -> Array:
   return jnp.where(unknown, 2.0 + draw, share)
 
 
-def measured(known: Array, merge: Merge, plan: Plan, context: Context) -> Array:
-  """The importance after a round, [N, G]; of what was trained it is new."""
-  place = context.place
-  new = jnp.where(plan.trained, merge.seen, known[place])
-  return known.at[place].set(new)
+def measured(known: Array, mean: Mean, round: Round) -> Array:
+  """Updates the importance after a round, [K, G]; where trained it is new."""
+  assert round.plan is not None
+  return jnp.where(round.plan.trained, mean.rows, known)
 
 
-def elastic_fl(task: Task, setting: Setting) -> Algorithm:
-  """ElasticTrainer on every device; without a deadline it is FedAvg.
+def elastic_fl(task: Task, setting: Setting) -> Method:
+  """Builds ElasticTrainer on every device; without a deadline it is FedAvg.
 
   Args:
     task: the model.
-    setting: the round; `options` holds `clients` (N). The memory is the
-      importance of every group to every device, [N, G] float32.
+    setting: the round. A device keeps the importance of every block to it,
+      [G] float32.
 
   Its `check` refuses a fleet in which nobody affords some group even alone.
   """
@@ -92,13 +93,16 @@ def elastic_fl(task: Task, setting: Setting) -> Algorithm:
   model = elastic.chains(task.work, task.group_modality)
   everywhere = setting.fill == 'input'
 
-  def plan(memory, context: Context) -> Plan:
-    run, access = blocks.reach(context.fleet, task.group_modality, everywhere)
-    keys = batches.client_keys(context.key, context.fleet)
-    value = jax.vmap(worth)(keys, memory[context.place], access)
+  base = fedavg.fedavg(task, setting)
+
+  def plan(server, round: Round) -> Plan:
+    del server
+    run, access = blocks.reach(round.fleet, task.group_modality, everywhere)
+    keys = batches.client_keys(round.key, round.fleet)
+    value = jax.vmap(worth)(keys, round.clients, access)
     trained = jax.lax.map(
       lambda row: elastic.most_valuable(model, task.work, *row),
-      (run, access & context.active[:, None], value, context.budget),
+      (run, access & round.active[:, None], value, round.budget),
       batch_size=TOGETHER,
     )
     run &= trained.any(-1, keepdims=True)
@@ -121,12 +125,14 @@ def elastic_fl(task: Task, setting: Setting) -> Algorithm:
         'raise --config.deadline',
       )
 
-  recipe = Recipe(
+  def server(state, mean: Mean, round: Round):
+    state, known = base.server(state, mean, round)
+    return state, measured(known, mean, round)
+
+  return base._replace(
     plan=plan,
-    observe=partial(importance, task),
-    remember=measured,
-    memory=lambda: jnp.full(
-      (setting.options['clients'], num), jnp.inf, jnp.float32
-    ),
+    client=local_sgd(task, observe=partial(importance, task)),
+    server=server,
+    client_init=lambda params: jnp.full(num, jnp.inf, jnp.float32),
+    check=check,
   )
-  return parallel.federated(task, setting, recipe)._replace(check=check)

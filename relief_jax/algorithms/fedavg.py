@@ -1,25 +1,27 @@
 """FedAvg (McMahan et al., 2017, https://arxiv.org/abs/1602.05629).
 
 Everybody trains everything and everybody counts. `fill='input'` runs absent
-sensors' encoders on filled windows and uploads their groups: the waste that
-RELIEF is about. `fill='skip'` skips them, but absent groups still count with a
+sensors' encoders on filled windows and uploads their blocks: the waste that
+RELIEF is about. `fill='skip'` skips them, but absent blocks still count with a
 zero update, so that rare blocks are diluted; dividing by the owners instead
 would be a cohort mean, which has its own name.
 """
 
 import jax.numpy as jnp
 
-from relief_jax.rounds import parallel
-from relief_jax.rounds.method import Context, Recipe
+from relief_jax.aggregation.mean import masked_mean
+from relief_jax.clients.work import local_sgd
+from relief_jax.rounds.method import Method, Round
+from relief_jax.rounds.server import server_step
 from relief_jax.settings import Setting
-from relief_jax.types import Algorithm, Plan, Task
+from relief_jax.types import Plan, Task
 
 
-def plan(setting: Setting, context: Context) -> Plan:
-  """Everybody active trains all it can reach and counts everywhere."""
-  active = context.active[:, None]
-  access = context.access | (setting.fill == 'input')
-  run = context.fleet.owned | (setting.fill == 'input')
+def everybody(setting: Setting, round: Round) -> Plan:
+  """Plans that all active devices train all in reach and count everywhere."""
+  active = round.active[:, None]
+  access = round.access | (setting.fill == 'input')
+  run = round.fleet.owned | (setting.fill == 'input')
   return Plan(
     run=run & active,
     trained=access & active,
@@ -27,11 +29,11 @@ def plan(setting: Setting, context: Context) -> Plan:
   )
 
 
-def recipe(setting: Setting) -> Recipe:
-  """FedAvg as a record: nothing but its plan."""
-  return Recipe(plan=lambda memory, context: plan(setting, context))
-
-
-def fedavg(task: Task, setting: Setting) -> Algorithm:
-  """FedAvg; grade: published."""
-  return parallel.federated(task, setting, recipe(setting))
+def fedavg(task: Task, setting: Setting) -> Method:
+  """Builds FedAvg; grade: published."""
+  return Method(
+    plan=lambda server, round: everybody(setting, round),
+    client=local_sgd(task),
+    aggregate=masked_mean(task),
+    server=server_step(setting),
+  )

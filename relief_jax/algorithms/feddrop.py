@@ -21,21 +21,23 @@ the scaling has less bias and more variance.
 import jax
 import jax.numpy as jnp
 
+from relief_jax.aggregation.mean import masked_mean
 from relief_jax.algorithms import fedavg
 from relief_jax.budgets import widths
 from relief_jax.budgets.greedy import SLACK
 from relief_jax.clients import batches
+from relief_jax.clients.device import Device
+from relief_jax.clients.work import local_sgd
 from relief_jax.costs import step_flops
-from relief_jax.rounds import parallel
-from relief_jax.rounds.method import Client, Context, Part, Recipe
+from relief_jax.rounds.method import Method, Traits
 from relief_jax.settings import Setting
-from relief_jax.types import Algorithm, Array, Plan, Task
+from relief_jax.types import Array, Plan, SubModel, Task
 
 SMALLEST = 1 / 16
 
 
-def feddrop(task: Task, setting: Setting) -> Algorithm:
-  """FedDrop; with nothing dropped it is FedAvg.
+def feddrop(task: Task, setting: Setting) -> Method:
+  """Builds FedDrop; with nothing dropped it is FedAvg.
 
   Args:
     task: the model, with `widths`.
@@ -97,23 +99,27 @@ def feddrop(task: Task, setting: Setting) -> Algorithm:
     found = jnp.where(found > 1 - 1e-5, 1.0, found)
     return jnp.where(found >= SMALLEST, found, 0.0)
 
-  def plan(memory, context: Context) -> Plan:
-    del memory
-    whole = fedavg.plan(setting, context)
-    rows = whole.run, whole.trained, context.budget
+  def plan(server, round) -> Plan:
+    del server
+    whole = fedavg.everybody(setting, round)
+    rows = whole.run, whole.trained, round.budget
     kept = jax.vmap(share)(*rows)
-    keys = batches.client_keys(context.key, context.fleet)
+    keys = batches.client_keys(round.key, round.fleet)
     limit = jax.vmap(fitted)(keys, kept, *rows)
     work = jax.vmap(lambda k, s: units.work(widths.counts(keep(k, s))))(
       keys, limit
     )
     return widths.narrow(whole, limit > 0, (kept, limit), work)
 
-  def part(params, client: Client) -> Part:
-    share, limit = client.piece
-    held = widths.elements(units, params, keep(client.key, limit))
+  def kept(params, device: Device) -> SubModel:
+    share, limit = device.args
+    held = widths.elements(units, params, keep(device.key, limit))
     factor = 1 / share if options['scale'] else jnp.float32(1.0)
-    return Part(held, widths.scaled(units, held, factor))
+    return SubModel(held, widths.scaled(units, held, factor))
 
-  recipe = Recipe(plan=plan, part=part, dilute=options['denominator'] == 'all')
-  return parallel.federated(task, setting, recipe)
+  return fedavg.fedavg(task, setting)._replace(
+    plan=plan,
+    client=local_sgd(task, submodel=kept),
+    aggregate=masked_mean(task, options['denominator']),
+    traits=Traits(submodels=True),
+  )

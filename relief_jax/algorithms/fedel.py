@@ -25,7 +25,7 @@ trained it. The model answers by its last exit.
 """
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,38 +33,38 @@ import numpy as np
 
 from relief_jax import blocks as blocks_lib
 from relief_jax import costs, tree
-from relief_jax.algorithms import elastic_fl
+from relief_jax.aggregation.mean import Mean
+from relief_jax.algorithms import elastic_fl, fedavg
 from relief_jax.budgets import depth, elastic
 from relief_jax.clients import batches, training
-from relief_jax.engine import ambient
-from relief_jax.rounds import parallel
-from relief_jax.rounds.method import Context, Learner, Merge, Recipe
+from relief_jax.clients.device import Device
+from relief_jax.clients.work import local_sgd
+from relief_jax.rounds.method import Method, Round
 from relief_jax.settings import Setting
-from relief_jax.types import Algorithm, Array, Charge, Plan, Task
+from relief_jax.types import Array, CostOverride, Plan, Task
 
 
 class Memory(NamedTuple):
-  """What is remembered between rounds.
+  """Holds what a device remembers between rounds.
 
   Attributes:
-    importance: [N, G] of every group to every device; +inf: never measured.
-    low: [N] int32, first block of a device's next window.
-    start: [N] int32, first block that the window is to reach beyond.
-    before: P, the server's model one round ago.
+    importance: [G] of every group to the device; +inf: never measured.
+    low: [] int32, first block of its next window.
+    start: [] int32, first block that the window is to reach beyond.
   """
 
   importance: Array
   low: Array
   start: Array
-  before: Any
 
 
-def fedel(task: Task, setting: Setting) -> Algorithm:
-  """FedEL; without a deadline it is FedAvg.
+def fedel(task: Task, setting: Setting) -> Method:
+  """Builds FedEL; without a deadline it is FedAvg.
 
   Args:
     task: the model, with `exits`.
-    setting: the round; `options` holds `beta` and `clients` (N).
+    setting: the round; `options` holds `beta`. The server
+      remembers its model of one round ago, P.
 
   Raises:
     InputError: a model without early exits.
@@ -104,24 +104,26 @@ def fedel(task: Task, setting: Setting) -> Algorithm:
     model, work = jax.tree.map(lambda v: v[high], (chains, levels))
     return elastic.most_valuable(model, work, *rest)
 
-  def plan(memory: Memory, context: Context) -> Plan:
-    place = context.place
+  base = fedavg.fedavg(task, setting)
+
+  def plan(server, round: Round) -> Plan:
+    own: Memory = round.clients
     run, access = blocks_lib.reach(
-      context.fleet, task.group_modality, setting.fill == 'input'
+      round.fleet, task.group_modality, setting.fill == 'input'
     )
-    high = jax.vmap(end)(run, access, memory.start[place], context.budget)
-    window = jax.vmap(inside)(memory.low[place], high)
-    moved = jax.tree.map(jnp.subtract, context.params, memory.before)
+    high = jax.vmap(end)(run, access, own.start, round.budget)
+    window = jax.vmap(inside)(own.low, high)
+    moved = jax.tree.map(jnp.subtract, server.params, server.memory)
     overall = tree.group_sq_norms(task.groups, moved, num)
-    overall = jnp.where(context.round > 0, overall, 0.0)
-    overall /= setting.hparams['client_lr']
-    mixed = beta * memory.importance[place] + (1 - beta) * overall[None]
-    among = access & window & context.active[:, None]
-    keys = batches.client_keys(context.key, context.fleet)
+    overall = jnp.where(round.index > 0, overall, 0.0)
+    overall /= round.hparams['client_lr']
+    mixed = beta * own.importance + (1 - beta) * overall[None]
+    among = access & window & round.active[:, None]
+    keys = batches.client_keys(round.key, round.fleet)
     value = jax.vmap(elastic_fl.worth)(keys, mixed, among)
     trained = jax.lax.map(
       choose,
-      (high, run, among, value, context.budget),
+      (high, run, among, value, round.budget),
       batch_size=elastic_fl.TOGETHER,
     )
     works = trained.any(-1, keepdims=True)
@@ -129,55 +131,52 @@ def fedel(task: Task, setting: Setting) -> Algorithm:
       run=run & works,
       trained=trained,
       counted=trained.astype(jnp.float32),
-      piece=high,
-      charge=Charge(
+      client_args=high,
+      cost=CostOverride(
         work=jax.tree.map(lambda v: v[high], levels),
         received=access & held[high] & works,
       ),
     )
 
-  def objective(learner: Learner):
-    high = learner.client.piece
-    if learner.branch:
-      return partial(jax.lax.switch, high, [learner.loss(s) for s in subs])
+  def objective(received, device: Device):
+    del received
+    high = device.args
+    if device.branch:
+      return partial(jax.lax.switch, high, [device.loss(s) for s in subs])
 
     def criterion(scores, y, weight):
       return training.cross_entropy(scores[high], y, weight)
 
-    return learner.loss(exits.until(count, True), criterion)
+    return device.loss(exits.until(count, True), criterion)
 
-  def remember(memory: Memory, merge: Merge, plan: Plan, context: Context):
-    place, high = context.place, plan.piece
-    blocks = block[None] == np.arange(count)[:, None]
-    chosen = (plan.trained[:, None] & blocks[None]).any(-1)
+  def server(state, mean: Mean, round: Round):
+    assert round.plan is not None
+    high = round.plan.client_args
+    among = block[None] == np.arange(count)[:, None]
+    chosen = (round.plan.trained[:, None] & among[None]).any(-1)
     low = jnp.where(chosen.any(-1), jnp.argmax(chosen, -1), high + 1)
     over = high == count - 1
+    new, own = base.server(state._replace(memory=state.params), mean, round)
 
-    def put(every, own):
-      kept = jnp.where(context.active, own, every[place])
-      return every.at[place].set(kept.astype(jnp.int32))
+    def moved(old, new):
+      return jnp.where(round.active, new, old).astype(jnp.int32)
 
-    return Memory(
-      importance=elastic_fl.measured(memory.importance, merge, plan, context),
-      low=put(memory.low, jnp.where(over, 0, low)),
-      start=put(memory.start, jnp.where(over, 0, high + 1)),
-      before=context.params,
+    return new, Memory(
+      elastic_fl.measured(own.importance, mean, round),
+      low=moved(own.low, jnp.where(over, 0, low)),
+      start=moved(own.start, jnp.where(over, 0, high + 1)),
     )
 
-  def memory():
-    clients = options['clients']
-    return Memory(
-      importance=jnp.full((clients, num), jnp.inf, jnp.float32),
-      low=jnp.zeros(clients, jnp.int32),
-      start=jnp.zeros(clients, jnp.int32),
-      before=tree.zeros_like_output(task.init, ambient.key(0)),
-    )
-
-  recipe = Recipe(
+  return base._replace(
     plan=plan,
-    objective=objective,
-    observe=partial(elastic_fl.importance, task),
-    remember=remember,
-    memory=memory,
+    client=local_sgd(
+      task,
+      objective=objective,
+      observe=partial(elastic_fl.importance, task),
+    ),
+    server=server,
+    init=lambda params: jax.tree.map(jnp.zeros_like, params),
+    client_init=lambda params: Memory(
+      jnp.full(num, jnp.inf, jnp.float32), jnp.int32(0), jnp.int32(0)
+    ),
   )
-  return parallel.federated(task, setting, recipe)

@@ -33,22 +33,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from relief_jax import costs, tree
+from relief_jax.algorithms import fedavg
 from relief_jax.algorithms.parts import shapley
 from relief_jax.budgets.greedy import SLACK
 from relief_jax.clients import batches, training
-from relief_jax.engine import ambient, placement
-from relief_jax.rounds import cohort, parallel
-from relief_jax.rounds.method import Context, Recipe
+from relief_jax.engine import ambient
+from relief_jax.rounds.method import Method, Round
 from relief_jax.settings import Setting
 from relief_jax.types import (
-  Algorithm,
   Array,
   Batch,
-  Charge,
+  CostOverride,
   Fleet,
   Gate,
   Plan,
-  Population,
   PyTree,
   Task,
 )
@@ -102,13 +100,16 @@ def worth(
   return jax.vmap(one)(shapley.coalitions(run.size) & run[None])
 
 
-def fedmfs_style(task: Task, setting: Setting) -> Algorithm:
-  """Modalities by Shapley value, size and recency; with no deadline, all.
+def fedmfs_style(task: Task, setting: Setting) -> Method:
+  """Builds a choice of modalities by Shapley value, size and recency.
+
+  Without a deadline it takes all.
 
   Args:
     task: the model.
     setting: the round; `options` holds the weights `shapley`, `size` and
-      `recency`, `top` (modalities at most, 0: what fits) and `clients` (N).
+      `recency`, `top` (modalities at most, 0: what fits). A device keeps
+      the round in which it last trained each modality, [M].
 
   Raises:
     InputError: more modalities than subsets can be tried of.
@@ -127,24 +128,24 @@ def fedmfs_style(task: Task, setting: Setting) -> Algorithm:
   def fits(cost, budget):
     return cost <= budget * (1 + SLACK)
 
-  def measuring(context: Context) -> tuple[Array, Array]:
+  def measuring(round: Round) -> tuple[Array, Array]:
     """Who measures [K] bool, and its FLOPs per sample of the round, [K]."""
-    run = context.fleet.owned
-    everything = context.access
+    run = round.fleet.owned
+    everything = round.access
     whole = costs.step_flops(task.work, run, everything)
     nothing = jnp.broadcast_to(shared, everything.shape)
     least = costs.step_flops(task.work, run, nothing)
     count = run.sum(-1)
     subsets = jnp.exp2(count.astype(jnp.float32))
     once = costs.total(run, task.work.fwd) + subsets * task.work.shared
-    price = once * setting.batch / setting.samples(context.fleet)
-    choice = ~fits(whole, context.budget) | (count > most)
-    found = context.active & (count > 1) & choice
-    found &= weighs & fits(least + price, context.budget)
+    price = once * setting.batch / setting.samples(round.fleet)
+    choice = ~fits(whole, round.budget) | (count > most)
+    found = round.active & (count > 1) & choice
+    found &= weighs & fits(least + price, round.budget)
     return found, jnp.where(found, price, 0.0)
 
-  def probe(context: Context, population: Population, own: Array) -> Array:
-    """phi of every participant, [K, M]."""
+  def values(server, round: Round) -> Array:
+    """Measures phi of every participant, [K, M]."""
     branch = setting.layout.branch
 
     def client(known, row):
@@ -169,16 +170,16 @@ def fedmfs_style(task: Task, setting: Setting) -> Algorithm:
 
       return (), tree.choose(row.measures, measure, nothing, row, branch=branch)
 
-    measures, price = measuring(context)
+    measures, price = measuring(round)
     row = _Row(
-      key=jax.random.key_data(batches.client_keys(context.key, context.fleet)),
-      fleet=context.fleet,
-      own=own,
-      run=context.fleet.owned,
+      key=jax.random.key_data(batches.client_keys(round.key, round.fleet)),
+      fleet=round.fleet,
+      own=round.windows,
+      run=round.fleet.owned,
       measures=measures,
     )
-    known = context.params, cohort.shared(population)
-    return placement.map_reduce(client, known, row, setting.layout, price)[1]
+    known = server.params, round.population
+    return round.each(client, known, row, price)[1]
 
   def choose(run, owned, budget, price, score):
     """One client's groups, [G] bool."""
@@ -194,36 +195,35 @@ def fedmfs_style(task: Task, setting: Setting) -> Algorithm:
       chosen, count = jnp.where(take, more, chosen), count + take
     return chosen & fits(cost(shared), budget)
 
-  def plan(last: Array, context: Context) -> Plan:
-    owned = context.fleet.owned
-    now = context.round.astype(jnp.float32)
-    recency = (now - last[context.place]) / (now + 1)
-    phi = context.seen if weighs else jnp.zeros(owned.shape)
+  def plan(server, round: Round) -> Plan:
+    owned = round.fleet.owned
+    now = round.index.astype(jnp.float32)
+    recency = (now - round.clients) / (now + 1)
+    phi = values(server, round) if weighs else jnp.zeros(owned.shape)
     score = (
       options['shapley'] * jax.vmap(scaled)(phi, owned)
       + options['size'] * (1 - jax.vmap(scaled, (None, 0))(size, owned))
       + options['recency'] * recency
     )
-    _, price = measuring(context)
-    run = owned & context.active[:, None]
-    trained = jax.vmap(choose)(run, owned, context.budget, price, score)
-    trained &= context.active[:, None]
+    _, price = measuring(round)
+    run = owned & round.active[:, None]
+    trained = jax.vmap(choose)(run, owned, round.budget, price, score)
+    trained &= round.active[:, None]
     run &= trained.any(-1, keepdims=True)
-    flops = price * setting.samples(context.fleet)
+    flops = price * setting.samples(round.fleet)
     return Plan(
-      run, trained, trained.astype(jnp.float32), charge=Charge(flops=flops)
+      run, trained, trained.astype(jnp.float32), cost=CostOverride(flops=flops)
     )
 
-  def remember(last, merge, plan: Plan, context: Context) -> Array:
-    del merge
-    used = (plan.trained[:, None] & parts[None]).any(-1)
-    now = jnp.where(used, context.round, last[context.place])
-    return last.at[context.place].set(now)
+  base = fedavg.fedavg(task, setting)
 
-  recipe = Recipe(
+  def server(state, mean, round: Round):
+    used = (round.plan.trained[:, None] & parts[None]).any(-1)
+    state, last = base.server(state, mean, round)
+    return state, jnp.where(used, round.index, last)
+
+  return base._replace(
     plan=plan,
-    probe=probe if weighs else None,
-    remember=remember,
-    memory=lambda: jnp.full((options['clients'], num), -1, jnp.int32),
+    server=server,
+    client_init=lambda params: jnp.full(num, -1, jnp.int32),
   )
-  return parallel.federated(task, setting, recipe)

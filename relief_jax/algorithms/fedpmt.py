@@ -15,15 +15,15 @@ import jax
 import jax.numpy as jnp
 
 from relief_jax import blocks
+from relief_jax.algorithms import fedavg
 from relief_jax.budgets import depth
-from relief_jax.rounds import parallel
-from relief_jax.rounds.method import Context, Recipe
+from relief_jax.rounds.method import Method
 from relief_jax.settings import Setting
-from relief_jax.types import Algorithm, Fleet, Plan, Task
+from relief_jax.types import Fleet, Plan, Task
 
 
-def fedpmt(task: Task, setting: Setting) -> Algorithm:
-  """FedPMT and its ablation, prefix training.
+def fedpmt(task: Task, setting: Setting) -> Method:
+  """Builds FedPMT and its ablation, prefix training.
 
   The mean of a group is over those who trained it. With all levels trained by
   everybody it is FedAvg.
@@ -44,7 +44,7 @@ def fedpmt(task: Task, setting: Setting) -> Algorithm:
     return blocks.reach(fleet, task.group_modality, everywhere)
 
   def depths(fleet: Fleet, budget):
-    """Levels that each device trains, [K] int32."""
+    """Finds the levels that each device trains, [K] int32."""
     if setting.options['depth'] == 'cycle':
       return 1 + fleet.id % count
     run, access = reach(fleet)
@@ -52,11 +52,11 @@ def fedpmt(task: Task, setting: Setting) -> Algorithm:
       task.work, run, access, rank, budget
     )
 
-  def plan(memory, context: Context) -> Plan:
-    del memory
-    run, access = reach(context.fleet)
-    deep = depths(context.fleet, context.budget)
-    trained = access & (rank[None] < deep[:, None]) & context.active[:, None]
+  def plan(server, round) -> Plan:
+    del server
+    run, access = reach(round.fleet)
+    deep = depths(round.fleet, round.budget)
+    trained = access & (rank[None] < deep[:, None]) & round.active[:, None]
     run &= trained.any(-1, keepdims=True)
     return Plan(run, trained, trained.astype(jnp.float32))
 
@@ -64,5 +64,4 @@ def fedpmt(task: Task, setting: Setting) -> Algorithm:
     whole = depths(fleet, fleet.budget * deadline) == count
     depth.check(task, fleet, reach(fleet)[0], whole, count)
 
-  algorithm = parallel.federated(task, setting, Recipe(plan=plan))
-  return algorithm._replace(check=check)
+  return fedavg.fedavg(task, setting)._replace(plan=plan, check=check)

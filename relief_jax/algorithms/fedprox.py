@@ -1,25 +1,25 @@
 """FedProx (Li et al., 2020, https://arxiv.org/abs/1812.06127).
 
 FedAvg with a pull to the received weights, (mu / 2) |theta_n - theta|^2, the
-squared norm. Untrained groups do not move, so they add nothing.
+squared norm. Untrained blocks do not move, so they add nothing.
 """
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from relief_jax.algorithms import fedavg
-from relief_jax.rounds import parallel
+from relief_jax.algorithms.fedavg import fedavg
+from relief_jax.clients.work import local_sgd
+from relief_jax.rounds.method import Method
 from relief_jax.settings import Setting
-from relief_jax.types import Algorithm, Task
+from relief_jax.types import Task
 
 
-def fedprox(task: Task, setting: Setting) -> Algorithm:
-  """FedProx with mu = hparams['prox']; mu = 0 is FedAvg. Grade: published."""
+def fedprox(task: Task, setting: Setting) -> Method:
+  """Builds FedProx, mu = hparams['prox']; 0 is FedAvg. Grade: published."""
 
-  def penalty(params, anchor):
-    gap = jax.tree.map(jnp.subtract, params, anchor)
-    return setting.hparams['prox'] / 2 * optax.tree.norm(gap, squared=True)
+  def pull(params, received, device):
+    gap = jax.tree.map(jnp.subtract, params, received)
+    return device.hparams['prox'] / 2 * optax.tree.norm(gap, squared=True)
 
-  recipe = fedavg.recipe(setting)._replace(penalty=penalty)
-  return parallel.federated(task, setting, recipe)
+  return fedavg(task, setting)._replace(client=local_sgd(task, penalty=pull))

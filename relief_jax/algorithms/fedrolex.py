@@ -10,10 +10,11 @@ scaler and masked cross-entropy: as `heterofl`.
 """
 
 from relief_jax.algorithms import heterofl
+from relief_jax.rounds.method import Method
 from relief_jax.settings import Setting
-from relief_jax.types import Algorithm, Task
+from relief_jax.types import Task
 
 
-def fedrolex(task: Task, setting: Setting) -> Algorithm:
-  """FedRolex; its first round is HeteroFL's."""
-  return heterofl.sliced(task, setting, 'fedrolex', lambda number: number)
+def fedrolex(task: Task, setting: Setting) -> Method:
+  """Builds FedRolex; its first round is HeteroFL's."""
+  return heterofl.sliced(task, setting, 'fedrolex', lambda index: index)

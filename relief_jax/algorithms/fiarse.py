@@ -27,15 +27,16 @@ import numpy as np
 from relief_jax import blocks, tree
 from relief_jax.algorithms import fedavg
 from relief_jax.budgets import widths
-from relief_jax.rounds import parallel
-from relief_jax.rounds.method import Client, Context, Part, Recipe
+from relief_jax.clients.work import local_sgd
+from relief_jax.rounds import frame
+from relief_jax.rounds.method import Method, Round, Traits
 from relief_jax.settings import Setting
 from relief_jax.types import (
-  Algorithm,
   Array,
   Fleet,
   Plan,
   PyTree,
+  SubModel,
   SubModels,
   Task,
 )
@@ -123,8 +124,8 @@ def holds(params: PyTree, tau: PyTree, last: PyTree) -> PyTree:
   return jax.tree.map(one, params, tau, last)
 
 
-def fiarse(task: Task, setting: Setting) -> Algorithm:
-  """FIARSE; all at s = 1 it is FedAvg.
+def fiarse(task: Task, setting: Setting) -> Method:
+  """Builds FIARSE; all at s = 1 it is FedAvg.
 
   Args:
     task: the model; all of its layers must train.
@@ -151,18 +152,17 @@ def fiarse(task: Task, setting: Setting) -> Algorithm:
 
   priced_levels = jax.vmap(lambda s: priced(s, task.work))(shares)
 
-  def largest(context: Context) -> tuple[Plan, Array]:
-    """The plan where all fits, and the place in SHARES of what does."""
-    whole = fedavg.plan(setting, context)
-    return whole, widths.largest(priced_levels, whole, context.budget)
+  def largest(round: Round) -> tuple[Plan, Array]:
+    """Gives the plan where all fits, and the place in SHARES of what does."""
+    whole = fedavg.everybody(setting, round)
+    return whole, widths.largest(priced_levels, whole, round.budget)
 
-  def plan(memory, context: Context) -> Plan:
-    del memory
-    whole, found = largest(context)
-    ends = largest_weights(context.params, SHARES, layer)
+  def plan(server, round: Round) -> Plan:
+    whole, found = largest(round)
+    ends = largest_weights(server.params, SHARES, layer)
 
     def kept(ends) -> Array:
-      held = holds(context.params, *ends)
+      held = holds(server.params, *ends)
       count = jax.tree.map(lambda v: v.sum().astype(jnp.float32), held)
       return tree.group_sum(task.groups, count, num)
 
@@ -180,21 +180,21 @@ def fiarse(task: Task, setting: Setting) -> Algorithm:
     received = blocks.owned_groups(narrow.run, task.group_modality)
     bits = jnp.where(received, task.work.size, 0.0).sum(-1)
     bitmask = jnp.where(level > 0, jnp.ceil(bits / 8), 0.0)
-    return narrow._replace(charge=narrow.charge._replace(download=bitmask))
+    return narrow._replace(cost=narrow.cost._replace(download=bitmask))
 
-  def part(params, client: Client) -> Part:
-    tau, last = client.piece
+  def largest_share(params, device) -> SubModel:
+    tau, last = device.args
     held = holds(params, tau, last)
 
     def view(params):
       return jax.tree.map(masked, params, held, tau)
 
-    return Part(held, view)
+    return SubModel(held, view)
 
-  def held(params, done: Array, fleet: Fleet) -> SubModels:
-    """Each device's share of the largest weights, as it would be sent now."""
-    context = parallel.last_context(task, setting, fleet, done)
-    level = jnp.minimum(largest(context)[1], len(SHARES) - 1)
+  def held(params, done: Array, fleet: Fleet, hparams) -> SubModels:
+    """Gives each device's share of the weights, as it would be sent now."""
+    last_round = frame.last(task, setting, hparams, fleet, done)
+    level = jnp.minimum(largest(last_round)[1], len(SHARES) - 1)
     tau, last = largest_weights(params, SHARES, layer)
     models = []
     for i in range(1, len(SHARES)):
@@ -203,5 +203,9 @@ def fiarse(task: Task, setting: Setting) -> Algorithm:
       models.append((task, kept))
     return SubModels(level, tuple(models))
 
-  algorithm = parallel.federated(task, setting, Recipe(plan=plan, part=part))
-  return algorithm._replace(held=held)
+  return fedavg.fedavg(task, setting)._replace(
+    plan=plan,
+    client=local_sgd(task, submodel=largest_share),
+    held=held,
+    traits=Traits(submodels=True),
+  )

@@ -25,14 +25,16 @@ import jax.numpy as jnp
 import optax
 
 from relief_jax import blocks, costs, tree
+from relief_jax.aggregation.mean import with_sums
 from relief_jax.algorithms import fedavg
 from relief_jax.clients import batches, noise
+from relief_jax.clients.device import Device, Received
 from relief_jax.clients.training import cross_entropy
+from relief_jax.clients.work import local_sgd
 from relief_jax.errors import InputError
-from relief_jax.rounds import parallel
-from relief_jax.rounds.method import Context, Learner, Merge, Recipe
+from relief_jax.rounds.method import Method, Round, Traits
 from relief_jax.settings import Setting
-from relief_jax.types import Algorithm, Array, Charge, Plan, Task
+from relief_jax.types import Array, CostOverride, Plan, Task
 
 # Purpose of a client's key, beside those of `device`.
 _VIEW = 1
@@ -90,8 +92,8 @@ def entropy(logits: Array) -> Array:
   return -(jnp.exp(logs) * logs).sum(-1)
 
 
-def flism(task: Task, setting: Setting) -> Algorithm:
-  """FLISM; with `contrast` and `entropy` off and `kd` 0 it is FedAvg.
+def flism(task: Task, setting: Setting) -> Method:
+  """Builds FLISM; with `contrast` and `entropy` off and `kd` 0 it is FedAvg.
 
   Args:
     task: the model.
@@ -112,11 +114,11 @@ def flism(task: Task, setting: Setting) -> Algorithm:
       '--config.backbone=cnn',
     )
 
-  def plan(memory, context: Context) -> Plan:
-    del memory
-    whole, fleet = fedavg.plan(setting, context), context.fleet
+  def plan(server, round: Round) -> Plan:
+    del server
+    whole, fleet = fedavg.everybody(setting, round), round.fleet
     keys = jax.vmap(jax.random.fold_in, (0, None))(
-      batches.client_keys(context.key, fleet), _VIEW
+      batches.client_keys(round.key, fleet), _VIEW
     )
     left = jax.vmap(second_view)(keys, fleet.owned)
     seen = whole.run if setting.fill == 'input' else whole.run & left
@@ -131,16 +133,16 @@ def flism(task: Task, setting: Setting) -> Algorithm:
     if options['entropy']:
       flops += once * fleet.samples
     received = blocks.owned_groups(whole.run, task.group_modality)
-    charge = Charge(
+    cost = CostOverride(
       download=teach * costs.total(received, 4.0 * task.work.size),
       upload=jnp.full(once.shape, 4.0 * options['entropy']),
       flops=flops,
     )
-    return whole._replace(piece=left, charge=charge)
+    return whole._replace(client_args=left, cost=cost)
 
-  def objective(learner: Learner):
-    several = learner.client.fleet.owned.sum() > 1
-    left = learner.client.piece
+  def objective(received: Received, device: Device):
+    several = device.fleet.owned.sum() > 1
+    left = device.args
 
     def noisy(step):
       def add(m, x):
@@ -154,7 +156,7 @@ def flism(task: Task, setting: Setting) -> Algorithm:
         view = step._replace(sensed=step.sensed & left)
       else:
         view = step._replace(run=step.run & left)
-      second = learner.forward(params, view, noisy(step)).features
+      second = device.forward(params, view, noisy(step)).features
       sides = (
         jnp.concatenate([f.reshape(len(y), -1) for f in side.values()], -1)
         for side in (first, second)
@@ -162,7 +164,7 @@ def flism(task: Task, setting: Setting) -> Algorithm:
       return supcon(*sides, y, step.weight, options['temperature'])
 
     def loss(params, step):
-      found, y = learner.forward(params, step), learner.y(step)
+      found, y = device.forward(params, step), device.classes(step)
       value = cross_entropy(found.logits, y, step.weight)
       if contrast:
         value += tree.choose(
@@ -173,10 +175,10 @@ def flism(task: Task, setting: Setting) -> Algorithm:
           step,
           found.features,
           y,
-          branch=learner.branch,
+          branch=device.branch,
         )
       if teach:
-        target = learner.forward(learner.sent, step).logits
+        target = device.forward(received.extra, step).logits
         each = optax.kl_divergence(
           jax.nn.log_softmax(found.logits), jax.nn.softmax(target)
         )
@@ -186,40 +188,44 @@ def flism(task: Task, setting: Setting) -> Algorithm:
 
     return loss
 
-  def weigh(params, learner: Learner) -> Array:
-    mean = learner.average(
-      lambda step: entropy(learner.forward(params, step).logits)
+  base, num = fedavg.fedavg(task, setting), task.num_blocks
+  own = objective if contrast or teach else None
+  train = local_sgd(task, objective=own)
+
+  def client(received: Received, device: Device):
+    update = train(received, device)
+    if not options['entropy']:
+      return update
+    params = jax.tree.map(jnp.add, received.params, update.delta)
+    mean = device.average(
+      lambda step: entropy(device.forward(params, step).logits)
     )
     weight = 1 / jnp.maximum(mean, options['floor'])
-    return jnp.full(len(task.group_names), weight)
+    return update.weighted(jnp.full(num, weight))
 
-  def measure(weight, delta):
-    return tree.scale(tree.spread(task.groups, weight), delta), weight
-
-  def remember(memory, merge: Merge, plan: Plan, context: Context):
-    del memory, plan
-    total, weight = merge.extra
-    mean = tree.divide(total, tree.spread(task.groups, weight))
-    return jax.tree.map(jnp.add, context.params, mean)
-
-  recipe = Recipe(plan=plan)
-  if contrast or teach:
-    recipe = recipe._replace(objective=objective)
-  if options['entropy']:
-    recipe = recipe._replace(weigh=weigh)
-  if not teach:
-    return parallel.federated(task, setting, recipe)
-  algorithm = parallel.federated(
-    task,
-    setting,
-    recipe._replace(
-      measure=measure, remember=remember, send=lambda teacher: teacher
-    ),
+  method = base._replace(
+    plan=plan,
+    client=client,
+    traits=Traits(finds_weights=bool(options['entropy'])),
   )
+  if not teach:
+    return method
 
-  def init(key, params):
+  def plain(update, device):
+    """Sums updates by the plan's weights, for the plain mean."""
+    weight = tree.spread(task.groups, device.weight)
+    return tree.scale(weight, update.delta), device.weight
+
+  def server(state, mean, round):
+    total, weight = mean.extra
+    plain_mean = tree.divide(total, tree.spread(task.groups, weight))
+    teacher = jax.tree.map(jnp.add, state.params, plain_mean)
+    return base.server(state._replace(memory=teacher), mean, round)
+
+  return method._replace(
+    aggregate=with_sums(base.aggregate, plain),
+    server=server,
     # The first teacher is the first model.
-    teacher = jax.tree.map(jnp.copy, params)
-    return algorithm.init(key, params)._replace(memory=teacher)
-
-  return algorithm._replace(init=init)
+    init=lambda params: jax.tree.map(jnp.copy, params),
+    send=lambda server: Received(server.params, server.memory),
+  )

@@ -39,14 +39,14 @@ import numpy as np
 import optax
 
 from relief_jax import blocks, costs, tree
+from relief_jax.algorithms import fedavg
 from relief_jax.algorithms.parts import kmeans
-from relief_jax.clients import device, training
+from relief_jax.clients import batches, device, training
 from relief_jax.engine import buckets
 from relief_jax.errors import InputError
-from relief_jax.online import scene
-from relief_jax.rounds import accounting, cohort, parallel, stragglers
-from relief_jax.rounds.method import Context, Recipe
-from relief_jax.settings import Setting
+from relief_jax.rounds import accounting, frame, legality, parallel
+from relief_jax.rounds.method import Round
+from relief_jax.settings import HParams, Setting
 from relief_jax.types import (
   Algorithm,
   Array,
@@ -56,7 +56,6 @@ from relief_jax.types import (
   RoundInfo,
   Task,
 )
-from relief_jax.updates import faults, link
 
 
 class HarmonyState(NamedTuple):
@@ -91,13 +90,12 @@ class _Row(NamedTuple):
 
 
 def harmony(task: Task, setting: Setting) -> Algorithm:
-  """Harmony; with one modality stage 1 is FedAvg.
+  """Builds Harmony; with one modality stage 1 is FedAvg.
 
   Args:
     task: the model; encoders have groups of their own.
     setting: the round; `options` holds `alone` (share of the rounds that are
-      stage 1), `encoder_lr` (of stage 2), `members` (per cluster) and
-      `clients` (N).
+      stage 1), `encoder_lr` (of stage 2) and `members` (per cluster).
 
   Raises:
     InputError: encoders that do not train or share a group with what is sent,
@@ -112,18 +110,15 @@ def harmony(task: Task, setting: Setting) -> Algorithm:
   branch = setting.layout.branch
   single = [_unimodal(task, setting, m) for m in names]
 
-  def rates() -> PyTree:
-    """Learning rates of stage 2, a prefix tree of P."""
-    usual = setting.hparams['client_lr']
-    return tree.spread(
-      task.groups, jnp.where(classifier, usual, options['encoder_lr'])
+  def fusion_tx(hparams: HParams) -> optax.GradientTransformation:
+    """Builds the local optimiser of stage 2, with two rates."""
+    rates = jnp.where(classifier, hparams['client_lr'], options['encoder_lr'])
+    rates = tree.spread(task.groups, rates)
+    return optax.chain(
+      optax.trace(decay=hparams['client_momentum']),
+      optax.scale(-1.0),
+      optax.stateless(lambda updates, _: tree.scale(rates, updates)),
     )
-
-  fusion_tx = optax.chain(
-    optax.trace(decay=setting.hparams['client_momentum']),
-    optax.scale(-1.0),
-    optax.stateless(lambda updates, _: tree.scale(rates(), updates)),
-  )
 
   def distances(params: PyTree, start: PyTree) -> Array:
     """1 - cos of each encoder, [M]; 0 where one is all zeros.
@@ -157,10 +152,11 @@ def harmony(task: Task, setting: Setting) -> Algorithm:
 
     return _by_group(task, leaf, *(state.params for state in alone))
 
-  def first_stage(key, state: HarmonyState, population):
+  def first_stage(key, state: HarmonyState, population, hparams):
     states, infos = zip(
       *(
-        single[m].step(key, state.alone[m], population)  # the same cohort
+        # The same cohort each time.
+        single[m].step(key, state.alone[m], population, hparams)
         for m in names
       ),
       strict=True,
@@ -173,52 +169,52 @@ def harmony(task: Task, setting: Setting) -> Algorithm:
       loss=total.loss / jnp.maximum(tasks, 1),
       trained=every.any(0),
       # Of stage 2 no model is tested on what has just arrived.
-      online=total.online and total.online._replace(tested=None, right=None),
+      online=total.online and total.online._replace(tested=None, correct=None),
     )
     if setting.idle_power:  # after a device's last task
-      index = cohort.draw(
-        jax.random.split(key, 4)[0], population.fleet, setting.cohort
+      round, _ = frame.open_round(
+        key, task, setting, hparams, population, state.round
       )
-      fleet, _ = scene.take(population, index, state.round)
-      info = info._replace(
-        joules=info.joules + costs.idle_joules(fleet, info.seconds)
-      )
+      idle = costs.idle_joules(round.fleet, info.seconds)
+      info = info._replace(joules=info.joules + idle)
     own = assemble(states, population.fleet.owned)
     return state._replace(alone=states, own=own), info
 
   def client(present, shared, row: _Row):
-    population, step_key, start = shared
-    loss = device.client_loss(task, population, row.trained, branch, present)
+    known, start = shared
+    loss = device.client_loss(
+      task, known.population, row.trained, branch, present
+    )
 
     def train(row):
-      delta, value, _ = training.local_update(
+      done = training.local_update(
         loss,
-        fusion_tx,
+        fusion_tx(known.hparams),
         row.params,
         tree.spread(task.groups, row.trained),
-        device.draw_steps(step_key, setting, row.fleet, row.own, row.run),
+        batches.local_steps(
+          known.step_key, setting, known.hparams, row.fleet, row.own, row.run
+        ),
         ragged=setting.epochs > 0,
         branch=branch,
       )
-      params = jax.tree.map(jnp.add, row.params, delta)
+      params = jax.tree.map(jnp.add, row.params, done.delta)
       moved = distances(params, start)
-      return params, value, jnp.where(row.fleet.owned, moved, 0.0)
+      return params, done.loss, jnp.where(row.fleet.owned, moved, 0.0)
 
     def rest(row):
       return row.params, jnp.float32(0.0), row.distance
 
     return (), tree.choose(row.active, train, rest, row, branch=branch)
 
-  def second_stage(begin, key, state: HarmonyState, population):
-    cohort_key, plan_key, step_key, _ = jax.random.split(key, 4)
-    index = cohort.draw(cohort_key, population.fleet, setting.cohort)
-    fleet, own = scene.take(population, index, state.round)
-    context = parallel.make_context(
-      plan_key, task, setting, fleet, index, state.round
+  def second_stage(begin, key, state: HarmonyState, population, hparams):
+    round, known = frame.open_round(
+      key, task, setting, hparams, population, state.round
     )
+    fleet, index = round.fleet, round.place
     active = _members(fleet)
     run = fleet.owned & active[:, None]
-    trained = context.access & active[:, None]
+    trained = round.access & active[:, None]
     plan = Plan(run, trained, trained.astype(jnp.float32))
     start = _by_group(
       task,
@@ -226,9 +222,9 @@ def harmony(task: Task, setting: Setting) -> Algorithm:
       *(one.params for one in state.alone),
     )
     row = _Row(
-      params=jax.tree.map(lambda v: v[index], state.own),
+      params=frame.take(state.own, index),
       fleet=fleet,
-      own=own,
+      own=round.windows,
       run=run,
       trained=trained,
       active=active,
@@ -236,7 +232,7 @@ def harmony(task: Task, setting: Setting) -> Algorithm:
     )
     _, (params, loss, distance) = buckets.map_reduce(
       lambda present: partial(client, present),
-      (cohort.shared(population), step_key, start),
+      (known, start),
       row,
       setting.layout,
       setting.buckets,
@@ -245,7 +241,7 @@ def harmony(task: Task, setting: Setting) -> Algorithm:
     distance = state.distance.at[index].set(distance)
     group, cluster = _clustered(population.fleet, distance, options['members'])
     cluster = jnp.where(state.round == begin, 0, cluster)
-    every = jax.tree.map(lambda a, v: a.at[index].set(v), state.own, params)
+    every = frame.put(state.own, index, params)
     part = jnp.zeros_like(state.joined).at[index].set(active)
     size = 4 * task.work.size
     sent = trained & classifier[None]
@@ -254,7 +250,7 @@ def harmony(task: Task, setting: Setting) -> Algorithm:
       task,
       setting,
       plan,
-      context,
+      round,
       costs.total(sent, size) + 4.0 * fleet.owned.sum(-1),
       costs.total(received, size),
     )
@@ -289,23 +285,22 @@ def harmony(task: Task, setting: Setting) -> Algorithm:
     return _by_group(task, leaf, every)
 
   def init(key, params):
-    clients = options['clients']
-    own = jax.tree.map(
-      lambda v: jnp.broadcast_to(v, (clients,) + v.shape), params
-    )
+    clients = setting.clients
     return HarmonyState(
       # Copies: a state's arrays are given away one by one.
       alone=tuple(
         one.init(key, jax.tree.map(jnp.copy, params)) for one in single
       ),
-      own=own,
+      own=frame.everyone(params, clients),
       distance=jnp.zeros((clients, len(names))),
       joined=jnp.zeros(clients, bool),
       round=jnp.int32(0),
     )
 
-  def step(key, state: HarmonyState, population) -> tuple[PyTree, RoundInfo]:
-    begin = jnp.ceil(options['alone'] * setting.hparams['rounds'])
+  def step(
+    key, state: HarmonyState, population, hparams: HParams
+  ) -> tuple[PyTree, RoundInfo]:
+    begin = jnp.ceil(options['alone'] * hparams['rounds'])
     begin = begin.astype(jnp.int32)
     state, info = jax.lax.cond(
       state.round < begin,
@@ -314,6 +309,7 @@ def harmony(task: Task, setting: Setting) -> Algorithm:
       key,
       state,
       population,
+      hparams,
     )
     info = info._replace(divergence=jnp.full(num, jnp.nan))
     return state._replace(round=state.round + 1), info
@@ -344,14 +340,14 @@ def _members(fleet: Fleet) -> Array:
 
 
 def _unimodal(task: Task, setting: Setting, m: int) -> Algorithm:
-  """The federation of modality number m: FedAvg among its owners."""
+  """Builds the federation of modality number m: FedAvg among its owners."""
   modality = jnp.asarray(task.group_modality)
   groups = (modality == m) | (modality < 0)
   only = jnp.arange(len(task.modalities)) == m
 
-  def plan(memory, context: Context) -> Plan:
-    del memory
-    owners = (context.active & context.fleet.owned[:, m])[:, None]
+  def plan(server, round: Round) -> Plan:
+    del server
+    owners = (round.active & round.fleet.owned[:, m])[:, None]
     trained = owners & groups[None]
     return Plan(owners & only[None], trained, trained.astype(jnp.float32))
 
@@ -360,8 +356,10 @@ def _unimodal(task: Task, setting: Setting, m: int) -> Algorithm:
     buckets=(buckets.Bucket(tuple(range(setting.cohort)), (m,)),),
     dropout=False,  # there is nothing to drop
     idle_power=False,
+    cosines=False,
   )
-  return parallel.federated(task, setting, Recipe(plan=plan))
+  method = fedavg.fedavg(task, setting)._replace(plan=plan)
+  return parallel.build(task, setting, method)
 
 
 def _clustered(
@@ -386,9 +384,8 @@ def _clustered(
 
 def _check(task: Task, setting: Setting) -> None:
   """Refuses what harmony has no use for; see there."""
-  link.refuse(setting, 'harmony', 'sends classifiers, in full precision')
-  faults.refuse(setting.guard, 'harmony')
-  stragglers.refuse(setting, 'harmony')
+  legality.codes(setting, 'harmony', 'sends classifiers, in full precision')
+  legality.alone(setting, 'harmony')
   encoder, modality = _encoders(task), np.asarray(task.group_modality)
   apart = set(modality[~encoder.any(0)])
   if not encoder.any(1).all():

@@ -27,14 +27,16 @@ import numpy as np
 
 from relief_jax.algorithms import fedavg
 from relief_jax.budgets import widths
-from relief_jax.rounds import parallel
-from relief_jax.rounds.method import Client, Context, Part, Recipe
+from relief_jax.clients.device import Device
+from relief_jax.clients.work import local_sgd
+from relief_jax.rounds import frame
+from relief_jax.rounds.method import Method, Round, Traits
 from relief_jax.settings import Setting
 from relief_jax.types import (
-  Algorithm,
   Array,
   Fleet,
   Plan,
+  SubModel,
   SubModels,
   Task,
 )
@@ -44,16 +46,16 @@ SHARES = (1.0, 0.5, 0.25, 0.125, 0.0625)
 _NEVER = -1e9
 
 
-def present(client: Client, classes: int) -> Array:
-  """Classes among a client's own windows, [C] bool."""
-  real = jnp.arange(client.y.size) < client.fleet.samples
-  return jnp.zeros(classes, bool).at[client.y].max(real)
+def present(device: Device, classes: int) -> Array:
+  """Finds the classes among a device's own windows, [C] bool."""
+  real = jnp.arange(device.labels.size) < device.fleet.samples
+  return jnp.zeros(classes, bool).at[device.labels].max(real)
 
 
 def sliced(
   task: Task, setting: Setting, method: str, start: Callable[[Array], Array]
-) -> Algorithm:
-  """Sub-models of neighbouring units, for HeteroFL and FedRolex.
+) -> Method:
+  """Builds sub-models of neighbouring units, for HeteroFL and FedRolex.
 
   Args:
     task: the model, with `widths`.
@@ -77,15 +79,15 @@ def sliced(
   levels = jax.tree.map(lambda v: v[:-1], table)
   shares = jnp.asarray((*SHARES, SHARES[-1]))
 
-  def largest(context: Context) -> tuple[Plan, Array]:
-    """The plan where all fits, and the place in SHARES of what does."""
-    whole = fedavg.plan(setting, context)
-    return whole, widths.largest(levels, whole, context.budget)
+  def largest(round: Round) -> tuple[Plan, Array]:
+    """Gives the plan where all fits, and the place in SHARES of what does."""
+    whole = fedavg.everybody(setting, round)
+    return whole, widths.largest(levels, whole, round.budget)
 
-  def plan(memory, context: Context) -> Plan:
-    del memory
-    whole, level = largest(context)
-    turn = jnp.broadcast_to(start(context.round), level.shape)
+  def plan(server, round: Round) -> Plan:
+    del server
+    whole, level = largest(round)
+    turn = jnp.broadcast_to(start(round.index), level.shape)
     return widths.narrow(
       whole,
       level < len(SHARES),
@@ -93,44 +95,48 @@ def sliced(
       jax.tree.map(lambda v: v[level], table),
     )
 
-  def part(params, client: Client) -> Part:
-    share, turn = client.piece
+  def window(params, device: Device) -> SubModel:
+    share, turn = device.args
     keep = widths.rolling(units, share, turn)
     if options['masked'] != 'off':
-      keep[-1] = present(client, classes)
+      keep[-1] = present(device, classes)
     held = widths.elements(units, params, keep)
     factor = 1 / share if options['scale'] else jnp.float32(1.0)
     view = widths.scaled(units, held, factor)
     if options['masked'] != 'inf':
-      return Part(held, view)
+      return SubModel(held, view)
 
     def without(params):
       seen = view(params)
       bias = jnp.where(keep[-1], seen['head']['b'], _NEVER)
       return {**seen, 'head': {**seen['head'], 'b': bias}}
 
-    return Part(held, without)
+    return SubModel(held, without)
 
-  def held(params, done: Array, fleet: Fleet) -> SubModels:
-    """Each device's window of the last round, with all classes' rows."""
-    context = parallel.last_context(task, setting, fleet, done)
-    level = jnp.minimum(largest(context)[1], len(SHARES) - 1)
+  def held(params, done: Array, fleet: Fleet, hparams) -> SubModels:
+    """Cuts each device's window of the last round, with all classes' rows."""
+    last = frame.last(task, setting, hparams, fleet, done)
+    level = jnp.minimum(largest(last)[1], len(SHARES) - 1)
     models = [
       widths.cut(
         units,
         params,
         share,
-        start(context.round),
+        start(last.index),
         1 / share if options['scale'] else 1.0,
       )
       for share in SHARES[1:]
     ]
     return SubModels(level, tuple((task, model) for model in models))
 
-  algorithm = parallel.federated(task, setting, Recipe(plan=plan, part=part))
-  return algorithm._replace(held=held)
+  return fedavg.fedavg(task, setting)._replace(
+    plan=plan,
+    client=local_sgd(task, submodel=window),
+    held=held,
+    traits=Traits(submodels=True),
+  )
 
 
-def heterofl(task: Task, setting: Setting) -> Algorithm:
-  """HeteroFL; all at s = 1, with `masked='off'`, is FedAvg."""
+def heterofl(task: Task, setting: Setting) -> Method:
+  """Builds HeteroFL; all at s = 1, with `masked='off'`, is FedAvg."""
   return sliced(task, setting, 'heterofl', jnp.zeros_like)

@@ -34,12 +34,13 @@ from relief_jax import blocks, costs, tree
 from relief_jax.algorithms import fedavg
 from relief_jax.algorithms.parts import prototypes
 from relief_jax.algorithms.parts.prototypes import Prototypes
+from relief_jax.clients.device import Device, Received
 from relief_jax.clients.training import cross_entropy
+from relief_jax.clients.work import local_sgd
 from relief_jax.compressors import COMPRESSORS, Codec, base
-from relief_jax.rounds import parallel
-from relief_jax.rounds.method import Context, Learner, Merge, Recipe
+from relief_jax.rounds.method import Method, Round, Traits
 from relief_jax.settings import Setting
-from relief_jax.types import Algorithm, Array, Charge, Fleet, Plan, Task
+from relief_jax.types import Array, CostOverride, Fleet, Plan, Task
 
 BITS = (2, 4, 8, 32)
 # Purpose of a client's key, beside those of `device`.
@@ -63,8 +64,8 @@ def on_board(fleet: Fleet) -> Array:
   return fleet.owned if fleet.scene is None else fleet.scene.on_board
 
 
-def pmm(task: Task, setting: Setting) -> Algorithm:
-  """MMO-FL; with every sensor working it trains as FedAvg does.
+def pmm(task: Task, setting: Setting) -> Method:
+  """Builds MMO-FL; with every sensor working it trains as FedAvg does.
 
   Args:
     task: the model.
@@ -87,77 +88,85 @@ def pmm(task: Task, setting: Setting) -> Algorithm:
   def builds(number: Array) -> Array:
     return number % refresh == 0
 
-  def plan(memory: Memory, context: Context) -> Plan:
-    whole = fedavg.plan(setting, context)
+  def plan(server, round: Round) -> Plan:
+    memory, whole = server.memory, fedavg.everybody(setting, round)
     if options['owners']:
-      away = encoders[None] & ~context.access
+      away = encoders[None] & ~round.access
       whole = whole._replace(counted=jnp.where(away, 0.0, whole.counted))
     if not options['substitute']:
       return whole
-    fleet, active = context.fleet, context.active[:, None]
+    fleet, active = round.fleet, round.active[:, None]
     fillable = prototypes.known(memory.sent, task)[None] & active
     filled = blocks.owned_groups(whole.run | fillable, task.group_modality)
     moved = whole.trained | (filled & columns[None] & active)
-    tells = context.active & builds(context.round)
+    tells = round.active & builds(round.index)
     tells &= (fleet.owned == on_board(fleet)).all(-1)
     forward = costs.total(whole.run, task.work.fwd)
-    fresh = (context.round > 0) & builds(context.round - 1)
+    fresh = (round.index > 0) & builds(round.index - 1)
     return whole._replace(
       trained=moved,
-      piece=tells,
-      charge=Charge(
+      client_args=tells,
+      cost=CostOverride(
         received=blocks.owned_groups(whole.run, task.group_modality) & active
         | moved,
         upload=jnp.where(tells, costs.total(fleet.owned, message), 0.0),
-        download=jnp.where(fresh, message.sum(), 0.0) * context.active,
+        download=jnp.where(fresh, message.sum(), 0.0) * round.active,
         flops=jnp.where(tells, fleet.samples * forward, 0.0),
       ),
     )
 
-  def objective(learner: Learner):
+  def objective(received: Received, device: Device):
     def loss(params, step):
-      y = learner.y(step)
+      y = device.classes(step)
 
       def mend(features, run):
-        return prototypes.substitute(learner.sent, y, features, run)
+        return prototypes.substitute(received.extra, y, features, run)
 
-      scores = learner.forward(params, step, mend=mend).logits
+      scores = device.forward(params, step, mend=mend).logits
       return cross_entropy(scores, y, step.weight)
 
     return loss
 
-  def tell(params, learner: Learner):
+  def statistics(received: Received, device: Device):
+    """Sums the device's features by class, where it is asked to."""
     everything = dict.fromkeys(task.modalities, jnp.float32(1.0))
 
     def measure():
-      sums, _ = prototypes.survey(task, params, learner, learner.sent)
+      sums, _ = prototypes.survey(task, received.params, device, received.extra)
       sums = prototypes.weighted(sums, everything, options['means'])
-      key = jax.random.fold_in(learner.client.key, _SUMS)
+      key = jax.random.fold_in(device.key, _SUMS)
       return sums._replace(features=coded(key, sums.features))
 
     def nothing():
       return tree.zeros_like_output(measure)
 
-    tells = learner.client.piece
-    return tree.choose(tells, measure, nothing, branch=learner.branch), ()
+    return tree.choose(device.args, measure, nothing, branch=device.branch)
 
-  def remember(memory: Memory, merge: Merge, plan: Plan, context: Context):
-    del plan
-    now = builds(context.round)
-    built = prototypes.update(memory.built, merge.told, now)
-    key = jax.random.fold_in(context.key, 0)
+  def updated(memory: Memory, sums, round: Round) -> Memory:
+    now = builds(round.index)
+    built = prototypes.update(memory.built, sums, now)
+    key = jax.random.fold_in(round.key, 0)
     fresh = built._replace(mean=coded(key, built.mean))
     sent = jax.tree.map(lambda a, b: jnp.where(now, a, b), fresh, memory.sent)
     return Memory(built, sent)
 
-  recipe = Recipe(plan=plan)
-  if options['substitute']:
-    recipe = Recipe(
-      plan=plan,
-      memory=lambda: Memory(start, start),
-      send=lambda memory: memory.sent,
-      objective=objective,
-      tell=tell,
-      remember=remember,
-    )
-  return parallel.federated(task, setting, recipe)
+  base = fedavg.fedavg(task, setting)._replace(plan=plan)
+  if not options['substitute']:
+    return base
+  train = local_sgd(task, objective=objective)
+
+  def client(received: Received, device: Device):
+    sums = statistics(received, device)
+    return train(received, device)._replace(sums=sums)
+
+  def server(state, mean, round: Round):
+    memory = updated(state.memory, mean.sums, round)
+    return base.server(state._replace(memory=memory), mean, round)
+
+  return base._replace(
+    client=client,
+    server=server,
+    init=lambda params: Memory(start, jax.tree.map(jnp.copy, start)),
+    send=lambda server: Received(server.params, server.memory.sent),
+    traits=Traits(sums=True),
+  )

@@ -27,16 +27,16 @@ import jax.numpy as jnp
 
 from relief_jax.algorithms import fedavg
 from relief_jax.algorithms.parts import prototypes, sensor_confidence
-from relief_jax.algorithms.parts.sensor_confidence import Quality
+from relief_jax.clients.device import Device, Received
 from relief_jax.clients.training import cross_entropy
-from relief_jax.rounds import parallel
-from relief_jax.rounds.method import Context, Learner, Merge, Recipe
+from relief_jax.clients.work import local_sgd
+from relief_jax.rounds.method import Method, Round, Traits
 from relief_jax.settings import Setting
-from relief_jax.types import Algorithm, Plan, Task
+from relief_jax.types import Plan, Task
 
 
-def qqr_style(task: Task, setting: Setting) -> Algorithm:
-  """The reconstruction; grade: reconstruction.
+def qqr_style(task: Task, setting: Setting) -> Method:
+  """Builds the reconstruction; grade: reconstruction.
 
   Args:
     task: the model.
@@ -46,28 +46,32 @@ def qqr_style(task: Task, setting: Setting) -> Algorithm:
   options = setting.options
   uses = any(options[k] for k in ('confidence', 'align', 'mix', 'substitute'))
 
-  def plan(memory: Quality, context: Context) -> Plan:
-    whole = fedavg.plan(setting, context)
-    owners = context.access & context.active[:, None]
+  def plan(server, round: Round) -> Plan:
+    whole = fedavg.everybody(setting, round)
+    owners = round.access & round.active[:, None]
     counted = owners.astype(jnp.float32)
     if not uses:
       return whole._replace(counted=counted)
     trust = sensor_confidence.confidence(
-      memory, context, context.fleet.owned, options['beta'], options['start']
+      server.memory,
+      round,
+      round.fleet.owned,
+      options['beta'],
+      options['start'],
     )
     if options['confidence']:
       counted *= sensor_confidence.weights(task, trust)
     return whole._replace(
       counted=counted,
-      piece=trust,
-      charge=sensor_confidence.charge(
-        task, context.fleet, whole.run, options['substitute']
+      client_args=trust,
+      cost=sensor_confidence.extra_cost(
+        task, round.fleet, whole.run, options['substitute']
       ),
     )
 
-  def objective(learner: Learner):
-    known: prototypes.Prototypes = learner.sent
-    trust = learner.client.piece
+  def objective(received: Received, device: Device):
+    known: prototypes.Prototypes = received.extra
+    trust = device.args
 
     def mend(y, features, run):
       if options['substitute']:
@@ -83,9 +87,9 @@ def qqr_style(task: Task, setting: Setting) -> Algorithm:
       return features, run
 
     def loss(params, step):
-      y = learner.y(step)
+      y = device.classes(step)
       changes = options['substitute'] or options['mix']
-      output = learner.forward(
+      output = device.forward(
         params,
         step,
         mend=(lambda z, run: mend(y, z, run)) if changes else None,
@@ -107,26 +111,29 @@ def qqr_style(task: Task, setting: Setting) -> Algorithm:
 
     return loss
 
-  def tell(params, learner: Learner):
-    trust = learner.client.piece
-    if not options['weighted']:
-      trust = learner.client.fleet.owned.astype(jnp.float32)
-    return sensor_confidence.tell(task, params, learner, trust)
-
-  def remember(memory: Quality, merge: Merge, plan: Plan, context: Context):
-    return sensor_confidence.remember(
-      memory, merge, context, plan.trained.any(-1), setting.hparams['ema']
-    )
-
+  base = fedavg.fedavg(task, setting)._replace(plan=plan)
   if not uses:
-    return parallel.federated(task, setting, Recipe(plan=plan))
-  recipe = Recipe(
-    plan=plan,
-    memory=lambda: sensor_confidence.init(task, options['clients']),
-    send=lambda memory: memory.prototypes,
-    tell=tell,
-    remember=remember,
+    return base
+  changes = options['align'] or options['mix'] or options['substitute']
+  train = local_sgd(task, objective=objective if changes else None)
+
+  def client(received: Received, device: Device):
+    trust = device.args
+    if not options['weighted']:
+      trust = device.fleet.owned.astype(jnp.float32)
+    sums, far = sensor_confidence.client_statistics(
+      task, received, device, trust
+    )
+    return train(received, device)._replace(sums=sums, rows=far)
+
+  def server(state, mean, round: Round):
+    memory = sensor_confidence.remember(state.memory, mean, round)
+    return base.server(state._replace(memory=memory), mean, round)
+
+  return base._replace(
+    client=client,
+    server=server,
+    init=lambda params: sensor_confidence.init(task, setting.clients),
+    send=lambda server: Received(server.params, server.memory.prototypes),
+    traits=Traits(sums=True),
   )
-  if options['align'] or options['mix'] or options['substitute']:
-    recipe = recipe._replace(objective=objective)
-  return parallel.federated(task, setting, recipe)

@@ -30,14 +30,12 @@ import jax.numpy as jnp
 
 from relief_jax import tree
 from relief_jax.algorithms import fedavg
-from relief_jax.compressors import Codec, base, none, ternary
+from relief_jax.clients.work import local_sgd, projected
+from relief_jax.compressors import Codec, none, ternary
 from relief_jax.engine import ambient
-from relief_jax.errors import InputError
-from relief_jax.rounds import parallel
-from relief_jax.rounds.method import Context, Recipe
+from relief_jax.rounds.method import Method, Round, Traits
 from relief_jax.settings import Setting
-from relief_jax.types import Algorithm, Array, Plan, PyTree, Task
-from relief_jax.updates import link
+from relief_jax.types import Array, Plan, PyTree, SubModels, Task
 
 # Q(Q(V)) is Q(V) but for the rounding of a mean of equal numbers.
 _SAME = 1e-5
@@ -90,8 +88,8 @@ def lost(value: Array, mode: str) -> Array:
   return jnp.sqrt(missing / jnp.maximum(jnp.square(value).sum(), 1e-30))
 
 
-def tfedavg(task: Task, setting: Setting) -> Algorithm:
-  """T-FedAvg; with `exempt='all'` it is FedAvg.
+def tfedavg(task: Task, setting: Setting) -> Method:
+  """Builds T-FedAvg; with `exempt='all'` it is FedAvg.
 
   Args:
     task: the model.
@@ -105,13 +103,7 @@ def tfedavg(task: Task, setting: Setting) -> Algorithm:
   """
   mode, most = setting.options['mode'], setting.options['lost']
   code = ternary.ternary(Codec('ternary', mode=mode))
-  link.refuse(setting, 'tfedavg', 'codes both links itself')
-  if setting.server_optimizer != 'sgd':
-    raise InputError(
-      f'config.server_optimizer={setting.server_optimizer} for tfedavg',
-      "'sgd': the model is the mean of what devices send",
-      'set --config.server_optimizer=sgd',
-    )
+  base = fedavg.fedavg(task, setting)
   num = len(task.group_names)
   shapes = jax.eval_shape(task.init, ambient.key(0))
   exempt = {'ends': task.ends, 'all': True, 'none': False}
@@ -145,16 +137,36 @@ def tfedavg(task: Task, setting: Setting) -> Algorithm:
       return whole
     return jnp.where(lost(value, mode) < _SAME, up(True, value), whole)
 
-  def plan(memory, context: Context) -> Plan:
-    del memory
+  def plan(server, round: Round) -> Plan:
     wire = [
-      tree.group_sum(
-        task.groups, jax.tree.map(size, coded, context.params), num
-      )
+      tree.group_sum(task.groups, jax.tree.map(size, coded, server.params), num)
       for size in (up, down)
     ]
-    found = fedavg.plan(setting, context)
-    return found._replace(charge=found.charge._replace(wire=jnp.stack(wire)))
+    found = fedavg.everybody(setting, round)
+    return found._replace(cost=found.cost._replace(wire=jnp.stack(wire)))
 
-  recipe = Recipe(plan=plan, view=view, finish=view, settle=settle)
-  return parallel.federated(task, setting, recipe)
+  train = local_sgd(task, view=view)
+
+  def client(received, device):
+    return projected(train(received, device), received, view)
+
+  def server(state, mean, round):
+    state, own = base.server(state, mean, round)
+    params = tree.select(mean.touched, settle(state.params), state.params)
+    return state._replace(params=params), own
+
+  def held(params, done, fleet, hparams) -> SubModels:
+    del done, hparams
+    model = jnp.ones(fleet.id.shape, jnp.int32)
+    return SubModels(model, ((task, view(params)),))
+
+  return base._replace(
+    plan=plan,
+    client=client,
+    server=server,
+    model=lambda received, memory: view(received.params),
+    held=held,
+    traits=Traits(
+      projects=True, wire='codes both links itself', optimizers=('sgd',)
+    ),
+  )

@@ -14,7 +14,15 @@ import jax.numpy as jnp
 from relief_jax import costs
 from relief_jax.budgets.greedy import SLACK
 from relief_jax.errors import InputError
-from relief_jax.types import Array, Charge, Plan, PyTree, Task, Widths, Work
+from relief_jax.types import (
+  Array,
+  CostOverride,
+  Plan,
+  PyTree,
+  Task,
+  Widths,
+  Work,
+)
 
 
 def rolling(widths: Widths, share: Array, start: Array) -> list[Array]:
@@ -198,13 +206,13 @@ def largest(work: Work, plan: Plan, budget: Array) -> Array:
   return jax.vmap(one)(plan.run, plan.trained, budget)
 
 
-def narrow(plan: Plan, fits: Array, piece: PyTree, work: Work) -> Plan:
+def narrow(plan: Plan, fits: Array, client_args: PyTree, work: Work) -> Plan:
   """The plan of devices that hold a part; who affords none sits out.
 
   Args:
     plan: of whole models.
     fits: [K] bool, a sub-model fits.
-    piece: [K] of every leaf, for `Recipe.part`.
+    client_args: [K] of every leaf, of the sub-models.
     work: [K] of every field, of the sub-models.
   """
   fits = fits[:, None]
@@ -212,6 +220,6 @@ def narrow(plan: Plan, fits: Array, piece: PyTree, work: Work) -> Plan:
     run=plan.run & fits,
     trained=plan.trained & fits,
     counted=jnp.where(fits, plan.counted, 0.0),
-    piece=piece,
-    charge=Charge(work=work),
+    client_args=client_args,
+    cost=CostOverride(work=work),
   )

@@ -3,11 +3,13 @@
 import jax
 import jax.numpy as jnp
 
-from relief_jax.types import Array, Fleet
+from relief_jax.clients import training
+from relief_jax.settings import HParams, Setting
+from relief_jax.types import Array, Fleet, Steps
 
 
 def client_keys(key: Array, fleet: Fleet) -> Array:
-  """One key per client, tied to its id and not to its place, [K]."""
+  """Gives one key per client, tied to its id and not to its place, [K]."""
   return jax.vmap(jax.random.fold_in, (None, 0))(key, fleet.id)
 
 
@@ -83,3 +85,84 @@ def in_order(own: Array, count: Array, batch: int) -> tuple[Array, Array]:
     jnp.pad(own, pad, mode='edge').reshape(-1, batch),
     jnp.pad(real, pad).reshape(-1, batch),
   )
+
+
+def local_steps(
+  key: Array,
+  setting: Setting,
+  hparams: HParams,
+  fleet: Fleet,
+  windows: Array,
+  run: Array,
+) -> Steps:
+  """Draws the local steps of one client, [T, ...].
+
+  Args:
+    key: of the round and this purpose; the client's own follows from its id.
+    setting: of the round.
+    hparams: traced hyperparameters.
+    fleet: of one client, [] and [M].
+    windows: [W] its windows.
+    run: [M] bool, branches in the forward pass.
+  """
+  row_key, drop_key = (
+    jax.random.fold_in(k, fleet.id) for k in jax.random.split(key)
+  )
+  if setting.epochs:
+    row, weight = draw_epochs(
+      row_key, windows, fleet.samples, setting.epochs, setting.batch
+    )
+  else:
+    row, weight = draw_steps(
+      row_key, windows, fleet.samples, setting.steps, setting.batch
+    )
+  kept = None
+  if setting.dropout:
+    kept = training.modality_dropout(
+      drop_key, fleet.owned, hparams['dropout'], row.shape[0]
+    )
+  return steps_of(setting, fleet, run, row, weight, kept)
+
+
+def steps_of(
+  setting: Setting,
+  fleet: Fleet,
+  run: Array,
+  row: Array,
+  weight: Array,
+  kept: Array | None = None,
+) -> Steps:
+  """Builds the steps of one client over given windows, [T, ...].
+
+  Args:
+    setting: of the round.
+    fleet: of one client, [] and [M].
+    run: [M] bool, branches in the forward pass.
+    row: [T, B] int32, windows.
+    weight: [T, B] float32, 0 for padding.
+    kept: [T, M] bool, sensors that are real; None: those that it owns.
+  """
+  count = row.shape[0]
+  if kept is None:
+    kept = _repeat(fleet.owned, count)
+  run = _repeat(run, count)
+  shift = jax.tree.map(lambda v: _repeat(v, count), fleet.shift)
+  if setting.fill == 'input':
+    return Steps(row, weight, run, kept, shift)
+  return Steps(row, weight, run & kept, None, shift)
+
+
+def _repeat(value: Array, count: int) -> Array:
+  """Repeats a value in all steps, [count, ...]."""
+  return jnp.broadcast_to(value[None], (count, *value.shape))
+
+
+def cut(steps: Steps, count: Array) -> Steps:
+  """Keeps the first `count` [] of the steps; the others hold only padding."""
+  kept = jnp.arange(steps.weight.shape[0]) < count
+  return steps._replace(weight=jnp.where(kept[:, None], steps.weight, 0.0))
+
+
+def with_keys(key: Array, steps: Steps) -> Steps:
+  """Gives each of T steps a key, for objectives that draw."""
+  return steps._replace(key=jax.random.split(key, steps.row.shape[0]))

@@ -1,4 +1,4 @@
-"""One client's part of a round: its local steps and its objective."""
+"""One device in a round: what it has, what it can do and what it sends."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,148 +7,204 @@ import jax
 import jax.numpy as jnp
 
 from relief_jax import tree
-from relief_jax.clients import batches as batches_lib
-from relief_jax.clients import training
-from relief_jax.rounds.method import Client, Learner
-from relief_jax.settings import Setting
+from relief_jax.clients import batches, training
+from relief_jax.settings import HParams, Setting
 from relief_jax.types import (
   Array,
   Batch,
   Fleet,
   Gate,
+  Output,
   Population,
   PyTree,
   Steps,
   Task,
 )
 
-# Purpose of a client's key: the keys of its steps.
+# Purpose of a device's key: the keys of its local steps.
 STEPS = 0
 
 
+class ClientStore(NamedTuple):
+  """Holds what stays on a device between rounds; () for what keeps nothing.
+
+  One pytree of all clients, [N, ...] of every leaf: participants' rows are
+  taken out before the client map and put back after it.
+
+  Attributes:
+    method: of the method (`Method.client_init`).
+    updates: of the chain of updates, such as error feedback.
+    optimizer: of the local optimiser.
+    heard: [G] int32, messages of a group that reached it, where the broadcast
+      is coded against a replica.
+  """
+
+  method: PyTree = ()
+  updates: PyTree = ()
+  optimizer: PyTree = ()
+  heard: PyTree = ()
+
+
 class Row(NamedTuple):
-  """One client's row of the client map; zeros stand for nobody.
+  """Holds one client's row of the client map; zeros stand for nobody.
 
   Its local steps are drawn inside the map: numbers for every batch of every
   client at once would be the largest thing in a round of many clients.
-  """
 
-  fleet: Fleet  # of one client
-  own: Array  # [W] int32, its windows in the bank
-  run: Array  # [M] bool
-  trained: Array  # [G] bool
-  active: Array  # [] bool
-  weight: PyTree = ()  # [G] float32
-  local: PyTree = ()
-  piece: PyTree = ()  # of the plan
-  residual: PyTree = ()  # P
-  steps: Array | None = None  # [] int32, as many fit; None: all
-  faulty: PyTree = ()  # [] above 0 for who lies (updates/faults.py), or ()
-
-
-def draw_steps(
-  key: Array, setting: Setting, fleet: Fleet, own: Array, run: Array
-) -> Steps:
-  """Local steps of one client, [T, ...].
-
-  Args:
-    key: of the round and this purpose; the client's own follows from its id.
-    setting: of the round.
-    fleet: of one client, [] and [M].
-    own: [W] its windows.
+  Attributes:
+    fleet: of one client.
+    windows: [W] int32, its windows in the bank.
     run: [M] bool, branches in the forward pass.
+    trained: [G] bool.
+    active: [] bool, it trains something.
+    weight: [G] float32, in the mean.
+    args: its row of `Plan.client_args`.
+    store: its entry of the client store.
+    faulty: [] above 0 for a Byzantine client; () without such.
+    steps: [] int32, local steps that it has time for; None: all.
   """
-  row_key, drop_key = (
-    jax.random.fold_in(k, fleet.id) for k in jax.random.split(key)
-  )
-  if setting.epochs:
-    row, weight = batches_lib.draw_epochs(
-      row_key, own, fleet.samples, setting.epochs, setting.batch
-    )
-  else:
-    row, weight = batches_lib.draw_steps(
-      row_key, own, fleet.samples, setting.steps, setting.batch
-    )
-  kept = None
-  if setting.dropout:
-    kept = training.modality_dropout(
-      drop_key, fleet.owned, setting.hparams['dropout'], row.shape[0]
-    )
-  return _steps(setting, fleet, run, row, weight, kept)
+
+  fleet: Fleet
+  windows: Array
+  run: Array
+  trained: Array
+  active: Array
+  weight: PyTree = ()
+  args: PyTree = ()
+  store: ClientStore = ClientStore()
+  faulty: PyTree = ()
+  steps: Array | None = None
 
 
-def _steps(setting, fleet, run, row, weight, kept=None) -> Steps:
-  """Steps of one client over `row`; `kept` [T, M] tells the real sensors."""
-  count = row.shape[0]
-  if kept is None:
-    kept = _repeat(fleet.owned, count)
-  run = _repeat(run, count)
-  shift = jax.tree.map(lambda v: _repeat(v, count), fleet.shift)
-  if setting.fill == 'input':
-    return Steps(row, weight, run, kept, shift)
-  return Steps(row, weight, run & kept, None, shift)
+class Received(NamedTuple):
+  """Holds what the server sends to a device.
 
-
-def _repeat(value: Array, count: int) -> Array:
-  """The same in all steps, [count, ...]."""
-  return jnp.broadcast_to(value[None], (count, *value.shape))
-
-
-def cut(steps: Steps, count: Array) -> Steps:
-  """The first `count` [] of the steps; the others hold padding only."""
-  kept = jnp.arange(steps.weight.shape[0]) < count
-  return steps._replace(weight=jnp.where(kept[:, None], steps.weight, 0.0))
-
-
-def right(
-  task: Task,
-  setting: Setting,
-  population: Population,
-  row: Row,
-  params: PyTree,
-  present: tuple[int, ...] | None = None,
-) -> Array:
-  """How many of the windows that have just arrived a model tells, [] int32.
-
-  Args:
-    task: the model.
-    setting: of the round.
-    population: windows and frozen base.
-    row: the device, in an online world with a stream.
+  Attributes:
     params: P.
-    present: as in `forward`.
+    extra: what comes beside the model; the plan charges its bytes.
   """
-  fleet, fresh = row.fleet, row.fleet.scene.fresh
-  real = (jnp.arange(fresh.size) < fleet.scene.arrived).astype(jnp.float32)
-  run = fleet.owned | (setting.fill == 'input')
-  steps = _steps(setting, fleet, run, fresh[None], real[None])
-  step = jax.tree.map(lambda v: v[0], steps)
 
-  def test(step):
-    scores = forward(
-      task, population, row.trained, setting.layout.branch, present
-    )(params, step).logits
-    hit = scores.argmax(-1) == population.bank.y[step.row]
-    return (hit & (step.weight > 0)).sum()
-
-  return tree.choose(
-    real.any(),
-    test,
-    lambda step: jnp.int32(0),
-    step,
-    branch=setting.layout.branch,
-  )
+  params: PyTree
+  extra: PyTree = ()
 
 
-def with_keys(key: Array, steps: Steps) -> Steps:
-  """The steps with a key each, for objectives that draw.
+class Trained(NamedTuple):
+  """Holds the outcome of local training.
 
-  Args:
-    key: of the round and the client.
-    steps: T of them.
+  Attributes:
+    params: P.
+    delta: P, the change.
+    loss: [] mean over the steps with real samples.
+    opt_state: of the local optimiser.
+    observed: sums over the steps of what `observe` gave.
   """
-  own = jax.random.fold_in(key, STEPS)
-  return steps._replace(key=jax.random.split(own, steps.row.shape[0]))
+
+  params: PyTree
+  delta: PyTree
+  loss: Array
+  opt_state: PyTree
+  observed: PyTree = ()
+
+
+class Update(NamedTuple):
+  """Holds what one device sends and what it keeps.
+
+  Attributes:
+    delta: P.
+    weight: [G] float32, in the mean.
+    mask: prefix tree of P, bool, what was trained.
+    loss: [] of the training.
+    held: P bool, elements of its sub-model that it trained, where blocks are
+      not held whole; else None.
+    factor: [G], the part of `weight` that the device found itself, or ().
+    sums: pytree, added up over the cohort.
+    rows: pytree, kept apart by device.
+    memory: what the method keeps on the device.
+    opt_state: of the local optimiser.
+    finite: [] bool, or () where nobody asks.
+  """
+
+  delta: PyTree
+  weight: Array
+  mask: PyTree
+  loss: Array
+  held: PyTree = None
+  factor: PyTree = ()
+  sums: PyTree = ()
+  rows: PyTree = ()
+  memory: PyTree = ()
+  opt_state: PyTree = ()
+  finite: PyTree = ()
+
+  def weighted(self, factor: Array) -> 'Update':
+    """Gives the update with a weight that the device found, [G]."""
+    return self._replace(weight=self.weight * factor, factor=factor)
+
+
+class Device(NamedTuple):
+  """Is one device as a method sees it: facts and functions, all pure.
+
+  Attributes:
+    fleet: of this client.
+    trained: [G] bool, blocks that the plan has it train.
+    weight: [G] float32, that the plan gives it in the mean.
+    args: its row of `Plan.client_args`.
+    key: of the round and the device: `batches.client_keys` gives the server
+      the same in its plan. The keys of steps are folded from it by `STEPS`.
+    memory: what the method keeps on it.
+    hparams: traced hyperparameters.
+    labels: [W] int32, classes of its windows; real ones are `fleet.samples`.
+    mask: prefix tree of P, bool, `trained` by parameter.
+    faulty: as in `Row`.
+    branch: of `tree.choose`.
+    train: (params, loss, mask, observe=None, keyed=False) -> Trained. Masked
+      parameters keep their bits; `keyed` gives every step a key.
+    forward: (params, step, alter=None, mend=None) -> Output, the last two as
+      fields of `types.Batch`.
+    loss: (task, criterion) -> ((params, step) -> []), of a sub-model, too.
+    classes: step -> [B] int32.
+    average: (step -> [B, ...]) -> [...], mean over all windows of the device.
+    total: (step -> pytree) -> pytree, sum over all its windows; `step.weight`
+      is 0 for those that only fill up a batch.
+  """
+
+  fleet: Fleet
+  trained: Array
+  weight: Array
+  args: PyTree
+  key: Array
+  memory: PyTree
+  hparams: HParams
+  labels: Array
+  mask: PyTree
+  faulty: PyTree
+  branch: bool
+  train: Callable[..., Trained]
+  forward: Callable[..., Output]
+  loss: Callable[..., Callable[[PyTree, Steps], Array]]
+  classes: Callable[[Steps], Array]
+  average: Callable[[Callable[[Steps], Array]], Array]
+  total: Callable[[Callable[[Steps], PyTree]], PyTree]
+
+
+class Known(NamedTuple):
+  """Holds what all devices of a round share beside what they receive.
+
+  Attributes:
+    population: the bank and the frozen base, nobody's rows.
+    round_index: [] int32.
+    hparams: traced hyperparameters.
+    plan_key: of the devices' own draws.
+    step_key: of the local steps.
+    link_key: of the messages.
+  """
+
+  population: Population
+  round_index: Array
+  hparams: HParams
+  plan_key: Array
+  step_key: Array
+  link_key: Array
 
 
 def forward(
@@ -158,7 +214,7 @@ def forward(
   branch: bool = True,
   present: tuple[int, ...] | None = None,
 ):
-  """The model as one client runs it.
+  """Builds the forward pass of one client.
 
   A function (params, step, alter=None, mend=None) -> Output; the last two are
   fields of `types.Batch`.
@@ -168,8 +224,8 @@ def forward(
     population: windows and frozen base.
     trained: [G] bool.
     branch: of `training.forward`; `Layout.branch` where clients are mapped.
-    present: of `training.forward`. `draw_steps` lets nothing run that is not
-      owned, unless `fill` is `input`.
+    present: of `training.forward`. `batches.local_steps` lets nothing run that
+      is not owned, unless `fill` is `input`.
   """
 
   def run(params, step, alter=None, mend=None):
@@ -192,7 +248,7 @@ def client_loss(
   present: tuple[int, ...] | None = None,
   criterion: Callable[..., Array] = training.cross_entropy,
 ):
-  """The local objective of one client: (params, step) -> []; see `forward`.
+  """Builds the local objective of one client, (params, step) -> [].
 
   Args:
     task: the model.
@@ -211,31 +267,53 @@ def client_loss(
   return loss
 
 
-def learner(
+def make(
   task: Task,
   setting: Setting,
-  population: Population,
-  key: Array,
+  known: Known,
   row: Row,
-  sent: PyTree,
   present: tuple[int, ...] | None = None,
-) -> Learner:
-  """What a recipe's objective and weight of one client may look at.
+) -> Device:
+  """Builds one device of a round.
 
   Args:
     task: the model.
     setting: of the round.
-    population: windows and frozen base.
-    key: of the round's plan.
-    row: the device.
-    sent: what it got beside the model.
+    known: to all devices.
+    row: of this one.
     present: as in `forward`.
   """
-  branch, fleet = setting.layout.branch, row.fleet
+  branch, fleet, population = setting.layout.branch, row.fleet, known.population
+  own_key = jax.random.fold_in(known.plan_key, fleet.id)
+
+  def train(params, loss, mask, observe=None, keyed=False):
+    steps = batches.local_steps(
+      known.step_key, setting, known.hparams, fleet, row.windows, row.run
+    )
+    if row.steps is not None:
+      steps = batches.cut(steps, row.steps)
+    if keyed:
+      steps = batches.with_keys(jax.random.fold_in(own_key, STEPS), steps)
+    done = training.local_update(
+      loss,
+      setting.client_tx(known.hparams, known.round_index),
+      params,
+      mask,
+      steps,
+      row.store.optimizer or None,
+      observe=observe,
+      ragged=setting.epochs > 0 or row.steps is not None,
+      branch=branch,
+    )
+    return Trained(jax.tree.map(jnp.add, params, done.delta), *done)
 
   def total(add):
-    batches = batches_lib.in_order(row.own, fleet.samples, setting.batch)
-    every = _steps(setting, fleet, row.run, *batches)
+    every = batches.steps_of(
+      setting,
+      fleet,
+      row.run,
+      *batches.in_order(row.windows, fleet.samples, setting.batch),
+    )
     first = jax.tree.map(lambda v: v[0], every)
     nothing = tree.zeros_like_output(add, first)
 
@@ -254,20 +332,67 @@ def learner(
 
     return total(add) / jnp.maximum(fleet.samples, 1)
 
-  return Learner(
-    client=Client(
-      key=jax.random.fold_in(key, fleet.id),
-      fleet=fleet,
-      y=population.bank.y[row.own],
-      piece=row.piece,
-    ),
-    sent=sent,
-    forward=forward(task, population, row.trained, branch, present),
-    y=lambda step: population.bank.y[step.row],
-    loss=lambda task, criterion=training.cross_entropy: client_loss(
+  def loss(task, criterion=training.cross_entropy):
+    return client_loss(
       task, population, row.trained, branch, present, criterion
-    ),
+    )
+
+  return Device(
+    fleet=fleet,
+    trained=row.trained,
+    weight=row.weight,
+    args=row.args,
+    key=own_key,
+    memory=row.store.method,
+    hparams=known.hparams,
+    labels=population.bank.y[row.windows],
+    mask=tree.spread(task.groups, row.trained),
+    faulty=row.faulty,
+    branch=branch,
+    train=train,
+    forward=forward(task, population, row.trained, branch, present),
+    loss=loss,
+    classes=lambda step: population.bank.y[step.row],
     average=average,
     total=total,
-    branch=branch,
+  )
+
+
+def correct(
+  task: Task,
+  setting: Setting,
+  population: Population,
+  row: Row,
+  params: PyTree,
+  present: tuple[int, ...] | None = None,
+) -> Array:
+  """Counts the windows just arrived that a model classifies right, [] int32.
+
+  Args:
+    task: the model.
+    setting: of the round.
+    population: windows and frozen base.
+    row: the device, in an online world with a stream.
+    params: P.
+    present: as in `forward`.
+  """
+  fleet, fresh = row.fleet, row.fleet.scene.fresh
+  real = (jnp.arange(fresh.size) < fleet.scene.arrived).astype(jnp.float32)
+  run = fleet.owned | (setting.fill == 'input')
+  steps = batches.steps_of(setting, fleet, run, fresh[None], real[None])
+  step = jax.tree.map(lambda v: v[0], steps)
+
+  def test(step):
+    scores = forward(
+      task, population, row.trained, setting.layout.branch, present
+    )(params, step).logits
+    hit = scores.argmax(-1) == population.bank.y[step.row]
+    return (hit & (step.weight > 0)).sum()
+
+  return tree.choose(
+    real.any(),
+    test,
+    lambda step: jnp.int32(0),
+    step,
+    branch=setting.layout.branch,
   )

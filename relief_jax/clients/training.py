@@ -164,50 +164,20 @@ def modality_dropout(key: Array, owned: Array, rate: Array, steps: int):
   return owned[None] & ((draw >= rate) | best)
 
 
-def gated_optimizer(
-  tx: optax.GradientTransformation, weight: PyTree
-) -> optax.GradientTransformation:
-  """`tx` with its input and output multiplied by a prefix tree of weights."""
-  gate = optax.stateless(lambda updates, _: tree.scale(weight, updates))
-  return optax.chain(gate, tx, gate)
+class Local(NamedTuple):
+  """Holds what local training gives.
 
-
-class _Observed(NamedTuple):
-  """State of `observing`: that of the optimiser, and the sums so far."""
-
-  inner: PyTree
-  observed: PyTree
-
-
-def observing(
-  tx: optax.GradientTransformation, observe: Callable[..., PyTree]
-) -> optax.GradientTransformation:
-  """`tx`, whose state adds up `observe(gradients, updates)` over its steps.
-
-  Args:
-    tx: the local optimiser; what it does stays the same.
-    observe: (gradients P, updates P) -> any pytree of arrays.
+  Attributes:
+    delta: P, the change of the model.
+    loss: [] mean over the steps with real samples.
+    opt_state: of the local optimiser.
+    observed: sums over the steps of what `observe` gave, or ().
   """
 
-  def init(params):
-    return _Observed(
-      tx.init(params), tree.zeros_like_output(observe, params, params)
-    )
-
-  def update(grads, state, params=None):
-    updates, inner = tx.update(grads, state.inner, params)
-    more = observe(grads, updates)
-    sums = jax.tree.map(jnp.add, state.observed, more)
-    return updates, _Observed(inner, sums)
-
-  return optax.GradientTransformation(init, update)
-
-
-def observed(opt_state: PyTree) -> tuple[PyTree, PyTree]:
-  """What an optimiser made by `observing` has seen: (sums, state without)."""
-  sums = optax.tree_utils.tree_get(opt_state, 'observed')
-  zeros = jax.tree.map(jnp.zeros_like, sums)
-  return sums, optax.tree_utils.tree_set(opt_state, observed=zeros)
+  delta: PyTree
+  loss: Array
+  opt_state: PyTree
+  observed: PyTree = ()
 
 
 def local_update(
@@ -218,13 +188,14 @@ def local_update(
   steps: Steps,
   opt_state: PyTree | None = None,
   *,
+  observe: Callable[[PyTree, PyTree], PyTree] | None = None,
   ragged: bool = False,
   branch: bool = True,
-) -> tuple[PyTree, Array, PyTree]:
+) -> Local:
   """Trains one client for T steps.
 
   The optimiser's input *and* output are gated, so that neither clipping nor
-  momentum nor weight decay moves a frozen group.
+  momentum nor weight decay moves a frozen block.
 
   Args:
     loss: (params, one of the steps) -> [].
@@ -233,23 +204,28 @@ def local_update(
     mask: prefix tree of P, bool, what is trained.
     steps: T local steps.
     opt_state: kept on the device from an earlier round, or None.
+    observe: (gated gradients P, updates P before their gate) -> pytree, summed
+      over the steps that are taken.
     ragged: steps may hold nothing but padding; such a step is skipped and
       leaves model and momentum as they were.
     branch: such a step costs nothing; False under a vmap over clients.
-
-  Returns:
-    delta P, the mean loss over real steps [], the optimiser's state.
   """
   weight = jax.tree.map(lambda m: m.astype(jnp.float32), mask)
-  gated = gated_optimizer(tx, weight)
   if opt_state is None:
-    opt_state = gated.init(params)
+    opt_state = tx.init(params)
+  sums: PyTree = ()
+  if observe:
+    sums = tree.zeros_like_output(observe, params, params)
 
   def train(carry, one):
-    params, opt_state = carry
+    params, opt_state, sums = carry
     value, grads = jax.value_and_grad(loss)(params, one)
-    updates, opt_state = gated.update(grads, opt_state, params)
-    return (optax.apply_updates(params, updates), opt_state), value
+    grads = tree.scale(weight, grads)
+    updates, opt_state = tx.update(grads, opt_state, params)
+    if observe:
+      sums = jax.tree.map(jnp.add, sums, observe(grads, updates))
+    params = optax.apply_updates(params, tree.scale(weight, updates))
+    return (params, opt_state, sums), value
 
   def guarded(carry, one):
     return tree.choose(
@@ -261,9 +237,9 @@ def local_update(
       branch=branch,
     )
 
-  (local, opt_state), values = jax.lax.scan(
-    guarded if ragged else train, (params, opt_state), steps
+  (local, opt_state, sums), values = jax.lax.scan(
+    guarded if ragged else train, (params, opt_state, sums), steps
   )
   real = (steps.weight > 0).any(-1).sum()
   delta = jax.tree.map(jnp.subtract, local, params)
-  return delta, values.sum() / jnp.maximum(real, 1), opt_state
+  return Local(delta, values.sum() / jnp.maximum(real, 1), opt_state, sums)

@@ -4,29 +4,37 @@ import jax.numpy as jnp
 
 from relief_jax import blocks, costs
 from relief_jax.rounds import stragglers
-from relief_jax.rounds.method import Context
+from relief_jax.rounds.method import Round
 from relief_jax.settings import Setting
 from relief_jax.types import Array, Fleet, Online, Plan, RoundInfo, Task
 
 
 def received(task: Task, fleet: Fleet, plan: Plan) -> Array:
-  """Groups that a device is sent: those that it runs, [K, G] bool."""
-  if plan.charge.received is not None:
-    return plan.charge.received
-  groups = blocks.owned_groups(plan.run, task.group_modality)
-  return groups & costs.working(fleet, plan)[:, None]
+  """Gives the blocks that a device is sent: those that it runs, [K, G]."""
+  if plan.cost.received is not None:
+    return plan.cost.received
+  found = blocks.owned_groups(plan.run, task.group_modality)
+  found &= costs.working(fleet, plan)[:, None]
+  return found if plan.private is None else found & ~plan.private
 
 
-def tested(info: RoundInfo, fleet: Fleet, right: Array) -> RoundInfo:
-  """The record of a round with its test of what has just arrived.
+def sent(plan: Plan) -> Array:
+  """Gives the blocks that a device sends: those that it trains, [K, G]."""
+  if plan.private is None:
+    return plan.trained
+  return plan.trained & ~plan.private
+
+
+def tested(info: RoundInfo, fleet: Fleet, correct: Array) -> RoundInfo:
+  """Adds the test of what has just arrived to the record of a round.
 
   Args:
     info: of the round.
     fleet: [K] participants.
-    right: [K] int32 windows that the model told.
+    correct: [K] int32 windows that the model classified right.
   """
   assert info.online is not None  # there is a scene
-  online = info.online._replace(tested=fleet.scene.arrived, right=right)
+  online = info.online._replace(tested=fleet.scene.arrived, correct=correct)
   return info._replace(online=online)
 
 
@@ -34,24 +42,24 @@ def account(
   task: Task,
   setting: Setting,
   plan: Plan,
-  context: Context,
+  round: Round,
   upload: Array,
   download: Array,
 ) -> tuple[RoundInfo, stragglers.Patience | None]:
-  """What the round cost; loss and divergence are filled in by the caller.
+  """Computes what the round cost; the caller fills in loss and divergence.
 
   Args:
     task: the model.
     setting: the round.
     plan: of the round.
-    context: of the plan.
+    round: of the plan.
     upload: [K] float32 bytes sent by each participant that works.
     download: [K] float32 bytes sent to it.
 
   Returns:
     The record, and who was late for the end, None where the server waits.
   """
-  fleet = context.fleet
+  fleet = round.fleet
   samples, end = setting.samples(fleet), None
   cost = costs.round_costs(task.work, fleet, plan, samples, upload, download)
   seconds = cost.seconds
@@ -59,7 +67,7 @@ def account(
     works = costs.working(fleet, plan)
     end = stragglers.patience(
       setting.late,
-      setting.hparams['wait'],
+      round.hparams['wait'],
       cost,
       works,
       setting.local_steps(fleet),

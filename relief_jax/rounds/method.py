@@ -1,189 +1,136 @@
-"""How an algorithm differs from FedAvg, and what its functions may look at."""
+"""A method as five functions, and what they see.
+
+    plan -> client -> aggregate -> server, and init before the first round
+
+`parallel.build` makes the compiled round of it. A method looks like its
+equations: it takes FedAvg's functions and writes down where it differs.
+"""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from relief_jax.compressors import Compressor
-from relief_jax.types import (
-  Array,
-  Fleet,
-  Output,
-  Plan,
-  Population,
-  PyTree,
-  Steps,
-)
+from relief_jax.aggregation.mean import Aggregator, Mean
+from relief_jax.clients.device import Device, Received, Update
+from relief_jax.settings import HParams
+from relief_jax.types import Array, Fleet, Plan, PyTree, SubModels
 
 
-class Context(NamedTuple):
-  """What a plan may look at.
+class Server(NamedTuple):
+  """Holds what the server carries from round to round.
 
   Attributes:
-    key: of this round's plan.
-    round: [] int32.
+    params: P, the global model.
+    opt_state: of its optimiser.
+    memory: of the method.
+  """
+
+  params: PyTree
+  opt_state: PyTree = ()
+  memory: PyTree = ()
+
+
+class Round(NamedTuple):
+  """Holds what the server knows of a round and its participants.
+
+  Attributes:
+    key: of this round's plan; `batches.client_keys` makes the devices' of it.
+    index: [] int32, number of the round.
     place: [K] int32, places of the participants in the population.
     fleet: [K] participants.
-    access: [K, G] bool, groups of their modalities and the shared ones.
+    access: [K, G] bool, blocks of their modalities and the shared ones.
     active: [K] bool, False for padding and for devices that sit out.
     budget: [K] FLOPs per sample under this round's deadline.
-    params: P, the server's model; () where every client has its own.
-    seen: of the recipe's `probe`.
+    hparams: traced hyperparameters.
+    clients: [K, ...] what the method keeps on the participants.
+    population: the bank and the frozen base; () outside a round.
+    windows: [K, W] int32, the participants' windows; () outside a round.
+    each: (function, shared, rows, work=None) -> (sums, records): maps a
+      function (shared, row) -> (sums, record) over clients now, in the run's
+      layout; as `placement.map_reduce`. None outside a round.
+    plan: of the round, once it is made; who was late or was left out has
+      trained nothing in it.
   """
 
   key: Array
-  round: Array
+  index: Array
   place: Array
   fleet: Fleet
   access: Array
   active: Array
   budget: Array
-  params: PyTree = ()
-  seen: PyTree = ()
+  hparams: HParams
+  clients: PyTree = ()
+  population: Any = ()
+  windows: PyTree = ()
+  each: Callable[..., tuple[PyTree, PyTree]] | None = None
+  plan: Plan | None = None
 
 
-class Client(NamedTuple):
-  """What a device knows when it takes its part of the model.
-
-  Attributes:
-    key: of the round and the device, `batches.client_keys(Context.key, fleet)`:
-      the server can draw the same numbers in its plan. The keys of an
-      objective's steps are folded from it by `device.STEPS`.
-    fleet: of this client.
-    y: [W] int32, classes of its windows; real ones are `fleet.samples`.
-    piece: its row of `Plan.piece`.
-  """
-
-  key: Array
-  fleet: Fleet
-  y: Array
-  piece: PyTree
-
-
-class Learner(NamedTuple):
-  """What a device's objective and its own weight may look at.
+class Traits(NamedTuple):
+  """Says what a method does that not every setting can be combined with.
 
   Attributes:
-    client: the device.
-    sent: what came beside the model, of `Recipe.send`.
-    forward: (params, step, alter=None, mend=None) -> Output, the last two as
-      fields of `types.Batch`.
-    y: step -> [B] int32, its classes.
-    loss: (Task, criterion of `device.client_loss`) -> ((params, step)
-      -> []), the plain loss of a sub-model.
-    average: (step -> [B, ...]) -> [...], mean over all windows of the device.
-    total: (step -> pytree) -> pytree, sum over all its windows; `step.weight`
-      is 0 for those that only fill up a batch.
-    branch: of `tree.choose`.
+    submodels: devices train parts of blocks, which no code can carry.
+    finds_weights: devices find their weights themselves.
+    sums: plain sums of `Update.sums` are used.
+    projects: what is sent is not free to be scaled, such as ternary weights.
+    personal: every client has a model of its own.
+    silent: no server averages anything.
+    ensemble: the model answers with the mean of the logits of all its exits.
+    wire: the links' codes are the method's own, so none can be set; the text
+      says what it sends.
+    optimizers: server optimisers that it can work with; () for all.
   """
 
-  client: Client
-  sent: PyTree
-  forward: Callable[..., Output]
-  y: Callable[[Steps], Array]
-  loss: Callable[..., Callable[..., Array]]
-  average: Callable[[Callable[[Steps], Array]], Array]
-  total: Callable[[Callable[[Steps], PyTree]], PyTree]
-  branch: bool
+  submodels: bool = False
+  finds_weights: bool = False
+  sums: bool = False
+  projects: bool = False
+  personal: bool = False
+  silent: bool = False
+  ensemble: bool = False
+  wire: str = ''
+  optimizers: tuple[str, ...] = ()
 
 
-class Part(NamedTuple):
-  """The elements of the model that one device holds.
+class Method(NamedTuple):
+  """Is a federated method. All functions are pure.
 
   Attributes:
-    held: P bool; only these move, and the mean of an element is over those
-      who hold it.
-    view: P -> P, the parameters that the forward pass sees.
+    plan: (Server, Round) -> Plan, of the whole cohort on the server: who runs,
+      trains and counts.
+    client: (Received, Device) -> Update, of one client.
+    aggregate: the mean over clients.
+    server: (Server, Mean, Round) -> (Server, what the method keeps on the
+      participants [K, ...]).
+    init: params -> the server's memory.
+    client_init: params -> what is kept on one client; () for nothing.
+    send: Server -> Received.
+    model: (Received, memory of one client) -> P, what a device runs before it
+      trains.
+    evaluate: (Server, what the method keeps on all clients [N, ...]) -> P to
+      test, or [N, *P] of a personal method.
+    divergence: memory of the server -> [G] tracked divergence, or None for this
+      round's own.
+    held: (params, rounds done, fleet [N], hparams) -> SubModels, what each
+      device would run now, where it is not the server's model.
+    check: (fleet, latest deadline) -> None, before the run and on the host;
+      raises InputError where the fleet leaves parts of the model untrained.
+    traits: what it cannot be combined with.
   """
 
-  held: PyTree
-  view: Callable[[PyTree], PyTree]
-
-
-class Merge(NamedTuple):
-  """What the server knows after a round.
-
-  Attributes:
-    mean: P, the masked mean update over everybody counted.
-    touched: prefix tree of P, bool: somebody trained it.
-    weight: [G] sum of the weights of those who count and trained, T_g.
-    trainers: [G] their number |T_g|.
-    spread: [G] weighted variance of their updates around *their* mean, summed
-      over the group's numbers.
-    mean_sq: [G] squared norm of their mean.
-    extra: sums of the recipe's `measure`.
-    seen: [K, ...] of every leaf, what the recipe's `observe` saw on each
-      device, zeros where it did not train.
-    told: sums of the recipe's `tell`.
-    own: [K, ...] of every leaf, what it keeps apart.
-    active: [] number of participants K.
-  """
-
-  mean: PyTree
-  touched: PyTree
-  weight: Array
-  trainers: Array
-  spread: Array
-  mean_sq: Array
-  extra: PyTree
-  active: Array
-  seen: PyTree = ()
-  told: PyTree = ()
-  own: PyTree = ()
-
-
-class Recipe(NamedTuple):
-  """How an algorithm differs from FedAvg. All functions are pure.
-
-  Attributes:
-    plan: (memory, context) -> Plan.
-    penalty: (params, anchor) -> [], added to the local loss.
-    compressor: of updates; the setting's codes what is left of them.
-    measure: (weights [G] of the plan, delta) -> pytree, summed over clients.
-    observe: (gradients P, updates P) -> pytree, of every local step; summed
-      over a device's steps and kept apart by device, so let it be small.
-    adjust: merge -> mean update P, before the server's optimiser.
-    remember: (memory, merge, plan, context) -> memory.
-    memory: () -> initial memory.
-    report: memory -> [G] tracked divergence, or None for this round's own.
-    part: (params, Client) -> Part, where devices hold elements and not whole
-      groups; made inside the client map, so that no mask is kept per client.
-    dilute: the mean of an element is over all that count for its group, also
-      those who do not hold it.
-    send: memory -> pytree that every device is sent beside the model; what it
-      costs is the plan's to charge.
-    objective: learner -> ((params, step) -> []), the local loss in place of
-      cross-entropy. Its steps have keys.
-    weigh: (params after local training, learner) -> [G], factors of the
-      device's weight in the mean. Who trains nothing finds none and does not
-      count, not even to dilute.
-    tell: (params as received, learner) -> (summed, own), what a device that
-      trains finds on its windows before it does, for the server: pytrees that
-      are summed over devices and kept apart by device.
-    view: P -> P, the parameters that the forward pass sees, where that is the
-      same for all and elements are not held apart (`part`).
-    finish: P -> P, what a device makes of its trained parameters before it
-      sends the groups that it trained.
-    settle: P -> P, what the server makes of the groups that somebody trained.
-    probe: (context, population, windows [K, W]) -> [K, ...] of every leaf, what
-      participants measure on their own data before the plan.
-  """
-
-  plan: Callable[[PyTree, Context], Plan]
-  penalty: Callable[..., Array] | None = None
-  compressor: Compressor | None = None
-  measure: Callable[..., PyTree] = lambda weights, delta: ()
-  observe: Callable[[PyTree, PyTree], PyTree] | None = None
-  adjust: Callable[[Merge], PyTree] = lambda merge: merge.mean
-  remember: Callable[..., PyTree] = lambda memory, merge, plan, context: memory
-  memory: Callable[[], PyTree] = lambda: ()
-  report: Callable[[PyTree], Array] | None = None
-  part: Callable[[PyTree, Client], Part] | None = None
-  dilute: bool = False
-  send: Callable[[PyTree], PyTree] | None = None
-  objective: Callable[[Learner], Callable[..., Array]] | None = None
-  weigh: Callable[[PyTree, Learner], Array] | None = None
-  tell: Callable[[PyTree, Learner], tuple[PyTree, PyTree]] | None = None
-  view: Callable[[PyTree], PyTree] | None = None
-  finish: Callable[[PyTree], PyTree] | None = None
-  settle: Callable[[PyTree], PyTree] | None = None
-  probe: Callable[[Context, Population, Array], PyTree] | None = None
+  plan: Callable[[Server, Round], Plan]
+  client: Callable[[Received, Device], Update]
+  aggregate: Aggregator
+  server: Callable[[Server, Mean, Round], tuple[Server, PyTree]]
+  init: Callable[[PyTree], PyTree] = lambda params: ()
+  client_init: Callable[[PyTree], PyTree] = lambda params: ()
+  send: Callable[[Server], Received] = lambda server: Received(server.params)
+  model: Callable[[Received, PyTree], PyTree] = lambda sent, memory: sent.params
+  evaluate: Callable[[Server, PyTree], PyTree] = lambda server, clients: (
+    server.params
+  )
+  divergence: Callable[[PyTree], Array] | None = None
+  held: Callable[..., SubModels] | None = None
+  check: Callable[[Fleet, float], None] = lambda fleet, deadline: None
+  traits: Traits = Traits()

@@ -1,311 +1,248 @@
-"""The parallel-then-average round, built once for every such algorithm.
+"""The parallel-then-average round of a method.
 
-    plan -> send -> train -> compress -> masked mean -> server optimiser ->
-    remember
+    plan -> send -> train -> updates' chain -> mean -> server
 
-An algorithm is a `Recipe`: how it differs from FedAvg. Updates are summed as
-they are made and never stacked over clients, except for robust means.
+Updates are summed as they are made and never stacked over clients, except for
+robust means.
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
-import optax
 
-from relief_jax import blocks, costs, tree
-from relief_jax.aggregation import mean, robust
-from relief_jax.clients import device, training
-from relief_jax.engine import ambient, buckets
-from relief_jax.online import scene
+from relief_jax import costs
+from relief_jax.aggregation import robust
+from relief_jax.clients import device as devices
+from relief_jax.clients.device import ClientStore, Known, Received, Row
+from relief_jax.engine import buckets
 from relief_jax.rounds import (
   accounting,
-  cohort,
+  frame,
+  legality,
   similarity,
   stragglers,
   wrappers,
 )
-from relief_jax.rounds.method import Context, Recipe
-from relief_jax.settings import Setting
-from relief_jax.types import (
-  Algorithm,
-  Array,
-  Fleet,
-  PyTree,
-  SubModels,
-  Task,
-)
-from relief_jax.updates import link as link_lib
+from relief_jax.rounds.method import Method, Server
+from relief_jax.settings import HParams, Setting
+from relief_jax.types import Algorithm, Array, PyTree, Task
+from relief_jax.updates import link, stack
 
 
 class RoundState(NamedTuple):
-  """Carried between rounds.
+  """Holds what is carried between rounds.
 
   Attributes:
-    params: P, the global model.
-    opt_state: of the server.
-    memory: of the recipe.
-    local: [N, ...] optimiser states kept on the devices, or ().
-    round: [] int32.
-    links: memories of the links.
+    server: model, optimiser and the method's memory.
+    clients: [N, ...] what stays on the devices.
+    round: [] int32, rounds done.
+    replica: what the server knows of a coded broadcast.
   """
 
-  params: PyTree
-  opt_state: PyTree
-  memory: PyTree
-  local: PyTree
+  server: Server
+  clients: ClientStore
   round: Array
-  links: link_lib.LinkState = link_lib.LinkState()
+  replica: link.Replica = link.Replica()
+
+  @property
+  def params(self) -> PyTree:
+    """The server's model, P."""
+    return self.server.params
 
 
-def weights(setting: Setting, fleet: Fleet, active: Array) -> Array:
-  """Weight of each client in the mean, [K] float32; 0 for the inactive."""
-  base = (
-    fleet.samples.astype(jnp.float32)
-    if setting.weight == 'samples'
-    else jnp.ones(fleet.samples.shape)
-  )
-  return jnp.where(active, base, 0.0)
+class Shared(NamedTuple):
+  """Holds what all devices of a round see.
 
-
-def deadline(setting: Setting, number: Array) -> Array:
-  """The deadline of a round, []; linear in the round with a schedule."""
-  start = setting.hparams['deadline']
-  if not setting.schedule:
-    return start
-  last = jnp.maximum(setting.hparams['rounds'] - 1, 1)
-  done = number.astype(jnp.float32) / last
-  return start + (setting.hparams['deadline_end'] - start) * done
-
-
-def make_context(
-  key: Array,
-  task: Task,
-  setting: Setting,
-  fleet: Fleet,
-  index,
-  number,
-  params: PyTree = (),
-) -> Context:
-  """What the plan of this round may look at."""
-  access = blocks.owned_groups(fleet.owned, task.group_modality)
-  budget = fleet.budget * deadline(setting, number)
-  return Context(
-    key=key,
-    round=number,
-    place=index,
-    fleet=fleet,
-    access=access,
-    active=fleet.samples > 0,
-    budget=budget,
-    params=params,
-  )
-
-
-def last_context(
-  task: Task, setting: Setting, fleet: Fleet, done: Array
-) -> Context:
-  """Gives what the plan of the last round saw, of a whole static fleet.
-
-  Args:
-    task: the model.
-    setting: the round.
-    fleet: [N].
-    done: [] int32, rounds; before the first one it is the first one's.
+  Attributes:
+    known: beside what they receive.
+    received: of the server.
   """
-  return make_context(
-    ambient.key(0),  # of plans that draw; sizes of sub-models do not
-    task,
-    setting,
-    fleet,
-    jnp.arange(fleet.id.size),
-    jnp.maximum(done - 1, 0),
-  )
+
+  known: Known
+  received: Received
 
 
-def federated(task: Task, setting: Setting, recipe: Recipe) -> Algorithm:
-  """Builds the algorithm that a recipe describes.
+def build(
+  task: Task, setting: Setting, method: Method, name: str = 'the method'
+) -> Algorithm:
+  """Builds the round of a method.
 
   Args:
     task: the model.
     setting: the round.
-    recipe: the differences from FedAvg.
+    method: what is done in it.
+    name: of the method, for messages.
 
   Returns:
     An Algorithm whose state is a RoundState.
+
+  Raises:
+    InputError: what the method cannot be combined with.
   """
-  robust.check(task, setting, recipe)
-  num, against = len(task.group_names), setting.guard
-  server_tx = setting.server_tx()
-  links = link_lib.make(setting, recipe)
-  client = wrappers.participant(task, setting, recipe, links)
+  against, layout = setting.guard, setting.layout
+  links = link.make(setting)
+  legality.check(setting, method, links, name)
+  chain = stack.stack(setting, links)
+  aggregate = method.aggregate
+  if against.robust:
+    aggregate = robust.robust_mean(task, against)
+  observers = []
+  if setting.cosines and not method.traits.silent:
+    observers.append(similarity.observer(task))
+
+  def client(present, shared: Shared, row: Row):
+    known, received = shared
+    device = devices.make(task, setting, known, row, present)
+    update = method.client(received, device)
+    update, states = chain.update(
+      update, row.store.updates, device, known.link_key
+    )
+    summed, stacked = aggregate.client(update, device)
+    record = wrappers.Record(
+      loss=update.loss,
+      store=ClientStore(
+        method=update.memory,
+        updates=states,
+        optimizer=update.opt_state if setting.keep_client_state else (),
+        heard=row.store.heard,
+      ),
+      rows=update.rows,
+      factor=update.factor,
+      stacked=stacked,
+      finite=update.finite,
+      observed=tuple(one.client(device, update) for one in observers),
+    )
+    return (summed, update.sums), record
+
+  def test(present, shared: Shared, row: Row):
+    model = method.model(shared.received, row.store.method)
+    return devices.correct(
+      task, setting, shared.known.population, row, model, present
+    )
+
+  def client_of(streaming, present):
+    found: Any = partial(client, present)
+    if against.drop:
+      found = wrappers.drop_nonfinite(found)
+    found = wrappers.skip_inactive(found, layout.branch)
+    if streaming:
+      found = wrappers.test_then_train(found, partial(test, present))
+    return found
 
   def init(key, params):
     del key
-    # Only where devices keep something.
-    local, num_clients = (), setting.options.get('clients', 0)
+    optimizer: PyTree = ()
     if setting.keep_client_state:
-      mask = tree.spread(task.groups, jnp.ones(num))
-      one = training.gated_optimizer(
-        wrappers.local_tx(setting, recipe), mask
-      ).init(params)
-      local = jax.tree.map(
-        lambda v: jnp.broadcast_to(v, (num_clients,) + v.shape), one
-      )
+      optimizer = setting.client_tx().init(params)
+    replica, heard = link.init(links, task, params)
+    one = ClientStore(
+      method.client_init(params), chain.init(params), optimizer, heard
+    )
     return RoundState(
-      params=params,
-      opt_state=server_tx.init(params),
-      memory=recipe.memory(),
-      local=local,
+      server=Server(
+        params, setting.server_tx().init(params), method.init(params)
+      ),
+      clients=frame.everyone(one, setting.clients),
       round=jnp.int32(0),
-      links=link_lib.init(links, task, params, num_clients),
+      replica=replica,
     )
 
-  def step(key, state, population):
-    cohort_key, plan_key, step_key, link_key = jax.random.split(key, 4)
-    index = cohort.draw(cohort_key, population.fleet, setting.cohort)
-    fleet, own = scene.take(population, index, state.round)
-    context = make_context(
-      plan_key, task, setting, fleet, index, state.round, state.params
+  def step(key, state: RoundState, population, hparams: HParams):
+    round, known = frame.open_round(
+      key, task, setting, hparams, population, state.round
     )
-    if recipe.probe:
-      seen = recipe.probe(context, population, own)
-      context = context._replace(seen=seen)
-    plan = recipe.plan(state.memory, context)
-    start, link_state, download = link_lib.broadcast(
+    fleet, place, server = round.fleet, round.place, state.server
+    store = frame.take(state.clients, place)
+    round = round._replace(clients=store.method)
+    plan = method.plan(server, round)
+    start, replica, heard, download = link.broadcast(
       links,
       task,
-      link_key,
-      state.params,
-      state.links,
-      index,
+      known.link_key,
+      server.params,
+      state.replica,
+      store.heard,
       plan,
       accounting.received(task, fleet, plan),
     )
-    upload = link_lib.message_bytes(
-      links.up, task, state.params, plan, plan.trained, link_lib.UP
+    upload = link.message_bytes(
+      links.up, task, server.params, plan, accounting.sent(plan), link.UP
     )
-    info, end = accounting.account(
-      task, setting, plan, context, upload, download
-    )
+    info, end = accounting.account(task, setting, plan, round, upload, download)
     if end is not None:
       plan = stragglers.arrived(plan, end.late)
-    weight = plan.counted * weights(setting, fleet, context.active)[:, None]
-    row = device.Row(
+    weight = plan.counted * frame.weights(setting, fleet, round.active)[:, None]
+    row = Row(
       fleet=fleet,
-      own=own,
+      windows=round.windows,
       run=plan.run,
       trained=plan.trained,
+      active=round.active & plan.trained.any(-1),
       weight=weight,
-      active=context.active & plan.trained.any(-1),
-      local=jax.tree.map(lambda v: v[index], state.local),
-      piece=plan.piece,
-      residual=jax.tree.map(lambda v: v[index], link_state.residual),
-      faulty=setting.hparams['faulty'][index] if against.faults.kind else (),
+      args=plan.client_args,
+      store=store._replace(heard=heard),
+      faulty=hparams['faulty'][place] if against.faults.kind else (),
       steps=end.steps if setting.late == 'partial' else None,
     )
-    shared = wrappers.Shared(
-      params=start,
-      sent=recipe.send(state.memory) if recipe.send else (),
-      population=cohort.shared(population),
-      number=state.round,
-      step_key=step_key,
-      link_key=link_key,
-      part_key=plan_key if wrappers.unlike(recipe) else None,
-    )
-    sums, record = buckets.map_reduce(
-      lambda present: partial(client, present),
-      shared,
+    received = method.send(server)._replace(params=start)
+    (summed, sums), record = buckets.map_reduce(
+      partial(client_of, frame.streaming(fleet)),
+      Shared(known, received),
       row,
-      setting.layout,
+      layout,
       setting.buckets,
       costs.plan_flops(task.work, plan),
     )
-    if recipe.weigh:
-      weight *= record.found
-    heard, dropped = plan, None
+    extra = {}
+    if not isinstance(record.factor, tuple):
+      weight *= record.factor
+      extra['weight_factor'] = record.factor
+    heard_plan = plan
     if against.drop:
-      dropped = row.active & ~record.sound
+      dropped = row.active & ~record.finite
       weight = jnp.where(dropped[:, None], 0.0, weight)
-      heard = plan._replace(trained=plan.trained & ~dropped[:, None])
-    if against.robust:
-      merge = robust.merge(task, against, weight, plan.trained, *record.arrived)
-    else:
-      merge = mean.merge_sums(
-        task, weight, plan.trained, sums[:3], sums.held, recipe.dilute
-      )
-    merge = merge._replace(seen=record.seen, told=sums.told, own=record.own)
-    params, opt_state = server_update(
-      server_tx, state, recipe.adjust(merge), merge.touched
+      heard_plan = plan._replace(trained=plan.trained & ~dropped[:, None])
+      extra['dropped'] = dropped
+    mean = aggregate.server(summed, record.stacked, weight, plan.trained)
+    mean = mean._replace(sums=sums, rows=record.rows)
+    server, mine = method.server(
+      server,
+      mean,
+      round._replace(plan=heard_plan, clients=record.store.method),
     )
-    if recipe.settle:
-      params = tree.select(merge.touched, recipe.settle(params), params)
-    memory = recipe.remember(state.memory, merge, heard, context)
-
-    def put(every, own):
-      return jax.tree.map(lambda a, v: a.at[index].set(v), every, own)
-
-    link_state = link_state._replace(
-      residual=put(link_state.residual, record.residual)
-    )
+    for one, rows in zip(observers, record.observed, strict=True):
+      extra |= one.server(rows)
     divergence = (
-      recipe.report(memory)
-      if recipe.report
+      method.divergence(server.memory)
+      if method.divergence
       else jnp.where(
-        merge.trainers >= 2, merge.spread / task.work.size, jnp.nan
+        mean.trainers >= 2, mean.variance / task.work.size, jnp.nan
       )
     )
     info = info._replace(
       loss=record.loss,
       trained=plan.trained,
       divergence=divergence,
-      found=record.found if recipe.weigh else None,
-      dropped=dropped,
-      cosines=similarity.pairwise(record.blocks) if setting.cosines else None,
+      extra=extra,
     )
-    if wrappers.streaming(fleet):
-      info = accounting.tested(info, fleet, record.right)
+    if frame.streaming(fleet):
+      info = accounting.tested(info, fleet, record.correct)
     return RoundState(
-      params=params,
-      opt_state=opt_state,
-      memory=memory,
-      local=put(state.local, record.local),
+      server=server,
+      clients=frame.put(
+        state.clients, place, record.store._replace(method=mine)
+      ),
       round=state.round + 1,
-      links=link_state,
+      replica=replica,
     ), info
-
-  def held(params, done, fleet):
-    del done
-    seen = recipe.view(params)
-    return SubModels(jnp.ones(fleet.id.shape, jnp.int32), ((task, seen),))
 
   return Algorithm(
     init,
     step,
-    params=lambda state: state.params,
-    held=held if recipe.view else None,
+    params=lambda state: method.evaluate(state.server, state.clients.method),
+    personal=method.traits.personal,
+    held=method.held,
+    ensemble=method.traits.ensemble,
+    check=method.check,
   )
-
-
-def server_update(tx, state: RoundState, delta: PyTree, touched: PyTree):
-  """Applies the mean update; what nobody touched keeps their bits.
-
-  Args:
-    tx: the server's optimiser.
-    state: before the round.
-    delta: P, mean update.
-    touched: prefix tree of P, bool, what somebody trained.
-
-  Returns:
-    Params and optimiser state.
-  """
-  updates, opt_state = tx.update(
-    jax.tree.map(jnp.negative, delta), state.opt_state, state.params
-  )
-  params = tree.select(
-    touched,
-    optax.apply_updates(state.params, updates),
-    state.params,
-  )
-  return params, opt_state

@@ -14,11 +14,12 @@ import numpy as np
 
 from relief_jax import blocks as blocks_lib
 from relief_jax.errors import InputError
+from relief_jax.rounds.observe import Observer
 from relief_jax.types import Array, PyTree, RoundInfo, Task
 
 
 def blocks(task: Task) -> tuple[int, ...]:
-  """Groups that are looked at: column blocks of the fusion, by modality.
+  """Gives the blocks that are compared: the fusion's columns, by modality.
 
   Where a modality is one group (`model.groups='joint'`), that group.
   """
@@ -26,7 +27,7 @@ def blocks(task: Task) -> tuple[int, ...]:
 
 
 def kept(task: Task, delta: PyTree) -> tuple[Array, ...]:
-  """One device's update of every block, each [numbers of the block].
+  """Gives one device's update of every block, each [numbers of the block].
 
   Args:
     task: the model.
@@ -43,7 +44,7 @@ def kept(task: Task, delta: PyTree) -> tuple[Array, ...]:
 
 
 def pairwise(updates: tuple[Array, ...]) -> Array:
-  """Cosine similarity of every two devices, [blocks, K, K].
+  """Computes the cosine similarity of every two devices, [blocks, K, K].
 
   Args:
     updates: of every block, [K, numbers].
@@ -61,6 +62,14 @@ def pairwise(updates: tuple[Array, ...]) -> Array:
   return jnp.stack([block(update) for update in updates])
 
 
+def observer(task: Task) -> Observer:
+  """Builds the observer that keeps `similarity`."""
+  return Observer(
+    lambda device, update: kept(task, update.delta),
+    lambda rows: {'similarity': pairwise(rows)},
+  )
+
+
 def check(infos: RoundInfo, method: str) -> None:
   """Refuses a method that compares nothing.
 
@@ -71,7 +80,7 @@ def check(infos: RoundInfo, method: str) -> None:
   Raises:
     InputError: the method averages no updates of whole groups.
   """
-  if infos.cosines is None:
+  if 'similarity' not in infos.extra:
     raise InputError(
       f'config.cosines with {method}',
       'a method whose devices send updates of one model to one mean',
@@ -86,7 +95,7 @@ def lines(
 
   Args:
     task: the model.
-    infos: numpy arrays, [R, K, ...], with cosines.
+    infos: numpy arrays, [R, K, ...], with the similarity.
     done: rounds before them.
     last: round after which nothing is kept.
 
@@ -94,7 +103,6 @@ def lines(
     Of each round: `round`, `client` [K] ids and `cosines`, by block [K, K] to
     four decimals.
   """
-  assert infos.cosines is not None
   names = [task.group_names[g] for g in blocks(task)]
   return [
     {
@@ -102,7 +110,7 @@ def lines(
       'client': infos.client[i].tolist(),
       'cosines': {
         name: np.round(block.astype(float), 4).tolist()
-        for name, block in zip(names, infos.cosines[i], strict=True)
+        for name, block in zip(names, infos.extra['similarity'][i], strict=True)
       },
     }
     for i in range(min(len(infos.client), last - done))

@@ -10,8 +10,6 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from relief_jax.costs import Costs
-from relief_jax.errors import InputError
-from relief_jax.settings import Setting
 from relief_jax.types import Array, Plan
 
 
@@ -63,17 +61,3 @@ def arrived(plan: Plan, late: Array) -> Plan:
     trained=plan.trained & ~late[:, None],
     counted=jnp.where(late[:, None], 0.0, plan.counted),
   )
-
-
-def refuse(setting: Setting, method: str) -> None:
-  """For methods without a server that waits for updates.
-
-  Raises:
-    InputError: patience is limited.
-  """
-  if setting.late:
-    raise InputError(
-      f'config.online.pace.wait for {method!r}',
-      '0: nobody waits for updates there',
-      'set --config.online.pace.wait=0',
-    )

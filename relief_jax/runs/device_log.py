@@ -71,10 +71,10 @@ class Logbook:
     trained = np.zeros((len(self._ids), infos.trained.shape[-1]), int)
     np.add.at(trained, who, infos.trained[number, at].astype(int))
     self._trained = self._trained + trained
-    if infos.dropped is not None:
+    if 'dropped' in infos.extra:
       if self._dropped is None:
         self._dropped = np.zeros(len(self._ids), int)
-      np.add.at(self._dropped, who, infos.dropped[number, at].astype(int))
+      np.add.at(self._dropped, who, infos.extra['dropped'][number, at].astype(int))
     shown = at[number == len(infos.client) - 1]
     self._last = self._round(
       {

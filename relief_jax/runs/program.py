@@ -1,9 +1,10 @@
 """Compiles rounds and evaluation, once for all runs of the same shapes."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
+import flax
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -18,7 +19,7 @@ from relief_jax.updates import faults
 from relief_jax.clients import sensor_faults
 from relief_jax.compressors import Codec
 from relief_jax.models.encoders import Spec
-from relief_jax.settings import Setting
+from relief_jax.settings import HParams, Setting
 from relief_jax.types import PyTree, Task
 from relief_jax.world import World
 
@@ -74,21 +75,10 @@ def setting(
     world: that it runs in.
     layout: of the clients.
   """
-  values = {k: float(v) for k, v in config.hparams.items()}
-  values |= {
-    'dropout': config.modality_dropout,
-    'deadline': world.deadline,
-    'deadline_end': world.deadline_end,
-    'rounds': config.rounds,
-    'wait': config.online.pace.wait,
-  }
   return Setting(
-    hparams={
-      **{k: jnp.float32(v) for k, v in values.items()},
-      **faults.draw(config, world.population.fleet),
-    },
     layout=layout,
     buckets=_buckets(config, world, layout),
+    clients=config.clients,
     cohort=config.clients_per_round or config.clients,
     steps=config.local_steps,
     epochs=config.local_epochs,
@@ -106,11 +96,31 @@ def setting(
     downlink_codec=Codec(**config.downlink_codec.to_dict()),
     guard=settings.make_guard(config),
     cosines=config.cosines > 0,
-    options={
-      **(config[config.method].to_dict() if config.method in config else {}),
-      'clients': config.clients,
-    },
+    options=flax.core.freeze(
+      config[config.method].to_dict() if config.method in config else {}
+    ),
   )
+
+
+def hparams(config: ml_collections.ConfigDict, world: World) -> HParams:
+  """Gives the values of a config that are arguments of its program.
+
+  Args:
+    config: of the run.
+    world: that it runs in.
+  """
+  values = {k: float(v) for k, v in config.hparams.items()}
+  values |= {
+    'dropout': config.modality_dropout,
+    'deadline': world.deadline,
+    'deadline_end': world.deadline_end,
+    'rounds': config.rounds,
+    'wait': config.online.pace.wait,
+  }
+  return {
+    **{k: jnp.float32(v) for k, v in values.items()},
+    **faults.draw(config, world.population.fleet),
+  }
 
 
 def _buckets(config, world, layout) -> tuple[buckets.Bucket, ...]:
@@ -129,7 +139,7 @@ def _buckets(config, world, layout) -> tuple[buckets.Bucket, ...]:
   return found if len(found) > 1 else ()
 
 
-_programs: dict[str, Program] = {}
+_programs: dict[Hashable, Program] = {}
 
 
 def get(
@@ -157,13 +167,16 @@ def get(
   return _programs[name], fresh
 
 
-def identity(setting: Setting, call: Call, args: tuple, test: tuple) -> str:
-  """A name that is the same for what runs in the same program.
+def identity(
+  setting: Setting, call: Call, args: tuple, test: tuple
+) -> Hashable:
+  """Gives what is equal for what runs in the same program.
 
   Args: as `get`.
   """
-  shapes = jax.tree.map(lambda v: (v.shape, str(v.dtype)), (args, test))
-  return repr((call, setting._replace(hparams={}), shapes))
+  leaves, structure = jax.tree.flatten((args, test))
+  shapes = tuple((v.shape, str(v.dtype)) for v in leaves)
+  return call, setting, structure, shapes
 
 
 def clear() -> None:
@@ -176,17 +189,15 @@ def runner(task: Task, setting: Setting, call: Call):
 
   Args:
     task: the model.
-    setting: of the round; its hparams are replaced by the traced ones.
+    setting: of the round.
     call: what else is static.
   """
-  factory = algorithms.ALGORITHMS[call.method]
+  algorithm = algorithms.build(call.method, task, setting)
 
   def rounds(state, population, key, first, total, hparams):
-    # Built here, so that hyperparameters are traced and never constants.
-    algorithm = factory(task, setting._replace(hparams=hparams))
-
     def step(state, number):
-      return algorithm.step(jax.random.fold_in(key, number), state, population)
+      own = jax.random.fold_in(key, number)
+      return algorithm.step(own, state, population, hparams)
 
     def guarded(state, number):
       def skip(state, number):
@@ -204,7 +215,7 @@ def runner(task: Task, setting: Setting, call: Call):
 
 
 def _compile(task, setting, call, args, test) -> Program:
-  factory = algorithms.ALGORITHMS[call.method]
+  algorithm = algorithms.build(call.method, task, setting)
   rounds = runner(task, setting, call)
   evaluate = evaluator(task, setting, call)
   places, everywhere = None, None
@@ -219,7 +230,7 @@ def _compile(task, setting, call, args, test) -> Program:
   )
   seconds: dict[str, float] = {}
   state = args[0]
-  params = placement.local(factory(task, setting).params(state))
+  params = placement.local(algorithm.params(state))
   run = build(jitted, args, seconds)
   test_run = build(jax.jit(evaluate), (params, *test), seconds)
   memory = max(reserved(run), reserved(test_run))
@@ -231,13 +242,13 @@ def evaluator(task: Task, setting: Setting, call: Call):
 
   Args:
     task: the model.
-    setting: of the round; its hparams are replaced by the traced ones.
+    setting: of the round.
     call: what else is static.
   """
-  factory, scope = algorithms.ALGORITHMS[call.method], call.scope
+  algorithm = algorithms.build(call.method, task, setting)
+  scope = call.scope
 
   def evaluate(params, done, fleet, frozen, hparams, tests):
-    algorithm = factory(task, setting._replace(hparams=hparams))
     if fleet.shift is not None:
       last = jnp.maximum(done - 1, 0)
       fleet = fleet.replace(shift=sensor_faults.swing(fleet.shift, last))
@@ -249,7 +260,7 @@ def evaluator(task: Task, setting: Setting, call: Call):
     if algorithm.ensemble and task.exits:
       model = task.exits.until(task.cuts, True)
     if algorithm.held:
-      held = algorithm.held(params, done, fleet)
+      held = algorithm.held(params, done, fleet, hparams)
     return evaluation.evaluate(model, params, frozen, tests, fleet, scope, held)
 
   return evaluate

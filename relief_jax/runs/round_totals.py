@@ -76,18 +76,20 @@ class Tally:
       self.totals[key] += float(values.astype(np.float64).sum())
     count = len(infos.loss)
     working = infos.trained.any(-1)
-    if infos.dropped is not None:
-      self._dropped = (self._dropped or 0) + int(infos.dropped.sum())
-      working &= ~infos.dropped
+    if 'dropped' in infos.extra:
+      dropped = infos.extra['dropped']
+      self._dropped = (self._dropped or 0) + int(dropped.sum())
+      working &= ~dropped
     loss = np.where(working, infos.loss, 0).sum() / max(working.sum(), 1)
     self._rounds += count
     self._loss += float(loss) * count
     self._trained += infos.trained.mean(1).sum(0)
     self._divergence = np.asarray(infos.divergence[-1])
-    if infos.found is not None:
-      self._found.append(np.asarray(infos.found)[working].ravel())
+    if 'weight_factor' in infos.extra:
+      factors = np.asarray(infos.extra['weight_factor'])
+      self._found.append(factors[working].ravel())
     if infos.online is not None:
-      for key in ('tested', 'right', 'late'):
+      for key in ('tested', 'correct', 'late'):
         value = getattr(infos.online, key)
         if value is not None:
           self._online[key] = self._online.get(key, 0) + int(value.sum())
@@ -122,7 +124,7 @@ class Tally:
     if 'late' in self._online:
       found['late'] = self._online['late']
     if self._online.get('tested'):
-      found['prequential'] = self._online['right'] / self._online['tested']
+      found['prequential'] = self._online['correct'] / self._online['tested']
     return found
 
 

@@ -45,7 +45,7 @@ from relief_jax.runs import program
 from relief_jax.datasets import cache
 from relief_jax.models.encoders import Spec
 from relief_jax.engine.placement import Layout
-from relief_jax.settings import Setting
+from relief_jax.settings import HParams, Setting
 from relief_jax.types import Population, PyTree, Task
 
 _FASTER = 0.95  # of the rule of thumb's time, or noise would decide
@@ -67,6 +67,7 @@ class Job(NamedTuple):
     task: the model.
     setting: of the round; its layout is the rule of thumb on all devices
       that may be used.
+    hparams: traced hyperparameters.
     population: of the run; its rows lie as that layout says.
     memory_limit: bytes that the run may take, None for the machine's.
   """
@@ -76,6 +77,7 @@ class Job(NamedTuple):
   spec: Spec
   task: Task
   setting: Setting
+  hparams: HParams
   population: Population
   memory_limit: int | None = None
 
@@ -262,9 +264,9 @@ def sample(job: Job) -> Sample:
     buckets=(),  # of the whole population
     steps=min(setting.steps, _STEPS),
     epochs=min(setting.epochs, 1),
-    options={**setting.options, 'clients': count},
+    clients=count,
   )
-  algorithm = algorithms.ALGORITHMS[job.method](job.task, small)
+  algorithm = algorithms.build(job.method, job.task, small)
   start = jax.jit(lambda k: algorithm.init(k, job.task.init(k)))
   nobody: Any = None
   return Sample(
@@ -309,17 +311,13 @@ def measure(
   args: PyTree = (
     *placement.replicate((ambient.key(0), part.state), layout),
     population,
-    placement.replicate(static.hparams, layout),
+    placement.replicate(job.hparams, layout),
   )
   if layout.mesh is None:
     args = jax.device_put(args)
 
-  def one_round(key, state, population, hparams):
-    setting = static._replace(hparams=hparams)
-    algorithm = algorithms.ALGORITHMS[job.method](job.task, setting)
-    return algorithm.step(key, state, population)
-
-  compiled = _fitting(jax.jit(one_round), args, job.memory_limit)
+  algorithm = algorithms.build(job.method, job.task, static)
+  compiled = _fitting(jax.jit(algorithm.step), args, job.memory_limit)
   # All or none: a process that runs alone would wait for the others.
   if not all(processes.gather(compiled is not None)):
     return None
@@ -350,7 +348,7 @@ def _fitting(jitted, args, limit: int | None):
 
 def key(job: Job) -> dict[str, Any]:
   """What an answer holds for: machine, versions, shapes; plain values."""
-  setting = job.setting._replace(hparams={}, layout=Layout(), buckets=())
+  setting = job.setting._replace(layout=Layout(), buckets=())
   return {
     'machine': {
       'kind': compile_cache.kind(),

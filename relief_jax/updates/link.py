@@ -1,7 +1,7 @@
 """The two links between server and devices: what arrives, and its bytes.
 
     down   theta_n = what arrives of the broadcast, the same for everybody
-    up     u_n = what arrives of theta_n' - theta_n, groups trained only
+    up     u_n = what arrives of theta_n' - theta_n, trained blocks only
 
 Either link may have a memory of what its code left out. A device's is error
 feedback (Seide et al., 2014; Karimireddy et al., 2019,
@@ -25,16 +25,16 @@ from relief_jax import compressors, costs, tree
 from relief_jax.compressors import Codec, Compressor, base
 from relief_jax.compressors.none import NONE
 from relief_jax.errors import InputError
-from relief_jax.rounds.method import Recipe
 from relief_jax.settings import Setting
 from relief_jax.types import Array, Plan, PyTree, Task
+from relief_jax.updates import transform
 
-# The two links, as purposes of a round's key and rows of `Charge.wire`.
+# The two links, as purposes of a round's key and rows of `CostOverride.wire`.
 UP, DOWN = range(2)
 
 
 class Links(NamedTuple):
-  """Both links; static.
+  """Describes both links; static.
 
   Attributes:
     up: codes updates.
@@ -49,40 +49,26 @@ class Links(NamedTuple):
   replica: bool
 
 
-class LinkState(NamedTuple):
-  """Memories, carried between rounds; () where a link has none.
+class Replica(NamedTuple):
+  """Holds what the server knows of a coded broadcast; () without a memory.
 
   Attributes:
-    residual: [N, *P], what of each device's updates did not arrive.
-    replica: P, the model as the devices know it.
-    sent: [G] int32, messages of a group so far.
-    heard: [N, G] int32, how many of them a device has.
+    params: P, the model as the devices know it.
+    sent: [G] int32, messages of a block so far.
   """
 
-  residual: PyTree = ()
-  replica: PyTree = ()
+  params: PyTree = ()
   sent: Any = ()
-  heard: Any = ()
 
 
-def make(setting: Setting, recipe: Recipe) -> Links:
-  """The links of a setting, the uplink behind the recipe's own compressor.
+def make(setting: Setting) -> Links:
+  """Builds the links of a setting.
 
   Raises:
-    InputError: an unknown compressor, a memory where none can be, or a codec
-      for a recipe that trains parts of layers.
+    InputError: an unknown compressor, or a memory where none can be.
   """
   up = compressors.make(setting.uplink_codec)
-  if recipe.compressor:
-    up = base.chain(recipe.compressor, up)
   down = compressors.make(setting.downlink_codec)
-  if recipe.part and not (up.lossless and down.lossless):
-    raise InputError(
-      f'links that code by {setting.uplink_codec.name!r} (up) and '
-      f'{setting.downlink_codec.name!r} (down) where parts of layers are sent',
-      "'none' for both: codes are of whole layers",
-      'set --config.uplink_codec.name=none --config.downlink_codec.name=none',
-    )
   links = Links(
     up,
     down,
@@ -99,7 +85,7 @@ def make(setting: Setting, recipe: Recipe) -> Links:
 
 
 def _remembers(codec: Codec, made: Compressor, key: str) -> bool:
-  """Whether a link has a memory."""
+  """Tells whether a link has a memory."""
   if codec.memory == 'auto':
     return made.sparse and made.contracts
   if codec.memory == 'off':
@@ -113,54 +99,59 @@ def _remembers(codec: Codec, made: Compressor, key: str) -> bool:
   return True
 
 
-def refuse(
-  setting: Setting,
-  method: str,
-  why: str = 'sends neither models nor updates',
-) -> None:
-  """For methods whose messages no codec can code.
+def coded(up: Compressor) -> transform.Transform:
+  """Sends the trained blocks of an update in code."""
 
-  Raises:
-    InputError: a codec is set.
+  def update(found, device, key):
+    key = jax.random.fold_in(jax.random.fold_in(key, UP), device.fleet.id)
+    arrived = base.transmit(up, key, found.delta)
+    nothing = jax.tree.map(jnp.zeros_like, found.delta)
+    return found._replace(delta=tree.select(found.mask, arrived, nothing))
+
+  return transform.stateless(update)
+
+
+def error_feedback(code: transform.Transform) -> transform.Transform:
+  """Adds to an update what its code left out of the last ones.
+
+  Of blocks that are not trained nothing is sent, nor forgotten. State: P, the
+  residual of one client.
+
+  Args:
+    code: stateless.
   """
-  for key in ('uplink_codec', 'downlink_codec'):
-    name = getattr(setting, key).name
-    if name != 'none':
-      raise InputError(
-        f'config.{key}.name={name} for {method!r}',
-        f"'none': this method {why}",
-        f'set --config.{key}.name=none',
-      )
+
+  def init(params):
+    return jax.tree.map(jnp.zeros_like, params)
+
+  def update(found, residual, device, key):
+    whole = jax.tree.map(jnp.add, found.delta, residual)
+    sent, _ = code.update(found._replace(delta=whole), (), device, key)
+    missing = jax.tree.map(jnp.subtract, whole, sent.delta)
+    return sent, tree.select(found.mask, missing, residual)
+
+  return transform.Transform(init, update)
 
 
-def init(links: Links, task: Task, params: PyTree, clients: int) -> LinkState:
-  """Memories before the first round.
+def init(links: Links, task: Task, params: PyTree) -> tuple[Replica, Any]:
+  """Gives the memories of the broadcast before the first round.
 
   Args:
     links: of the setting.
     task: the model.
     params: P, the initial model.
-    clients: N.
+
+  Returns:
+    The server's, and a client's `heard` [G], () without a memory.
   """
-  state = LinkState()
-  if links.feedback:
-    state = state._replace(
-      residual=jax.tree.map(
-        lambda v: jnp.zeros((clients,) + v.shape, v.dtype), params
-      )
-    )
-  if links.replica:
-    num = len(task.group_names)
-    state = state._replace(
-      replica=jax.tree.map(jnp.copy, params),
-      sent=jnp.zeros(num, jnp.int32),
-      heard=jnp.zeros((clients, num), jnp.int32),
-    )
-  return state
+  if not links.replica:
+    return Replica(), ()
+  sent = jnp.zeros(task.num_blocks, jnp.int32)
+  return Replica(jax.tree.map(jnp.copy, params), sent), sent
 
 
 def group_bytes(compressor: Compressor, task: Task, params: PyTree) -> Array:
-  """Bytes of every group's code, [G] float32.
+  """Computes the bytes of every block's code, [G] float32.
 
   Args:
     compressor: of every array.
@@ -170,7 +161,7 @@ def group_bytes(compressor: Compressor, task: Task, params: PyTree) -> Array:
   sizes = jax.tree.map(
     lambda v: float(base.wire_bytes(compressor, v.shape)), params
   )
-  return tree.group_sum(task.groups, sizes, len(task.group_names))
+  return tree.group_sum(task.groups, sizes, task.num_blocks)
 
 
 def message_bytes(
@@ -181,22 +172,23 @@ def message_bytes(
   chosen: Array,
   way: int,
 ) -> Array:
-  """Bytes of the groups that each client sends or is sent, [K] float32.
+  """Computes the bytes that each client sends or is sent, [K] float32.
 
   Args:
     compressor: of every array.
     task: the model.
     params: P, for its shapes.
     plan: tells whose model is smaller, and what the method codes itself.
-    chosen: [K, G] bool.
+    chosen: [K, G] bool, blocks of the message.
     way: `UP` or `DOWN`.
   """
-  if plan.charge.wire is not None:
-    return costs.total(chosen, plan.charge.wire[way])
-  if plan.charge.work is None or plan.charge.received is not None:
+  cost = plan.cost
+  if cost.wire is not None:
+    return costs.total(chosen, cost.wire[way])
+  if cost.work is None or cost.received is not None:
     return costs.total(chosen, group_bytes(compressor, task, params))
-  # Parts of layers, which `make` lets through in float32 only.
-  return 4.0 * jax.vmap(costs.total)(chosen, plan.charge.work.size)
+  # Parts of blocks, which `stack` lets through in float32 only.
+  return 4.0 * jax.vmap(costs.total)(chosen, cost.work.size)
 
 
 def broadcast(
@@ -204,25 +196,25 @@ def broadcast(
   task: Task,
   key: Array,
   params: PyTree,
-  state: LinkState,
-  index: Array,
+  replica: Replica,
+  heard: Any,
   plan: Plan,
   received: Array,
-) -> tuple[PyTree, LinkState, Array]:
-  """The downlink of a round.
+) -> tuple[PyTree, Replica, Any, Array]:
+  """Sends the model to the participants of a round.
 
   Args:
     links: of the setting.
     task: the model.
-    key: of the round.
+    key: of the round's messages.
     params: P, the server's model.
-    state: memories.
-    index: [K] places of the participants in the population.
+    replica: memory of the server.
+    heard: [K, G] int32, memory of the participants, or ().
     plan: of the round.
-    received: [K, G] bool, groups that a device is sent.
+    received: [K, G] bool, blocks that a device is sent.
 
   Returns:
-    P that every participant starts from, memories, and [K] float32 bytes.
+    P that every participant starts from, both memories, [K] float32 bytes.
   """
   key = jax.random.fold_in(key, DOWN)
   if not links.replica:
@@ -230,58 +222,20 @@ def broadcast(
     if not links.down.lossless:
       start = base.transmit(links.down, key, params)
     size = message_bytes(links.down, task, params, plan, received, DOWN)
-    return start, state, size
-  change = jax.tree.map(jnp.subtract, params, state.replica)
+    return start, replica, heard, size
+  change = jax.tree.map(jnp.subtract, params, replica.params)
   arrived = base.transmit(links.down, key, change)
   anybody = received.any(0)
   start = tree.select(
     tree.spread(task.groups, anybody),
-    jax.tree.map(jnp.add, state.replica, arrived),
-    state.replica,
+    jax.tree.map(jnp.add, replica.params, arrived),
+    replica.params,
   )
-  sent = state.sent + anybody
-  before = state.heard[index]
+  sent = replica.sent + anybody
   wire = group_bytes(links.down, task, params)
   whole = group_bytes(NONE, task, params)
-  missing = (sent[None] - before).astype(jnp.float32)
+  missing = (sent[None] - heard).astype(jnp.float32)
   each = jnp.minimum(missing * wire[None], whole[None])
-  heard = state.heard.at[index].set(jnp.where(received, sent[None], before))
-  state = state._replace(replica=start, sent=sent, heard=heard)
-  return start, state, jnp.where(received, each, 0.0).sum(-1)
-
-
-def upload(
-  links: Links,
-  task: Task,
-  key: Array,
-  client: Array,
-  delta: PyTree,
-  residual: PyTree,
-  trained: Array,
-) -> tuple[PyTree, PyTree]:
-  """What arrives of one client's update.
-
-  Args:
-    links: of the setting.
-    task: the model.
-    key: of the round.
-    client: [] its id.
-    delta: P, the update.
-    residual: P, its memory, or ().
-    trained: [G] bool; of other groups nothing is sent, nor forgotten.
-
-  Returns:
-    What the server receives, P, and the client's new memory.
-  """
-  if links.up.lossless:
-    return delta, residual
-  key = jax.random.fold_in(jax.random.fold_in(key, UP), client)
-  mask = tree.spread(task.groups, trained)
-  if links.feedback:
-    delta = jax.tree.map(jnp.add, delta, residual)
-  arrived = base.transmit(links.up, key, delta)
-  if links.feedback:
-    missing = jax.tree.map(jnp.subtract, delta, arrived)
-    residual = tree.select(mask, missing, residual)
-  nothing = jax.tree.map(jnp.zeros_like, delta)
-  return tree.select(mask, arrived, nothing), residual
+  size = jnp.where(received, each, 0.0).sum(-1)
+  heard = jnp.where(received, sent[None], heard)
+  return start, Replica(start, sent), heard, size

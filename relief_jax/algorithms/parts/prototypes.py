@@ -12,8 +12,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from relief_jax.clients.device import Device
 from relief_jax.engine import ambient
-from relief_jax.rounds.method import Learner
 from relief_jax.types import Array, PyTree, Task
 
 
@@ -74,14 +74,14 @@ def known(prototypes: Prototypes, task: Task) -> Array:
 
 
 def survey(
-  task: Task, params: PyTree, learner: Learner, prototypes: Prototypes
+  task: Task, params: PyTree, device: Device, prototypes: Prototypes
 ) -> tuple[Sums, Array]:
   """Class sums and dispersions of a device's own windows.
 
   Args:
     task: the model.
     params: P, as received.
-    learner: the device.
+    device: that measures.
     prototypes: as received.
 
   Returns:
@@ -91,8 +91,8 @@ def survey(
   """
 
   def add(step):
-    features = learner.forward(params, step).features
-    y = learner.y(step)
+    features = device.forward(params, step).features
+    y = device.classes(step)
     real = step.weight > 0
     classes = prototypes.updates[task.modalities[0]].shape[0]
     one_hot = jax.nn.one_hot(y, classes) * real[:, None]
@@ -114,7 +114,7 @@ def survey(
       seen.append(counts.sum().astype(jnp.float32))
     return Sums(sums, weight), jnp.stack(far), jnp.stack(seen)
 
-  sums, far, seen = learner.total(add)
+  sums, far, seen = device.total(add)
   return sums, jnp.where(seen > 0, far / jnp.maximum(seen, 1), jnp.nan)
 
 

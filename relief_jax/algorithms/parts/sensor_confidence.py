@@ -10,10 +10,12 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from relief_jax import costs
+from relief_jax.aggregation.mean import Mean
 from relief_jax.algorithms.parts import prototypes
 from relief_jax.algorithms.parts.prototypes import Prototypes
-from relief_jax.rounds.method import Context, Learner, Merge
-from relief_jax.types import Array, Charge, Fleet, PyTree, Task
+from relief_jax.clients.device import Device, Received
+from relief_jax.rounds.method import Method, Round
+from relief_jax.types import Array, CostOverride, Fleet, PyTree, Task
 
 
 class Quality(NamedTuple):
@@ -42,20 +44,20 @@ def init(task: Task, clients: int) -> Quality:
 
 
 def confidence(
-  memory: Quality, context: Context, owned: Array, beta: float, start: int
+  memory: Quality, round: Round, owned: Array, beta: float, start: int
 ) -> Array:
   """Of the participants' sensors, [K, M] in [0, 1]; 0 where none delivers.
 
   Args:
     memory: of all clients.
-    context: of the round.
+    round: of the participants.
     owned: [K, M] bool, what delivers.
     beta: of `prototypes.confidence`.
     start: rounds before which every sensor is trusted.
   """
   measured = memory.dispersion
   every = prototypes.confidence(measured, ~jnp.isnan(measured), beta)
-  trust = jnp.where(context.round < start, 1.0, every[context.place])
+  trust = jnp.where(round.index < start, 1.0, every[round.place])
   return jnp.where(owned, trust, 0.0)
 
 
@@ -73,47 +75,47 @@ def weights(task: Task, trust: Array) -> Array:
   return jnp.stack(columns, -1)
 
 
-def tell(
-  task: Task, params: PyTree, learner: Learner, trust: Array
+def client_statistics(
+  task: Task, received: Received, device: Device, trust: Array
 ) -> tuple[PyTree, Array]:
-  """Class sums weighted by confidence, and the dispersions of a device.
+  """Computes class sums weighted by confidence, and a device's dispersions.
 
   Args:
     task: the model.
-    params: P, as received.
-    learner: the device; its `sent` are the prototypes.
+    received: by the device; beside the model it is sent the prototypes.
+    device: that measures.
     trust: [M] of its sensors.
   """
-  sums, far = prototypes.survey(task, params, learner, learner.sent)
+  sums, far = prototypes.survey(task, received.params, device, received.extra)
   each = {m: trust[i] for i, m in enumerate(task.modalities)}
   return prototypes.weighted(sums, each), far
 
 
-def remember(
-  memory: Quality, merge: Merge, context: Context, told: Array, ema: Array
-) -> Quality:
-  """After a round.
+def remember(memory: Quality, mean: Mean, round: Round) -> Quality:
+  """Updates what the server keeps after a round.
 
   Args:
     memory: before it.
-    merge: of it, with what `tell` gave.
-    context: of it.
-    told: [K] bool, who trained, so that its zeros mean something.
-    ema: of the running dispersion.
+    mean: of it, with `client_statistics`.
+    round: that is over; its `ema` is of the running dispersion.
   """
-  old = memory.dispersion[context.place]
-  measured = jnp.where(told[:, None], merge.own, jnp.nan)
+  assert round.plan is not None
+  ema = round.hparams['ema']
+  # Who did not train sent zeros that mean nothing.
+  sent = round.plan.trained.any(-1)
+  old = memory.dispersion[round.place]
+  measured = jnp.where(sent[:, None], mean.rows, jnp.nan)
   fresh = prototypes.running(old, measured, ema)
   return Quality(
-    prototypes.update(memory.prototypes, merge.told, jnp.bool_(True)),
-    memory.dispersion.at[context.place].set(fresh),
+    prototypes.update(memory.prototypes, mean.sums, jnp.bool_(True)),
+    memory.dispersion.at[round.place].set(fresh),
   )
 
 
-def charge(
+def extra_cost(
   task: Task, fleet: Fleet, run: Array, everything: bool = False
-) -> Charge:
-  """Prototypes down, sums and dispersions up, and a forward pass, [K].
+) -> CostOverride:
+  """Charges prototypes down, sums and dispersions up, and a forward pass.
 
   Args:
     task: the model.
@@ -122,8 +124,58 @@ def charge(
     everything: all prototypes come down, not only those of what runs.
   """
   message = 4 * prototypes.sizes(task)
-  return Charge(
+  return CostOverride(
     download=costs.total(run | everything, message),
     upload=costs.total(run, message + 4),
     flops=fleet.samples * costs.total(run, task.work.fwd),
+  )
+
+
+def with_confidence(
+  task: Task, method: Method, clients: int, beta: float, start: int
+) -> Method:
+  """Weighs a method's updates by how well their sensors measure (**ours**).
+
+  Args:
+    task: the model.
+    method: that sends nothing beside the model.
+    clients: N.
+    beta: of `prototypes.confidence`.
+    start: rounds before which every sensor is trusted.
+  """
+
+  def plan(server, round):
+    inner, known = server.memory
+    found = method.plan(server._replace(memory=inner), round)
+    trust = confidence(known, round, found.run, beta, start)
+    return found._replace(
+      counted=found.counted * weights(task, trust),
+      client_args=trust,
+      cost=extra_cost(task, round.fleet, found.run),
+    )
+
+  def client(received, device):
+    sums, far = client_statistics(task, received, device, device.args)
+    return method.client(received, device)._replace(sums=sums, rows=far)
+
+  def server(state, mean, round):
+    inner, known = state.memory
+    new, own = method.server(state._replace(memory=inner), mean, round)
+    return new._replace(memory=(new.memory, remember(known, mean, round))), own
+
+  def send(server):
+    inner, known = server.memory
+    received = method.send(server._replace(memory=inner))
+    return received._replace(extra=known.prototypes)
+
+  inner_divergence = method.divergence
+  return method._replace(
+    plan=plan,
+    client=client,
+    server=server,
+    send=send,
+    init=lambda params: (method.init(params), init(task, clients)),
+    divergence=inner_divergence
+    and (lambda memory: inner_divergence(memory[0])),
+    traits=method.traits._replace(sums=True),
   )

@@ -1,0 +1,155 @@
+"""Opens and closes a round of any kind: who is in it, and what it costs."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from relief_jax import blocks
+from relief_jax.clients.device import Known
+from relief_jax.engine import ambient, placement
+from relief_jax.online import scene
+from relief_jax.rounds import cohort
+from relief_jax.rounds.method import Round
+from relief_jax.settings import HParams, Setting
+from relief_jax.types import Array, Fleet, Population, PyTree, Task
+
+
+class Opened(NamedTuple):
+  """Holds an open round.
+
+  Attributes:
+    round: what the server knows.
+    known: what all devices know.
+  """
+
+  round: Round
+  known: Known
+
+
+def weights(setting: Setting, fleet: Fleet, active: Array) -> Array:
+  """Computes each client's weight in the mean, [K] float32; 0 if inactive."""
+  base = (
+    fleet.samples.astype(jnp.float32)
+    if setting.weight == 'samples'
+    else jnp.ones(fleet.samples.shape)
+  )
+  return jnp.where(active, base, 0.0)
+
+
+def deadline(setting: Setting, hparams: HParams, index: Array) -> Array:
+  """Computes the deadline of a round, []; linear in it with a schedule."""
+  start = hparams['deadline']
+  if not setting.schedule:
+    return start
+  last = jnp.maximum(hparams['rounds'] - 1, 1)
+  done = index.astype(jnp.float32) / last
+  return start + (hparams['deadline_end'] - start) * done
+
+
+def seen(
+  key: Array,
+  task: Task,
+  setting: Setting,
+  hparams: HParams,
+  fleet: Fleet,
+  place: Array,
+  index: Array,
+) -> Round:
+  """Gives what a plan may look at.
+
+  Args:
+    key: of the round's plan.
+    task: the model.
+    setting: the round.
+    hparams: traced hyperparameters.
+    fleet: [K] participants.
+    place: [K] of them in the population.
+    index: [] int32, number of the round.
+  """
+  return Round(
+    key=key,
+    index=index,
+    place=place,
+    fleet=fleet,
+    access=blocks.owned_groups(fleet.owned, task.group_modality),
+    active=fleet.samples > 0,
+    budget=fleet.budget * deadline(setting, hparams, index),
+    hparams=hparams,
+  )
+
+
+def last(
+  task: Task, setting: Setting, hparams: HParams, fleet: Fleet, done: Array
+) -> Round:
+  """Gives what the plan of the last round saw, of a whole static fleet.
+
+  Args:
+    task: the model.
+    setting: the round.
+    hparams: traced hyperparameters.
+    fleet: [N].
+    done: [] int32, rounds; before the first one it is the first one's.
+  """
+  return seen(
+    ambient.key(0),  # of plans that draw; sizes of sub-models do not
+    task,
+    setting,
+    hparams,
+    fleet,
+    jnp.arange(fleet.id.size),
+    jnp.maximum(done - 1, 0),
+  )
+
+
+def open_round(
+  key: Array,
+  task: Task,
+  setting: Setting,
+  hparams: HParams,
+  population: Population,
+  index: Array,
+) -> Opened:
+  """Draws the participants and takes their part of the world.
+
+  Args:
+    key: of the round.
+    task: the model.
+    setting: the round.
+    hparams: traced hyperparameters.
+    population: all clients.
+    index: [] int32, number of the round.
+  """
+  cohort_key, plan_key, step_key, link_key = jax.random.split(key, 4)
+  place = cohort.draw(cohort_key, population.fleet, setting.cohort)
+  fleet, windows = scene.take(population, place, index)
+  everybody = cohort.shared(population)
+
+  def each(function, shared, rows, work=None):
+    return placement.map_reduce(function, shared, rows, setting.layout, work)
+
+  round = seen(plan_key, task, setting, hparams, fleet, place, index)
+  return Opened(
+    round._replace(population=everybody, windows=windows, each=each),
+    Known(everybody, index, hparams, plan_key, step_key, link_key),
+  )
+
+
+def take(every: PyTree, place: Array) -> PyTree:
+  """Takes the participants' rows out of [N, ...]."""
+  return jax.tree.map(lambda v: v[place], every)
+
+
+def put(every: PyTree, place: Array, rows: PyTree) -> PyTree:
+  """Puts the participants' rows back into [N, ...]."""
+  return jax.tree.map(lambda a, v: a.at[place].set(v), every, rows)
+
+
+def everyone(one: PyTree, clients: int) -> PyTree:
+  """Repeats one client's store for all of them, [N, ...]."""
+  return jax.tree.map(lambda v: jnp.broadcast_to(v, (clients, *v.shape)), one)
+
+
+def streaming(fleet: Fleet) -> bool:
+  """Tells whether windows arrive round by round."""
+  return fleet.scene is not None and fleet.scene.fresh is not None

@@ -1,0 +1,128 @@
+"""What a method cannot be combined with, said once for all methods."""
+
+from relief_jax.errors import InputError
+from relief_jax.rounds.method import Method
+from relief_jax.settings import Setting
+from relief_jax.updates.link import Links
+
+
+def check(
+  setting: Setting, method: Method, links: Links, name: str = 'the method'
+) -> None:
+  """Refuses pairs of settings and methods that mean nothing together.
+
+  Args:
+    setting: of the round.
+    method: to run.
+    links: of the setting.
+    name: of the method, for the message.
+
+  Raises:
+    InputError: such a pair.
+  """
+  traits, guard = method.traits, setting.guard
+  if traits.silent or traits.wire:
+    codes(setting, name, traits.wire or 'sends neither models nor updates')
+  if traits.silent:
+    alone(setting, name)
+  if traits.submodels and not (links.up.lossless and links.down.lossless):
+    raise InputError(
+      f'links that code by {setting.uplink_codec.name!r} (up) and '
+      f'{setting.downlink_codec.name!r} (down) where parts of layers are sent',
+      "'none' for both: codes are of whole layers",
+      'set --config.uplink_codec.name=none --config.downlink_codec.name=none',
+    )
+  if traits.optimizers and setting.server_optimizer not in traits.optimizers:
+    names = ', '.join(map(repr, traits.optimizers))
+    raise InputError(
+      f'config.server_optimizer={setting.server_optimizer} for {name}',
+      f'{names}: the model is the mean of what devices send',
+      f'set --config.server_optimizer={traits.optimizers[0]}',
+    )
+  if guard.clip and traits.projects:
+    raise InputError(
+      'config.hparams.clip_norm for a method that codes its parameters',
+      '0: a clipped update no longer ends at such parameters',
+      'set --config.hparams.clip_norm=0',
+    )
+  if guard.robust:
+    _robust(setting, method)
+
+
+def _robust(setting: Setting, method: Method) -> None:
+  """Refuses weights, dilution and sums where every client has one vote."""
+  for found, cure in (
+    (setting.weight == 'samples' and 'weights by samples', 'weight=uniform'),
+    (
+      method.traits.finds_weights and 'weights that the devices find',
+      'flism.entropy=False',
+    ),
+    (method.traits.sums and 'plain sums of what devices tell', 'mean=mean'),
+    (
+      method.aggregate.over == 'all'
+      and 'a mean over those who do not hold an element too',
+      'feddrop.denominator=contributors',
+    ),
+    (
+      method.aggregate.adds and 'plain sums of updates beside the mean',
+      'mean=mean, or leave out what sums them (relief.norm=cosine, flism.kd)',
+    ),
+  ):
+    if found:
+      raise InputError(
+        f'config.mean={setting.guard.mean} with {found}',
+        'one vote for every client that trained',
+        f'set --config.{cure}',
+      )
+
+
+def codes(setting: Setting, name: str, why: str) -> None:
+  """Refuses codes of the links.
+
+  Args:
+    setting: of the round.
+    name: of the method.
+    why: no code can be, "sends ...".
+
+  Raises:
+    InputError: a codec is set.
+  """
+  for key in ('uplink_codec', 'downlink_codec'):
+    codec = getattr(setting, key).name
+    if codec != 'none':
+      raise InputError(
+        f'config.{key}.name={codec} for {name!r}',
+        f"'none': this method {why}",
+        f'set --config.{key}.name=none',
+      )
+
+
+def alone(setting: Setting, name: str) -> None:
+  """Refuses what only a server that averages updates has a use for.
+
+  Args:
+    setting: of the round.
+    name: of the method.
+
+  Raises:
+    InputError: something is not as by default.
+  """
+  guard = setting.guard
+  for key, on, usual in (
+    ('nonfinite=drop', guard.drop, 'nonfinite=stop'),
+    ('hparams.clip_norm', guard.clip, 'hparams.clip_norm=0'),
+    (f'mean={guard.mean}', guard.robust, 'mean=mean'),
+    ('faults.share', guard.faults.kind, 'faults.share=0'),
+  ):
+    if on:
+      raise InputError(
+        f'config.{key} for {name!r}',
+        'a method whose server averages updates of clients',
+        f'set --config.{usual}',
+      )
+  if setting.late:
+    raise InputError(
+      f'config.online.pace.wait for {name!r}',
+      '0: nobody waits for updates there',
+      'set --config.online.pace.wait=0',
+    )

@@ -1,0 +1,75 @@
+"""Blocks that stay on the devices: one method made of another."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from relief_jax.rounds.method import Method
+from relief_jax.types import PyTree, Task
+
+
+def personal(task: Task, method: Method, keep: np.ndarray) -> Method:
+  """Keeps blocks on the devices: trained there, never sent nor averaged.
+
+  Every device starts with the initial model. What it keeps lies in the client
+  store, [N, ...] of the kept parameters only.
+
+  Args:
+    task: the model.
+    method: of the other blocks; its plan says what is trained.
+    keep: [G] bool, static.
+  """
+  keep = np.asarray(keep, bool)
+  own = jax.tree.map(lambda g: bool(keep[g]), task.groups)
+
+  def kept(params: PyTree) -> PyTree:
+    """The kept parameters; None for the others."""
+    return jax.tree.map(lambda k, part: part if k else None, own, params)
+
+  def joined(mine: PyTree, params: PyTree) -> PyTree:
+    return jax.tree.map(lambda k, a, b: a if k else b, own, mine, params)
+
+  def plan(server, round):
+    found = method.plan(server, round._replace(clients=round.clients[1]))
+    return found._replace(
+      counted=jnp.where(keep[None], 0.0, found.counted),
+      private=keep if found.private is None else keep | found.private,
+    )
+
+  def client(received, device):
+    mine, inner = device.memory
+    start = joined(mine, received.params)
+    update = method.client(
+      received._replace(params=start), device._replace(memory=inner)
+    )
+    after = kept(jax.tree.map(jnp.add, start, update.delta))
+    return update._replace(
+      weight=jnp.where(keep, 0.0, update.weight),
+      memory=(after, update.memory),
+    )
+
+  def server(state, mean, round):
+    mine, inner = round.clients
+    state, inner = method.server(state, mean, round._replace(clients=inner))
+    return state, (mine, inner)
+
+  def evaluate(state, clients):
+    mine, inner = clients
+    count = jax.tree.leaves(mine)[0].shape[0]
+
+    def leaf(k, a, b):
+      if k:
+        return a
+      return jax.tree.map(lambda v: jnp.broadcast_to(v, (count, *v.shape)), b)
+
+    return jax.tree.map(leaf, own, mine, method.evaluate(state, inner))
+
+  return method._replace(
+    plan=plan,
+    client=client,
+    server=server,
+    client_init=lambda params: (kept(params), method.client_init(params)),
+    model=lambda received, memory: joined(memory[0], received.params),
+    evaluate=evaluate,
+    traits=method.traits._replace(personal=True, silent=bool(keep.all())),
+  )
