@@ -42,7 +42,7 @@ def cases(method: str) -> dict:
   call, task = simulation.call, simulation.task
   done, fleet, frozen, hparams, tests = simulation.test_arguments()
   model = task
-  algorithm = algorithms.ALGORITHMS[method](task, simulation.setting)
+  algorithm = algorithms.build(method, task, simulation.setting)
   if algorithm.ensemble and task.exits:
     model = task.exits.until(task.cuts, True)
 

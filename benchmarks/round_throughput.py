@@ -16,6 +16,7 @@ other one with probability 0.45. Data is random: this measures speed only.
 import dataclasses
 from typing import Any, NamedTuple
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -132,24 +133,21 @@ def make_round(name: str, method: str) -> Round:
   if _BUCKETS.value > 1 and fill == 'skip' and not layout.branch:
     cut = buckets.bucket(owned, task, _BUCKETS.value, together)
   setting = Setting(
-    hparams=hparams,
     layout=layout,
     buckets=cut,
+    clients=_CLIENTS.value,
     cohort=_CLIENTS.value,
     fill=fill,
-    options={
-      **config.default().to_dict().get(method, {}),
-      'clients': _CLIENTS.value,
-    },
+    options=flax.core.freeze(config.default().to_dict().get(method, {})),
   )
-  algorithm = algorithms.ALGORITHMS[method](task, setting)
+  algorithm = algorithms.build(method, task, setting)
   state = algorithm.init(key, task.init(key))
   # Once: a call would copy the bank to the other devices every time.
   state, population = placement.replicate((state, population), layout)
   step = jax.jit(algorithm.step)
-  args = key, state, population
+  args = key, state, population, hparams
   _, info = step(*args)
-  modality = np.asarray(task.group_modality)
+  modality = np.asarray(task.blocks.modality)
   run = (owned | (fill == 'input'))[np.asarray(info.client)]
   trained = np.asarray(info.trained) & ((modality < 0) | run[:, modality])
   samples = setting.steps * setting.batch

@@ -135,10 +135,10 @@ def cases(task: Task) -> dict[str, tuple[np.ndarray, np.ndarray]]:
   With every sensor: the forward pass, every group trained alone, all groups.
   Then the same for a device that has one sensor: its forward pass, all it owns.
   """
-  modality = np.asarray(task.group_modality)
+  modality = np.asarray(task.blocks.modality)
   num, every = len(modality), np.ones(len(task.modalities), bool)
   found = {'forward': (every, np.zeros(num, bool))}
-  for g, name in enumerate(task.group_names):
+  for g, name in enumerate(task.blocks.name):
     found[name] = (every, np.arange(num) == g)
   found['all'] = (every, np.ones(num, bool))
   for m, name in enumerate(task.modalities):

@@ -1,6 +1,5 @@
 """Blocks of the model: who could train them, and which are columns."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -22,11 +21,8 @@ def owned_groups(owned: Array, group_modality: tuple[int, ...]) -> Array:
 
 
 def columns(task: Task) -> np.ndarray:
-  """Groups that hold a fusion column block, [G] bool."""
-  ids = jax.tree.leaves(task.groups.get('fusion', task.groups.get('lora_a')))
-  mask = np.zeros(len(task.group_names), bool)
-  mask[ids] = True
-  return mask
+  """Finds the blocks that hold columns of the fusion, [G] bool."""
+  return task.blocks.of('fusion', 'joint')
 
 
 def reach(

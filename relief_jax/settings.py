@@ -15,7 +15,8 @@ from relief_jax.types import Array, Fleet
 
 # Traced values of a round by name: client_lr, client_momentum, lr_decay,
 # lr_floor, server_lr, ema, prox, dropout, deadline, deadline_end, rounds (R,
-# for schedules over the run), wait, clip_norm and faulty [N] (updates/faults.py).
+# for schedules over the run), wait, clip_norm, and faulty [N]
+# (updates/faults.py).
 HParams = Mapping[str, Any]
 
 # Structures that only follow from the names of hyperparameters.

@@ -532,9 +532,9 @@ class Simulation:
     """Name of the first group with a non-finite parameter, or ''."""
     params = placement.local(self.params)
     broken = jax.tree.map(lambda v: float(~jnp.isfinite(v).all()), params)
-    num = len(self._task.group_names)
+    num = self._task.num_blocks
     found = np.asarray(tree.group_sum(self._task.groups, broken, num))
-    return self._task.group_names[found.argmax()] if found.any() else ''
+    return self._task.blocks.name[found.argmax()] if found.any() else ''
 
   def _evaluate(self) -> dict[str, Any]:
     compiled = self._compile()
@@ -564,7 +564,7 @@ class Simulation:
     found = scores.report(counts, self._scope, self._facts)
     self.devices = {
       'round': self.round,
-      **self._logbook.window(self._task.group_names),
+      **self._logbook.window(self._task.blocks.name),
       'f1': self._logbook.pick(found.f1),
     }
     if found.f1_own is not None:
@@ -574,7 +574,7 @@ class Simulation:
       'round': self.round,
       **self._tally.totals,
       **found.record,
-      **self._tally.window(self._task.group_names),
+      **self._tally.window(self._task.blocks.name),
       'wall_seconds': sum(self._wall.values()),
     }
     self.history.append(record)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import flax
 import jax
+import numpy as np
 
 Array = jax.Array
 PyTree = Any
@@ -304,20 +305,52 @@ class Exits(NamedTuple):
   until: Callable[[int, bool], 'Task']
 
 
+class Blocks(NamedTuple):
+  """Says what the blocks of a model are; all static.
+
+  A block is what is trained, averaged and sent as one.
+
+  Attributes:
+    name: [G].
+    modality: [G] ints, whose sensor's owners have it; -1 for shared blocks.
+    role: [G], what it does: `encoder`, `fusion` (the columns of a modality),
+      `joint` (both), `exit` (of an early exit) or `head` (fusion tail and
+      head).
+    layers: [M][cuts] numbers of the blocks of an encoder's layers.
+  """
+
+  name: tuple[str, ...]
+  modality: tuple[int, ...]
+  role: tuple[str, ...]
+  layers: tuple[tuple[int, ...], ...] = ()
+
+  @property
+  def num(self) -> int:
+    """G."""
+    return len(self.name)
+
+  def of(self, *roles: str) -> np.ndarray:
+    """Finds the blocks of some roles, [G] bool."""
+    return np.array([role in roles for role in self.role])
+
+  @property
+  def shared(self) -> np.ndarray:
+    """Blocks that every device has, [G] bool."""
+    return np.asarray(self.modality) < 0
+
+
 class Task(NamedTuple):
   """A model and its loss, as algorithms see them.
 
   Attributes:
     modalities: names, in the order of every [M] axis.
-    group_names: names, in the order of every [G] axis.
-    group_modality: [G] ints, the modality a group belongs to, -1 for shared.
-    groups: prefix tree of the parameters; leaves are group numbers.
+    blocks: of the parameters, in the order of every [G] axis.
+    groups: prefix tree of the parameters; leaves are numbers of blocks.
     work: FLOPs and sizes.
     init: key -> params.
     encode: (params, frozen, m, x [B, ...], cut) -> [B, d_m], features of
       modality number m; `cut` (static) freezes the encoder's layers below it.
     cuts: number of layers an encoder can be cut at; `cut == cuts` freezes all.
-    layer_groups: [M][cuts] group numbers of the encoder's layers.
     fuse: (params, frozen, {m: [B, d_m]}, run [M]) -> [B, C] logits; a
       modality that is not there (at least one is) counts as zeros.
     widths: the model's units, None where it has no narrower form.
@@ -326,26 +359,28 @@ class Task(NamedTuple):
       same with and without.
     ends: prefix tree of the parameters, bool: the first and the last layer,
       which methods of few bits leave alone.
+    classes: C.
+    features: [M] ints d_m, numbers that an encoder makes of a window.
   """
 
   modalities: tuple[str, ...]
-  group_names: tuple[str, ...]
-  group_modality: tuple[int, ...]
+  blocks: Blocks
   groups: PyTree
   work: Work
   init: Callable[..., PyTree]
   encode: Callable[..., Array]
   cuts: int
-  layer_groups: tuple[tuple[int, ...], ...]
   fuse: Callable[..., Array]
   widths: Widths | None = None
   exits: Exits | None = None
   ends: PyTree = False
+  classes: int = 0
+  features: tuple[int, ...] = ()
 
   @property
   def num_blocks(self) -> int:
     """G."""
-    return len(self.group_names)
+    return self.blocks.num
 
 
 class CostOverride(NamedTuple):

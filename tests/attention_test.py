@@ -56,7 +56,7 @@ def step():
   task = tiny.task(**OPTIONS)
   population = tiny.population(task, clients=3)
   batch = Batch(population.bank, jnp.array([0, 1, 5]), jnp.ones(3))
-  train = jnp.ones(len(task.group_names), bool)
+  train = jnp.ones(task.num_blocks, bool)
 
   @functools.partial(jax.jit, compiler_options=tiny.QUICK)
   def both(params, run):
@@ -79,12 +79,12 @@ def test_what_is_away_gets_no_gradient(run):
   task, params, both = step()
   grads, scores = both(params, jnp.array(run, bool))
   chex.assert_tree_all_finite((grads, scores))
-  sq = tree.group_sq_norms(task.groups, grads, len(task.group_names))
-  for g, m in enumerate(task.group_modality):
+  sq = tree.group_sq_norms(task.groups, grads, task.num_blocks)
+  for g, m in enumerate(task.blocks.modality):
     if m >= 0 and not run[m]:
-      assert sq[g] == 0, task.group_names[g]
+      assert sq[g] == 0, task.blocks.name[g]
     elif all(run):
-      assert sq[g] > 0, task.group_names[g]
+      assert sq[g] > 0, task.blocks.name[g]
   # With one modality there is nothing to weigh.
   moved = float(jnp.abs(grads['attention']).max())
   assert moved < 1e-6 if sum(run) < 2 else moved > 1e-4

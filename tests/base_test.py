@@ -21,7 +21,7 @@ def loss(dropout, sensors):
   bank = tiny.population(tiny.task(), clients=6).bank
   base = world.pretrain(jax.random.key(0), spec, bank, 150, dropout)
   batch = Batch(bank, jnp.arange(bank.y.size), jnp.ones(bank.y.size))
-  gate = Gate(jnp.array(sensors), None, jnp.zeros(len(task.group_names), bool))
+  gate = Gate(jnp.array(sensors), None, jnp.zeros(task.num_blocks, bool))
   scores = training.logits(task, tiny.init(task), base, batch, gate)
   return float(training.cross_entropy(scores, bank.y, batch.weight))
 

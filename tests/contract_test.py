@@ -149,7 +149,7 @@ def test_types(method, backbone):
 def test_info(method, backbone):
   task, _ = world(method, backbone)
   _, after, infos = ran(method, backbone)
-  num, count = len(task.group_names), size(method, backbone)
+  num, count = task.num_blocks, size(method, backbone)
   assert isinstance(infos, RoundInfo)
   costs = (infos.upload, infos.download, infos.seconds, infos.joules)
   chex.assert_shape([infos.client, infos.loss, *costs], (ROUNDS, count))
@@ -207,16 +207,16 @@ def sent_by_harmony(task, population, infos):
   owned = OWNED[infos.client].sum(-1)
   size, trained = 4 * np.asarray(task.work.size), np.asarray(infos.trained)
   first = trained @ size + trained[..., -1] * (owned - 1) * size[-1]
-  encoder = np.array([g.startswith('encoder') for g in task.group_names])
+  encoder = np.array([g.startswith('encoder') for g in task.blocks.name])
   later = trained @ (size * ~encoder) + trained.any(-1) * 4 * owned
   return np.where(second_stage(infos), later, first)
 
 
 def sent_by_tfedavg(task, population, infos):
   """Two bits a weight, but for biases and the ends."""
-  size = np.zeros(len(task.group_names))
+  size = np.zeros(task.num_blocks)
   for k, v in twin.named(tiny.init(task)).items():
-    group = task.group_names.index(twin.group_of(k))
+    group = task.blocks.name.index(twin.group_of(k))
     size[group] += tfedavg_twin.wire(k, v)
   return np.asarray(infos.trained) @ size
 
@@ -335,7 +335,7 @@ def made_small(exits, owned):
   task = tiny.task(modalities=('acc', 'gyro'), exits=exits)
   held = HOLDS if owned else np.ones_like(HOLDS)
   population = tiny.population(task, owned=held, samples=COUNT)
-  every = jnp.ones(len(task.group_names), bool)
+  every = jnp.ones(task.num_blocks, bool)
   whole = costs.step_flops(task.work, every[:2], every)
   share = jnp.array(AFFORD if owned else [1.0] * 6)
   fleet = population.fleet.replace(budget=whole * share)
@@ -480,10 +480,10 @@ def test_a_cohort_that_is_away(method):
   chex.assert_tree_all_finite(state.params)
   before, moved = twin.named(tiny.init(task)), np.asarray(info.trained).any(0)
   assert moved.any()
-  gyro = np.asarray(task.group_modality) == 1
+  gyro = np.asarray(task.blocks.modality) == 1
   assert moved[gyro].any() == (setting.fill == 'input')
   for k, v in twin.named(state.params).items():
-    if not moved[task.group_names.index(TABLE[method].twin.group(k))]:
+    if not moved[task.blocks.name.index(TABLE[method].twin.group(k))]:
       np.testing.assert_array_equal(v, before[k])
 
 
@@ -495,7 +495,7 @@ def test_who_trains_on_filled_windows(method):
     method, population, fill='input', deadline=float('inf'), **options(method)
   )
   _, info = tiny.step(method, task, population, setting)
-  gyro = np.asarray(task.group_modality) == 1
+  gyro = np.asarray(task.blocks.modality) == 1
   lacking = ~HOLDS[:, 1] & (np.array(COUNT) > 0)
   found = np.asarray(info.trained)[lacking][:, gyro].any()
   assert found == (method not in algorithms.SKIPPING)

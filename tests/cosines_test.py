@@ -103,6 +103,6 @@ def test_who_compares_nothing_is_refused():
 
 def test_a_modality_that_is_one_group_is_one_block():
   task = tiny.task(groups='joint')
-  assert [task.group_names[g] for g in similarity.blocks(task)] == list(
+  assert [task.blocks.name[g] for g in similarity.blocks(task)] == list(
     task.modalities
   )

@@ -32,7 +32,7 @@ def test_early_exits():
     )
   population = tiny.population(task, clients=3)
   batch = Batch(population.bank, jnp.arange(4), jnp.ones(4))
-  train = jnp.ones(len(task.group_names), bool)
+  train = jnp.ones(task.num_blocks, bool)
   gate = Gate(jnp.array([True, True, False]), None, train)
 
   @quick
@@ -127,7 +127,7 @@ def world():
   """Two modalities, six devices: depths 2, 1, 0, 2, padding, 1."""
   task = tiny.task(modalities=('acc', 'gyro'), exits=True)
   population = tiny.population(task, 6, samples=[9, 6, 8, 7, 0, 5])
-  every = jnp.ones(len(task.group_names), bool)
+  every = jnp.ones(task.num_blocks, bool)
   price = [
     float(costs.step_flops(task.exits.until(d, True).work, every[:2], every))
     for d in (1, 2)
@@ -156,9 +156,9 @@ def test_exits_that_nobody_holds_keep_their_bits():
   task, population = world()
   shallow = tiny.only(population, 1, 2, 5)
   state, info = tiny.step('depthfl', task, shallow, setting())
-  held = {n for n in task.group_names if n.startswith(('encoder0', 'exit0'))}
+  held = {n for n in task.blocks.name if n.startswith(('encoder0', 'exit0'))}
   for n, row in enumerate(np.asarray(info.trained)):
-    found = {g for g, on in zip(task.group_names, row, strict=True) if on}
+    found = {g for g, on in zip(task.blocks.name, row, strict=True) if on}
     assert found == (held if n in (1, 5) else set())
   before, now = twin.named(tiny.init(task)), twin.named(state.params)
   for k, v in now.items():
@@ -192,7 +192,7 @@ def test_what_lies_above_a_device_is_not_computed():
   task, population = world()
   _, info = tiny.step('depthfl', task, population, setting())
   work = [task.exits.until(d, True).work for d in (1, 2)]
-  every = jnp.ones(len(task.group_names), bool)
+  every = jnp.ones(task.num_blocks, bool)
   fleet = population.fleet
   for n, d in ((0, 2), (1, 1), (3, 2), (5, 1)):
     flops = 8 * costs.step_flops(work[d - 1], every[:2], every)

@@ -323,7 +323,7 @@ def gradient_of(task, population, run, sensed=None):
   steps = Steps(
     row=population.rows[0, :4], weight=jnp.ones(4), run=run, sensed=sensed
   )
-  everything = jnp.ones(len(task.group_names), bool)
+  everything = jnp.ones(task.num_blocks, bool)
   params = nonzero(tiny.init(task))
 
   @jax.jit

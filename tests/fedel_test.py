@@ -21,13 +21,13 @@ def test_every_block_is_in_a_window_once_a_sweep():
   owned = np.array([[1, 1], [1, 0], [1, 1], [1, 1], [1, 1]], bool)
   population = tiny.population(task, owned=owned)
   fleet = population.fleet
-  every = jnp.ones(len(task.group_names), bool)
+  every = jnp.ones(task.num_blocks, bool)
   share = jnp.array([0.3, 0.5, 0.8, 0.001, 9.0])
   budget = share * costs.step_flops(task.work, fleet.owned, every)
   population = population.replace(fleet=fleet.replace(budget=budget))
   setting = tiny.setting(population, 'fedel', deadline=1.0, steps=1)
   block = np.array(
-    [int(g[7]) if g.startswith('encoder') else -1 for g in task.group_names]
+    [int(g[7]) if g.startswith('encoder') else -1 for g in task.blocks.name]
   )
   low, start = np.zeros(5, int), np.zeros(5, int)
   seen = [set() for _ in range(5)]

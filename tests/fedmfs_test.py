@@ -88,7 +88,7 @@ def test_equals_a_loop_over_orders(options):
   ):
     want = slow.round(number)
     found = [
-      {g for g, on in zip(task.group_names, row, strict=True) if on}
+      {g for g, on in zip(task.blocks.name, row, strict=True) if on}
       for row in np.asarray(info.trained)
     ]
     assert found == want.trained

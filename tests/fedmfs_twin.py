@@ -26,7 +26,7 @@ class MeritTwin(twin.Twin):
     self.price, self.phi = {}, {}
 
   def groups(self, m) -> set[str]:
-    return {g for g in self.task.group_names if g.endswith(f'/{m}')}
+    return {g for g in self.task.blocks.name if g.endswith(f'/{m}')}
 
   def loss(self, rows, on) -> float:
     """Of the received model on some windows, sensors `on`."""

@@ -106,7 +106,7 @@ def test_robust_means_by_cohort(found, parts):
   voters = (weight > 0) & trained
   assert 2 < voters[:, 1].sum() < 15
   spread, mean_sq = np.zeros(4), np.zeros(4)
-  for g, name in enumerate(TASK.group_names):
+  for g, name in enumerate(TASK.blocks.name):
     leaves = map(jax.tree.leaves, (delta[name], held[name], merge.mean[name]))
     for values, holds, mean in zip(*leaves, strict=True):
       holds = holds if parts else np.ones_like(holds)

@@ -279,7 +279,7 @@ def test_a_sensor_that_nobody_has_is_never_trained(method, case, m):
   owned[:, m], owned[:, 1 - m] = False, True
   case = case._replace(owned=owned)
   task = strategies.task(method in algorithms.EXITS)
-  of_it = np.array(task.group_modality) == m
+  of_it = np.array(task.blocks.modality) == m
   step, init, setting = made(method, PLAIN)
   own = algorithms.ALGORITHMS[method](task, setting)
   before = twin.named(host(own.params(init(jax.random.key(case.seed)))))

@@ -68,7 +68,7 @@ def coded(compressor, arrays, key):
 def wire(codec):
   """[G] bytes of really packed arrays."""
   task, _ = world()
-  compressor, found = make(codec), np.zeros(len(task.group_names))
+  compressor, found = make(codec), np.zeros(task.num_blocks)
   groups, arrays = zip(*leaves_of(task, tiny.init(task)), strict=True)
   codes = coded(compressor, arrays, jax.random.key(0))
   for group, x, code in zip(groups, arrays, codes, strict=True):
@@ -83,7 +83,7 @@ def test_charged_is_what_packed_arrays_weigh(method):
   seen = []
   for _, info in tiny.run(method, task, population, setting(), 2):
     np.testing.assert_array_equal(info.upload, info.trained @ up)
-    modality = np.asarray(task.group_modality)
+    modality = np.asarray(task.blocks.modality)
     runs = np.where(modality < 0, True, OWNED[:, modality])
     runs &= np.asarray(info.trained).any(-1, keepdims=True)
     np.testing.assert_array_equal(info.download, runs @ down)
@@ -140,7 +140,7 @@ def test_the_server_gets_what_is_on_the_wire(name):
   found = jax.tree.leaves(got)
   for group, want, one in zip(groups, receive(codes), found, strict=True):
     np.testing.assert_array_equal(one, want)
-    if task.group_modality[group] == 1:  # it has no such sensor
+    if task.blocks.modality[group] == 1:  # it has no such sensor
       np.testing.assert_array_equal(one, 0)
 
 
@@ -196,7 +196,7 @@ def test_groups_that_nobody_trained_keep_their_bits_and_memories():
     np.testing.assert_array_equal(state.links.residual['lora_a']['gyro'], 0)
   rest = np.asarray(states[1].links.residual['lora_a']['acc'])
   np.testing.assert_array_equal(rest.reshape(5, -1).any(1), [0, 1, 0, 0, 0])
-  gyro = task.group_names.index('fusion/gyro')
+  gyro = task.blocks.name.index('fusion/gyro')
   assert states[1].links.sent[gyro] == 0 < states[1].links.sent.max()
 
 
@@ -240,7 +240,7 @@ def test_who_missed_messages_is_sent_them_or_the_replica():
   whole = 4 * np.asarray(task.work.size)
   sent = np.zeros(len(down), int)
   heard = np.zeros((5, len(down)), int)
-  modality = np.asarray(task.group_modality)
+  modality = np.asarray(task.blocks.modality)
   owns = np.where(modality < 0, True, OWNED[:, modality])
   missed = 0
   for _, info in tiny.run('cohort_mean', task, population, found, 12):

@@ -124,7 +124,7 @@ def direct(task, params, frozen, batch, gate):
   """`training.logits` for constant gates, without its branches."""
   features = {}
   for i, name in enumerate(task.modalities):
-    owners = task.layer_groups[i]
+    owners = task.blocks.layers[i]
     cut = next((c for c, g in enumerate(owners) if gate.train[g]), task.cuts)
     x = batch.bank.x[name]
     features[name] = task.encode(params, frozen, i, x, cut)
@@ -144,7 +144,7 @@ def lowered(backbone, spec, chosen, logits):
 
 def lowered_task(task, backbone, spec, chosen, logits):
   """The same of a task that is a part of its model."""
-  train = np.array([chosen(name) for name in task.group_names])
+  train = np.array([chosen(name) for name in task.blocks.name])
   gate = Gate(np.ones(len(spec.modalities), bool), None, train)
   mask = tree.spread(task.groups, train)
 
@@ -237,7 +237,7 @@ def test_flops_of_early_exits(filters, depth, every, chosen):
   exits = models.MODELS['cnn'](spec).exits
   held = exits.held(depth, every)
   sub = exits.until(depth, every)
-  names = {n for n, h in zip(sub.group_names, held, strict=True) if h}
+  names = {n for n, h in zip(sub.blocks.name, held, strict=True) if h}
   step, analytic = lowered_task(
     sub, 'cnn', spec, lambda n: chosen(n) and n in names, direct
   )
@@ -274,7 +274,7 @@ def test_an_absent_sensor_costs_only_products_with_its_zero_features():
   params, frozen, bank = abstract('cnn', spec)
 
   def flops(run):
-    gate = Gate(np.array(run), None, np.zeros(len(task.group_names), bool))
+    gate = Gate(np.array(run), None, np.zeros(task.num_blocks, bool))
 
     def forward(params, frozen, bank):
       batch = Batch(bank, jnp.arange(BATCH), jnp.ones(BATCH))
@@ -293,7 +293,7 @@ def test_an_absent_sensor_costs_only_products_with_its_zero_features():
 def test_groups_cover_the_parameters_once(name):
   backbone, overrides = BACKBONES[name]
   task = tiny.task(backbone, **overrides)
-  num = len(task.group_names)
+  num = task.num_blocks
   params = jax.eval_shape(task.init, jax.random.key(0))
   # A prefix: `flatten_up_to` refuses anything else.
   numbers, structure = jax.tree.flatten(task.groups)
@@ -304,13 +304,13 @@ def test_groups_cover_the_parameters_once(name):
   np.testing.assert_array_equal(task.work.size, by_hand)
   assert set(numbers) == set(range(num))
   assert by_hand.sum() == sum(v.size for v in jax.tree.leaves(params))
-  assert len(set(task.group_names)) == num == len(task.group_modality)
+  assert len(set(task.blocks.name)) == num == len(task.blocks.modality)
   # Every modality has groups, the shared one comes last.
-  assert set(task.group_modality) == {-1, *range(len(task.modalities))}
-  assert task.group_names[-1] == 'shared'
-  for g, m in enumerate(task.group_modality):
+  assert set(task.blocks.modality) == {-1, *range(len(task.modalities))}
+  assert task.blocks.name[-1] == 'shared'
+  for g, m in enumerate(task.blocks.modality):
     if m >= 0:
-      assert task.group_names[g].split('/')[-1] == task.modalities[m]
+      assert task.blocks.name[g].split('/')[-1] == task.modalities[m]
 
 
 @pytest.mark.parametrize('name', BACKBONES)
@@ -319,20 +319,20 @@ def test_gradient_paths(name):
   backbone, overrides = BACKBONES[name]
   task = tiny.task(backbone, **overrides)
   work = jax.tree.map(np.asarray, task.work)
-  num = len(task.group_names)
+  num = task.num_blocks
   assert work.path.shape == (work.agrad.size, num)
   assert work.path.any(1).all() and (work.agrad > 0).all()
   assert (work.fwd > 0).all() and work.shared > 0
   # Early exits are no part of the model as a whole.
-  early = np.array([n.startswith('exit') for n in task.group_names])
+  early = np.array([n.startswith('exit') for n in task.blocks.name])
   np.testing.assert_array_equal(work.wgrad > 0, ~early)
   assert (work.size > 0).all()
-  modality = np.array(task.group_modality)
+  modality = np.array(task.blocks.modality)
   for row in work.path:
     touched = set(modality[row])
     assert len(touched) == 1 or touched >= set(range(len(task.modalities)))
   # What any group needs, all groups below it need too.
-  for owners in task.layer_groups:
+  for owners in task.blocks.layers:
     for lower, upper in zip(owners, owners[1:], strict=False):
       assert (work.path[:, lower] >= work.path[:, upper]).all()
 
@@ -344,7 +344,7 @@ def test_cost_of_a_set_by_hand():
   conv = 2 * after * 3 * 2 * 4
   encoder, fusion, shared = range(3)
   work = task.work
-  assert task.group_names == ('encoder/acc', 'fusion/acc', 'shared')
+  assert task.blocks.name == ('encoder/acc', 'fusion/acc', 'shared')
   np.testing.assert_array_equal(work.fwd, [conv + 4 * after * 4 + column + 6])
   np.testing.assert_array_equal(work.wgrad, [conv + after * 4, column, head])
   np.testing.assert_array_equal(work.size, [24 + 4, 24, 6 + 18 + 3])
@@ -370,7 +370,7 @@ def compiled(backbone):
   task = tiny.task(backbone, fusion_norm=True)
   population = tiny.population(task, clients=3)
   batch = Batch(population.bank, jnp.array([0, 1, 5]), jnp.ones(3))
-  train = jnp.ones(len(task.group_names), bool)
+  train = jnp.ones(task.num_blocks, bool)
 
   @quick
   def both(params, run):
@@ -399,7 +399,7 @@ def test_nobody_present(backbone):
   chex.assert_tree_all_finite((scores, grads))
   assert scores.shape == (3, 3)
   np.testing.assert_array_equal(scores, np.repeat(scores[:1], 3, 0))
-  sq = tree.group_sq_norms(task.groups, grads, len(task.group_names))
+  sq = tree.group_sq_norms(task.groups, grads, task.num_blocks)
   np.testing.assert_array_equal(sq[:-1], 0)
   assert sq[-1] > 0  # the head's bias
 
@@ -410,9 +410,9 @@ def test_everybody_present(backbone):
   chex.assert_tree_all_finite((scores, grads))
   chex.assert_trees_all_equal_shapes_and_dtypes(params, grads)
   # B = 0 cuts A from the gradient at first; all else moves at once.
-  sq = tree.group_sq_norms(task.groups, grads, len(task.group_names))
+  sq = tree.group_sq_norms(task.groups, grads, task.num_blocks)
   moving = np.array(
-    [backbone == 'cnn' or n == 'shared' for n in task.group_names]
+    [backbone == 'cnn' or n == 'shared' for n in task.blocks.name]
   )
   np.testing.assert_array_equal(np.asarray(sq) > 0, moving)
 

@@ -18,7 +18,7 @@ ULP = 2.0**-23
 
 def names_of(task, row):
   """[G] bool -> set of group names."""
-  return {g for g, on in zip(task.group_names, row, strict=True) if on}
+  return {g for g, on in zip(task.blocks.name, row, strict=True) if on}
 
 
 def assert_params(found, want, atol=1e-6):
@@ -43,7 +43,7 @@ def compare(method, task, population, setting, rounds=3, quick=True):
     np.testing.assert_allclose(info.loss, one.loss, rtol=0, atol=1e-6)
     assert_params(state.params, one.params)
     want = slow.divergence if method == 'relief' else one.divergence
-    for g, value in zip(task.group_names, info.divergence, strict=True):
+    for g, value in zip(task.blocks.name, info.divergence, strict=True):
       if np.isfinite(want.get(g, np.nan)):
         # Updates are differences of float32 parameters of about 1, each off
         # by up to ULP / 2: seen where a first LoRA step hardly moves A.

@@ -15,7 +15,7 @@ from tests import tiny
 
 def test_levels_count_from_the_output():
   task = tiny.task(modalities=('acc', 'gyro'), groups='layer')
-  found = dict(zip(task.group_names, depth.levels(task), strict=True))
+  found = dict(zip(task.blocks.name, depth.levels(task), strict=True))
   assert found == {
     **{f'encoder{i}/{m}': 3 - i for i in (0, 1) for m in ('acc', 'gyro')},
     **{f'fusion/{m}': 1 for m in ('acc', 'gyro')},
@@ -34,7 +34,7 @@ def shares(side):
   setting = tiny.setting(population, 'fedpmt', depth='cycle', side=side)
   _, info = tiny.step('fedpmt', task, population.replace(fleet=fleet), setting)
   count = np.asarray(info.trained).sum(0)
-  return dict(zip(task.group_names, count.tolist(), strict=True))
+  return dict(zip(task.blocks.name, count.tolist(), strict=True))
 
 
 def test_contributors_of_every_depth():
@@ -89,7 +89,7 @@ def test_the_drop_rate_meets_the_budget(exact, rate):
   """In every round, whatever is drawn, and most of it is used."""
   task = tiny.task(modalities=('acc', 'gyro'), filters=(8, 16), hidden=32)
   population = tiny.population(task, 4)
-  every = jnp.ones(len(task.group_names), bool)
+  every = jnp.ones(task.num_blocks, bool)
   share = jnp.array([1.0, 0.7, 0.5, 0.35])
   budget = share * costs.step_flops(task.work, every[:2], every)
   fleet = population.fleet.replace(

@@ -132,9 +132,9 @@ def test_padding_of_short_batches_full_of_nan():
 
 CNN = tiny.task()
 WORLD = tiny.population(CNN)
-NAMES = CNN.group_names
+NAMES = CNN.blocks.name
 SIZE = np.asarray(CNN.work.size, np.float64)
-MODALITY = np.array(CNN.group_modality)
+MODALITY = np.array(CNN.blocks.modality)
 
 
 @functools.partial(jax.jit, compiler_options=tiny.QUICK)

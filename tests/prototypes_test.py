@@ -170,7 +170,7 @@ def test_a_prototype_trains_columns_and_no_encoder():
     after.params['fusion']['gyro'] != state.params['fusion']['gyro']
   ).any()
   trained = dict(
-    zip(task.group_names, np.asarray(info.trained)[0], strict=True)
+    zip(task.blocks.name, np.asarray(info.trained)[0], strict=True)
   )
   assert trained['fusion/gyro'] and not trained['encoder/gyro']
 

@@ -29,8 +29,8 @@ class Chosen:
   def __init__(self, name):
     task = tiny.task(**MODELS[name])
     model, num = (
-      elastic.chains(task.work, task.group_modality),
-      len(task.group_names),
+      elastic.chains(task.work, task.blocks.modality),
+      task.num_blocks,
     )
     run = jnp.ones(len(task.modalities), bool)
 
@@ -96,8 +96,8 @@ def test_without_a_budget_everything_in_reach_is_chosen(name):
 
 def test_chains_of_a_model():
   task = tiny.task(**MODELS['layer'])
-  model = elastic.chains(task.work, task.group_modality)
-  names = np.array(task.group_names)[model.order]
+  model = elastic.chains(task.work, task.blocks.modality)
+  names = np.array(task.blocks.name)[model.order]
   parts = np.split(names, np.flatnonzero(model.first)[1:])
   assert [list(p) for p in parts] == [
     ['shared'],
@@ -140,7 +140,7 @@ def test_importance_is_of_the_last_turn():
     client_momentum=0.0,
     keep_client_state=True,
   )
-  num, before = len(task.group_names), tiny.init(task)
+  num, before = task.num_blocks, tiny.init(task)
   lr = tiny.HPARAMS['client_lr']
   for state, info in tiny.run('elastic_fl', task, population, setting, 2):
     delta = jax.tree.map(jnp.subtract, state.params, before)

@@ -129,7 +129,7 @@ def _frame(exits: bool) -> Population:
 @functools.cache
 def _budget(exits: bool):
   """(owned, share) -> [N] budgets, compiled once."""
-  work, modality = task(exits).work, np.array(task(exits).group_modality)
+  work, modality = task(exits).work, np.array(task(exits).blocks.modality)
 
   @functools.partial(jax.jit, compiler_options=tiny.QUICK)
   def budget(owned, share):

@@ -47,7 +47,7 @@ def rounds(lost, client_lr, mode='twn'):
 def packed(task, params, short):
   """[G] bytes; `short` tells which arrays are sent in two bits a number."""
   code = ternary.ternary(Codec('ternary'))
-  found = np.zeros(len(task.group_names))
+  found = np.zeros(task.num_blocks)
   for k, v in twin.named(params).items():
     value, size = jnp.asarray(v, jnp.float32), 4 * v.size
     if short(k, v):
@@ -56,7 +56,7 @@ def packed(task, params, short):
       arrived = code.decode(sent, jax.random.key(0), v.shape)
       # A model that is broadcast short arrives as it is.
       np.testing.assert_allclose(arrived, value, rtol=1e-5, atol=1e-7)
-    found[task.group_names.index(twin.group_of(k))] += size
+    found[task.blocks.name.index(twin.group_of(k))] += size
   return found.sum()
 
 

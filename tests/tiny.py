@@ -51,6 +51,7 @@ FULL = {
   'xla_llvm_disable_expensive_passes': False,
 }
 
+
 @dataclasses.dataclass(frozen=True)
 class Given:
   """Holds a static setting and the values that go with it, as one.
@@ -181,7 +182,7 @@ def population(
     watts=jnp.asarray(rng.uniform(1, 5, (clients, 4)), jnp.float32),
     budget=jnp.ones(clients),
   )
-  fleet = deadlines.with_budgets(fleet, task.work, task.group_modality)
+  fleet = deadlines.with_budgets(fleet, task.work, task.blocks.modality)
   frozen = {}
   if backbone == 'lora':
     frozen = lora.base(jax.random.key(seed), found)
@@ -227,7 +228,7 @@ def deadline(task: Task, population: Population, kind='tight') -> float:
     kind,
     population.fleet,
     task.work,
-    task.group_modality,
+    task.blocks.modality,
     blocks.columns(task),
   )
 
@@ -240,7 +241,7 @@ def with_share(task: Task, population: Population, share) -> Population:
     population: of clients.
     share: a number for all or [N] numbers; below 0 nothing fits.
   """
-  fleet, modality = population.fleet, np.asarray(task.group_modality)
+  fleet, modality = population.fleet, np.asarray(task.blocks.modality)
   shared = np.broadcast_to(modality < 0, (len(fleet.owned), len(modality)))
   every = shared | np.asarray(fleet.owned)[:, modality]
   least, most = (

@@ -216,7 +216,7 @@ def gated():
   task = tiny.task('cnn', modalities=('acc', 'gyro'), groups='layer')
   population = tiny.population(task, clients=2, fill=0.7)
   batch = Batch(population.bank, jnp.arange(4), jnp.ones(4))
-  num = len(task.group_names)
+  num = task.num_blocks
 
   @quick
   def both(params, run, train, sensed):
@@ -241,8 +241,8 @@ def gated():
 
 
 def groups_of(grads, task):
-  sq = tree.group_sq_norms(task.groups, grads, len(task.group_names))
-  return dict(zip(task.group_names, np.asarray(sq), strict=True))
+  sq = tree.group_sq_norms(task.groups, grads, task.num_blocks)
+  return dict(zip(task.blocks.name, np.asarray(sq), strict=True))
 
 
 def test_an_absent_branch_has_no_gradient():
@@ -269,13 +269,13 @@ def test_freezing_cuts_gradients_and_nothing_else(frozen, silent):
   """The same scores to the bit; gradients of what trains are the same."""
   task, call = gated()
   full, scores = call()
-  train = [name not in frozen for name in task.group_names]
+  train = [name not in frozen for name in task.blocks.name]
   grads, same = call(train=train)
   np.testing.assert_array_equal(scores, same)
   for name, sq in groups_of(grads, task).items():
     assert (sq == 0) == (name in silent), name
   kept = tree.spread(
-    task.groups, np.array([n not in silent for n in task.group_names])
+    task.groups, np.array([n not in silent for n in task.blocks.name])
   )
   chex.assert_trees_all_close(
     grads, tree.scale(jax.tree.map(float, kept), full), rtol=1e-5, atol=1e-7

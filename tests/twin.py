@@ -134,7 +134,7 @@ class Twin:
     names = [self.spec.modalities[m] for m in own]
     return {
       g
-      for g in self.task.group_names
+      for g in self.task.blocks.name
       if g == 'shared' or g.split('/')[1] in names
     }
 
@@ -145,7 +145,7 @@ class Twin:
   def reach(self, n) -> set[str]:
     """Groups that client n could train."""
     filled = self.setting.fill == 'input'
-    return set(self.task.group_names) if filled else self.access(n)
+    return set(self.task.blocks.name) if filled else self.access(n)
 
   def draw(self, number, n) -> list[np.ndarray]:
     """Rows of client n's local steps in a round."""
@@ -251,13 +251,13 @@ class Twin:
     for m in range(len(self.spec.modalities)):
       if self.senses(n, m):
         total += work.fwd[m]
-    for g, name in enumerate(self.task.group_names):
+    for g, name in enumerate(self.task.blocks.name):
       if name in chosen:
         total += work.wgrad[g]
     for q in range(len(work.agrad)):
       if any(
         work.path[q, g] and name in chosen
-        for g, name in enumerate(self.task.group_names)
+        for g, name in enumerate(self.task.blocks.name)
       ):
         total += work.agrad[q]
     return total
@@ -270,7 +270,7 @@ class Twin:
     """Groups that each client trains, and those in whose mean it counts."""
     trained, counted = [], []
     for n in range(self.clients):
-      everything = set(self.task.group_names)
+      everything = set(self.task.blocks.name)
       active = self.fleet.samples[n] > 0
       trained.append(self.reach(n) if active else set())
       counted.append(everything if active else set())
@@ -324,7 +324,7 @@ class Twin:
       if any(g in chosen for chosen in trained):
         self.params[k] = self.settle(k, self.params[k])
     divergence = {}
-    for g in self.task.group_names:
+    for g in self.task.blocks.name:
       those = [n for n in range(self.clients) if g in trained[n]]
       if len(those) >= 2:
         stack = np.stack(
@@ -366,9 +366,9 @@ class ReliefTwin(Twin):
 
   def __init__(self, task, population, setting, seed=0):
     super().__init__(task, population, setting, seed)
-    self.divergence = dict.fromkeys(task.group_names, np.inf)
+    self.divergence = dict.fromkeys(task.blocks.name, np.inf)
     self.last = [
-      dict.fromkeys(task.group_names, -1) for _ in range(self.clients)
+      dict.fromkeys(task.blocks.name, -1) for _ in range(self.clients)
     ]
 
   def plan(self, number):
@@ -379,7 +379,7 @@ class ReliefTwin(Twin):
       if not self.fleet.samples[n] or self.flops(n, chosen) > budget:
         trained.append(set())
         continue
-      names = self.task.group_names
+      names = self.task.blocks.name
       ranked = sorted(
         self.access(n) - chosen,
         key=lambda g, n=n: (

@@ -17,7 +17,7 @@ class ElasticTwin(Twin):
 
   def __init__(self, task, population, setting, seed=0):
     super().__init__(task, population, setting, seed)
-    names = task.group_names
+    names = task.blocks.name
     self.known = [dict.fromkeys(names, np.inf) for _ in range(self.clients)]
     self.fall = [dict.fromkeys(names, 0.0) for _ in range(self.clients)]
 
@@ -27,7 +27,7 @@ class ElasticTwin(Twin):
 
   def worth(self, number, n) -> dict[str, float]:
     """Of those groups; what is unknown comes first, in drawn order."""
-    names, known = self.task.group_names, self.importance(n)
+    names, known = self.task.blocks.name, self.importance(n)
     key = jax.random.split(tiny.round_key(self.seed, number), 4)[1]
     key = jax.random.fold_in(key, self.fleet.id[n])
     draw = np.asarray(jax.random.uniform(key, (len(names),)), np.float64)
@@ -88,11 +88,11 @@ class WindowTwin(ElasticTwin):
     self.blocks = len(self.spec.filters)
     self.low, self.start = [0] * self.clients, [0] * self.clients
     self.depth = [self.blocks] * self.clients
-    self.overall = dict.fromkeys(task.group_names, 0.0)
+    self.overall = dict.fromkeys(task.blocks.name, 0.0)
     self.before = None
 
   def access(self, n):
-    pairs = zip(self.task.group_names, self.task.group_modality, strict=True)
+    pairs = zip(self.task.blocks.name, self.task.blocks.modality, strict=True)
     return {g for g, m in pairs if m < 0 or self.fleet.owned[n, m]}
 
   def exit(self, depth) -> tuple[str, str]:

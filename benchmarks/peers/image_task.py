@@ -17,7 +17,7 @@ from benchmarks.peers import winograd
 from benchmarks.peers.common import Setup
 from relief_jax import tree
 from relief_jax.models import encoders, layers
-from relief_jax.types import Array, PyTree, Task
+from relief_jax.types import Array, Blocks, PyTree, Task
 
 _FILTERS = (32, 64)
 _HIDDEN = 128
@@ -189,13 +189,16 @@ def image_task(setup: Setup) -> Task:
     work.gradient_path(flops, [0] + [1] * (i > 0))
   return Task(
     modalities=('image',),
-    group_names=('encoder', 'dense'),
-    group_modality=(0, -1),
+    blocks=Blocks(
+      ('encoder', 'dense'),
+      (0, -1),
+      ('encoder', 'head'),
+      (() if linear else (0,),),
+    ),
     groups=groups,
     work=work.build(tree.group_sizes(groups, shapes, 2)),
     init=partial(init, setup=setup),
     encode=encode_image,
     cuts=1,
-    layer_groups=(() if linear else (0,),),
     fuse=fuse,
   )

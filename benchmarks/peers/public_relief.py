@@ -17,7 +17,7 @@ from benchmarks.peers import common, image_task
 from experiments import command
 from relief_jax import algorithms, simulate
 from relief_jax.engine import placement
-from relief_jax.settings import Setting
+from relief_jax.settings import ANY, HParams, Setting
 from relief_jax.types import Array, Bank, Fleet, Population
 
 _DEVICES = flags.DEFINE_integer(
@@ -36,10 +36,12 @@ _DRAW = flags.DEFINE_enum(
 class PlainSgd(Setting):
   """Local SGD without momentum, as all other sides have it."""
 
-  def client_tx(self, number: Array | int = 0) -> optax.GradientTransformation:
-    """No trace: momentum of zero still costs a pass over the parameters."""
-    del number
-    return optax.sgd(self.hparams['client_lr'])
+  def client_tx(
+    self, hparams: HParams = ANY, round_index: Array | int = 0
+  ) -> optax.GradientTransformation:
+    """Keeps no trace: momentum of zero costs a pass over the parameters."""
+    del round_index
+    return optax.sgd(hparams['client_lr'])
 
 
 def population(setup: common.Setup) -> Population:
@@ -81,26 +83,26 @@ def main(argv) -> None:
   }
   layout = placement.parse_layout(_LAYOUT.value, devices)
   setting = PlainSgd(
-    hparams=hparams,
+    clients=setup.clients,
     layout=layout,
     cohort=setup.cohort,
     steps=setup.steps,
     epochs=setup.epochs if _DRAW.value == 'epochs' else 0,
     batch=setup.batch,
   )
-  algorithm = algorithms.ALGORITHMS['fedavg'](task, setting)
+  algorithm = algorithms.build('fedavg', task, setting)
   key = jax.random.key(0)
   state = algorithm.init(key, task.init(key))
   state, people = placement.replicate((state, population(setup)), layout)
   size = sum(v.size for v in jax.tree.leaves(algorithm.params(state)))
   number = 0
   jitted = jax.jit(algorithm.step, donate_argnums=1)
-  step = jitted.lower(key, state, people).compile()
+  step = jitted.lower(key, state, people, hparams).compile()
 
   def one_round():
     nonlocal state, number
     number += 1
-    state, info = step(jax.random.key(number), state, people)
+    state, info = step(jax.random.key(number), state, people, hparams)
     jax.block_until_ready((state, info))
     if not np.isfinite(info.loss).all():
       raise FloatingPointError('the loss is not finite')

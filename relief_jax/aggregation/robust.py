@@ -65,7 +65,7 @@ def of_stacked(
   Returns:
     As `mean.of_sums`, with numbers of clients for weights.
   """
-  num = len(task.group_names)
+  num = task.num_blocks
   voters = (weight > 0) & trained
   cut = _cuts(guard, weight.shape[0])
 

@@ -44,7 +44,7 @@ def centralized(task: Task, setting: Setting) -> Algorithm:
   """
   legality.codes(setting, 'centralized', 'sends raw windows, once')
   legality.alone(setting, 'centralized')
-  num, num_modalities = len(task.group_names), len(task.modalities)
+  num, num_modalities = task.num_blocks, len(task.modalities)
   everything = jnp.ones(num, bool)
   whole_fleet = setting.options['sensors'] == 'fleet'
   mask = tree.spread(task.groups, everything)
@@ -110,7 +110,7 @@ def centralized(task: Task, setting: Setting) -> Algorithm:
       loss, optimizer(hparams, length), params, mask, steps, opt_state
     )
     params = jax.tree.map(jnp.add, params, done.delta)
-    moved = blocks.owned_groups(run, task.group_modality)
+    moved = blocks.owned_groups(run, task.blocks.modality)
     flops = costs.step_flops(task.work, run, moved).mean()
     speed = jnp.where(fleet.samples > 0, fleet.speed, 0.0)  # no padding
     best = jnp.argmax(speed)

@@ -121,7 +121,7 @@ def depthfl(task: Task, setting: Setting) -> Method:
     """Who has data runs and trains all that it can."""
     active = (fleet.samples > 0)[:, None]
     run = (fleet.owned | (setting.fill == 'input')) & active
-    trained = blocks.owned_groups(run, task.group_modality) & active
+    trained = blocks.owned_groups(run, task.blocks.modality) & active
     return Plan(run, trained, trained.astype(jnp.float32))
 
   def layers(fleet: Fleet, budget: Array) -> Array:
@@ -135,7 +135,7 @@ def depthfl(task: Task, setting: Setting) -> Method:
     strength: Array | tuple = ()
     if distill:
       length = options['fade'] * round.hparams['rounds']
-      now = fading(round.index, length)
+      now = fading(round.round_index, length)
       strength = jnp.broadcast_to(now, own.shape)
     cut = widths.narrow(
       reach(round.fleet),
@@ -162,8 +162,10 @@ def depthfl(task: Task, setting: Setting) -> Method:
         )
 
       # A device trains all that it holds of an encoder, or nothing.
-      whole = tuple((g[0],) * len(g) for g in sub.layer_groups)
-      return device.loss(sub._replace(layer_groups=whole), criterion)
+      whole = tuple((g[0],) * len(g) for g in sub.blocks.layers)
+      return device.loss(
+        sub._replace(blocks=sub.blocks._replace(layers=whole)), criterion
+      )
 
     if not device.branch:
       at = jnp.arange(1, count + 1)

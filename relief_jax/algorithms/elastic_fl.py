@@ -52,7 +52,7 @@ def importance(task: Task, grads: PyTree, updates: PyTree) -> Array:
     updates: P, the optimiser's step.
   """
   falls = jax.tree.map(lambda g, u: -(g * u).sum(), grads, updates)
-  return tree.group_sum(task.groups, falls, len(task.group_names))
+  return tree.group_sum(task.groups, falls, task.num_blocks)
 
 
 def worth(key: Array, known: Array, access: Array) -> Array:
@@ -75,7 +75,6 @@ def worth(key: Array, known: Array, access: Array) -> Array:
 
 def measured(known: Array, mean: Mean, round: Round) -> Array:
   """Updates the importance after a round, [K, G]; where trained it is new."""
-  assert round.plan is not None
   return jnp.where(round.plan.trained, mean.rows, known)
 
 
@@ -89,15 +88,15 @@ def elastic_fl(task: Task, setting: Setting) -> Method:
 
   Its `check` refuses a fleet in which nobody affords some group even alone.
   """
-  num = len(task.group_names)
-  model = elastic.chains(task.work, task.group_modality)
+  num = task.num_blocks
+  model = elastic.chains(task.work, task.blocks.modality)
   everywhere = setting.fill == 'input'
 
   base = fedavg.fedavg(task, setting)
 
   def plan(server, round: Round) -> Plan:
     del server
-    run, access = blocks.reach(round.fleet, task.group_modality, everywhere)
+    run, access = blocks.reach(round.fleet, task.blocks.modality, everywhere)
     keys = batches.client_keys(round.key, round.fleet)
     value = jax.vmap(worth)(keys, round.clients, access)
     trained = jax.lax.map(
@@ -109,7 +108,7 @@ def elastic_fl(task: Task, setting: Setting) -> Method:
     return Plan(run, trained, trained.astype(jnp.float32))
 
   def check(fleet: Fleet, deadline: float) -> None:
-    run, access = blocks.reach(fleet, task.group_modality, everywhere)
+    run, access = blocks.reach(fleet, task.blocks.modality, everywhere)
     access &= (fleet.samples > 0)[:, None]
     single = jnp.eye(num, dtype=bool)[:, None]
     alone = jax.lax.map(
@@ -118,7 +117,7 @@ def elastic_fl(task: Task, setting: Setting) -> Method:
     able = alone.T <= (fleet.budget * deadline * (1 + SLACK))[:, None]
     left = np.asarray(access.any(0) & ~(access & able).any(0))
     if left.any():
-      names = [task.group_names[g] for g in np.flatnonzero(left)]
+      names = [task.blocks.name[g] for g in np.flatnonzero(left)]
       raise InputError(
         f'no device that can afford to train {", ".join(names)}',
         'one for every group: else some stay as they were initialised',

@@ -71,7 +71,7 @@ def fedel(task: Task, setting: Setting) -> Method:
   """
   options, count = setting.options, task.cuts
   exits = depth.required(task, 'fedel')
-  num, beta = len(task.group_names), options['beta']
+  num, beta = task.num_blocks, options['beta']
   # A run is traced around this, and what is read on the host must be there.
   with jax.ensure_compile_time_eval():
     subs = [exits.until(d, False) for d in range(1, count + 1)]
@@ -79,11 +79,11 @@ def fedel(task: Task, setting: Setting) -> Method:
     each = [jax.tree.map(lambda v, i=i: v[i], levels) for i in range(count)]
     chains = jax.tree.map(
       lambda *v: jnp.stack(v),
-      *[elastic.chains(work, task.group_modality) for work in each],
+      *[elastic.chains(work, task.blocks.modality) for work in each],
     )
   held = jnp.asarray(np.stack([exits.held(i + 1, False) for i in range(count)]))
   block = np.full(num, -1)  # of an exit's groups
-  for owners in task.layer_groups:
+  for owners in task.blocks.layers:
     block[list(owners)] = np.arange(count)
 
   def inside(low: Array, high: Array) -> Array:
@@ -109,13 +109,13 @@ def fedel(task: Task, setting: Setting) -> Method:
   def plan(server, round: Round) -> Plan:
     own: Memory = round.clients
     run, access = blocks_lib.reach(
-      round.fleet, task.group_modality, setting.fill == 'input'
+      round.fleet, task.blocks.modality, setting.fill == 'input'
     )
     high = jax.vmap(end)(run, access, own.start, round.budget)
     window = jax.vmap(inside)(own.low, high)
     moved = jax.tree.map(jnp.subtract, server.params, server.memory)
     overall = tree.group_sq_norms(task.groups, moved, num)
-    overall = jnp.where(round.index > 0, overall, 0.0)
+    overall = jnp.where(round.round_index > 0, overall, 0.0)
     overall /= round.hparams['client_lr']
     mixed = beta * own.importance + (1 - beta) * overall[None]
     among = access & window & round.active[:, None]
@@ -150,7 +150,6 @@ def fedel(task: Task, setting: Setting) -> Method:
     return device.loss(exits.until(count, True), criterion)
 
   def server(state, mean: Mean, round: Round):
-    assert round.plan is not None
     high = round.plan.client_args
     among = block[None] == np.arange(count)[:, None]
     chosen = (round.plan.trained[:, None] & among[None]).any(-1)

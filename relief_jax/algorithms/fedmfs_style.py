@@ -115,7 +115,7 @@ def fedmfs_style(task: Task, setting: Setting) -> Method:
     InputError: more modalities than subsets can be tried of.
   """
   options = setting.options
-  modality = np.asarray(task.group_modality)
+  modality = np.asarray(task.blocks.modality)
   num = len(task.modalities)
   shapley.coalitions(num)
   shared = jnp.asarray(modality < 0)
@@ -157,7 +157,7 @@ def fedmfs_style(task: Task, setting: Setting) -> Method:
           key, row.own, row.fleet.samples, 1, setting.batch
         )
         batch = Batch(population.bank, at[0], weight[0], row.fleet.shift)
-        gate = Gate(row.run, None, jnp.zeros(len(task.group_names), bool))
+        gate = Gate(row.run, None, jnp.zeros(task.num_blocks, bool))
         features = training.forward(
           task, params, population.frozen, batch, gate, branch
         ).features
@@ -197,7 +197,7 @@ def fedmfs_style(task: Task, setting: Setting) -> Method:
 
   def plan(server, round: Round) -> Plan:
     owned = round.fleet.owned
-    now = round.index.astype(jnp.float32)
+    now = round.round_index.astype(jnp.float32)
     recency = (now - round.clients) / (now + 1)
     phi = values(server, round) if weighs else jnp.zeros(owned.shape)
     score = (
@@ -220,7 +220,7 @@ def fedmfs_style(task: Task, setting: Setting) -> Method:
   def server(state, mean, round: Round):
     used = (round.plan.trained[:, None] & parts[None]).any(-1)
     state, last = base.server(state, mean, round)
-    return state, jnp.where(used, round.index, last)
+    return state, jnp.where(used, round.round_index, last)
 
   return base._replace(
     plan=plan,

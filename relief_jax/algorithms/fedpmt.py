@@ -41,7 +41,7 @@ def fedpmt(task: Task, setting: Setting) -> Method:
   everywhere = setting.fill == 'input'
 
   def reach(fleet: Fleet):
-    return blocks.reach(fleet, task.group_modality, everywhere)
+    return blocks.reach(fleet, task.blocks.modality, everywhere)
 
   def depths(fleet: Fleet, budget):
     """Finds the levels that each device trains, [K] int32."""

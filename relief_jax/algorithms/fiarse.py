@@ -137,7 +137,7 @@ def fiarse(task: Task, setting: Setting) -> Method:
       zero would never be among the largest.
   """
   widths.required(task, 'fiarse')
-  num = len(task.group_names)
+  num = task.num_blocks
   shares = np.array(SHARES, np.float32)
   layer = setting.options['threshold'] == 'layer'
 
@@ -177,7 +177,7 @@ def fiarse(task: Task, setting: Setting) -> Method:
       jax.tree.map(lambda v: v[level], ends),
       jax.tree.map(lambda v: v[level], levels),
     )
-    received = blocks.owned_groups(narrow.run, task.group_modality)
+    received = blocks.owned_groups(narrow.run, task.blocks.modality)
     bits = jnp.where(received, task.work.size, 0.0).sum(-1)
     bitmask = jnp.where(level > 0, jnp.ceil(bits / 8), 0.0)
     return narrow._replace(cost=narrow.cost._replace(download=bitmask))

@@ -106,7 +106,7 @@ def flism(task: Task, setting: Setting) -> Method:
   """
   options = setting.options
   contrast, teach = options['contrast'], options['kd'] > 0
-  if contrast and not any(task.layer_groups):
+  if contrast and not any(task.blocks.layers):
     raise InputError(
       'config.flism.contrast with encoders that are all frozen',
       'encoders that train: the contrast is of their features',
@@ -122,7 +122,7 @@ def flism(task: Task, setting: Setting) -> Method:
     )
     left = jax.vmap(second_view)(keys, fleet.owned)
     seen = whole.run if setting.fill == 'input' else whole.run & left
-    moved = whole.trained & blocks.owned_groups(seen, task.group_modality)
+    moved = whole.trained & blocks.owned_groups(seen, task.blocks.modality)
     nothing = jnp.zeros_like(whole.trained)
     once = costs.step_flops(task.work, whole.run, nothing)
     flops = teach * once
@@ -132,7 +132,7 @@ def flism(task: Task, setting: Setting) -> Method:
     flops *= setting.samples(fleet)
     if options['entropy']:
       flops += once * fleet.samples
-    received = blocks.owned_groups(whole.run, task.group_modality)
+    received = blocks.owned_groups(whole.run, task.blocks.modality)
     cost = CostOverride(
       download=teach * costs.total(received, 4.0 * task.work.size),
       upload=jnp.full(once.shape, 4.0 * options['entropy']),

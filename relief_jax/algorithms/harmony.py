@@ -101,10 +101,10 @@ def harmony(task: Task, setting: Setting) -> Algorithm:
     InputError: encoders that do not train or share a group with what is sent,
       a codec, a guard, or momentum kept on the devices.
   """
-  options, num = setting.options, len(task.group_names)
+  options, num = setting.options, task.num_blocks
   _check(task, setting)
   names = range(len(task.modalities))
-  modality = np.asarray(task.group_modality)
+  modality = np.asarray(task.blocks.modality)
   encoder = jnp.asarray(_encoders(task))
   classifier = ~encoder.any(0)
   branch = setting.layout.branch
@@ -274,7 +274,7 @@ def harmony(task: Task, setting: Setting) -> Algorithm:
     place = kmeans.same(group * count + cluster, count)
     counted = jnp.where(part, place, count)
     met = jnp.bincount(counted, length=count)[place] > 0
-    access = blocks.owned_groups(fleet.owned, task.group_modality)
+    access = blocks.owned_groups(fleet.owned, task.blocks.modality)
     takes = access & classifier[None] & (met & _members(fleet))[:, None]
 
     def leaf(group, v):
@@ -319,8 +319,8 @@ def harmony(task: Task, setting: Setting) -> Algorithm:
 
 def _encoders(task: Task) -> np.ndarray:
   """Groups of each modality's encoder, [M, G] bool."""
-  found = np.zeros((len(task.modalities), len(task.group_names)), bool)
-  for m, groups in enumerate(task.layer_groups):
+  found = np.zeros((len(task.modalities), task.num_blocks), bool)
+  for m, groups in enumerate(task.blocks.layers):
     found[m, list(groups)] = True
   return found
 
@@ -341,7 +341,7 @@ def _members(fleet: Fleet) -> Array:
 
 def _unimodal(task: Task, setting: Setting, m: int) -> Algorithm:
   """Builds the federation of modality number m: FedAvg among its owners."""
-  modality = jnp.asarray(task.group_modality)
+  modality = jnp.asarray(task.blocks.modality)
   groups = (modality == m) | (modality < 0)
   only = jnp.arange(len(task.modalities)) == m
 
@@ -386,7 +386,7 @@ def _check(task: Task, setting: Setting) -> None:
   """Refuses what harmony has no use for; see there."""
   legality.codes(setting, 'harmony', 'sends classifiers, in full precision')
   legality.alone(setting, 'harmony')
-  encoder, modality = _encoders(task), np.asarray(task.group_modality)
+  encoder, modality = _encoders(task), np.asarray(task.blocks.modality)
   apart = set(modality[~encoder.any(0)])
   if not encoder.any(1).all():
     raise InputError(

@@ -28,6 +28,7 @@ import numpy as np
 from relief_jax.algorithms import fedavg
 from relief_jax.budgets import widths
 from relief_jax.clients.device import Device
+from relief_jax.clients.training import cross_entropy
 from relief_jax.clients.work import local_sgd
 from relief_jax.rounds import frame
 from relief_jax.rounds.method import Method, Round, Traits
@@ -87,7 +88,7 @@ def sliced(
   def plan(server, round: Round) -> Plan:
     del server
     whole, level = largest(round)
-    turn = jnp.broadcast_to(start(round.index), level.shape)
+    turn = jnp.broadcast_to(start(round.round_index), level.shape)
     return widths.narrow(
       whole,
       level < len(SHARES),
@@ -102,16 +103,17 @@ def sliced(
       keep[-1] = present(device, classes)
     held = widths.elements(units, params, keep)
     factor = 1 / share if options['scale'] else jnp.float32(1.0)
-    view = widths.scaled(units, held, factor)
-    if options['masked'] != 'inf':
-      return SubModel(held, view)
+    return SubModel(held, widths.scaled(units, held, factor))
 
-    def without(params):
-      seen = view(params)
-      bias = jnp.where(keep[-1], seen['head']['b'], _NEVER)
-      return {**seen, 'head': {**seen['head'], 'b': bias}}
+  def without_absent(received, device: Device):
+    """Builds the loss that leaves absent classes out of the soft-max."""
+    del received
+    kept = present(device, classes)
 
-    return SubModel(held, without)
+    def criterion(scores, y, weight):
+      return cross_entropy(jnp.where(kept, scores, _NEVER), y, weight)
+
+    return device.loss(task, criterion)
 
   def held(params, done: Array, fleet: Fleet, hparams) -> SubModels:
     """Cuts each device's window of the last round, with all classes' rows."""
@@ -122,7 +124,7 @@ def sliced(
         units,
         params,
         share,
-        start(last.index),
+        start(last.round_index),
         1 / share if options['scale'] else 1.0,
       )
       for share in SHARES[1:]
@@ -131,7 +133,11 @@ def sliced(
 
   return fedavg.fedavg(task, setting)._replace(
     plan=plan,
-    client=local_sgd(task, submodel=window),
+    client=local_sgd(
+      task,
+      submodel=window,
+      objective=without_absent if options['masked'] == 'inf' else None,
+    ),
     held=held,
     traits=Traits(submodels=True),
   )

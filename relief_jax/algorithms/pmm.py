@@ -76,7 +76,7 @@ def pmm(task: Task, setting: Setting) -> Method:
   bits, refresh = options['bits'], options['refresh']
   codec = COMPRESSORS['none' if bits == 32 else f'int{bits}'](Codec())
   columns = jnp.asarray(blocks.columns(task))
-  encoders = ~columns & (jnp.asarray(task.group_modality) >= 0)
+  encoders = ~columns & (jnp.asarray(task.blocks.modality) >= 0)
   start = prototypes.init(task)
   message = jnp.asarray(
     [base.wire_bytes(codec, v.shape) for v in start.mean.values()], jnp.float32
@@ -97,17 +97,17 @@ def pmm(task: Task, setting: Setting) -> Method:
       return whole
     fleet, active = round.fleet, round.active[:, None]
     fillable = prototypes.known(memory.sent, task)[None] & active
-    filled = blocks.owned_groups(whole.run | fillable, task.group_modality)
+    filled = blocks.owned_groups(whole.run | fillable, task.blocks.modality)
     moved = whole.trained | (filled & columns[None] & active)
-    tells = round.active & builds(round.index)
+    tells = round.active & builds(round.round_index)
     tells &= (fleet.owned == on_board(fleet)).all(-1)
     forward = costs.total(whole.run, task.work.fwd)
-    fresh = (round.index > 0) & builds(round.index - 1)
+    fresh = (round.round_index > 0) & builds(round.round_index - 1)
     return whole._replace(
       trained=moved,
       client_args=tells,
       cost=CostOverride(
-        received=blocks.owned_groups(whole.run, task.group_modality) & active
+        received=blocks.owned_groups(whole.run, task.blocks.modality) & active
         | moved,
         upload=jnp.where(tells, costs.total(fleet.owned, message), 0.0),
         download=jnp.where(fresh, message.sum(), 0.0) * round.active,
@@ -143,7 +143,7 @@ def pmm(task: Task, setting: Setting) -> Method:
     return tree.choose(device.args, measure, nothing, branch=device.branch)
 
   def updated(memory: Memory, sums, round: Round) -> Memory:
-    now = builds(round.index)
+    now = builds(round.round_index)
     built = prototypes.update(memory.built, sums, now)
     key = jax.random.fold_in(round.key, 0)
     fresh = built._replace(mean=coded(key, built.mean))

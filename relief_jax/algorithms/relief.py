@@ -79,7 +79,7 @@ def core(task: Task, setting: Setting) -> Method:
     known = scores.Known(*server.memory, round.clients)
     run = round.fleet.owned & round.active[:, None]
     # A device on its first turn has waited for ever only if never chosen.
-    overdue = round.index - known.last > options['max_stale']
+    overdue = round.round_index - known.last > options['max_stale']
     rows = run, round.access, round.budget, score(known, round), known.last
     trained = jax.vmap(partial(choose, task, options))(*rows, overdue)
     trained &= round.active[:, None]
@@ -97,7 +97,7 @@ def core(task: Task, setting: Setting) -> Method:
       ),
     )
     state, last = base.server(state._replace(memory=new), mean, round)
-    return state, jnp.where(round.plan.trained, round.index, last)
+    return state, jnp.where(round.plan.trained, round.round_index, last)
 
   return base._replace(
     plan=plan,
@@ -125,7 +125,7 @@ def choose(
     overdue: [G] bool, waited longer than `max_stale`.
   """
   num, rule = task.num_blocks, options['rule']
-  shared = jnp.asarray([m < 0 for m in task.group_modality])
+  shared = jnp.asarray([m < 0 for m in task.blocks.modality])
 
   def cost(chosen):
     return costs.step_flops(task.work, run, chosen | shared)

@@ -104,7 +104,7 @@ def tfedavg(task: Task, setting: Setting) -> Method:
   mode, most = setting.options['mode'], setting.options['lost']
   code = ternary.ternary(Codec('ternary', mode=mode))
   base = fedavg.fedavg(task, setting)
-  num = len(task.group_names)
+  num = task.num_blocks
   shapes = jax.eval_shape(task.init, ambient.key(0))
   exempt = {'ends': task.ends, 'all': True, 'none': False}
   coded = jax.tree.map(

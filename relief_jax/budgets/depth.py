@@ -21,8 +21,8 @@ def levels(task: Task) -> np.ndarray:
     task: the model; its cut (`config.model.groups`) says how many levels there
       are: three with `split`, one per layer with `layer`.
   """
-  depth = np.where(np.asarray(task.group_modality) < 0, 0, 1)
-  for owners in task.layer_groups:
+  depth = np.where(np.asarray(task.blocks.modality) < 0, 0, 1)
+  for owners in task.blocks.layers:
     for i, g in enumerate(owners):
       depth[g] = max(depth[g], 1 + len(owners) - i)
   return np.unique(depth, return_inverse=True)[1]

@@ -15,7 +15,7 @@ from relief_jax.types import Array, Batch, Gate, Output, PyTree, Steps, Task
 
 def _encode(task: Task, params, frozen, batch: Batch, gate: Gate, i: int):
   """Features of modality i; nothing is computed where it does not run."""
-  owners = task.layer_groups[i]
+  owners = task.blocks.layers[i]
   # Layers are frozen from the input side; only cuts between two groups occur.
   cuts = [
     c
@@ -52,7 +52,7 @@ def _encode_masked(
   a part in the gradient.
   """
   x = jnp.where(gate.run[i], _inputs(task, batch, gate, i, False), 0.0)
-  cut = 0 if task.layer_groups[i] else task.cuts
+  cut = 0 if task.blocks.layers[i] else task.cuts
   h = task.encode(params, frozen, i, x, cut)
   return jax.tree.map(lambda v: jnp.where(gate.run[i], v, 0.0), h)
 

@@ -67,7 +67,7 @@ def bucket(
   @functools.cache
   def flops(signature: tuple[bool, ...]) -> float:
     run = jnp.asarray(signature)
-    train = blocks.owned_groups(run, task.group_modality)
+    train = blocks.owned_groups(run, task.blocks.modality)
     return float(costs.step_flops(task.work, run, train))
 
   def work(signature, count) -> float:

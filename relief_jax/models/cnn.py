@@ -128,14 +128,14 @@ def _until(spec, number, groups, depth, every) -> Task:
   size = _sizes(spec, groups, num) * exits.held(number, depth, every)
   return Task(
     modalities=spec.modalities,
-    group_names=number.names,
-    group_modality=number.modality,
+    blocks=number.blocks(depth),
+    classes=spec.classes,
+    features=(spec.filters[depth - 1],) * len(spec.modalities),
     groups=groups,
     work=_flops(spec, number, _units(spec), depths).build(size),
     init=lambda key: init(key, spec),
     encode=encode,
     cuts=depth,
-    layer_groups=tuple(owners[:depth] for owners in number.layer),
     fuse=fuse,
   )
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from relief_jax.errors import InputError
 from relief_jax.models import layers
-from relief_jax.types import Array, PyTree, Work
+from relief_jax.types import Array, Blocks, PyTree, Work
 
 
 class Spec(NamedTuple):
@@ -163,6 +163,7 @@ class Numbering(NamedTuple):
     shared: group of the tail and the head.
     names: [G].
     modality: [G], -1 for shared.
+    role: [G], as in `types.Blocks`.
     exits: {depth: groups of the exit there}; the last layer always has one.
   """
 
@@ -171,17 +172,25 @@ class Numbering(NamedTuple):
   shared: int
   names: tuple[str, ...]
   modality: tuple[int, ...]
+  role: tuple[str, ...]
   exits: dict[int, ExitGroups]
+
+  def blocks(self, depth: int | None = None) -> Blocks:
+    """Gives the blocks of a model with the first `depth` layers, or all."""
+    layers = tuple(owners[:depth] for owners in self.layer)
+    return Blocks(self.names, self.modality, self.role, layers)
 
 
 def number_groups(spec: Spec, encoders_train: bool) -> Numbering:
   """Numbers the groups: encoders, early exits, column blocks, then shared."""
   names: list[str] = []
   modality: list[int] = []
+  roles: list[str] = []
 
-  def new(name, m):
+  def new(name, m, role):
     names.append(name)
     modality.append(m)
+    roles.append(role)
     return len(names) - 1
 
   depth = len(spec.filters)
@@ -189,27 +198,39 @@ def number_groups(spec: Spec, encoders_train: bool) -> Numbering:
   kind = spec.groups
   for m, name in enumerate(spec.modalities):
     if kind == 'joint':
-      g = new(name, m)
+      g = new(name, m, 'joint')
       layer.append((g,) * depth if encoders_train else ())
       column.append(g)
     elif not encoders_train:
       layer.append(())
     elif kind == 'split' and not spec.exits:
-      layer.append((new(f'encoder/{name}', m),) * depth)
+      layer.append((new(f'encoder/{name}', m, 'encoder'),) * depth)
     else:
-      layer.append(tuple(new(f'encoder{i}/{name}', m) for i in range(depth)))
+      layer.append(
+        tuple(new(f'encoder{i}/{name}', m, 'encoder') for i in range(depth))
+      )
   exits = {}
   for i in range(depth - 1 if spec.exits else 0):
-    own = [new(f'exit{i}/{name}', m) for m, name in enumerate(spec.modalities)]
-    exits[i + 1] = ExitGroups(tuple(own), new(f'exit{i}', -1))
+    own = [
+      new(f'exit{i}/{name}', m, 'exit')
+      for m, name in enumerate(spec.modalities)
+    ]
+    exits[i + 1] = ExitGroups(tuple(own), new(f'exit{i}', -1, 'exit'))
   if kind != 'joint':
     column = [
-      new(f'fusion/{name}', m) for m, name in enumerate(spec.modalities)
+      new(f'fusion/{name}', m, 'fusion')
+      for m, name in enumerate(spec.modalities)
     ]
-  shared = new('shared', -1)
+  shared = new('shared', -1, 'head')
   exits[depth] = ExitGroups(tuple(column), shared)
   return Numbering(
-    tuple(layer), tuple(column), shared, tuple(names), tuple(modality), exits
+    tuple(layer),
+    tuple(column),
+    shared,
+    tuple(names),
+    tuple(modality),
+    tuple(roles),
+    exits,
   )
 
 

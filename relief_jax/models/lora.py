@@ -118,14 +118,14 @@ def lora(spec: Spec) -> Task:
     }
   return Task(
     modalities=spec.modalities,
-    group_names=number.names,
-    group_modality=number.modality,
+    blocks=number.blocks(),
+    classes=spec.classes,
+    features=(spec.filters[-1],) * len(spec.modalities),
     groups=groups,
     work=_work(spec, number, groups),
     init=lambda key: init(key, spec),
     encode=encode,
     cuts=0 if spec.cached else len(spec.filters),
-    layer_groups=number.layer,
     fuse=fuse,
     ends=ends,
   )

@@ -13,7 +13,7 @@ def received(task: Task, fleet: Fleet, plan: Plan) -> Array:
   """Gives the blocks that a device is sent: those that it runs, [K, G]."""
   if plan.cost.received is not None:
     return plan.cost.received
-  found = blocks.owned_groups(plan.run, task.group_modality)
+  found = blocks.owned_groups(plan.run, task.blocks.modality)
   found &= costs.working(fleet, plan)[:, None]
   return found if plan.private is None else found & ~plan.private
 
@@ -92,6 +92,6 @@ def account(
     download=cost.download,
     seconds=seconds,
     joules=joules,
-    divergence=jnp.zeros(len(task.group_names)),
+    divergence=jnp.zeros(task.num_blocks),
     online=online,
   ), end

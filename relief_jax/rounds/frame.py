@@ -69,10 +69,10 @@ def seen(
   """
   return Round(
     key=key,
-    index=index,
+    round_index=index,
     place=place,
     fleet=fleet,
-    access=blocks.owned_groups(fleet.owned, task.group_modality),
+    access=blocks.owned_groups(fleet.owned, task.blocks.modality),
     active=fleet.samples > 0,
     budget=fleet.budget * deadline(setting, hparams, index),
     hparams=hparams,

@@ -34,7 +34,7 @@ class Round(NamedTuple):
 
   Attributes:
     key: of this round's plan; `batches.client_keys` makes the devices' of it.
-    index: [] int32, number of the round.
+    round_index: [] int32.
     place: [K] int32, places of the participants in the population.
     fleet: [K] participants.
     access: [K, G] bool, blocks of their modalities and the shared ones.
@@ -52,7 +52,7 @@ class Round(NamedTuple):
   """
 
   key: Array
-  index: Array
+  round_index: Array
   place: Array
   fleet: Fleet
   access: Array
@@ -62,8 +62,8 @@ class Round(NamedTuple):
   clients: PyTree = ()
   population: Any = ()
   windows: PyTree = ()
-  each: Callable[..., tuple[PyTree, PyTree]] | None = None
-  plan: Plan | None = None
+  each: Any = None
+  plan: Any = None
 
 
 class Traits(NamedTuple):

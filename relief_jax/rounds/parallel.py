@@ -183,7 +183,7 @@ def build(
       args=plan.client_args,
       store=store._replace(heard=heard),
       faulty=hparams['faulty'][place] if against.faults.kind else (),
-      steps=end.steps if setting.late == 'partial' else None,
+      steps=end.steps if end and setting.late == 'partial' else None,
     )
     received = method.send(server)._replace(params=start)
     (summed, sums), record = buckets.map_reduce(

@@ -103,7 +103,7 @@ def lines(
     Of each round: `round`, `client` [K] ids and `cosines`, by block [K, K] to
     four decimals.
   """
-  names = [task.group_names[g] for g in blocks(task)]
+  names = [task.blocks.name[g] for g in blocks(task)]
   return [
     {
       'round': done + i + 1,

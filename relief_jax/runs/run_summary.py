@@ -58,7 +58,7 @@ def describe(world: World, task: Task, cohort: int) -> dict[str, Any]:
     'speed_ratio': float(speed.max() / speed.min()),
     'deadline': [world.deadline, world.deadline_end],
     'parameters': int(np.asarray(task.work.size).sum()),
-    'groups': list(task.group_names),
+    'groups': list(task.blocks.name),
   }
 
 

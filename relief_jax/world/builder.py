@@ -99,7 +99,7 @@ def build(
   pretrained = config.backbone == 'lora' and config.model.base == 'pretrained'
   spec = _spec(config, data, pretrained)
   task = models.MODELS[config.backbone](spec)
-  group_modality = task.group_modality
+  group_modality = task.blocks.modality
   fleet = deadlines.with_budgets(fleet, task.work, group_modality)
 
   owned = np.asarray(fleet.owned)
@@ -277,12 +277,12 @@ def _deadlines(config, fleet, task) -> tuple[float, float]:
 
   def resolve(kind):
     value = deadlines.resolve(
-      kind, fleet, task.work, task.group_modality, blocks.columns(task)
+      kind, fleet, task.work, task.blocks.modality, blocks.columns(task)
     )
     deadlines.check(
       fleet,
       task.work,
-      task.group_modality,
+      task.blocks.modality,
       value,
       fleets.tier_names(config.fleet),
       config.over_budget == 'sit_out',
@@ -327,7 +327,7 @@ def pretrain(
   row = jax.random.randint(row_key, (steps, 32), 0, public.y.shape[0])
   every = jnp.ones(len(spec.modalities), bool)
   run = training.modality_dropout(drop_key, every, jnp.float32(dropout), steps)
-  train = jnp.ones(len(task.group_names), bool)
+  train = jnp.ones(task.num_blocks, bool)
 
   def loss(params, step):
     batch = Batch(public, step.row, step.weight)
@@ -336,7 +336,7 @@ def pretrain(
     return training.cross_entropy(scores, public.y[step.row], step.weight)
 
   params = task.init(init_key)
-  delta, _, _ = training.local_update(
+  done = training.local_update(
     loss,
     optax.chain(
       optax.clip_by_global_norm(1.0),
@@ -346,7 +346,7 @@ def pretrain(
     tree.spread(task.groups, train),
     Steps(row, jnp.ones(row.shape), run, None),
   )
-  return lora.freeze(jax.tree.map(jnp.add, params, delta), spec.base_head)
+  return lora.freeze(jax.tree.map(jnp.add, params, done.delta), spec.base_head)
 
 
 @functools.partial(jax.jit, static_argnums=0)

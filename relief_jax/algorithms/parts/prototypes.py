@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 
 from relief_jax.clients.device import Device
-from relief_jax.engine import ambient
 from relief_jax.types import Array, PyTree, Task
 
 
@@ -41,31 +40,18 @@ class Sums(NamedTuple):
   weight: dict[str, Array]
 
 
-def shapes(task: Task) -> tuple[int, dict[str, int]]:
-  """Classes C, and the features d_m of every modality.
-
-  Args:
-    task: the model; its fusion or first LoRA factor has a block per modality.
-  """
-  params: PyTree = jax.eval_shape(task.init, ambient.key(0))
-  blocks = params['fusion' if 'fusion' in params else 'lora_a']
-  classes = params['head']['b'].shape[0]
-  return classes, {m: blocks[m].shape[0] for m in task.modalities}
-
-
 def init(task: Task) -> Prototypes:
   """No prototype yet."""
-  classes, widths = shapes(task)
+  widths = dict(zip(task.modalities, task.features, strict=True))
   return Prototypes(
-    mean={m: jnp.zeros((classes, d)) for m, d in widths.items()},
-    updates={m: jnp.zeros(classes, jnp.int32) for m in widths},
+    mean={m: jnp.zeros((task.classes, d)) for m, d in widths.items()},
+    updates={m: jnp.zeros(task.classes, jnp.int32) for m in widths},
   )
 
 
 def sizes(task: Task) -> Array:
-  """Numbers in the prototypes of each modality, [M] float32."""
-  classes, widths = shapes(task)
-  return jnp.asarray([classes * d for d in widths.values()], jnp.float32)
+  """Counts the numbers in each modality's prototypes, [M] float32."""
+  return jnp.asarray([task.classes * d for d in task.features], jnp.float32)
 
 
 def known(prototypes: Prototypes, task: Task) -> Array:

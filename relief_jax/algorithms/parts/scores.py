@@ -33,7 +33,7 @@ def divergence(known: Known, round: Round) -> Array:
 
 def aged(known: Known, round: Round) -> Array:
   """Scores by divergence times the rounds waited."""
-  waited = (round.index - known.last).astype(jnp.float32)
+  waited = (round.round_index - known.last).astype(jnp.float32)
   return known.divergence[None] * waited
 
 
@@ -64,7 +64,7 @@ def static(known: Known, round: Round) -> Array:
 
 def round_robin(known: Known, round: Round) -> Array:
   """Scores by the order of the blocks, that begins elsewhere every round."""
-  return _ordered(round.index + round.fleet.id, known.last.shape[1])
+  return _ordered(round.round_index + round.fleet.id, known.last.shape[1])
 
 
 # Rule -> [K, G], higher is trained first.

@@ -57,7 +57,7 @@ def confidence(
   """
   measured = memory.dispersion
   every = prototypes.confidence(measured, ~jnp.isnan(measured), beta)
-  trust = jnp.where(round.index < start, 1.0, every[round.place])
+  trust = jnp.where(round.round_index < start, 1.0, every[round.place])
   return jnp.where(owned, trust, 0.0)
 
 
@@ -70,7 +70,7 @@ def weights(task: Task, trust: Array) -> Array:
   """
   columns = [
     jnp.ones(trust.shape[0]) if m < 0 else trust[:, m]
-    for m in task.group_modality
+    for m in task.blocks.modality
   ]
   return jnp.stack(columns, -1)
 
@@ -99,7 +99,6 @@ def remember(memory: Quality, mean: Mean, round: Round) -> Quality:
     mean: of it, with `client_statistics`.
     round: that is over; its `ema` is of the running dispersion.
   """
-  assert round.plan is not None
   ema = round.hparams['ema']
   # Who did not train sent zeros that mean nothing.
   sent = round.plan.trained.any(-1)
