@@ -33,7 +33,7 @@ def test_cosines_are_those_of_the_devices_own_updates():
     ]
 
   state, info = tiny.step('fedavg', task, population, setting, params=params)
-  found = np.asarray(info.cosines)
+  found = np.asarray(info.extra['similarity'])
   assert found.shape == (3, 5, 5)
   owned = np.asarray(population.fleet.owned).T
   both = owned[:, :, None] & owned[:, None]
@@ -47,7 +47,7 @@ def test_cosines_are_those_of_the_devices_own_updates():
   # The record changes nothing else.
   plain = tiny.setting(population, 'fedavg')
   same, silent = tiny.step('fedavg', task, population, plain, params=params)
-  assert silent.cosines is None
+  assert 'similarity' not in silent.extra
   jax.tree.map(np.testing.assert_array_equal, same.params, state.params)
 
 

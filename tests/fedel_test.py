@@ -33,7 +33,7 @@ def test_every_block_is_in_a_window_once_a_sweep():
   seen = [set() for _ in range(5)]
   sweeps = np.zeros(5, int)
   for state, info in tiny.run('fedel', task, population, setting, 8):
-    after = np.asarray(state.memory.start)
+    after = np.asarray(state.clients.method.start)
     for n in range(5):
       high = after[n] - 1 if after[n] else BLOCKS - 1
       assert 0 <= low[n] <= start[n] <= high < BLOCKS
@@ -44,8 +44,8 @@ def test_every_block_is_in_a_window_once_a_sweep():
         assert seen[n] == set(range(BLOCKS))
         seen[n], sweeps[n] = set(), sweeps[n] + 1
       else:
-        assert state.memory.low[n] == min(trained, default=high + 1)
-    low, start = np.asarray(state.memory.low), after
+        assert state.clients.method.low[n] == min(trained, default=high + 1)
+    low, start = np.asarray(state.clients.method.low), after
   # The poorest stops behind every block, the richest never.
   np.testing.assert_array_equal(sweeps[[3, 4]], [2, 8])
   assert (sweeps >= 2).all() and (sweeps < 8)[:3].all()
@@ -64,7 +64,7 @@ def test_every_layout_leaves_by_the_same_exit():
     )[0]
     for block in (1, 0)
   ]
-  np.testing.assert_array_equal(found[0].memory.start, found[1].memory.start)
+  np.testing.assert_array_equal(found[0].clients.method.start, found[1].clients.method.start)
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6),
     *[state.params for state in found],

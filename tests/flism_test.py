@@ -44,7 +44,7 @@ def same(a, b) -> bool:
 def test_none_is_fedavg_to_the_bit():
   state, info = ran('none')
   want, want_info = ran('none', 'fedavg')
-  assert same(state.params, want.params) and info.found is None
+  assert same(state.params, want.params) and not info.extra
   np.testing.assert_array_equal(info.seconds, want_info.seconds)
 
 
@@ -57,7 +57,7 @@ def test_every_term_counts():
   *_, taught, plain = found
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6),
-    taught.memory,
+    taught.server.memory,
     plain.params,
   )
 
@@ -85,7 +85,7 @@ def test_one_sensor_has_no_second_view():
 
 
 def test_weights_are_clipped():
-  free, clipped = (np.asarray(ran(v)[1].found) for v in ('kd', 'weights'))
+  free, clipped = (np.asarray(ran(v)[1].extra['weight_factor']) for v in ('kd', 'weights'))
   assert (free[:, :1] == free).all() and len(set(free[:, 0])) == 4
   assert (free > 1 / np.log(3)).all() and free.max() > 1 / FLOOR
   np.testing.assert_allclose(clipped.max(), 1 / FLOOR, rtol=1e-6)
@@ -150,5 +150,5 @@ def test_every_layout(fill):
   ]
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5),
-    *((s.params, s.memory, i.found, i.loss) for s, i in found),
+    *((s.params, s.server.memory, i.extra, i.loss) for s, i in found),
   )

@@ -18,7 +18,7 @@ from relief_jax.engine.placement import Layout, clients_mesh
 from relief_jax.errors import InputError
 from relief_jax.runs import run_summary
 from relief_jax.settings import Faults, Guard
-from relief_jax.updates import faults
+from relief_jax.updates import clip, faults
 from tests import tiny, twin
 from tests.equivalence_test import assert_close, assert_same
 
@@ -59,9 +59,9 @@ def by_numpy(found, values):
 
 
 # A shared group of two leaves, a cohort, one of two clients, and an empty one.
+NAMES = ('shared', 'acc', 'gyro', 'mag')
 TASK = SimpleNamespace(
-  groups={'shared': 0, 'acc': 1, 'gyro': 2, 'mag': 3},
-  group_names=('shared', 'acc', 'gyro', 'mag'),
+  groups={name: g for g, name in enumerate(NAMES)}, num_blocks=4
 )
 SHAPES = {'shared': {'w': (2, 2), 'b': (2,)}, 'acc': (5,), 'gyro': (5,)}
 SHAPES['mag'] = (2,)
@@ -78,9 +78,9 @@ def drawn(draw, count):
 
 @functools.cache
 def compiled(found):
-  """`robust.merge` of the stub."""
+  """`robust.of_stacked` of the stub."""
   return jax.jit(
-    functools.partial(robust.merge, TASK, found), compiler_options=tiny.QUICK
+    functools.partial(robust.of_stacked, TASK, found), compiler_options=tiny.QUICK
   )
 
 
@@ -102,31 +102,31 @@ def test_robust_means_by_cohort(found, parts):
   weight[:, 0], trained[:, 0] = 1, True
   weight[:, 2], trained[:, 2] = 1, np.arange(count) < 2
   trained[:, 3] = False
-  merge = compiled(found)(weight, trained, delta, held if parts else None)
+  mean = compiled(found)(weight, trained, delta, held if parts else None)
   voters = (weight > 0) & trained
   assert 2 < voters[:, 1].sum() < 15
-  spread, mean_sq = np.zeros(4), np.zeros(4)
-  for g, name in enumerate(TASK.blocks.name):
-    leaves = map(jax.tree.leaves, (delta[name], held[name], merge.mean[name]))
-    for values, holds, mean in zip(*leaves, strict=True):
+  variance, sq_norm = np.zeros(4), np.zeros(4)
+  for g, name in enumerate(NAMES):
+    leaves = map(jax.tree.leaves, (delta[name], held[name], mean.delta[name]))
+    for values, holds, centres in zip(*leaves, strict=True):
       holds = holds if parts else np.ones_like(holds)
-      for at in np.ndindex(mean.shape):
+      for at in np.ndindex(centres.shape):
         mine = values[:, *at][voters[:, g] & holds[:, *at]]
         centre = by_numpy(found, mine)
-        assert mean[at] == pytest.approx(centre, abs=1e-6)
-        spread[g] += by_numpy(found, np.square(mine - centre))
-        mean_sq[g] += centre**2
+        assert centres[at] == pytest.approx(centre, abs=1e-6)
+        variance[g] += by_numpy(found, np.square(mine - centre))
+        sq_norm[g] += centre**2
     for moved, holds in zip(
-      jax.tree.leaves(merge.touched[name]),
+      jax.tree.leaves(mean.touched[name]),
       jax.tree.leaves(held[name]) if parts else [True],
       strict=True,
     ):
       votes = voters[:, g].reshape((-1,) + (1,) * np.ndim(moved))
       np.testing.assert_array_equal(moved, (votes & holds).any(0))
-  np.testing.assert_allclose(merge.spread, spread, rtol=1e-5)
-  np.testing.assert_allclose(merge.mean_sq, mean_sq, rtol=1e-5)
-  np.testing.assert_array_equal(merge.trainers, voters.sum(0))
-  assert merge.active == (weight.max(1) > 0).sum()
+  np.testing.assert_allclose(mean.variance, variance, rtol=1e-5)
+  np.testing.assert_allclose(mean.sq_norm, sq_norm, rtol=1e-5)
+  np.testing.assert_array_equal(mean.trainers, voters.sum(0))
+  assert mean.active == (weight.max(1) > 0).sum()
 
 
 def test_a_mean_of_no_numbers_says_so():
@@ -136,7 +136,7 @@ def test_a_mean_of_no_numbers_says_so():
   for voter in (True, False):
     weight = np.ones((3, 4), np.float32)
     weight[2] = voter
-    mean = compiled(MEDIAN)(weight, weight > 0, delta, None).mean
+    mean = compiled(MEDIAN)(weight, weight > 0, delta, None).delta
     broken = [np.isnan(v).all() for v in jax.tree.leaves(mean)]
     assert all(broken) == any(broken) == voter
 
@@ -195,7 +195,7 @@ def test_the_median_of_a_round_by_numpy():
   for k, v in twin.named(state.params).items():
     want = np.median(updates[k][cohort_of(k)], 0)
     np.testing.assert_allclose(v - start[k], want, rtol=0, atol=1e-6)
-  assert np.isfinite(info.divergence).all() and info.dropped is None
+  assert np.isfinite(info.divergence).all() and 'dropped' not in info.extra
 
 
 SPARSE = {
@@ -236,7 +236,7 @@ def test_who_is_dropped_was_not_there(method, overrides):
   )
   others = tiny.only(population, *set(range(CLIENTS)) - set(LIARS))
   everybody = next(tiny.run(method, task, population, sound))[1]
-  assert not everybody.dropped.any()
+  assert not everybody.extra['dropped'].any()
   runs = (
     tiny.run(method, task, population, broken),
     tiny.run(method, task, others, sound),
@@ -248,7 +248,7 @@ def test_who_is_dropped_was_not_there(method, overrides):
     assert_same(state, want)
     np.testing.assert_array_equal(info.divergence, other.divergence)
     np.testing.assert_array_equal(info.loss, np.where(lies, 0, other.loss))
-    np.testing.assert_array_equal(info.dropped, lies)
+    np.testing.assert_array_equal(info.extra['dropped'], lies)
     assert info.upload[lies].min() > 0 and not other.upload[lies].any()
     if number == 0:  # before anybody knows
       for field in ('upload', 'download', 'seconds', 'joules', 'trained'):
@@ -281,7 +281,7 @@ def test_no_layout_changes_what_is_dropped_or_outvoted(method, layout):
   )
   assert_close(state.params, want.params)
   np.testing.assert_array_equal(
-    info.dropped, np.isin(np.arange(CLIENTS), LIARS)
+    info.extra['dropped'], np.isin(np.arange(CLIENTS), LIARS)
   )
 
 
@@ -290,7 +290,8 @@ def test_all_dropped_changes_nothing():
   made = setting('relief', DROP, range(CLIENTS), **SPARSE)
   state, info = tiny.step('relief', task, population, made)
   assert_same(state.params, tiny.init(task))
-  assert info.dropped.sum() == CLIENTS - 1  # padding does not even begin
+  # Padding does not even begin.
+  assert info.extra['dropped'].sum() == CLIENTS - 1
 
 
 @pytest.mark.parametrize('kind', ['nan', 'flip', 'noise'])
@@ -301,7 +302,7 @@ def test_lies(kind):
   delta = jax.tree.map(lambda u, m: jnp.where(m, u, 0.0), delta, mask)
 
   def sent(faulty, client=0):
-    return faults.tamper(
+    return faults.tampered(
       Faults(kind, 2.0),
       jax.random.key(0),
       jnp.int32(client),
@@ -316,7 +317,7 @@ def test_lies(kind):
   assert lie['w'][1] == 0
   if kind == 'nan':
     assert jnp.isnan(lie['w'][::2]).all()
-    assert not faults.finite(lie) and faults.finite(delta)
+    assert not clip.finite(lie) and clip.finite(delta)
   elif kind == 'flip':
     np.testing.assert_array_equal(lie['w'], -2 * delta['w'])
   else:
@@ -386,7 +387,7 @@ def test_refused(method, found, overrides, says):
 def test_a_run_goes_on_and_tells_who_was_dropped():
   c = tiny.config(**{'nonfinite': 'drop', 'faults.share': 0.34})
   run = simulate.Simulation(c)
-  liars = np.asarray(run.setting.hparams['faulty']) > 0
+  liars = np.asarray(run.arguments()[-1]['faulty']) > 0
   assert liars.sum() == 2
   while not run.done:
     record = run.advance()

@@ -58,15 +58,14 @@ def made(method, layout=PLAIN):
     fill='skip',
     layout=placement.parse_layout(*layout),
   )
-  factory = algorithms.ALGORITHMS[method]
+  algorithm = tiny.algorithm(method, task, setting)
 
   def step(key, state, population, hparams):
     _traces[method, layout] += 1
-    own = factory(task, setting._replace(hparams=hparams))
-    return own.step(key, state, population)
+    return algorithm.step(key, state, population, hparams)
 
   def init(key):
-    return factory(task, setting).init(key, task.init(key))
+    return algorithm.init(key, task.init(key))
 
   compiled = jax.jit(step, compiler_options=tiny.QUICK)
   return compiled, jax.jit(init, compiler_options=tiny.QUICK), setting

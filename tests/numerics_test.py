@@ -17,7 +17,7 @@ from relief_jax.types import RoundInfo
 from tests import tiny
 
 MANY = 100_000
-TASK = SimpleNamespace(groups={'a': 0, 'b': 1}, group_names=('a', 'b'))
+TASK = SimpleNamespace(groups={'a': 0, 'b': 1}, num_blocks=2)
 SHAPES = {'a': (3,), 'b': (2,)}
 
 
@@ -30,7 +30,7 @@ def summed(block):
     weight, delta = row
     sq = tree.group_sq_norms(TASK.groups, delta, 2)
     scaled = tree.scale(tree.spread(TASK.groups, weight), delta)
-    return (scaled, tree.scale(weight, sq), ()), ()
+    return (scaled, tree.scale(weight, sq)), ()
 
   def run(weight, delta):
     return placement.map_reduce(
@@ -41,10 +41,10 @@ def summed(block):
 
 
 def merged(ratio, block):
-  """A merge of `MANY` clients and the same in float64.
+  """The mean of `MANY` clients and the same in float64.
 
   Args:
-    ratio: squared norm of the common mean over the spread.
+    ratio: squared norm of the common mean over the variance.
     block: clients added up at a time.
   """
   rng = np.random.default_rng(0)
@@ -55,24 +55,24 @@ def merged(ratio, block):
   weight = rng.uniform(1, 300, (MANY, 2)).astype(np.float32)
   trained = np.ones((MANY, 2), bool)
   sums = summed(block)(jnp.asarray(weight), jax.tree.map(jnp.asarray, delta))
-  found = mean_lib.merge_sums(TASK, jnp.asarray(weight), trained, sums)
-  means, spreads = {}, []
+  found = mean_lib.of_sums(TASK, jnp.asarray(weight), trained, *sums)
+  means, variances = {}, []
   for g, k in enumerate(SHAPES):
     w, u = weight[:, g].astype(float), delta[k].astype(float)
     means[k] = np.average(u, 0, w)
-    spreads.append(np.average(np.square(u - means[k]).sum(-1), weights=w))
-  return found, means, np.array(spreads)
+    variances.append(np.average(np.square(u - means[k]).sum(-1), weights=w))
+  return found, means, np.array(variances)
 
 
 @pytest.mark.parametrize('block', [1, 500])
 @pytest.mark.parametrize('ratio', [0.0, 1.0, 100.0])
 def test_means_and_divergences_of_many(ratio, block):
-  """The bounds that `merge_sums` states."""
-  found, means, spreads = merged(ratio, block)
+  """The bounds that `of_sums` states."""
+  found, means, variances = merged(ratio, block)
   scale = 1 + np.sqrt(ratio)
   for k, mean in means.items():
-    np.testing.assert_allclose(found.mean[k], mean, rtol=0, atol=1e-4 * scale)
-  error = np.abs(found.spread / spreads - 1).max()
+    np.testing.assert_allclose(found.delta[k], mean, rtol=0, atol=1e-4 * scale)
+  error = np.abs(found.variance / variances - 1).max()
   assert error < 5e-5 * (1 + ratio)
 
 
@@ -128,7 +128,7 @@ def test_a_tally_names_the_first_broken_round_and_counts_the_dropped():
   dropped = part.trained.any(-1) & (rng.random(part.loss.shape) < 0.2)
   loss = np.where(dropped, 0, 2.0)
   tally.begin()
-  assert tally.add(part._replace(loss=loss, dropped=dropped)) is None
+  assert tally.add(part._replace(loss=loss, extra={'dropped': dropped})) is None
   window = tally.window(('a', 'b'))
   assert window['dropped'] == dropped.sum() > 0 and window['loss'] == 2
   assert tally.totals['up_bytes'] == part.upload.astype(float).sum()

@@ -436,7 +436,7 @@ def test_what_arrives_is_tested_before_it_trains():
     }
     scores = task.fuse(start, {}, features, jnp.ones(3, bool))
     right.append(int((scores.argmax(-1) == population.bank.y[rows]).sum()))
-  assert info.online.right.tolist() == [*right, 0]  # the last is padding
+  assert info.online.correct.tolist() == [*right, 0]  # the last is padding
   assert info.online.tested.tolist() == fleet.scene.arrived.tolist()
   assert sum(right) > 0
 
@@ -574,7 +574,7 @@ def test_the_rate_falls_to_its_floor():
     }
   )
   for number, rate in ((0, 0.8), (1, 0.4), (2, 0.3), (9, 0.3)):
-    tx = setting.client_tx(jnp.int32(number))
+    tx = setting.client_tx(setting.hparams, jnp.int32(number))
     change, _ = tx.update({'w': jnp.ones(())}, tx.init({'w': jnp.ones(())}))
     assert float(change['w']) == pytest.approx(-rate)
 

@@ -60,7 +60,7 @@ def test_order_of_clients(order, share, owned):
   for (state, info), (other, record) in pairs:
     close(other.params, state.params)
     same(record.trained, info.trained[order])
-    same(other.memory.last, state.memory.last[order])
+    same(other.clients.method, state.clients.method[order])
     for field in ('client', 'upload', 'download', 'seconds', 'joules'):
       same(getattr(record, field), getattr(info, field)[order])
     close(record.loss, info.loss[order])

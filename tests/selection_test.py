@@ -147,7 +147,7 @@ def test_importance_is_of_the_last_turn():
     want = tree.group_sq_norms(task.groups, delta, num) / lr
     trained = np.asarray(info.trained)[0]
     np.testing.assert_array_equal(trained, [True, False, True, False, True])
-    memory = np.asarray(state.memory)
+    memory = np.asarray(state.clients.method)
     np.testing.assert_allclose(
       memory[0][trained], want[trained], rtol=1e-3, atol=1e-8
     )

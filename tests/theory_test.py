@@ -11,21 +11,23 @@ from hypothesis import strategies as st
 
 from relief_jax import costs, tree
 from relief_jax.aggregation import mean as mean_lib
-from relief_jax.algorithms import relief
+from relief_jax.aggregation.mean import Mean
+from relief_jax.algorithms.parts import norms, shrinkage
 from relief_jax.budgets.greedy import SLACK, greedy
 from relief_jax.budgets.knapsack import knapsack
-from relief_jax.rounds.method import Merge
+from relief_jax.types import Blocks
 from tests import tiny
 
 # A model of two groups: a block of three numbers and a shared one of two.
 BLOCK, SHARED = np.arange(3), np.arange(3, 5)
 STUB = tiny.task()._replace(
-  groups={'block': 0, 'shared': 1}, group_names=('block', 'shared')
+  groups={'block': 0, 'shared': 1},
+  blocks=Blocks(('block', 'shared'), (0, -1), ('fusion', 'head')),
 )
 
 
-def merge_of(updates, weight, trained):
-  """`mean.merge_sums` fed as a round feeds it.
+def mean_of(updates, weight, trained):
+  """`mean.of_sums` fed as a round feeds it.
 
   Args:
     updates: {'block': [K, 3], 'shared': [K, 2]}, zero where not trained.
@@ -41,7 +43,7 @@ def merge_of(updates, weight, trained):
 
   sums = jax.vmap(client)(updates, weight)
   total, sq = jax.tree.map(lambda v: v.sum(0), sums)
-  return mean_lib.merge_sums(STUB, weight, trained, (total, sq, ()))
+  return mean_lib.of_sums(STUB, weight, trained, total, sq)
 
 
 # -- Lemma 1 ---------------------------------------------------------------
@@ -73,7 +75,7 @@ def test_errors_of_the_two_means(outside):
   owners = everybody.at[:, 0].set(owner)
 
   def error(weight):
-    mean = jax.vmap(lambda u: merge_of(u, weight, trained).mean['block'])
+    mean = jax.vmap(lambda u: mean_of(u, weight, trained).delta['block'])
     found = np.asarray(jax.jit(mean)(updates), np.float64)
     each = np.square(found - truth).sum(1).reshape(2, -1).mean(0)
     return each.mean(), 4 * each.std() / np.sqrt(len(each))
@@ -302,18 +304,18 @@ def random_updates(seed, clients, offset):
   return updates, jnp.asarray(weight, jnp.float32), jnp.asarray(trained)
 
 
-merged = jax.jit(merge_of)
+merged = jax.jit(mean_of)
 
 
 @pytest.mark.parametrize('clients', [2, 7, 10_000])
 def test_divergence_in_one_pass(clients):
   """Sums and sums of squares against two passes in float64."""
   updates, weight, trained = random_updates(1, clients, 0.5)
-  merge = merged(updates, weight, trained)
+  mean = merged(updates, weight, trained)
   np.testing.assert_allclose(
-    merge.spread, two_pass(updates, weight, trained), rtol=2e-5
+    mean.variance, two_pass(updates, weight, trained), rtol=2e-5
   )
-  np.testing.assert_array_equal(merge.trainers, np.asarray(trained).sum(0))
+  np.testing.assert_array_equal(mean.trainers, np.asarray(trained).sum(0))
 
 
 @pytest.mark.parametrize('ratio', [3, 30, 300, 3000])
@@ -326,19 +328,19 @@ def test_divergence_beside_a_large_mean(ratio):
   loss = 0.0
   for seed in range(5):
     updates, weight, trained = random_updates(seed, 40, float(ratio))
-    merge = merged(updates, weight, trained)
+    mean = merged(updates, weight, trained)
     want = two_pass(updates, weight, trained)
-    assert (np.asarray(merge.spread) >= 0).all()
-    loss = max(loss, np.abs(np.asarray(merge.spread) / want - 1).max())
+    assert (np.asarray(mean.variance) >= 0).all()
+    loss = max(loss, np.abs(np.asarray(mean.variance) / want - 1).max())
   assert loss < 16 * 2.0**-24 * (1 + ratio**2)
 
 
 def test_agreement_is_no_divergence():
   updates = {'block': jnp.full((4, 3), 0.7), 'shared': jnp.full((4, 2), -2.0)}
   every = jnp.ones((4, 2))
-  merge = merged(updates, every, every > 0)
-  np.testing.assert_allclose(merge.spread, 0, atol=1e-5)
-  np.testing.assert_allclose(merge.mean_sq, [3 * 0.49, 8], rtol=1e-6)
+  mean = merged(updates, every, every > 0)
+  np.testing.assert_allclose(mean.variance, 0, atol=1e-5)
+  np.testing.assert_allclose(mean.sq_norm, [3 * 0.49, 8], rtol=1e-6)
 
 
 def test_who_counts_without_training_dilutes_but_does_not_diverge():
@@ -350,10 +352,10 @@ def test_who_counts_without_training_dilutes_but_does_not_diverge():
   share = np.asarray(trained).mean(0)
   for g, name in enumerate(('block', 'shared')):
     np.testing.assert_allclose(
-      diluted.mean[name], share[g] * pure.mean[name], rtol=1e-5
+      diluted.delta[name], share[g] * pure.delta[name], rtol=1e-5
     )
-  np.testing.assert_allclose(diluted.spread, pure.spread, rtol=1e-6)
-  np.testing.assert_allclose(diluted.mean_sq, pure.mean_sq, rtol=1e-6)
+  np.testing.assert_allclose(diluted.variance, pure.variance, rtol=1e-6)
+  np.testing.assert_allclose(diluted.sq_norm, pure.sq_norm, rtol=1e-6)
   np.testing.assert_array_equal(diluted.weight, pure.weight)
 
 
@@ -373,19 +375,18 @@ def test_shrinkage_minimises_the_error(sigma, cohort):
   lambdas = np.linspace(0, 1, 100_001)
   kept = (1 - lambdas) + lambdas * cohort / clients
   best = kept[error(kept).argmin()]
-  merge = Merge(
-    mean=(),
+  mean = Mean(
+    delta=(),
     touched=(),
     weight=jnp.float32(cohort),
     trainers=jnp.float32(cohort),
     # What is seen on average: the variance around the cohort's own mean, and
     # that mean's norm, noise included.
-    spread=jnp.float32(sigma**2 * (cohort - 1) / cohort),
-    mean_sq=jnp.float32(truth_sq + noise),
-    extra=(),
+    variance=jnp.float32(sigma**2 * (cohort - 1) / cohort),
+    sq_norm=jnp.float32(truth_sq + noise),
     active=jnp.float32(clients),
   )
-  found = float(relief.shrink(merge))
+  found = float(shrinkage.share(mean))
   assert abs(found - best) < 2e-5
   assert error(found) <= min(error(1.0), error(cohort / clients)) + 1e-6
 
@@ -393,8 +394,8 @@ def test_shrinkage_minimises_the_error(sigma, cohort):
 def test_nothing_is_shrunk_that_cannot_be_judged():
   """A single trainer has no estimate of the noise."""
   one = jnp.ones(())
-  merge = Merge((), (), one, one, 0 * one, one, (), 10 * one)
-  assert relief.shrink(merge) == 1
+  mean = Mean((), (), one, one, 0 * one, one, 10 * one)
+  assert shrinkage.share(mean) == 1
 
 
 # -- Prop. 5: regret -------------------------------------------------------
@@ -428,7 +429,7 @@ def regret(everything_seen: bool) -> np.ndarray:
       jnp.ones(groups, bool),
       jnp.float32(picked),
     )
-    memory = relief.blend(memory, found, ema, chosen | everything_seen)
+    memory = norms.blend(memory, found, ema, chosen | everything_seen)
     last = jnp.where(chosen, number, last)
     best = jnp.sort(truth)[-picked:].sum()
     return (memory, last, number + 1.0), best - (truth * chosen).sum()
