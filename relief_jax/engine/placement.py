@@ -15,6 +15,7 @@ end in one `psum`.
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -132,6 +133,44 @@ def map_reduce(
   Returns:
     The sums over K, and the records [K, ...].
   """
+  return over_devices(
+    lambda shared, rows, each: each(client, shared, rows),
+    shared,
+    rows,
+    layout,
+    work,
+  )
+
+
+# (client, shared, rows) -> (sums over all clients, records): see `each_client`.
+Each = Callable[[Callable, PyTree, PyTree], tuple[PyTree, PyTree]]
+
+
+def over_devices(
+  body: Callable[[PyTree, PyTree, Each], tuple[PyTree, PyTree]],
+  shared: PyTree,
+  rows: PyTree,
+  layout: Layout,
+  work: Array | None = None,
+) -> tuple[PyTree, PyTree]:
+  """Runs a body on every device of the mesh, each with its own clients.
+
+  With `each` the body maps a client function over the cohort, as often as it
+  wants: the sums that it gets are over *all* clients, those on other devices
+  included, so that a reduction may stand inside a loop over local steps.
+
+  Args:
+    body: (shared, rows of this device, each) -> (common, records). `common`
+      must be the same on all devices, made of `shared` and of sums; `records`
+      have an entry per row.
+    shared: what all clients see; replicated over devices.
+    rows: as in `map_reduce`.
+    layout: of the clients.
+    work: as in `map_reduce`.
+
+  Returns:
+    What is common, and the records [K, ...].
+  """
   cohort = jax.tree.leaves(rows)[0].shape[0]
   block = layout.block or -(-cohort // layout.devices)
   total = cohort + -cohort % (block * layout.devices)
@@ -147,45 +186,68 @@ def map_reduce(
     deal = order.reshape(-1, layout.devices).T.reshape(-1)
     rows = jax.tree.map(lambda r: r[deal], rows)
 
-  def reduce(shared, rows):
-    def one(row):
-      return client(shared, row)
-
-    if block == 1:
-      first = jax.tree.map(lambda r: r[0], rows)
-      zeros = tree.zeros_like_output(lambda r: one(r)[0], first)
-
-      def body(sums, row):
-        more, record = one(row)
-        return jax.tree.map(jnp.add, sums, more), record
-
-      sums, records = jax.lax.scan(body, zeros, rows)
-    else:
-      kind = optax.microbatching.AccumulationType
-      sums, records = optax.microbatching.micro_vmap(
-        one,
-        in_axes=0,
-        microbatch_size=block,
-        accumulator=(kind.SUM, kind.CONCAT),
-      )(rows)
-    if layout.mesh:
-      sums = jax.lax.psum(sums, AXIS)
-    return sums, records
+  def run(shared, rows):
+    return body(shared, rows, partial(each_client, block, layout))
 
   if layout.mesh:
     # check_vma refuses a cond one branch of which is constant zeros.
-    reduce = jax.shard_map(
-      reduce,
+    run = jax.shard_map(
+      run,
       mesh=layout.mesh,
       in_specs=(P(), P(AXIS)),
       out_specs=(P(), P(AXIS)),
       check_vma=False,
     )
-  sums, records = reduce(shared, rows)
+  common, records = run(shared, rows)
   if layout.devices > 1:
     back = jnp.argsort(deal)
     records = jax.tree.map(lambda r: r[back], records)
-  return sums, jax.tree.map(lambda r: r[:cohort], records)
+  return common, jax.tree.map(lambda r: r[:cohort], records)
+
+
+def each_client(
+  block: int,
+  layout: Layout,
+  client: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]],
+  shared: PyTree,
+  rows: PyTree,
+) -> tuple[PyTree, PyTree]:
+  """Maps a client function over the rows of one device.
+
+  Args:
+    block: clients trained together; their number divides that of the rows.
+    layout: of the clients.
+    client: (shared, row of one client) -> (sums, record).
+    shared: what all clients see.
+    rows: [k, ...], of this device.
+
+  Returns:
+    The sums over the clients of all devices, and the records [k, ...].
+  """
+
+  def one(row):
+    return client(shared, row)
+
+  if block == 1:
+    first = jax.tree.map(lambda r: r[0], rows)
+    zeros = tree.zeros_like_output(lambda r: one(r)[0], first)
+
+    def body(sums, row):
+      more, record = one(row)
+      return jax.tree.map(jnp.add, sums, more), record
+
+    sums, records = jax.lax.scan(body, zeros, rows)
+  else:
+    kind = optax.microbatching.AccumulationType
+    sums, records = optax.microbatching.micro_vmap(
+      one,
+      in_axes=0,
+      microbatch_size=block,
+      accumulator=(kind.SUM, kind.CONCAT),
+    )(rows)
+  if layout.mesh:
+    sums = jax.lax.psum(sums, AXIS)
+  return sums, records
 
 
 def clients_mesh(count: int) -> Mesh | None:
