@@ -9,6 +9,8 @@ differs):
 - blocks (`block=b`): vmap within a block, scan over blocks; bounds memory.
 - all at once (`block=0`): one vmap, for small models on a GPU or TPU.
 
+A fourth one, `debug`, is a loop in Python.
+
 With a mesh the clients are spread over its devices by `shard_map` and the sums
 end in one `psum`.
 """
@@ -26,16 +28,16 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from relief_jax import tree
-from relief_jax.engine import ambient
+from relief_jax.engine import ambient, debug
 from relief_jax.errors import InputError
 from relief_jax.types import Array, PyTree
 
 AXIS = 'clients'
 OPEN = ('auto', 'tune')  # names that leave the layout to be found
-NAMES = (*OPEN, 'one', 'all')
+NAMES = (*OPEN, 'one', 'all', 'debug')
 OTHERS = "'block:<clients>', all but 'tune' also with '@<devices>'"
 _LAYOUT = re.compile(
-  '(?:(auto|one|all)|block:([1-9][0-9]*))(?:@([1-9][0-9]*))?'
+  '(?:(auto|one|all|debug)|block:([1-9][0-9]*))(?:@([1-9][0-9]*))?'
 )
 
 
@@ -45,10 +47,12 @@ class Layout(NamedTuple):
   Attributes:
     block: clients trained together; 1 one at a time, 0 all at once.
     mesh: a mesh with the axis `clients`, or None for one device.
+    debug: one after the other in Python, without jit (engine/debug.py).
   """
 
   block: int = 1
   mesh: Mesh | None = None
+  debug: bool = False
 
   @property
   def devices(self) -> int:
@@ -61,6 +65,8 @@ class Layout(NamedTuple):
 
   def __str__(self):
     name = {0: 'all', 1: 'one'}.get(self.block, f'block:{self.block}')
+    if self.debug:
+      return 'debug'
     text = f'{name} on {self.devices} device(s)'
     count = jax.process_count() if self.mesh else 1
     return text + (f' of {count} processes' if count > 1 else '')
@@ -77,6 +83,7 @@ def parse_layout(name: str, devices: int = 0) -> Layout:
   Args:
     name: `auto` (one at a time on CPU, all at once elsewhere), `one`,
       `block:<clients>` or `all`; with `@<devices>` on so many of them only.
+      `debug` always takes one device.
     devices: how many of each process's own devices; 0 for all of them.
 
   Raises:
@@ -90,6 +97,14 @@ def parse_layout(name: str, devices: int = 0) -> Layout:
       'set --config.layout=auto',
     )
   kind, size, fewer = found.groups()
+  if kind == 'debug':
+    if fewer not in (None, '1') or jax.process_count() > 1:
+      raise InputError(
+        f'config.layout is {name!r} in {jax.process_count()} process(es)',
+        'debug on one device of one process',
+        'set --config.layout=debug and start one process',
+      )
+    return Layout(debug=True)
   block = int(size or 0)
   if kind == 'one' or kind == 'auto' and jax.default_backend() == 'cpu':
     block = 1
@@ -228,6 +243,8 @@ def each_client(
   def one(row):
     return client(shared, row)
 
+  if layout.debug:
+    return _in_python(client, shared, rows)
   if block == 1:
     first = jax.tree.map(lambda r: r[0], rows)
     zeros = tree.zeros_like_output(lambda r: one(r)[0], first)
@@ -248,6 +265,20 @@ def each_client(
   if layout.mesh:
     sums = jax.lax.psum(sums, AXIS)
   return sums, records
+
+
+def _in_python(client, shared: PyTree, rows: PyTree) -> tuple[PyTree, PyTree]:
+  """Maps a client function over rows in a loop; see `each_client`."""
+  found = []
+  for k in range(jax.tree.leaves(rows)[0].shape[0]):
+    row = jax.tree.map(lambda r, k=k: r[k], rows)
+    with debug.located(shared, row):
+      found.append(client(shared, row))
+  sums, records = zip(*found, strict=True)
+  return (
+    jax.tree.map(lambda *v: sum(v), *sums),
+    jax.tree.map(lambda *v: jnp.stack(v), *records),
+  )
 
 
 def clients_mesh(count: int) -> Mesh | None:

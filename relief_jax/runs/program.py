@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from relief_jax import algorithms, settings, models, tree
-from relief_jax.engine import ambient, buckets, placement
+from relief_jax.engine import ambient, buckets, debug, placement
 from relief_jax.runs import evaluation
 from relief_jax.updates import faults
 from relief_jax.clients import sensor_faults
@@ -231,9 +231,14 @@ def _compile(task, setting, call, args, test) -> Program:
   seconds: dict[str, float] = {}
   state = args[0]
   params = placement.local(algorithm.params(state))
-  run = build(jitted, args, seconds)
+  if setting.layout.debug:
+    run = debug.eager(rounds)
+  else:
+    run = build(jitted, args, seconds)
   test_run = build(jax.jit(evaluate), (params, *test), seconds)
-  memory = max(reserved(run), reserved(test_run))
+  memory = reserved(test_run)
+  if not setting.layout.debug:
+    memory = max(memory, reserved(run))
   return Program(run, test_run, seconds, memory)
 
 
