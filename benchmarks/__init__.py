@@ -1,3 +1,3 @@
-from relief_jax import ambient
+from relief_jax.engine import ambient
 
 ambient.pin_process()

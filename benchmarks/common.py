@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from benchmarks import turns
-from relief_jax import placement
+from relief_jax.engine import placement
 from relief_jax.simulate import Simulation
 
 

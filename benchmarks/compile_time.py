@@ -14,8 +14,9 @@ from absl import flags
 
 from benchmarks import common
 from experiments import command
-from relief_jax import compile_cache, simulate
 from relief_jax import config as config_lib
+from relief_jax import simulate
+from relief_jax.engine import compile_cache
 
 _METHODS = flags.DEFINE_list('methods', ['relief', 'fedavg'], 'methods')
 _SMOKE = flags.DEFINE_bool('smoke', False, 'a tiny case, in seconds')

@@ -32,7 +32,8 @@ from absl import flags
 
 from benchmarks import common
 from experiments import command, step_times
-from relief_jax import ambient, placement, simulate
+from relief_jax import simulate
+from relief_jax.engine import ambient, placement
 from relief_jax.models import layers
 
 _CHANNELS = flags.DEFINE_integer('channels', 9, 'of the window')

@@ -18,8 +18,9 @@ from absl import flags
 
 from benchmarks import common, turns
 from experiments import command
-from relief_jax import algorithms, evaluation, program, simulate
+from relief_jax import algorithms, simulate
 from relief_jax import config as config_lib
+from relief_jax.runs import evaluation, program
 
 _METHODS = flags.DEFINE_list(
   'methods', 'fedavg,heterofl,fedrolex,fiarse,depthfl,tfedavg', 'methods'

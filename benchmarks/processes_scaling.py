@@ -16,7 +16,8 @@ from absl import flags
 
 from benchmarks import clients_scaling, common
 from experiments import command
-from relief_jax import processes, simulate
+from relief_jax import simulate
+from relief_jax.engine import processes
 
 _CASES = flags.DEFINE_list(
   'cases', ['1x1', '1x2', '2x1'], 'processes x devices'

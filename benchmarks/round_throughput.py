@@ -25,18 +25,16 @@ from benchmarks import common
 from experiments import command
 from relief_jax import (
   algorithms,
-  ambient,
-  buckets,
   config,
   costs,
   models,
-  placement,
   simulate,
   world,
 )
+from relief_jax.engine import ambient, buckets, placement
 from relief_jax.models import lora
 from relief_jax.models.encoders import Spec
-from relief_jax.recipe import Setting
+from relief_jax.settings import Setting
 from relief_jax.types import Bank, Fleet, Population
 
 WORKLOADS = {'sensor': 'cnn', 'lora': 'lora', 'lora_cached': 'lora'}

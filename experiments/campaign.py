@@ -30,7 +30,8 @@ from experiments import (
   tables,
 )
 from experiments.overview import Overview
-from relief_jax import datasets, machine
+from relief_jax import datasets
+from relief_jax.engine import machine
 from relief_jax.errors import InputError
 
 WAITING, FAILED = 'waiting', 'failed'

@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from experiments import axes, columns, gather, records, tables
-from relief_jax import paths
 from relief_jax.errors import InputError
+from relief_jax.files import paths
 
 # What runs of a candidate differ in: its score is the mean over them.
 _AVERAGED = ('seed', 'data.fold', 'method')

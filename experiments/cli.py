@@ -9,8 +9,8 @@ import importlib
 import sys
 
 from experiments import command
-from relief_jax import output
 from relief_jax.errors import InputError
+from relief_jax.files import output
 
 # Command -> its module.
 COMMANDS = {

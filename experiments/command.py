@@ -22,8 +22,10 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from experiments import arguments, config_door, points, stop
-from relief_jax import ambient, output, paths, processes, registries
+from relief_jax.config import registries
+from relief_jax.engine import ambient, processes
 from relief_jax.errors import InputError, StorageError
+from relief_jax.files import output, paths
 
 # Flags defined here are those of the command that asks for them.
 flags.disclaim_key_flags()
@@ -208,7 +210,7 @@ def _parse(argv: list[str]) -> list[str]:
       raise InputError(
         f'unknown config key {key!r}',
         'a key of the config',
-        hint or 'see relief_jax/config.py for all keys',
+        hint or 'see relief_jax/config/table.py for all keys',
       ) from error
     if isinstance(error, flags.Error):
       raise InputError(

@@ -7,8 +7,8 @@ from typing import Any
 
 from experiments import axes, choices, naming, pool, records, sweep_jobs
 from experiments.configs import compare as comparisons
+from relief_jax.config.validation import check, validate
 from relief_jax.errors import InputError
-from relief_jax.validation import check, validate
 
 
 def expand(

@@ -19,10 +19,10 @@ from ml_collections import config_flags
 from experiments import points
 from experiments.configs import compare
 from relief_jax import config as config_lib
-from relief_jax import modules, registries
+from relief_jax.config import modules, registries
+from relief_jax.config.keys import Key
+from relief_jax.config.validation import check
 from relief_jax.errors import InputError
-from relief_jax.keys import Key
-from relief_jax.validation import check
 
 _KEY = re.compile(r'--?config\.([\w.]+)=(.*)', re.DOTALL)
 _REFUSED = re.compile(r'flag --config\.([\w.]+)=(.*?): ', re.DOTALL)

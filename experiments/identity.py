@@ -15,9 +15,11 @@ from typing import Any
 import ml_collections
 
 from experiments import records
-from relief_jax import algorithms, ambient, datasets, fleet_files, placement
+from relief_jax import algorithms, datasets
 from relief_jax import config as config_lib
+from relief_jax.engine import ambient, placement
 from relief_jax.errors import InputError
+from relief_jax.world import fleet_files
 
 FILE = 'identity.json'
 

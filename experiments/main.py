@@ -15,8 +15,9 @@ Slurm. Process 0 writes the directory.
 from absl import flags
 
 from experiments import command, progress, runner
-from relief_jax import compile_cache, processes, simulate
-from relief_jax.validation import validate
+from relief_jax import simulate
+from relief_jax.config.validation import validate
+from relief_jax.engine import compile_cache, processes
 
 
 def define() -> None:

@@ -26,9 +26,9 @@ import numpy as np
 
 from experiments import records
 from relief_jax import config as config_lib
+from relief_jax.config.keys import shown
+from relief_jax.config.validation import check
 from relief_jax.errors import InputError
-from relief_jax.keys import shown
-from relief_jax.validation import check
 
 PREFIX = '--sweep.'
 _MOST = 100_000  # values of a range
@@ -262,7 +262,7 @@ def swept(config, texts: dict[str, str]) -> dict:
       raise InputError(
         f'unknown config key {key!r} in {PREFIX}{key}',
         'a key of the config, such as seed or hparams.client_lr',
-        'see relief_jax/config.py for all keys',
+        'see relief_jax/config/table.py for all keys',
       )
   found = {k: parse(k, v, known[k]) for k, v in texts.items()}
   table = config_lib.rows()

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from relief_jax import machine
+from relief_jax.engine import machine
 from relief_jax.errors import StorageError
 
 READY = {'event': 'ready'}  # a worker's first line

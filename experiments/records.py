@@ -21,10 +21,12 @@ import ml_collections
 import numpy as np
 
 from relief_jax import config as config_lib
-from relief_jax import machine, modules, text_files
+from relief_jax.config import modules
+from relief_jax.config.keys import shown
+from relief_jax.config.validation import check
+from relief_jax.engine import machine
 from relief_jax.errors import InputError, StorageError
-from relief_jax.keys import shown
-from relief_jax.validation import check
+from relief_jax.files import text_files
 
 SCHEMA = 1
 COMPLETE, INTERRUPTED, DIVERGED = 'complete', 'interrupted', 'diverged'

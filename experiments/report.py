@@ -23,8 +23,9 @@ from experiments import (
   run_charts,
   summaries,
 )
-from relief_jax import datasets, paths
+from relief_jax import datasets
 from relief_jax.errors import InputError
+from relief_jax.files import paths
 
 
 def define() -> None:

@@ -20,8 +20,9 @@ import numpy as np
 from absl import flags
 
 from experiments import command, gather, palette, records, tables
-from relief_jax import datasets, paths
+from relief_jax import datasets
 from relief_jax.errors import InputError
+from relief_jax.files import paths
 
 _GROUP = re.compile(r'missing(\d+)_noisy(\d+)/(\w+)')
 

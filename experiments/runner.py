@@ -22,8 +22,10 @@ import ml_collections
 from experiments import board, identity, locks, pool, progress, records
 from experiments.checkpoints import Checkpoints
 from experiments.stop import Stop
-from relief_jax import datasets, paths, processes, simulate, sweep, world
+from relief_jax import datasets, simulate, sweep, world
+from relief_jax.engine import processes
 from relief_jax.errors import InputError
+from relief_jax.files import paths
 
 
 def run(

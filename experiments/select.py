@@ -20,8 +20,8 @@ import pathlib
 from absl import flags
 
 from experiments import choices, command, records
-from relief_jax import paths
 from relief_jax.errors import InputError
+from relief_jax.files import paths
 
 
 def define() -> None:

@@ -19,8 +19,10 @@ import ml_collections
 import numpy as np
 import scipy.optimize
 
-from relief_jax import ambient, models, training, tree, world
+from relief_jax import models, tree, world
+from relief_jax.clients import training
 from relief_jax.devices import Device
+from relief_jax.engine import ambient
 from relief_jax.types import Batch, Gate, Population, PyTree, Task, Work
 
 PHASES = ('forward', 'weight_gradient', 'layer_gradient')

@@ -8,8 +8,8 @@ from typing import Any
 from experiments import axes, naming, pool, records
 from relief_jax import algorithms
 from relief_jax import config as config_lib
+from relief_jax.config.validation import validate
 from relief_jax.errors import InputError, unknown
-from relief_jax.validation import validate
 
 
 def label(values: Mapping[str, Any], keys: Sequence[str]) -> str:

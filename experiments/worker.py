@@ -12,8 +12,10 @@ import time
 import traceback
 
 from experiments import pool, progress, records, runner
-from relief_jax import ambient, output, simulate
+from relief_jax import simulate
+from relief_jax.engine import ambient
 from relief_jax.errors import InputError, StorageError
+from relief_jax.files import output
 
 
 class Channel:

@@ -15,29 +15,28 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from relief_jax import (
-  algorithms,
+from relief_jax import algorithms, models, tree, world
+from relief_jax.config import validation
+from relief_jax.engine import (
   ambient,
-  cosines,
-  evaluation,
-  logbook,
   machine,
   memory,
-  models,
   placement,
   processes,
-  program,
-  reports,
-  scores,
-  tree,
-  tuner,
-  validation,
-  world,
 )
-from relief_jax.program import Program
-from relief_jax.recipe import Setting
-from relief_jax.result import Result
-from relief_jax.tally import Diverged, Tally
+from relief_jax.rounds import similarity
+from relief_jax.runs import (
+  device_log,
+  evaluation,
+  program,
+  run_summary,
+  scores,
+  tuner,
+)
+from relief_jax.runs.program import Program
+from relief_jax.runs.result import Result
+from relief_jax.runs.round_totals import Diverged, Tally
+from relief_jax.settings import Setting
 from relief_jax.types import PyTree, RoundInfo, Task
 
 __all__ = [
@@ -89,9 +88,9 @@ class Simulation:
     config: the resolved config.
     history: one record per evaluation so far.
     devices: what single devices did since the evaluation before the last
-      (`logbook.Logbook.window`).
+      (`device_log.Logbook.window`).
     cosines: how alike updates were in rounds since the evaluation before the
-      last (`cosines.lines`), where the config asks for it.
+      last (`similarity.lines`), where the config asks for it.
     round: rounds done.
     choice: the layout and why it was taken; `config.layout` names it.
 
@@ -168,7 +167,7 @@ class Simulation:
     for text in self.warnings:
       _log.warning('%s', text)
     self._tally = Tally()
-    self._logbook = logbook.Logbook(self._world.population.fleet)
+    self._logbook = device_log.Logbook(self._world.population.fleet)
     self.devices: dict[str, Any] = {}
     self._wall = {
       'setup': 0.0,
@@ -189,7 +188,7 @@ class Simulation:
       with processes.together():
         args = self._key, self._state, self._population
         shapes = jax.eval_shape(self._algorithm.step, *args)
-        cosines.check(shapes[1], config.method)
+        similarity.check(shapes[1], config.method)
     self._wall['setup'] = time.perf_counter() - started
 
   @property
@@ -237,7 +236,7 @@ class Simulation:
     """Short facts for logs, before anything has run."""
     w = self._world
     return {
-      **reports.describe(w, self._task, self._setting.cohort),
+      **run_summary.describe(w, self._task, self._setting.cohort),
       'layout': self._layout_text(),
       'memory_bytes': {
         'data': memory.size((w.population, w.tests)),
@@ -249,7 +248,7 @@ class Simulation:
   def warnings(self) -> list[str]:
     """What a reader of the results should know; no error."""
     whole = not (self._algorithm.personal or self.config.modality_dropout)
-    return reports.warnings(self._world, whole)
+    return run_summary.warnings(self._world, whole)
 
   @ambient.pinned()
   def prepare(self) -> memory.Estimate:
@@ -334,10 +333,10 @@ class Simulation:
     """What summary.json says of the simulation itself."""
     return {
       'dataset': self.description['dataset'],
-      **reports.outcome(
+      **run_summary.outcome(
         self.config, self.history, self.round, self._tally.totals
       ),
-      **reports.speed(self._wall, self.round, self._setting.cohort),
+      **run_summary.speed(self._wall, self.round, self._setting.cohort),
       'compiles': self._compiles,
       'compile_seconds': dict(self._program.seconds) if self._program else {},
       'program_bytes': self._program.memory if self._program else None,
@@ -352,7 +351,7 @@ class Simulation:
       'fleet': self._logbook.describe(
         self._world.spec.modalities, self._world.tiers
       ),
-      **reports.recovered(self.config, self.history),
+      **run_summary.recovered(self.config, self.history),
     }
 
   def _layout_text(self) -> str:
@@ -521,7 +520,7 @@ class Simulation:
     if broken is None:
       self._logbook.add(infos, self.round)
       if self.config.cosines:
-        self.cosines += cosines.lines(
+        self.cosines += similarity.lines(
           self._task, infos, self.round, self.config.cosines
         )
     before = self.round

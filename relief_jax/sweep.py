@@ -20,8 +20,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from relief_jax import ambient, memory, placement, processes, program, world
+from relief_jax import world
+from relief_jax.engine import ambient, memory, placement, processes
 from relief_jax.errors import InputError, unknown
+from relief_jax.runs import program
 from relief_jax.simulate import Diverged, Simulation
 from relief_jax.types import Array, PyTree
 

@@ -18,7 +18,9 @@ PyTree = Any
 
 
 class Shift(NamedTuple):
-  """How sensors on a device differ from the data set's (shift.py).
+  """How sensors on a device differ from the data set's.
+
+  Applied by clients/sensor_faults.py.
 
   Attributes:
     gain: [..., M] float32, factor; None: 1.
@@ -119,7 +121,7 @@ class Population:
 
 @flax.struct.dataclass
 class OwnWindows:
-  """Later windows of the devices' own persons (own_windows.py).
+  """Later windows of the devices' own persons (world/own_windows.py).
 
   Attributes:
     bank: these windows.
@@ -282,7 +284,7 @@ class Exits(NamedTuple):
   tree of parameters and its groups. A method uses them so:
 
       sub = task.exits.until(d, False)                       # d is static
-      local_training.client_loss(sub, population, trained)   # at that exit
+      device.client_loss(sub, population, trained)   # at that exit
       sub.work                        # for `Charge.work`, by `costs.stack`
       task.exits.held(d, False)       # for `Plan.trained`, `Charge.received`
 
@@ -352,7 +354,7 @@ class Charge(NamedTuple):
     upload: [K] bytes beside the groups that are trained, or None.
     flops: [K] FLOPs of the round beside its local steps, or None.
     wire: [2, G] bytes of every group's message up and down, where the method
-      codes them itself; None: the links do (links.py).
+      codes them itself; None: the links do (updates/link.py).
   """
 
   work: Work | None = None
@@ -417,8 +419,8 @@ class RoundInfo(NamedTuple):
     dropped: [K] bool, whose update was not finite and is left out; None where
       such an update ends the run.
     online: what only an online world shows, None in a static one.
-    cosines: [blocks, K, K] float32, how alike updates are (cosines.py); None
-      where nobody asks.
+    cosines: [blocks, K, K] float32, how alike updates are
+      (rounds/similarity.py); None where nobody asks.
   """
 
   client: Array

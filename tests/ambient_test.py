@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from experiments.configs import relief
-from relief_jax import ambient, simulate
+from relief_jax import simulate
+from relief_jax.engine import ambient
 
 ODD = {
   'enable_x64': True,

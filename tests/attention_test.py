@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relief_jax import training, tree
+from relief_jax import tree
+from relief_jax.clients import training
+from relief_jax.config.validation import validate
 from relief_jax.errors import InputError
 from relief_jax.models import attention
 from relief_jax.simulate import Simulation
 from relief_jax.types import Batch, Gate
-from relief_jax.validation import validate
 from tests import tiny
 
 OPTIONS = {'fusion': 'attention', 'heads': 3}

@@ -5,7 +5,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from relief_jax import training, validation, world
+from relief_jax import world
+from relief_jax.clients import training
+from relief_jax.config import validation
 from relief_jax.errors import InputError
 from relief_jax.models import lora
 from relief_jax.types import Batch, Gate

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from relief_jax import algorithms, buckets, placement, simulate
+from relief_jax import algorithms, simulate
+from relief_jax.engine import buckets, placement
 from relief_jax.errors import InputError
 from tests import tiny
 

@@ -20,7 +20,7 @@ from experiments import (
 )
 from experiments.columns import GROUPS
 from experiments.configs import relief
-from relief_jax import machine
+from relief_jax.engine import machine
 from relief_jax.errors import InputError, StorageError
 from tests import tiny
 from tests.compare_test import inline  # noqa: F401

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relief_jax import cohort
+from relief_jax.rounds import cohort
 from relief_jax.types import Fleet
 
 

@@ -10,10 +10,11 @@ import pytest
 
 from experiments import arguments, cli, command, naming, stop
 from relief_jax import config as config_lib
-from relief_jax import datasets, paths
+from relief_jax import datasets
 from relief_jax.errors import InputError
-from relief_jax.fleets import tier_names
+from relief_jax.files import paths
 from relief_jax.online import presence
+from relief_jax.world.fleets import tier_names
 from tests.main_test import ROOT
 
 KNOWN = ('config', 'workdir', 'resume')
@@ -213,7 +214,7 @@ def test_a_closed_terminal_is_among_them_but_not_under_nohup():
 # By path: importing the library takes longer than this.
 SET_UP = f"""
 import runpy, sys
-runpy.run_path({str(ROOT / 'relief_jax' / 'output.py')!r})['set_up']()
+runpy.run_path({str(ROOT / 'relief_jax' / 'files' / 'output.py')!r})['set_up']()
 print('90 % – done')
 for _ in range(20000): print('line', flush=True)
 print('at the end', file=sys.stderr)

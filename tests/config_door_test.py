@@ -18,10 +18,11 @@ from experiments import (
   records,
   sweep_jobs,
 )
-from relief_jax import algorithms, modules
+from relief_jax import algorithms
 from relief_jax import config as config_lib
+from relief_jax.config import modules
+from relief_jax.config.validation import validate
 from relief_jax.errors import InputError
-from relief_jax.validation import validate
 
 ROOT = pathlib.Path(__file__).parent.parent
 

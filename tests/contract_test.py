@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relief_jax import algorithms, costs, deadlines, prototypes
+from relief_jax import algorithms, costs
 from relief_jax import world as world_lib
+from relief_jax.algorithms.parts import prototypes
+from relief_jax.budgets import deadlines
 from relief_jax.errors import InputError
 from relief_jax.types import Algorithm, RoundInfo
 from tests import (

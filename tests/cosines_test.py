@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from experiments import cosine_charts, gather, runner, tables
-from relief_jax import cosines, simulate, validation
+from relief_jax import simulate
+from relief_jax.config import validation
 from relief_jax.errors import InputError
+from relief_jax.rounds import similarity
 from tests import tiny
 
 
@@ -101,6 +103,6 @@ def test_who_compares_nothing_is_refused():
 
 def test_a_modality_that_is_one_group_is_one_block():
   task = tiny.task(groups='joint')
-  assert [task.group_names[g] for g in cosines.blocks(task)] == list(
+  assert [task.group_names[g] for g in similarity.blocks(task)] == list(
     task.modalities
   )

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relief_jax import deadlines, fleets
+from relief_jax.budgets import deadlines
 from relief_jax.costs import step_flops
 from relief_jax.errors import InputError
 from relief_jax.types import Work
+from relief_jax.world import fleets
 
 # Shared head, encoders of a and b, their column blocks.
 GROUPS = (-1, 0, 1, 0, 1)

@@ -8,11 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relief_jax import costs, evaluation, training
-from relief_jax import scores as scores_lib
+from relief_jax import costs
 from relief_jax.algorithms import depthfl
+from relief_jax.clients import training
+from relief_jax.engine.placement import Layout
 from relief_jax.errors import InputError
-from relief_jax.placement import Layout
+from relief_jax.runs import evaluation
+from relief_jax.runs import scores as scores_lib
 from relief_jax.types import Batch, Gate, HeldOut
 from tests import tiny, twin, twin_exits
 

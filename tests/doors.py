@@ -21,9 +21,12 @@ import numpy as np
 from experiments import command, points, records, sweep_jobs, tables
 from experiments.checkpoints import Checkpoints
 from relief_jax import config as config_lib
-from relief_jax import fleet_files, placement, validation, windows, world
-from relief_jax.datasets import download, npz, packed
+from relief_jax import world
+from relief_jax.config import validation
+from relief_jax.datasets import download, npz, packed, windows
 from relief_jax.devices import figures
+from relief_jax.engine import placement
+from relief_jax.world import fleet_files
 from tests import kills, originals, tiny
 from tests.mutations import mutated, value
 

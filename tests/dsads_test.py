@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from relief_jax import config as config_lib
-from relief_jax import datasets, partition
+from relief_jax import datasets
 from relief_jax.datasets import dsads
 from relief_jax.errors import InputError
+from relief_jax.world import partition
 
 LENGTHS = (30, 24, 9)
 ACTIVITIES = (1, 5, 19)

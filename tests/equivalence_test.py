@@ -5,11 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relief_jax import local_training, rounds, tree
+from relief_jax import tree
 from relief_jax.algorithms import fedavg
+from relief_jax.clients import device
 from relief_jax.compressors import Codec, Compressor, base
 from relief_jax.compressors.base import Field
 from relief_jax.models import encoders
+from relief_jax.rounds import parallel
 from relief_jax.types import Steps
 from tests import tiny, twin
 
@@ -109,7 +111,7 @@ def scaled(task, setting):
   """FedAvg with a compressor of its own; the factor is hparams['prox']."""
   own = half_width(setting.hparams['prox'])
   recipe = fedavg.recipe(setting)._replace(compressor=own)
-  return rounds.federated(task, setting, recipe)
+  return parallel.federated(task, setting, recipe)
 
 
 def test_a_recipe_may_bring_its_own_compressor():
@@ -268,17 +270,17 @@ def test_server_leaves_untouched_groups_alone(name):
   task = tiny.task()
   setting = tiny.setting(tiny.population(task), server_optimizer=name)
   tx, params = setting.server_tx(), tiny.init(task)
-  state = rounds.RoundState(params, tx.init(params), (), (), jnp.int32(0))
+  state = parallel.RoundState(params, tx.init(params), (), (), jnp.int32(0))
   delta = jax.tree.map(lambda p: 0.1 + jnp.abs(p), params)
   every = jnp.ones(7, bool)
-  moved, opt_state = rounds.server_update(
+  moved, opt_state = parallel.server_update(
     tx, state, delta, tree.spread(task.groups, every)
   )
   assert min(distance(a, b) for a, b in pairs(moved, params)) > 1e-4
   state = state._replace(params=moved, opt_state=opt_state)
   touched = every.at[jnp.array([2, 5])].set(False)
   rest = tree.scale(tree.spread(task.groups, touched * 1.0), delta)
-  later, _ = rounds.server_update(
+  later, _ = parallel.server_update(
     tx, state, rest, tree.spread(task.groups, touched)
   )
   names = twin.named(moved)
@@ -327,7 +329,7 @@ def gradient_of(task, population, run, sensed=None):
   @jax.jit
   def gradient(params, run, sensed):
     step = steps._replace(run=run, sensed=sensed)
-    loss = local_training.client_loss(task, population, everything)
+    loss = device.client_loss(task, population, everything)
     return jax.grad(loss)(params, step)
 
   return twin.named(gradient(params, run, sensed))

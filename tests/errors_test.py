@@ -12,7 +12,7 @@ import benchmarks
 import experiments
 import relief_jax
 from relief_jax.errors import InputError, Portable, StorageError
-from relief_jax.tally import Diverged
+from relief_jax.runs.round_totals import Diverged
 
 # One of each class that has an `__init__` of its own.
 RAISED = (

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from relief_jax import evaluation, scores
+from relief_jax.runs import evaluation, scores
 from relief_jax.types import HeldOut
 from tests import tiny
 

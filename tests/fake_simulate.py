@@ -4,9 +4,10 @@ import copy
 
 import numpy as np
 
-from relief_jax import fleets, validation
 from relief_jax.algorithms import DEFAULT_FILL
+from relief_jax.config import validation
 from relief_jax.simulate import Diverged
+from relief_jax.world import fleets
 
 CALLS: list[int] = []  # rounds at which advance() was called
 

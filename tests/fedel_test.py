@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relief_jax import costs, validation
+from relief_jax import costs
+from relief_jax.config import validation
+from relief_jax.engine.placement import Layout
 from relief_jax.errors import InputError
-from relief_jax.placement import Layout
 from tests import tiny
 
 BLOCKS = 3

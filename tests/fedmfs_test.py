@@ -4,10 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relief_jax import shapley
 from relief_jax.algorithms import fedmfs_style
+from relief_jax.algorithms.parts import shapley
+from relief_jax.engine.placement import Layout
 from relief_jax.errors import InputError
-from relief_jax.placement import Layout
 from tests import fedmfs_twin, tiny
 
 

@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relief_jax import config as config_lib
-from relief_jax import fleets, world
+from relief_jax import world
 from relief_jax.devices import DEVICES, device
 from relief_jax.errors import InputError
+from relief_jax.world import fleets
 
 NAMES = ('acc', 'gyro', 'mag', 'hr', 'ecg', 'emg')
 

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relief_jax import cohort
 from relief_jax.algorithms import flism
+from relief_jax.clients import batches
+from relief_jax.engine.placement import Layout
 from relief_jax.errors import InputError
-from relief_jax.placement import Layout
 from tests import flism_twin, tiny
 
 # Between the entropies of the four devices after a round.
@@ -123,7 +123,7 @@ def test_contrast_pair_by_pair():
 
 
 def test_every_window_once():
-  row, weight = cohort.in_order(jnp.array([7, 5, 9, 9, 9]), 3, 2)
+  row, weight = batches.in_order(jnp.array([7, 5, 9, 9, 9]), 3, 2)
   assert row.shape == weight.shape == (3, 2)
   assert row[weight > 0].tolist() == [7, 5, 9]
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relief_jax import noise as white
+from relief_jax.clients import noise as white
 from tests import tiny, twin
 
 

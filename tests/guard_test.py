@@ -9,11 +9,16 @@ import numpy as np
 import optax
 import pytest
 
-from relief_jax import buckets, guard, reports, robust, simulate, validation
+from relief_jax import simulate
+from relief_jax.aggregation import robust
 from relief_jax.compressors import Codec
+from relief_jax.config import validation
+from relief_jax.engine import buckets
+from relief_jax.engine.placement import Layout, clients_mesh
 from relief_jax.errors import InputError
-from relief_jax.guard import Faults, Guard
-from relief_jax.placement import Layout, clients_mesh
+from relief_jax.runs import run_summary
+from relief_jax.settings import Faults, Guard
+from relief_jax.updates import faults
 from tests import tiny, twin
 from tests.equivalence_test import assert_close, assert_same
 
@@ -296,7 +301,7 @@ def test_lies(kind):
   delta = jax.tree.map(lambda u, m: jnp.where(m, u, 0.0), delta, mask)
 
   def sent(faulty, client=0):
-    return guard.tamper(
+    return faults.tamper(
       Faults(kind, 2.0),
       jax.random.key(0),
       jnp.int32(client),
@@ -311,7 +316,7 @@ def test_lies(kind):
   assert lie['w'][1] == 0
   if kind == 'nan':
     assert jnp.isnan(lie['w'][::2]).all()
-    assert not guard.finite(lie) and guard.finite(delta)
+    assert not faults.finite(lie) and faults.finite(delta)
   elif kind == 'flip':
     np.testing.assert_array_equal(lie['w'], -2 * delta['w'])
   else:
@@ -322,15 +327,15 @@ def test_lies(kind):
 def test_liars_are_drawn_from_the_seed():
   _, population = world()
   c = tiny.config(clients=CLIENTS)
-  assert guard.draw(c, population.fleet) == {}
+  assert faults.draw(c, population.fleet) == {}
   seen = set()
   for share, count in ((0.3, 2), (0.5, 3), (1.0, 6)):
     for seed in range(8):
       c.faults.share, c.seed = share, seed
-      drawn = np.asarray(guard.draw(c, population.fleet)['faulty'])
+      drawn = np.asarray(faults.draw(c, population.fleet)['faulty'])
       assert drawn.sum() == count and not drawn[PADDING]
       np.testing.assert_array_equal(
-        drawn, guard.draw(c, population.fleet)['faulty']
+        drawn, faults.draw(c, population.fleet)['faulty']
       )
       seen.add(tuple(drawn))
   assert len(seen) > 8
@@ -408,13 +413,16 @@ def test_small_cohorts_are_named():
     spec=SimpleNamespace(modalities=('acc', 'gyro')),
     notes=(),
   )
-  assert reports.smallest_cohort(found) == ('gyro', 4)  # padding owns it too
-  assert reports.warnings(found, False) == []
-  lacking = reports.warnings(found, True)
+  assert run_summary.smallest_cohort(found) == (
+    'gyro',
+    4,
+  )  # padding owns it too
+  assert run_summary.warnings(found, False) == []
+  lacking = run_summary.warnings(found, True)
   assert len(lacking) == 1 and 'modality_dropout=0.3' in lacking[0]
   found.population = tiny.only(population, 0, 1, 2, 4, 6)
-  assert reports.smallest_cohort(found) == ('gyro', 3)
-  assert "3 device(s) own 'gyro'" in reports.warnings(found, False)[0]
+  assert run_summary.smallest_cohort(found) == ('gyro', 3)
+  assert "3 device(s) own 'gyro'" in run_summary.warnings(found, False)[0]
 
 
 @pytest.mark.slow

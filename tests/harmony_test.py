@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relief_jax import clusters, validation
 from relief_jax.algorithms import harmony
+from relief_jax.algorithms.parts import kmeans as kmeans_lib
+from relief_jax.config import validation
+from relief_jax.engine.placement import Layout
 from relief_jax.errors import InputError
-from relief_jax.placement import Layout
 from tests import tiny, twin
 from tests.harmony_twin import HarmonyTwin
 
@@ -142,7 +143,7 @@ def test_clusters_of_every_group():
   points[14:] = 0
   group = np.array([0] * 11 + [1] * 3 + [2] * 6)
   order = rng.permutation(20)
-  kmeans = jax.jit(clusters.kmeans, static_argnums=(2, 3))
+  kmeans = jax.jit(kmeans_lib.kmeans, static_argnums=(2, 3))
   for shuffled in (np.arange(20), order):
     found = np.zeros(20, int)
     found[shuffled] = kmeans(

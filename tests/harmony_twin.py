@@ -6,7 +6,7 @@ from tests import twin
 
 
 def clusters(points, size) -> list[int]:
-  """k-means of a few points [n, D], as `relief_jax.clusters` starts it."""
+  """k-means of a few points [n, D], started as `parts/kmeans.py` does."""
   centres = [points.mean(0)]
   while len(centres) < (len(points) - 1) // size + 1:
     gaps = [min(np.square(p - c).sum() for c in centres) for p in points]

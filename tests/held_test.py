@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relief_jax import algorithms, evaluation
+from relief_jax import algorithms
 from relief_jax.algorithms import fiarse, heterofl, tfedavg
+from relief_jax.runs import evaluation
 from relief_jax.types import HeldOut, OwnWindows
 from tests import tiny
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from relief_jax import config as config_lib
-from relief_jax import fleet_files, validation
+from relief_jax.config import validation
 from relief_jax.datasets import cache, download, npy, npz, packed
 from relief_jax.errors import InputError
+from relief_jax.world import fleet_files
 from tests import fuzz, fuzz_guided
 
 

@@ -1,6 +1,7 @@
 """Who may import whom, by reading the source; nothing here runs it."""
 
 import ast
+import importlib
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -10,87 +11,59 @@ ROOT = Path(__file__).parent.parent
 LIBRARY = ROOT / 'relief_jax'
 OURS = ('relief_jax', 'experiments', 'benchmarks')
 
-# What a part of the library may import of it, itself included if a package.
-# Parts that are not here build the world on the host; see below.
-_BASE = {'types', 'tree', 'errors', 'ambient'}
-_ROUND = _BASE | {
-  'placement',
-  'training',
-  'cohort',
+# Packages and modules right under relief_jax, from low to high: one imports
+# itself and lower ones.
+LEVELS = (
+  'errors',
+  'types',
+  'tree',
+  'files',
+  'blocks',
   'costs',
-  'buckets',
-  'recipe',
+  'engine',
   'compressors',
-  'guard',
+  'budgets',
+  'settings',
+  'clients',
+  'updates',
+  'aggregation',
+  'online',
+  'rounds',
+  'devices',
+  'models',
+  'algorithms',
+  'datasets',
+  'config',
+  'world',
+  'runs',
+  'simulate',
+  'sweep',
+)
+# Imports that point upwards all the same: {(who, whom): why}.
+_RECIPE = 'types of a recipe; a method of plain functions needs none of them'
+_NAMES = 'looks up names that a config may use; deal.py validates the config'
+UPWARDS = {
+  ('clients.device', 'rounds.method'): _RECIPE,
+  ('updates.link', 'rounds.method'): _RECIPE,
+  ('aggregation.mean', 'rounds.method'): _RECIPE,
+  ('aggregation.robust', 'rounds.method'): _RECIPE,
+  ('config.registries', 'world.fleet_files'): _NAMES,
+  ('config.registries', 'world.fleets'): _NAMES,
+  ('config.registries', 'world.partition'): _NAMES,
+  ('config.registries', 'world.splits'): _NAMES,
 }
-MAY = {
-  'types': set(),
-  'errors': set(),
-  'ambient': {'types'},
-  'text_files': {'errors'},
-  'tree': {'types'},
-  'keys': set(),
-  'config': {'keys'},
-  'modules': {'errors'},
-  'windows': {'errors'},
-  'placement': _BASE,
-  'noise': {'types'},
-  'shift': _BASE | {'noise'},
-  'training': _BASE | {'shift'},
-  'online': _BASE | {'shift', 'online', 'paths', 'text_files'},
-  'patience': _BASE | {'costs', 'recipe'},
-  'prototypes': _BASE | {'recipe'},
-  'quality': _BASE | {'recipe', 'prototypes', 'costs'},
-  'cohort': _BASE,
-  'costs': _BASE,
-  'guard': _BASE,
-  'shapley': _BASE,
-  'cosines': {'cohort'} | _BASE,
-  'clusters': _BASE,
-  'evaluation': _BASE | {'shift'},
-  'buckets': _BASE | {'placement', 'cohort', 'costs'},
-  'recipe': _BASE | {'placement', 'buckets', 'compressors', 'guard'},
-  'robust': _BASE | {'guard', 'recipe'},
-  'links': _BASE | {'costs', 'recipe', 'compressors'},
-  'local_training': _BASE | {'cohort', 'recipe', 'training'},
-  'merging': _BASE | {'recipe'},
-  'accounting': _BASE | {'cohort', 'costs', 'patience', 'recipe'},
-  'participant': _BASE
-  | {'recipe', 'training', 'local_training', 'links', 'guard', 'cosines'},
-  'rounds': _ROUND
-  | {'links', 'local_training', 'online', 'patience', 'robust', 'cosines'}
-  | {'accounting', 'merging', 'participant'},
-  'budgets': _BASE | {'budgets'},
-  'depth': _BASE | {'costs', 'budgets'},
-  'selection': _BASE | {'costs', 'budgets'},
-  'compressors': _BASE | {'compressors'},
-  'widths': _BASE | {'costs', 'budgets'},
-  'models': _BASE | {'models', 'widths'},
-  'devices': {'errors', 'devices', 'text_files'},
-  'machine': set(),
-  'output': set(),
-  'paths': {'errors'},
-  'datasets': {'errors', 'machine', 'output', 'paths', 'windows', 'datasets'}
-  | {'text_files'},
-  # Algorithms see a Task and a Population, whatever made them.
-  'algorithms': _ROUND
-  | {'links', 'rounds', 'budgets', 'algorithms', 'depth', 'widths'}
-  | {'local_training', 'noise', 'selection', 'shapley', 'clusters'}
-  | {'online', 'patience', 'prototypes', 'quality'}
-  | {'accounting', 'participant'},
-  'program': _ROUND
-  | {'rounds', 'algorithms', 'models', 'evaluation', 'shift', 'world'},
-  'tuner': _ROUND
-  | {'algorithms', 'program', 'models', 'datasets'}
-  | {'compile_cache', 'machine', 'memory', 'processes'},
+MOST_IN_ROOT = 12  # files right under relief_jax
+
+# Packages that are a dict NAME -> what the file NAME.py makes, and the files of
+# each that are no entry.
+REGISTRIES = {
+  'algorithms': (),
+  'budgets': ('deadlines', 'depth', 'elastic', 'widths'),
+  'compressors': ('base', 'rounding'),
+  'datasets': None,
+  'devices': ('base', 'figures'),
+  'models': None,
 }
-# What builds the world looks names up, of algorithms too; its parts do not.
-# So does what describes a run.
-WORLD = {'dealing', 'world', 'reports', 'registries', 'validation'}
-# What a user calls; nothing of the library imports these.
-TOP = {'simulate', 'sweep'}
-WORLD_NOT = {'program', 'rounds'} | TOP
-HOST_NOT = WORLD | WORLD_NOT | {'algorithms'}
 
 FORBIDDEN = {
   'jax._src': 'private',
@@ -120,38 +93,54 @@ def imports(path):
       yield from (f'{node.module}.{alias.name}' for alias in node.names)
 
 
-def part(path):
-  """The module or package right under relief_jax that a file is of."""
-  return path.relative_to(LIBRARY).with_suffix('').parts[0]
+def module(path):
+  """Dotted name of a file below relief_jax; of a package, its own."""
+  parts = path.relative_to(LIBRARY).with_suffix('').parts
+  return '.'.join(parts[:-1] if parts[-1] == '__init__' else parts)
 
 
 def graph():
-  """{part of the library: parts it imports}."""
+  """{module of the library: modules that it imports}, without the root's."""
+  paths = [p for p in sources('relief_jax') if p != LIBRARY / '__init__.py']
+  known = {module(path) for path in paths}
   found = {}
-  for path in sources('relief_jax'):
-    if path == LIBRARY / '__init__.py':
-      continue
-    used = found.setdefault(part(path), set())
-    for name in imports(path):
-      head, _, tail = name.partition('.')
-      if head == 'relief_jax' and tail:
-        used.add(tail.split('.')[0])
+  for path in paths:
+    names = {
+      name.removeprefix('relief_jax.')
+      for name in imports(path)
+      if name.startswith('relief_jax.')
+    }
+    found[module(path)] = {
+      name if name in known else name.rpartition('.')[0] for name in names
+    }
+    assert found[module(path)] <= known, path
   return found
 
 
 def test_imports_point_downwards():
+  upwards = set()
   for name, used in graph().items():
-    if name in MAY:
-      assert used <= MAY[name], f'{name} imports {sorted(used - MAY[name])}'
-    elif name not in TOP:
-      wrong = used & (WORLD_NOT if name in WORLD else HOST_NOT)
-      assert not wrong, f'{name} imports {sorted(wrong)}'
+    level = LEVELS.index(name.split('.')[0])
+    for other in used:
+      if LEVELS.index(other.split('.')[0]) > level:
+        upwards.add((name, other))
+  assert upwards == set(UPWARDS)
 
 
 def test_no_circles():
-  without_self = {k: v - {k} for k, v in graph().items()}
-  order = list(TopologicalSorter(without_self).static_order())
-  assert order.index('types') < order.index('rounds') < order.index('simulate')
+  order = list(TopologicalSorter(graph()).static_order())
+  assert (
+    order.index('types')
+    < order.index('rounds.parallel')
+    < order.index('simulate')
+  )
+
+
+def test_the_root_stays_small():
+  assert len(list(LIBRARY.glob('*.py'))) <= MOST_IN_ROOT
+  there = {p.stem for p in LIBRARY.glob('*.py')} - {'__init__'}
+  there |= {p.parent.name for p in LIBRARY.glob('*/__init__.py')}
+  assert there == set(LEVELS)
 
 
 def test_the_library_knows_nothing_of_its_users():
@@ -186,13 +175,7 @@ def test_nothing_is_evaluated():
         ), f'{path}:{node.lineno} may read pickles'
 
 
-# The processes of an online world go together; none is chosen by name.
-PACKAGES = sorted(
-  {p.parent.name for p in LIBRARY.glob('*/__init__.py')} - {'online'}
-)
-
-
-@pytest.mark.parametrize('package', PACKAGES)
+@pytest.mark.parametrize('package', REGISTRIES)
 def test_a_package_is_a_registry(package):
   """A dict NAME -> what the file NAME.py makes, called as the package."""
   path = LIBRARY / package / '__init__.py'
@@ -210,15 +193,12 @@ def test_a_package_is_a_registry(package):
     assert (path.parent / f'{name}.py').is_file(), name
 
 
-def test_every_file_of_a_registry_is_registered():
-  """A file that nobody can name is of no use; helpers start otherwise."""
-  from relief_jax import algorithms, budgets, compressors, devices
-
-  for package, names, helpers in (
-    ('algorithms', algorithms.ALGORITHMS, ()),
-    ('budgets', budgets.BUDGETS, ()),
-    ('compressors', compressors.COMPRESSORS, ('base', 'rounding')),
-    ('devices', devices.DEVICES, ('base', 'figures')),
-  ):
-    files = {p.stem for p in (LIBRARY / package).glob('*.py')}
-    assert files - {'__init__', *helpers} == set(names)
+@pytest.mark.parametrize(
+  'package', [name for name, others in REGISTRIES.items() if others is not None]
+)
+def test_every_file_of_a_registry_is_registered(package):
+  """A file that nobody can name is of no use; helpers are listed above."""
+  library = importlib.import_module(f'relief_jax.{package}')
+  names = set(getattr(library, package.upper()))
+  files = {p.stem for p in (LIBRARY / package).glob('*.py')}
+  assert files - {'__init__', *REGISTRIES[package]} == names

@@ -5,13 +5,13 @@ import pytest
 from matplotlib import image
 
 from experiments import world_figure
-from relief_jax import dealing, fleets
+from relief_jax.world import deal, fleets
 from tests import tiny
 
 
 def view(**overrides):
   c = tiny.config(**overrides)
-  return world_figure.view(dealing.deal(c, None), fleets.tier_names(c.fleet))
+  return world_figure.view(deal.deal(c, None), fleets.tier_names(c.fleet))
 
 
 def test_view_counts_what_is_there():

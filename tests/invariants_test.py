@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relief_jax import algorithms, placement
+from relief_jax import algorithms
+from relief_jax.engine import placement
 from relief_jax.simulate import Simulation
 from tests import strategies, tiny, twin
 from tests.strategies import CLIENTS, cases, tried, world

@@ -11,9 +11,9 @@ import pytest
 from experiments import records, sweep_jobs
 from experiments.configs import compare
 from relief_jax import config as config_lib
-from relief_jax import keys, registries
+from relief_jax.config import keys, registries
+from relief_jax.config.validation import check, validate
 from relief_jax.errors import InputError
-from relief_jax.validation import check, validate
 
 ROWS = config_lib.rows()
 DEFAULTS = records.flatten(config_lib.default().to_dict())
@@ -202,7 +202,8 @@ def test_registries_are_looked_up(key):
   ],
 )
 def test_what_is_registered_may_be_named(key, name, registry, monkeypatch):
-  from relief_jax import algorithms, compressors, datasets, fleets, models
+  from relief_jax import algorithms, compressors, datasets, models
+  from relief_jax.world import fleets
 
   assert 'name what adds it in --config.modules' in refused(key, name)
   for module in (algorithms, compressors, datasets, fleets, models):

@@ -34,7 +34,8 @@ import numpy as np
 
 from experiments import records, runner
 from experiments.checkpoints import Checkpoints
-from relief_jax import compile_cache, simulate
+from relief_jax import simulate
+from relief_jax.engine import compile_cache
 from tests import fake_simulate, tiny
 
 _TOUCH = ('open', 'os.rename', 'os.remove', 'os.mkdir', 'os.rmdir')

@@ -6,7 +6,8 @@ import pytest
 
 from experiments import compare, records
 from experiments.configs import leaderboard
-from relief_jax import algorithms, validation
+from relief_jax import algorithms
+from relief_jax.config import validation
 
 
 def jobs(variant=None):

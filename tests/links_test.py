@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 
 from relief_jax import config as config_lib
-from relief_jax import links, placement, rounds, validation
 from relief_jax.algorithms import fedavg
 from relief_jax.compressors import COMPRESSORS, Codec, base, make
+from relief_jax.config import validation
+from relief_jax.engine import placement
 from relief_jax.errors import InputError
-from relief_jax.recipe import Recipe
+from relief_jax.rounds import parallel
+from relief_jax.rounds.method import Recipe
 from relief_jax.simulate import Simulation
+from relief_jax.updates import link
 from tests import tiny, twin
 
 OWNED = np.array([[1, 1], [1, 0], [1, 1], [1, 0], [1, 1]], bool)
@@ -103,7 +106,7 @@ def spy(task, setting):
     memory=lambda: jax.tree.map(jnp.zeros_like, tiny.init(task)),
     remember=lambda memory, merge, plan, context: merge.extra,
   )
-  return rounds.federated(task, setting, recipe)
+  return parallel.federated(task, setting, recipe)
 
 
 @pytest.mark.parametrize('name', sorted(set(COMPRESSORS) - {'none'}))
@@ -326,7 +329,7 @@ def test_a_memory_too_large_is_refused():
 def test_links_that_cannot_be(up, down, message):
   recipe = Recipe(plan=lambda memory, context: None)
   with pytest.raises(InputError, match=message):
-    links.make(setting(up, down), recipe)
+    link.make(setting(up, down), recipe)
 
 
 @pytest.mark.parametrize('method', ['centralized', 'harmony', 'local_only'])

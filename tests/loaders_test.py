@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from relief_jax import config as config_lib
-from relief_jax import partition, splits
 from relief_jax.datasets import cache
 from relief_jax.errors import InputError
+from relief_jax.world import partition, splits
 from tests import originals
 from tests.originals import load
 

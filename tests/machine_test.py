@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from relief_jax import machine
+from relief_jax.engine import machine
 
 V1 = '4:memory:/job\n3:cpu,cpuacct:/job\n'
 V2 = '0::/slice/job\n'

@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from experiments import progress, runner
-from relief_jax import compile_cache, memory
+from relief_jax.engine import compile_cache, memory
 from relief_jax.errors import InputError
 from relief_jax.simulate import Simulation
 from tests import tiny

@@ -5,10 +5,11 @@ import pytest
 
 from experiments import runner
 from relief_jax import config as config_lib
-from relief_jax import datasets, simulate, splits
+from relief_jax import datasets, simulate
 from relief_jax.datasets import mhealth, packed
 from relief_jax.datasets.recording import physical
 from relief_jax.errors import InputError
+from relief_jax.world import splits
 from tests import originals
 
 # Person, activity and rows of each run; one activity in two pieces.

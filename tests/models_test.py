@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relief_jax import costs, models, training, tree
+from relief_jax import costs, models, tree
+from relief_jax.clients import training
 from relief_jax.errors import InputError
 from relief_jax.models import cnn, encoders, layers, lora
 from relief_jax.models.encoders import Spec

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from relief_jax import noise
+from relief_jax.clients import noise
 
 
 def test_it_is_normal():

@@ -8,9 +8,10 @@ import pytest
 
 from experiments.configs import common
 from relief_jax import config as config_lib
-from relief_jax import datasets, partition, simulate, splits
+from relief_jax import datasets, simulate
 from relief_jax.datasets import check
 from relief_jax.errors import InputError
+from relief_jax.world import partition, splits
 
 
 def continuous(**changes):

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relief_jax import merging, placement, tree
-from relief_jax.tally import TOTALS, Tally
+from relief_jax import tree
+from relief_jax.aggregation import mean as mean_lib
+from relief_jax.engine import placement
+from relief_jax.runs.round_totals import TOTALS, Tally
 from relief_jax.types import RoundInfo
 from tests import tiny
 
@@ -53,7 +55,7 @@ def merged(ratio, block):
   weight = rng.uniform(1, 300, (MANY, 2)).astype(np.float32)
   trained = np.ones((MANY, 2), bool)
   sums = summed(block)(jnp.asarray(weight), jax.tree.map(jnp.asarray, delta))
-  found = merging.merge_sums(TASK, jnp.asarray(weight), trained, sums)
+  found = mean_lib.merge_sums(TASK, jnp.asarray(weight), trained, sums)
   means, spreads = {}, []
   for g, k in enumerate(SHAPES):
     w, u = weight[:, g].astype(float), delta[k].astype(float)

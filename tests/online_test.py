@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from relief_jax import config as config_lib
-from relief_jax import costs, placement, reports, simulate
+from relief_jax import costs, simulate
+from relief_jax.engine import placement
 from relief_jax.errors import InputError
 from relief_jax.online import (
   chain,
@@ -23,6 +24,7 @@ from relief_jax.online import (
   scene,
   streams,
 )
+from relief_jax.runs import run_summary
 from tests import tiny
 
 WORDS = jnp.array([3, 7], jnp.uint32)
@@ -239,12 +241,12 @@ def test_a_run_that_tests_too_rarely_ends_without_a_recovery():
   c = tiny.config(**{'online.stream.buffer': 8, 'online.stream.arrive': 3})
   record = {'round': 4, 'prequential': 0.5}
   c.online.missing.outage = 'acc:2-6'
-  assert reports.recovered(c, []) == {}
-  assert reports.recovered(c, [record, {**record, 'round': 9}]) == {}
+  assert run_summary.recovered(c, []) == {}
+  assert run_summary.recovered(c, [record, {**record, 'round': 9}]) == {}
   every = [{**record, 'round': n} for n in (2, 4, 8)]
-  assert reports.recovered(c, every)['recovery']['before'] == 0.5
+  assert run_summary.recovered(c, every)['recovery']['before'] == 0.5
   c.online.missing.outage = ''
-  assert reports.recovered(c, every) == {}
+  assert run_summary.recovered(c, every) == {}
 
 
 def test_an_outage_of_no_sensor():

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relief_jax import costs, depth, widths
+from relief_jax import costs
 from relief_jax.algorithms import fiarse
+from relief_jax.budgets import depth, widths
+from relief_jax.engine.placement import Layout
 from relief_jax.errors import InputError
-from relief_jax.placement import Layout
 from tests import tiny
 
 

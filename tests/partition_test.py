@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relief_jax import partition
+from relief_jax.datasets.windows import Windows, cut
 from relief_jax.errors import InputError
-from relief_jax.windows import Windows, cut
+from relief_jax.world import partition
 
 KINDS = ('contiguous', 'subject', 'dirichlet')
 WIDTH = 10

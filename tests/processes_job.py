@@ -12,8 +12,10 @@ import sys
 import jax
 
 from experiments import runner
-from relief_jax import placement, processes, simulate, tuner
+from relief_jax import simulate
+from relief_jax.engine import placement, processes
 from relief_jax.errors import InputError
+from relief_jax.runs import tuner
 from tests import tiny
 
 

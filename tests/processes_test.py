@@ -14,7 +14,7 @@ import pytest
 
 from experiments import command, records, runner
 from experiments.checkpoints import Checkpoints
-from relief_jax import processes
+from relief_jax.engine import processes
 from relief_jax.errors import InputError
 from tests import processes_job
 

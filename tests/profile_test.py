@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from experiments import step_times
-from relief_jax import costs, fleets, tree
+from relief_jax import costs, tree
 from relief_jax.devices import DEVICES, figures
 from relief_jax.types import Plan
+from relief_jax.world import fleets
 from tests import tiny
 
 LIKE = ('jetson_nano', DEVICES['jetson_nano'])

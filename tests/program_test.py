@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relief_jax import algorithms, placement
+from relief_jax import algorithms
+from relief_jax.engine import placement
 from relief_jax.simulate import Simulation
 from tests import tiny
 

@@ -8,9 +8,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relief_jax import accounting, rounds
 from relief_jax import costs as costs_lib
 from relief_jax.algorithms import fedavg
+from relief_jax.rounds import accounting, parallel
 from relief_jax.types import Plan
 from tests import tiny
 
@@ -142,7 +142,7 @@ def account(owned, run, trained):
   """What a round costs; `run` None for FedAvg's own plan."""
   fleet = WORLD.fleet.replace(owned=owned)
   setting = tiny.setting(WORLD)
-  context = rounds.make_context(
+  context = parallel.make_context(
     jax.random.key(0), CNN, setting, fleet, jnp.arange(CLIENTS), jnp.int32(0)
   )
   if run is None:

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relief_jax import prototypes
-from relief_jax.prototypes import Prototypes, Sums
+from relief_jax.algorithms.parts import prototypes
+from relief_jax.algorithms.parts.prototypes import Prototypes, Sums
 from tests import prototype_twin, tiny, twin
 
 SAMPLES = [9, 6, 8, 0, 7, 5]

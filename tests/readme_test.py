@@ -10,7 +10,8 @@ import sys
 
 import pytest
 
-from relief_jax import algorithms, datasets, devices, fleets
+from relief_jax import algorithms, datasets, devices
+from relief_jax.world import fleets
 
 README = pathlib.Path(__file__).parent.parent / 'README.md'
 PAGES = [README, *sorted((README.parent / 'docs').glob('*.md'))]

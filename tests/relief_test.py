@@ -11,10 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relief_jax import costs, merging, rounds
+from relief_jax import costs
+from relief_jax.aggregation import mean as mean_lib
 from relief_jax.algorithms import relief
 from relief_jax.errors import InputError
-from relief_jax.recipe import Merge
+from relief_jax.rounds import parallel
+from relief_jax.rounds.method import Merge
 from relief_jax.types import Plan
 from tests import tiny
 
@@ -33,7 +35,7 @@ def everywhere(share=0.6, clients=5):
 
 def take_recipe(setting):
   """The recipe behind `relief.relief`."""
-  with mock.patch.object(rounds, 'federated', lambda task, setting, r: r):
+  with mock.patch.object(parallel, 'federated', lambda task, setting, r: r):
     return relief.relief(TASK, setting)
 
 
@@ -46,7 +48,7 @@ def planner(rule, options):
     setting = make_setting(rule, **dict(options))
     setting = setting._replace(hparams=hparams)
     index = jnp.arange(fleet.id.shape[0])
-    context = rounds.make_context(key, TASK, setting, fleet, index, number)
+    context = parallel.make_context(key, TASK, setting, fleet, index, number)
     return take_recipe(setting).plan(memory, context)
 
   return plan
@@ -165,9 +167,9 @@ def test_ratio_divides_by_the_cost_of_a_group():
   found = {}
   for rule in ('greedy', 'greedy_ratio'):
     setting = tiny.setting(population, rule=rule, deadline=1.0)
-    with mock.patch.object(rounds, 'federated', lambda task, setting, r: r):
+    with mock.patch.object(parallel, 'federated', lambda task, setting, r: r):
       recipe = relief.relief(task, setting)
-    context = rounds.make_context(
+    context = parallel.make_context(
       jax.random.key(0), task, setting, population.fleet, jnp.arange(5), 0
     )
     plan = jax.jit(recipe.plan, compiler_options=tiny.QUICK)
@@ -290,21 +292,21 @@ def observe(updates, weight, trained, memory=None, number=0, **options):
   recipe = take_recipe(setting)
   clients = len(weight)
   weight = weight[:, None] * trained
-  sums = rounds.tree.zeros_like_output(
+  sums = parallel.tree.zeros_like_output(
     lambda u: jax.tree.map(lambda v: v[0], u), updates
   )
   total, sq, extra = sums, jnp.zeros(NUM), None
   for n in range(clients):
     delta = jax.tree.map(lambda u, n=n: u[n], updates)
-    row = rounds.tree.spread(TASK.groups, weight[n])
+    row = parallel.tree.spread(TASK.groups, weight[n])
     # As the client map does it, one by one.
-    total = jax.tree.map(jnp.add, total, rounds.tree.scale(row, delta))
-    sq += weight[n] * rounds.tree.group_sq_norms(TASK.groups, delta, NUM)
+    total = jax.tree.map(jnp.add, total, parallel.tree.scale(row, delta))
+    sq += weight[n] * parallel.tree.group_sq_norms(TASK.groups, delta, NUM)
     more = recipe.measure(weight[n], delta)
     extra = more if extra is None else jax.tree.map(jnp.add, extra, more)
-  merge = merging.merge_sums(TASK, weight, trained, (total, sq, extra))
+  merge = mean_lib.merge_sums(TASK, weight, trained, (total, sq, extra))
   fleet = WORLD.fleet
-  context = rounds.make_context(
+  context = parallel.make_context(
     jax.random.key(0), TASK, setting, fleet, jnp.arange(5), jnp.int32(number)
   )
   context = context._replace(place=jnp.arange(clients))
@@ -424,11 +426,11 @@ def test_deadline_schedule():
   setting = tiny.setting(
     WORLD, schedule=True, rounds=5, deadline=1, deadline_end=3
   )
-  found = [rounds.deadline(setting, jnp.int32(t)) for t in range(5)]
+  found = [parallel.deadline(setting, jnp.int32(t)) for t in range(5)]
   np.testing.assert_allclose(found, [1, 1.5, 2, 2.5, 3])
-  assert rounds.deadline(setting._replace(schedule=False), jnp.int32(3)) == 1
+  assert parallel.deadline(setting._replace(schedule=False), jnp.int32(3)) == 1
   single = setting._replace(hparams={**setting.hparams, 'rounds': 1})
-  assert rounds.deadline(single, jnp.int32(0)) == 1
+  assert parallel.deadline(single, jnp.int32(0)) == 1
   options = dict(schedule=True, rounds=5, deadline=1.0, deadline_end=1.4)
   plans = [
     choose('greedy', everywhere(0.0), number=t, **options) for t in range(5)

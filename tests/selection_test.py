@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relief_jax import costs, selection, tree
+from relief_jax import costs, tree
 from relief_jax.algorithms import elastic_fl
+from relief_jax.budgets import elastic
 from relief_jax.budgets.greedy import SLACK
 from relief_jax.errors import InputError
 from tests import tiny
@@ -28,7 +29,7 @@ class Chosen:
   def __init__(self, name):
     task = tiny.task(**MODELS[name])
     model, num = (
-      selection.chains(task.work, task.group_modality),
+      elastic.chains(task.work, task.group_modality),
       len(task.group_names),
     )
     run = jnp.ones(len(task.modalities), bool)
@@ -36,7 +37,7 @@ class Chosen:
     @functools.partial(jax.jit, compiler_options=tiny.QUICK)
     def choose(access, value, budget):
       return jax.vmap(
-        lambda *row: selection.most_valuable(model, task.work, run, *row)
+        lambda *row: elastic.most_valuable(model, task.work, run, *row)
       )(access, value, budget)
 
     rng = np.random.default_rng(0)
@@ -95,7 +96,7 @@ def test_without_a_budget_everything_in_reach_is_chosen(name):
 
 def test_chains_of_a_model():
   task = tiny.task(**MODELS['layer'])
-  model = selection.chains(task.work, task.group_modality)
+  model = elastic.chains(task.work, task.group_modality)
   names = np.array(task.group_names)[model.order]
   parts = np.split(names, np.flatnonzero(model.first)[1:])
   assert [list(p) for p in parts] == [

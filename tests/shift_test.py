@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relief_jax import placement, shift, simulate
+from relief_jax import simulate
+from relief_jax.clients import sensor_faults
 from relief_jax.config import default
+from relief_jax.config.validation import validate
+from relief_jax.engine import placement
 from relief_jax.errors import InputError
-from relief_jax.validation import validate
 from tests import tiny
 
 OFF = dict(gain=0.0, bias=0.0, noise=0.0, jitter=0.0)
@@ -16,7 +18,7 @@ OFF = dict(gain=0.0, bias=0.0, noise=0.0, jitter=0.0)
 
 def draw(clients=4, modalities=3, seed=0, **levels):
   rng = np.random.default_rng(seed)
-  return shift.draw({**OFF, **levels}, clients, modalities, rng)
+  return sensor_faults.draw({**OFF, **levels}, clients, modalities, rng)
 
 
 def client(drawn, n):
@@ -56,7 +58,7 @@ def test_levels():
 
 def test_gain_and_bias_are_the_formula():
   drawn, x = draw(gain=0.2, bias=0.5), windows()
-  got = shift.apply(client(drawn, 2), 1, x, jnp.arange(6))
+  got = sensor_faults.apply(client(drawn, 2), 1, x, jnp.arange(6))
   np.testing.assert_allclose(
     got, drawn.gain[2, 1] * x + drawn.bias[2, 1], rtol=1e-6
   )
@@ -65,18 +67,18 @@ def test_gain_and_bias_are_the_formula():
 def test_noise_belongs_to_device_modality_and_window():
   drawn, x = draw(noise=0.5), jnp.zeros((6, 40, 2))
   rows = jnp.array([7, 3, 7, 5, 9, 3])
-  one = np.asarray(shift.apply(client(drawn, 1), 0, x, rows))
+  one = np.asarray(sensor_faults.apply(client(drawn, 1), 0, x, rows))
   np.testing.assert_array_equal(one[0], one[2])
   np.testing.assert_array_equal(one[1], one[5])
   assert (one[0] != one[1]).any()
-  again = shift.apply(client(drawn, 1), 0, x[:1], rows[:1])
+  again = sensor_faults.apply(client(drawn, 1), 0, x[:1], rows[:1])
   np.testing.assert_array_equal(again[0], one[0])
   for other in (
-    shift.apply(client(drawn, 2), 0, x, rows) / drawn.noise[2, 0],
-    shift.apply(client(drawn, 1), 1, x, rows) / drawn.noise[1, 1],
+    sensor_faults.apply(client(drawn, 2), 0, x, rows) / drawn.noise[2, 0],
+    sensor_faults.apply(client(drawn, 1), 1, x, rows) / drawn.noise[1, 1],
   ):
     assert (np.asarray(other)[0] != one[0] / drawn.noise[1, 0]).all()
-  big = shift.apply(
+  big = sensor_faults.apply(
     client(drawn, 1), 0, jnp.zeros((200, 40, 2)), jnp.arange(200)
   )
   assert np.std(big) == pytest.approx(float(drawn.noise[1, 0]), rel=0.05)
@@ -87,10 +89,10 @@ def test_jitter_moves_samples_in_time():
   one = client(drawn, 3)
   flat = jnp.ones((2, 40, 2))
   np.testing.assert_allclose(
-    shift.apply(one, 0, flat, jnp.arange(2)), flat, rtol=1e-6
+    sensor_faults.apply(one, 0, flat, jnp.arange(2)), flat, rtol=1e-6
   )
   ramp = jnp.broadcast_to(jnp.arange(40.0)[:, None], (100, 40, 2))
-  late = np.asarray(shift.apply(one, 0, ramp, jnp.arange(100)) - ramp)
+  late = np.asarray(sensor_faults.apply(one, 0, ramp, jnp.arange(100)) - ramp)
   # A sensor samples all its channels at once.
   np.testing.assert_array_equal(late[..., 0], late[..., 1])
   assert np.abs(late).max() <= 1.001
@@ -126,7 +128,7 @@ def test_a_round_equals_one_over_windows_shifted_beforehand():
   for n, count in enumerate(np.asarray(fleet.samples)):
     own = population.rows[n, :count]  # disjoint between clients
     for i, name in enumerate(task.modalities):
-      x[name][own] = shift.apply(
+      x[name][own] = sensor_faults.apply(
         client(fleet.shift, n), i, bank.x[name][own], own
       )
   beforehand = population.replace(

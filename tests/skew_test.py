@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relief_jax import partition, skew
 from relief_jax.config import default
+from relief_jax.config.validation import validate
 from relief_jax.errors import InputError
-from relief_jax.validation import validate
+from relief_jax.world import partition, quantity
 from tests.partition_test import KINDS, everything, rng, runs_of_people, world
 
 
@@ -31,7 +31,7 @@ def assign(kind, windows, clients, sigma, least=1, alpha=0.5, seed=0):
 )
 def test_sizes_are_whole_and_near_the_wish(wish, more):
   wish = np.array(wish)
-  size = skew.sizes(wish, len(wish) + more)
+  size = quantity.sizes(wish, len(wish) + more)
   assert size.sum() == len(wish) + more and size.min() >= 1
   assert (np.abs(size - 1 - more * wish / wish.sum()) < 1).all()
 
@@ -40,7 +40,7 @@ def test_sizes_are_whole_and_near_the_wish(wish, more):
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=8))
 def test_any_stretch_of_an_interleaved_row_is_fair(size):
   size = np.array(size)
-  row = skew.interleave(size)
+  row = quantity.interleave(size)
   np.testing.assert_array_equal(np.bincount(row), size)
   for j, n in enumerate(size):
     # After any number of windows j has had its share, to one window.
@@ -52,7 +52,7 @@ def test_any_stretch_of_an_interleaved_row_is_fair(size):
 def test_off_draws_nothing():
   generator = rng()
   before = generator.bit_generator.state
-  assert skew.draw(5, 0.0, generator) is None
+  assert quantity.draw(5, 0.0, generator) is None
   assert generator.bit_generator.state == before
 
 
@@ -99,7 +99,7 @@ def test_a_skewed_client_still_sees_every_activity():
 
 def test_few_clients_get_whole_persons_near_their_wish():
   wish = np.array([4.0, 1.0])
-  client = skew.merge(np.full(10, 7), wish)
+  client = quantity.merge(np.full(10, 7), wish)
   assert np.bincount(client).tolist() == [8, 2]
   parts = assign('subject', world([[9], [2], [5], [4]]), 3, 1.0)
   assert len(parts) == 3 and sum(map(len, parts)) == 20
@@ -127,7 +127,7 @@ def deal_to(windows, kind, least, sigma=0.0, alpha=5.0):
 def test_laps_are_partitions_of_the_bank(kind):
   windows = world([[10, 9]] * 2)
   size, clients, least = len(windows.y), 90, 3
-  parts = skew.laps(deal_to(windows, kind, least), clients, size, least)
+  parts = quantity.laps(deal_to(windows, kind, least), clients, size, least)
   assert len(parts) == clients and min(map(len, parts)) >= least
   count = np.bincount(np.concatenate(parts), minlength=size)
   # As many laps as it takes, and each holds every window once.
@@ -137,14 +137,14 @@ def test_laps_are_partitions_of_the_bank(kind):
 def test_one_lap_is_the_disjoint_deal():
   windows = world([[30]])
   deal = deal_to(windows, 'subject', 1)
-  for a, b in zip(skew.laps(deal, 7, 30, 1), deal(7), strict=True):
+  for a, b in zip(quantity.laps(deal, 7, 30, 1), deal(7), strict=True):
     np.testing.assert_array_equal(a, b)
 
 
 def test_hopeless_laps_are_refused():
   windows = world([[4]])
   with pytest.raises(InputError, match='min_windows=5'):
-    skew.laps(deal_to(windows, 'subject', 5), 6, 4, 5)
+    quantity.laps(deal_to(windows, 'subject', 5), 6, 4, 5)
   with pytest.raises(InputError, match='less than 4 windows.*reuse=20'):
     assign('contiguous', world([[9]]), 3, 0.0, least=4)
 
@@ -154,7 +154,7 @@ def test_a_hundred_thousand_clients_over_one_bank(kind):
   windows = world([[60] * 20] * 6)
   sigma = 0.5 if kind == 'subject' else 0.0
   deal = deal_to(windows, kind, 4, sigma, 1e4)
-  parts = skew.laps(deal, 100_000, len(windows.y), 12)
+  parts = quantity.laps(deal, 100_000, len(windows.y), 12)
   sizes = np.array([len(part) for part in parts])
   assert len(sizes) == 100_000 and sizes.min() >= 4
   assert 12 <= sizes.mean() < 20

@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relief_jax import config as config_lib
-from relief_jax import partition, splits, validation
+from relief_jax.config import validation
+from relief_jax.datasets.windows import Windows, cut
 from relief_jax.errors import InputError
-from relief_jax.windows import Windows, cut
+from relief_jax.world import partition, splits
 
 
 def make(lengths, width=8, stride=8, persons=3, official=False):

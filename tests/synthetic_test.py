@@ -5,8 +5,8 @@ import pytest
 
 from relief_jax import config as config_lib
 from relief_jax.datasets import synthetic
+from relief_jax.datasets.windows import validate
 from relief_jax.errors import InputError
-from relief_jax.windows import validate
 
 
 def small(**changes):

@@ -8,10 +8,10 @@ import pytest
 
 from experiments import records
 from relief_jax import config as config_lib
-from relief_jax import fleet_files
 from relief_jax.datasets import parsing
 from relief_jax.errors import InputError
 from relief_jax.online import presence
+from relief_jax.world import fleet_files
 
 FLEET = 'name,share,sensors,device\na,100,all,jetson_nano\n'
 READERS = {

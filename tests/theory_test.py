@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relief_jax import costs, merging, tree
+from relief_jax import costs, tree
+from relief_jax.aggregation import mean as mean_lib
 from relief_jax.algorithms import relief
 from relief_jax.budgets.greedy import SLACK, greedy
 from relief_jax.budgets.knapsack import knapsack
-from relief_jax.recipe import Merge
+from relief_jax.rounds.method import Merge
 from tests import tiny
 
 # A model of two groups: a block of three numbers and a shared one of two.
@@ -24,7 +25,7 @@ STUB = tiny.task()._replace(
 
 
 def merge_of(updates, weight, trained):
-  """`merging.merge_sums` fed as a round feeds it.
+  """`mean.merge_sums` fed as a round feeds it.
 
   Args:
     updates: {'block': [K, 3], 'shared': [K, 2]}, zero where not trained.
@@ -40,7 +41,7 @@ def merge_of(updates, weight, trained):
 
   sums = jax.vmap(client)(updates, weight)
   total, sq = jax.tree.map(lambda v: v.sum(0), sums)
-  return merging.merge_sums(STUB, weight, trained, (total, sq, ()))
+  return mean_lib.merge_sums(STUB, weight, trained, (total, sq, ()))
 
 
 # -- Lemma 1 ---------------------------------------------------------------

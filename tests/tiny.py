@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relief_jax import algorithms, cohort, costs, deadlines, models, world
+from relief_jax import algorithms, blocks, costs, models, world
 from relief_jax import config as config_lib
+from relief_jax.budgets import deadlines
 from relief_jax.models import lora
 from relief_jax.models.encoders import Spec
-from relief_jax.rounds import Setting
+from relief_jax.settings import Setting
 from relief_jax.types import Bank, Fleet, Population, Task
 
 MODALITIES = ('acc', 'gyro', 'mag')
@@ -206,7 +207,7 @@ def deadline(task: Task, population: Population, kind='tight') -> float:
     population.fleet,
     task.work,
     task.group_modality,
-    cohort.columns(task),
+    blocks.columns(task),
   )
 
 

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relief_jax import cohort, local_training, training, tree
+from relief_jax import tree
+from relief_jax.clients import batches, device, training
 from relief_jax.online import scene
 from relief_jax.types import Batch, Gate, Steps
 from tests import tiny
@@ -152,8 +153,8 @@ def test_epochs_show_every_window_once():
   row, weight = map(
     np.asarray,
     quick(
-      lambda key: jax.vmap(cohort.draw_epochs, (0, 0, 0, None, None))(
-        cohort.client_keys(key, population.fleet),
+      lambda key: jax.vmap(batches.draw_epochs, (0, 0, 0, None, None))(
+        batches.client_keys(key, population.fleet),
         population.rows,
         population.fleet.samples,
         2,
@@ -187,7 +188,7 @@ def test_a_client_of_few_windows_trains_few_steps():
   everything = jnp.ones(3, bool)
   mask = tree.spread(task.groups, everything)
   steps = quick(
-    lambda key, fleet, own: local_training.draw_steps(
+    lambda key, fleet, own: device.draw_steps(
       key, setting, fleet, own, jnp.ones(1, bool)
     )
   )
@@ -197,7 +198,7 @@ def test_a_client_of_few_windows_trains_few_steps():
   @quick
   def train(steps):
     return training.local_update(
-      local_training.client_loss(task, population, everything),
+      device.client_loss(task, population, everything),
       setting.client_tx(),
       params,
       mask,

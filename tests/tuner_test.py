@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from experiments import identity, progress, records, runner
-from relief_jax import placement, simulate, tuner
+from relief_jax import simulate
+from relief_jax.engine import placement
 from relief_jax.errors import InputError
+from relief_jax.runs import tuner
 from tests import tiny
 
 

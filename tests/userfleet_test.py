@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relief_jax import fleet_files, fleets, tiers
 from relief_jax.config import default
+from relief_jax.config.validation import validate
 from relief_jax.devices import DEVICES, figures
 from relief_jax.errors import InputError
-from relief_jax.validation import validate
+from relief_jax.world import fleet_files, fleets, tiers
 
 NAMES = ('acc', 'gyro', 'ecg')
 HEADER = 'name,share,sensors,device,speed_gflops,idle_mw'

@@ -5,8 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relief_jax.datasets.windows import (
+  Windows,
+  cut,
+  gather,
+  validate,
+  zscore,
+)
 from relief_jax.errors import InputError
-from relief_jax.windows import Windows, cut, gather, validate, zscore
 
 
 def make(count=6, width=5, channels=2, seed=0) -> Windows:

@@ -15,8 +15,9 @@ from absl import flags
 from benchmarks import tracing, turns
 from benchmarks.peers import common, image_task
 from experiments import command
-from relief_jax import algorithms, placement, simulate
-from relief_jax.recipe import Setting
+from relief_jax import algorithms, simulate
+from relief_jax.engine import placement
+from relief_jax.settings import Setting
 from relief_jax.types import Array, Bank, Fleet, Population
 
 _DEVICES = flags.DEFINE_integer(

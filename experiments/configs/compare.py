@@ -13,7 +13,13 @@ each with several seeds: `--config.repeats='(0,1)'`.
 from experiments import records
 from experiments.configs import common
 from relief_jax import config as config_lib
-from relief_jax.keys import LARGEST_SEED, name, names, text, wholes
+from relief_jax.config.keys import (
+  LARGEST_SEED,
+  name,
+  names,
+  text,
+  wholes,
+)
 
 # At the deadline `tight` no rule has a choice: a device affords its columns or
 # more than them. At 1.75 times that a mid-tier device affords one encoder.

@@ -23,18 +23,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from relief_jax import (
-  cohort,
-  costs,
-  guard,
-  links,
-  local_training,
-  patience,
-  training,
-  tree,
-)
-from relief_jax.recipe import Setting
+from relief_jax import blocks, costs, tree
+from relief_jax.clients import device as device_lib
+from relief_jax.clients import training
+from relief_jax.rounds import stragglers
+from relief_jax.settings import Setting
 from relief_jax.types import Algorithm, Array, Fleet, RoundInfo, Steps, Task
+from relief_jax.updates import faults, link
 
 
 def centralized(task: Task, setting: Setting) -> Algorithm:
@@ -48,9 +43,9 @@ def centralized(task: Task, setting: Setting) -> Algorithm:
     InputError: a codec or a guard is set: raw windows are sent here, once; or
       a limit to the server's patience.
   """
-  links.refuse(setting, 'centralized')
-  guard.refuse(setting.guard, 'centralized')
-  patience.refuse(setting, 'centralized')
+  link.refuse(setting, 'centralized')
+  faults.refuse(setting.guard, 'centralized')
+  stragglers.refuse(setting, 'centralized')
   num, num_modalities = len(task.group_names), len(task.modalities)
   everything = jnp.ones(num, bool)
   whole_fleet = setting.options['sensors'] == 'fleet'
@@ -115,12 +110,12 @@ def centralized(task: Task, setting: Setting) -> Algorithm:
       run=run,
       sensed=on if filled else None,
     )
-    loss = local_training.client_loss(task, population, everything)
+    loss = device_lib.client_loss(task, population, everything)
     delta, value, opt_state = training.local_update(
       loss, optimizer(length), params, mask, steps, opt_state
     )
     params = jax.tree.map(jnp.add, params, delta)
-    moved = cohort.owned_groups(run, task.group_modality)
+    moved = blocks.owned_groups(run, task.group_modality)
     flops = costs.step_flops(task.work, run, moved).mean()
     speed = jnp.where(fleet.samples > 0, fleet.speed, 0.0)  # no padding
     best = jnp.argmax(speed)

@@ -7,9 +7,10 @@ is over the owners among the trainers.
 
 import jax.numpy as jnp
 
-from relief_jax import rounds
 from relief_jax.algorithms import fedavg
-from relief_jax.recipe import Recipe, Setting
+from relief_jax.rounds import parallel
+from relief_jax.rounds.method import Recipe
+from relief_jax.settings import Setting
 from relief_jax.types import Algorithm, Task
 
 
@@ -23,4 +24,4 @@ def cohort_mean(task: Task, setting: Setting) -> Algorithm:
       counted=owners.astype(jnp.float32)
     )
 
-  return rounds.federated(task, setting, Recipe(plan=plan))
+  return parallel.federated(task, setting, Recipe(plan=plan))

@@ -33,16 +33,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relief_jax import (
-  cohort,
-  costs,
-  depth,
-  rounds,
-  training,
-  tree,
-  widths,
-)
-from relief_jax.recipe import Context, Learner, Recipe, Setting
+from relief_jax import blocks, costs, tree
+from relief_jax.budgets import depth, widths
+from relief_jax.clients import training
+from relief_jax.rounds import parallel
+from relief_jax.rounds.method import Context, Learner, Recipe
+from relief_jax.settings import Setting
 from relief_jax.types import (
   Algorithm,
   Array,
@@ -123,7 +119,7 @@ def depthfl(task: Task, setting: Setting) -> Algorithm:
     """Who has data runs and trains all that it can."""
     active = (fleet.samples > 0)[:, None]
     run = (fleet.owned | (setting.fill == 'input')) & active
-    trained = cohort.owned_groups(run, task.group_modality) & active
+    trained = blocks.owned_groups(run, task.group_modality) & active
     return Plan(run, trained, trained.astype(jnp.float32))
 
   def layers(fleet: Fleet, budget: Array) -> Array:
@@ -178,7 +174,7 @@ def depthfl(task: Task, setting: Setting) -> Algorithm:
 
   def held_models(params, done: Array, fleet: Fleet) -> SubModels:
     """Each device's layers, answering with the exits that it holds."""
-    context = rounds.last_context(task, setting, fleet, done)
+    context = parallel.last_context(task, setting, fleet, done)
     own = jnp.maximum(layers(fleet, context.budget), 1)
     index = jnp.where(own == count, 0, own)
     return SubModels(index, tuple((sub, params) for sub in subs[:-1]))
@@ -187,7 +183,7 @@ def depthfl(task: Task, setting: Setting) -> Algorithm:
     whole = layers(fleet, fleet.budget * deadline) == count
     depth.check(task, fleet, reach(fleet).run, whole, count)
 
-  algorithm = rounds.federated(
+  algorithm = parallel.federated(
     task, setting, Recipe(plan=plan, objective=objective)
   )
   return algorithm._replace(check=check, ensemble=every, held=held_models)

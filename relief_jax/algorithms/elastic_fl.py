@@ -15,7 +15,7 @@ what it never trained comes first, in an order of its own.
 
 *Tensors* are the model's groups: `config.model.groups='layer'` gives one per
 layer and encoder (bias included), and one for fusion bias and head. *Budget*:
-the choice of `selection.most_valuable` under b_n (ours for parallel encoders);
+the choice of `elastic.most_valuable` under b_n (ours for parallel encoders);
 who cannot even train the cheapest group sits out. Room that is left is filled,
 also with what seems worthless. *Bytes*: the groups that run come down, the
 chosen ones go up; the mean of a group is over those who trained it.
@@ -27,10 +27,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relief_jax import cohort, costs, rounds, selection, tree
+from relief_jax import blocks, costs, tree
+from relief_jax.budgets import elastic
 from relief_jax.budgets.greedy import SLACK
+from relief_jax.clients import batches
 from relief_jax.errors import InputError
-from relief_jax.recipe import Context, Merge, Recipe, Setting
+from relief_jax.rounds import parallel
+from relief_jax.rounds.method import Context, Merge, Recipe
+from relief_jax.settings import Setting
 from relief_jax.types import Algorithm, Array, Fleet, Plan, PyTree, Task
 
 # Devices whose choice is made at once: what they need is CELLS G numbers each.
@@ -50,7 +54,7 @@ def importance(task: Task, grads: PyTree, updates: PyTree) -> Array:
 
 
 def worth(key: Array, known: Array, access: Array) -> Array:
-  """One device's values for `selection.most_valuable`, [G] float32.
+  """One device's values for `elastic.most_valuable`, [G] float32.
 
   Unknown groups count more than all known ones together, and are told apart
   by a draw: devices of one kind then do not all begin with the same group.
@@ -85,15 +89,15 @@ def elastic_fl(task: Task, setting: Setting) -> Algorithm:
   Its `check` refuses a fleet in which nobody affords some group even alone.
   """
   num = len(task.group_names)
-  model = selection.chains(task.work, task.group_modality)
+  model = elastic.chains(task.work, task.group_modality)
   everywhere = setting.fill == 'input'
 
   def plan(memory, context: Context) -> Plan:
-    run, access = cohort.reach(context.fleet, task.group_modality, everywhere)
-    keys = cohort.client_keys(context.key, context.fleet)
+    run, access = blocks.reach(context.fleet, task.group_modality, everywhere)
+    keys = batches.client_keys(context.key, context.fleet)
     value = jax.vmap(worth)(keys, memory[context.place], access)
     trained = jax.lax.map(
-      lambda row: selection.most_valuable(model, task.work, *row),
+      lambda row: elastic.most_valuable(model, task.work, *row),
       (run, access & context.active[:, None], value, context.budget),
       batch_size=TOGETHER,
     )
@@ -101,7 +105,7 @@ def elastic_fl(task: Task, setting: Setting) -> Algorithm:
     return Plan(run, trained, trained.astype(jnp.float32))
 
   def check(fleet: Fleet, deadline: float) -> None:
-    run, access = cohort.reach(fleet, task.group_modality, everywhere)
+    run, access = blocks.reach(fleet, task.group_modality, everywhere)
     access &= (fleet.samples > 0)[:, None]
     single = jnp.eye(num, dtype=bool)[:, None]
     alone = jax.lax.map(
@@ -125,4 +129,4 @@ def elastic_fl(task: Task, setting: Setting) -> Algorithm:
       (setting.options['clients'], num), jnp.inf, jnp.float32
     ),
   )
-  return rounds.federated(task, setting, recipe)._replace(check=check)
+  return parallel.federated(task, setting, recipe)._replace(check=check)

@@ -9,8 +9,9 @@ would be a cohort mean, which has its own name.
 
 import jax.numpy as jnp
 
-from relief_jax import rounds
-from relief_jax.recipe import Context, Recipe, Setting
+from relief_jax.rounds import parallel
+from relief_jax.rounds.method import Context, Recipe
+from relief_jax.settings import Setting
 from relief_jax.types import Algorithm, Plan, Task
 
 
@@ -33,4 +34,4 @@ def recipe(setting: Setting) -> Recipe:
 
 def fedavg(task: Task, setting: Setting) -> Algorithm:
   """FedAvg; grade: published."""
-  return rounds.federated(task, setting, recipe(setting))
+  return parallel.federated(task, setting, recipe(setting))

@@ -21,11 +21,14 @@ the scaling has less bias and more variance.
 import jax
 import jax.numpy as jnp
 
-from relief_jax import cohort, rounds, widths
 from relief_jax.algorithms import fedavg
+from relief_jax.budgets import widths
 from relief_jax.budgets.greedy import SLACK
+from relief_jax.clients import batches
 from relief_jax.costs import step_flops
-from relief_jax.recipe import Client, Context, Part, Recipe, Setting
+from relief_jax.rounds import parallel
+from relief_jax.rounds.method import Client, Context, Part, Recipe
+from relief_jax.settings import Setting
 from relief_jax.types import Algorithm, Array, Plan, Task
 
 SMALLEST = 1 / 16
@@ -99,7 +102,7 @@ def feddrop(task: Task, setting: Setting) -> Algorithm:
     whole = fedavg.plan(setting, context)
     rows = whole.run, whole.trained, context.budget
     kept = jax.vmap(share)(*rows)
-    keys = cohort.client_keys(context.key, context.fleet)
+    keys = batches.client_keys(context.key, context.fleet)
     limit = jax.vmap(fitted)(keys, kept, *rows)
     work = jax.vmap(lambda k, s: units.work(widths.counts(keep(k, s))))(
       keys, limit
@@ -113,4 +116,4 @@ def feddrop(task: Task, setting: Setting) -> Algorithm:
     return Part(held, widths.scaled(units, held, factor))
 
   recipe = Recipe(plan=plan, part=part, dilute=options['denominator'] == 'all')
-  return rounds.federated(task, setting, recipe)
+  return parallel.federated(task, setting, recipe)

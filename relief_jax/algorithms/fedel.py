@@ -17,7 +17,7 @@ of blocks costs is F_n of the sub-model that ends with it.
 departures) and I_g = |theta_r - theta_{r-1}|^2 / eta of every group, with the
 clients' rate eta.
 
-*Budget*: `selection.most_valuable` under b_n; a device that affords no group of
+*Budget*: `elastic.most_valuable` under b_n; a device that affords no group of
 its window sits out for a round while the window moves on. *FLOPs* are those of
 the layers held, of one exit and of what is chosen. *Bytes*: layers and exit
 held come down, the chosen groups go up; the mean of a group is over those who
@@ -31,18 +31,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relief_jax import (
-  ambient,
-  cohort,
-  costs,
-  depth,
-  rounds,
-  selection,
-  training,
-  tree,
-)
+from relief_jax import blocks as blocks_lib
+from relief_jax import costs, tree
 from relief_jax.algorithms import elastic_fl
-from relief_jax.recipe import Context, Learner, Merge, Recipe, Setting
+from relief_jax.budgets import depth, elastic
+from relief_jax.clients import batches, training
+from relief_jax.engine import ambient
+from relief_jax.rounds import parallel
+from relief_jax.rounds.method import Context, Learner, Merge, Recipe
+from relief_jax.settings import Setting
 from relief_jax.types import Algorithm, Array, Charge, Plan, Task
 
 
@@ -82,7 +79,7 @@ def fedel(task: Task, setting: Setting) -> Algorithm:
     each = [jax.tree.map(lambda v, i=i: v[i], levels) for i in range(count)]
     chains = jax.tree.map(
       lambda *v: jnp.stack(v),
-      *[selection.chains(work, task.group_modality) for work in each],
+      *[elastic.chains(work, task.group_modality) for work in each],
     )
   held = jnp.asarray(np.stack([exits.held(i + 1, False) for i in range(count)]))
   block = np.full(num, -1)  # of an exit's groups
@@ -105,11 +102,11 @@ def fedel(task: Task, setting: Setting) -> Algorithm:
   def choose(row) -> Array:
     high, *rest = row
     model, work = jax.tree.map(lambda v: v[high], (chains, levels))
-    return selection.most_valuable(model, work, *rest)
+    return elastic.most_valuable(model, work, *rest)
 
   def plan(memory: Memory, context: Context) -> Plan:
     place = context.place
-    run, access = cohort.reach(
+    run, access = blocks_lib.reach(
       context.fleet, task.group_modality, setting.fill == 'input'
     )
     high = jax.vmap(end)(run, access, memory.start[place], context.budget)
@@ -120,7 +117,7 @@ def fedel(task: Task, setting: Setting) -> Algorithm:
     overall /= setting.hparams['client_lr']
     mixed = beta * memory.importance[place] + (1 - beta) * overall[None]
     among = access & window & context.active[:, None]
-    keys = cohort.client_keys(context.key, context.fleet)
+    keys = batches.client_keys(context.key, context.fleet)
     value = jax.vmap(elastic_fl.worth)(keys, mixed, among)
     trained = jax.lax.map(
       choose,
@@ -183,4 +180,4 @@ def fedel(task: Task, setting: Setting) -> Algorithm:
     remember=remember,
     memory=memory,
   )
-  return rounds.federated(task, setting, recipe)
+  return parallel.federated(task, setting, recipe)

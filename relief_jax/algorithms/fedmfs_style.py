@@ -32,18 +32,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relief_jax import (
-  ambient,
-  cohort,
-  costs,
-  placement,
-  rounds,
-  shapley,
-  training,
-  tree,
-)
+from relief_jax import costs, tree
+from relief_jax.algorithms.parts import shapley
 from relief_jax.budgets.greedy import SLACK
-from relief_jax.recipe import Context, Recipe, Setting
+from relief_jax.clients import batches, training
+from relief_jax.engine import ambient, placement
+from relief_jax.rounds import cohort, parallel
+from relief_jax.rounds.method import Context, Recipe
+from relief_jax.settings import Setting
 from relief_jax.types import (
   Algorithm,
   Array,
@@ -156,7 +152,7 @@ def fedmfs_style(task: Task, setting: Setting) -> Algorithm:
 
       def measure(row):
         key = ambient.of_words(row.key)
-        at, weight = cohort.draw_steps(
+        at, weight = batches.draw_steps(
           key, row.own, row.fleet.samples, 1, setting.batch
         )
         batch = Batch(population.bank, at[0], weight[0], row.fleet.shift)
@@ -175,7 +171,7 @@ def fedmfs_style(task: Task, setting: Setting) -> Algorithm:
 
     measures, price = measuring(context)
     row = _Row(
-      key=jax.random.key_data(cohort.client_keys(context.key, context.fleet)),
+      key=jax.random.key_data(batches.client_keys(context.key, context.fleet)),
       fleet=context.fleet,
       own=own,
       run=context.fleet.owned,
@@ -230,4 +226,4 @@ def fedmfs_style(task: Task, setting: Setting) -> Algorithm:
     remember=remember,
     memory=lambda: jnp.full((options['clients'], num), -1, jnp.int32),
   )
-  return rounds.federated(task, setting, recipe)
+  return parallel.federated(task, setting, recipe)

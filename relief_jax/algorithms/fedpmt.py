@@ -14,8 +14,11 @@ since others train them), the trained ones go up.
 import jax
 import jax.numpy as jnp
 
-from relief_jax import cohort, depth, rounds
-from relief_jax.recipe import Context, Recipe, Setting
+from relief_jax import blocks
+from relief_jax.budgets import depth
+from relief_jax.rounds import parallel
+from relief_jax.rounds.method import Context, Recipe
+from relief_jax.settings import Setting
 from relief_jax.types import Algorithm, Fleet, Plan, Task
 
 
@@ -38,7 +41,7 @@ def fedpmt(task: Task, setting: Setting) -> Algorithm:
   everywhere = setting.fill == 'input'
 
   def reach(fleet: Fleet):
-    return cohort.reach(fleet, task.group_modality, everywhere)
+    return blocks.reach(fleet, task.group_modality, everywhere)
 
   def depths(fleet: Fleet, budget):
     """Levels that each device trains, [K] int32."""
@@ -61,5 +64,5 @@ def fedpmt(task: Task, setting: Setting) -> Algorithm:
     whole = depths(fleet, fleet.budget * deadline) == count
     depth.check(task, fleet, reach(fleet)[0], whole, count)
 
-  algorithm = rounds.federated(task, setting, Recipe(plan=plan))
+  algorithm = parallel.federated(task, setting, Recipe(plan=plan))
   return algorithm._replace(check=check)

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from relief_jax import rounds
 from relief_jax.algorithms import fedavg
-from relief_jax.recipe import Setting
+from relief_jax.rounds import parallel
+from relief_jax.settings import Setting
 from relief_jax.types import Algorithm, Task
 
 
@@ -22,4 +22,4 @@ def fedprox(task: Task, setting: Setting) -> Algorithm:
     return setting.hparams['prox'] / 2 * optax.tree.norm(gap, squared=True)
 
   recipe = fedavg.recipe(setting)._replace(penalty=penalty)
-  return rounds.federated(task, setting, recipe)
+  return parallel.federated(task, setting, recipe)

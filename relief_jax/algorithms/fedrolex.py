@@ -10,7 +10,7 @@ scaler and masked cross-entropy: as `heterofl`.
 """
 
 from relief_jax.algorithms import heterofl
-from relief_jax.recipe import Setting
+from relief_jax.settings import Setting
 from relief_jax.types import Algorithm, Task
 
 

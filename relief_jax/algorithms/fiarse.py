@@ -24,9 +24,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relief_jax import cohort, rounds, tree, widths
+from relief_jax import blocks, tree
 from relief_jax.algorithms import fedavg
-from relief_jax.recipe import Client, Context, Part, Recipe, Setting
+from relief_jax.budgets import widths
+from relief_jax.rounds import parallel
+from relief_jax.rounds.method import Client, Context, Part, Recipe
+from relief_jax.settings import Setting
 from relief_jax.types import (
   Algorithm,
   Array,
@@ -174,7 +177,7 @@ def fiarse(task: Task, setting: Setting) -> Algorithm:
       jax.tree.map(lambda v: v[level], ends),
       jax.tree.map(lambda v: v[level], levels),
     )
-    received = cohort.owned_groups(narrow.run, task.group_modality)
+    received = blocks.owned_groups(narrow.run, task.group_modality)
     bits = jnp.where(received, task.work.size, 0.0).sum(-1)
     bitmask = jnp.where(level > 0, jnp.ceil(bits / 8), 0.0)
     return narrow._replace(charge=narrow.charge._replace(download=bitmask))
@@ -190,7 +193,7 @@ def fiarse(task: Task, setting: Setting) -> Algorithm:
 
   def held(params, done: Array, fleet: Fleet) -> SubModels:
     """Each device's share of the largest weights, as it would be sent now."""
-    context = rounds.last_context(task, setting, fleet, done)
+    context = parallel.last_context(task, setting, fleet, done)
     level = jnp.minimum(largest(context)[1], len(SHARES) - 1)
     tau, last = largest_weights(params, SHARES, layer)
     models = []
@@ -200,5 +203,5 @@ def fiarse(task: Task, setting: Setting) -> Algorithm:
       models.append((task, kept))
     return SubModels(level, tuple(models))
 
-  algorithm = rounds.federated(task, setting, Recipe(plan=plan, part=part))
+  algorithm = parallel.federated(task, setting, Recipe(plan=plan, part=part))
   return algorithm._replace(held=held)

@@ -24,14 +24,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from relief_jax import cohort, costs, noise, rounds, tree
+from relief_jax import blocks, costs, tree
 from relief_jax.algorithms import fedavg
+from relief_jax.clients import batches, noise
+from relief_jax.clients.training import cross_entropy
 from relief_jax.errors import InputError
-from relief_jax.recipe import Context, Learner, Merge, Recipe, Setting
-from relief_jax.training import cross_entropy
+from relief_jax.rounds import parallel
+from relief_jax.rounds.method import Context, Learner, Merge, Recipe
+from relief_jax.settings import Setting
 from relief_jax.types import Algorithm, Array, Charge, Plan, Task
 
-# Purpose of a client's key, beside those of `local_training`.
+# Purpose of a client's key, beside those of `device`.
 _VIEW = 1
 
 
@@ -113,11 +116,11 @@ def flism(task: Task, setting: Setting) -> Algorithm:
     del memory
     whole, fleet = fedavg.plan(setting, context), context.fleet
     keys = jax.vmap(jax.random.fold_in, (0, None))(
-      cohort.client_keys(context.key, fleet), _VIEW
+      batches.client_keys(context.key, fleet), _VIEW
     )
     left = jax.vmap(second_view)(keys, fleet.owned)
     seen = whole.run if setting.fill == 'input' else whole.run & left
-    moved = whole.trained & cohort.owned_groups(seen, task.group_modality)
+    moved = whole.trained & blocks.owned_groups(seen, task.group_modality)
     nothing = jnp.zeros_like(whole.trained)
     once = costs.step_flops(task.work, whole.run, nothing)
     flops = teach * once
@@ -127,7 +130,7 @@ def flism(task: Task, setting: Setting) -> Algorithm:
     flops *= setting.samples(fleet)
     if options['entropy']:
       flops += once * fleet.samples
-    received = cohort.owned_groups(whole.run, task.group_modality)
+    received = blocks.owned_groups(whole.run, task.group_modality)
     charge = Charge(
       download=teach * costs.total(received, 4.0 * task.work.size),
       upload=jnp.full(once.shape, 4.0 * options['entropy']),
@@ -205,8 +208,8 @@ def flism(task: Task, setting: Setting) -> Algorithm:
   if options['entropy']:
     recipe = recipe._replace(weigh=weigh)
   if not teach:
-    return rounds.federated(task, setting, recipe)
-  algorithm = rounds.federated(
+    return parallel.federated(task, setting, recipe)
+  algorithm = parallel.federated(
     task,
     setting,
     recipe._replace(

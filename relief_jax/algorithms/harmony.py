@@ -38,23 +38,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from relief_jax import (
-  accounting,
-  buckets,
-  clusters,
-  cohort,
-  costs,
-  guard,
-  links,
-  local_training,
-  patience,
-  rounds,
-  training,
-  tree,
-)
+from relief_jax import blocks, costs, tree
+from relief_jax.algorithms.parts import kmeans
+from relief_jax.clients import device, training
+from relief_jax.engine import buckets
 from relief_jax.errors import InputError
 from relief_jax.online import scene
-from relief_jax.recipe import Context, Recipe, Setting
+from relief_jax.rounds import accounting, cohort, parallel, stragglers
+from relief_jax.rounds.method import Context, Recipe
+from relief_jax.settings import Setting
 from relief_jax.types import (
   Algorithm,
   Array,
@@ -64,13 +56,14 @@ from relief_jax.types import (
   RoundInfo,
   Task,
 )
+from relief_jax.updates import faults, link
 
 
 class HarmonyState(NamedTuple):
   """Carried between rounds.
 
   Attributes:
-    alone: [M] of `rounds.RoundState`, a federation per modality; of its model
+    alone: [M] of `parallel.RoundState`, a federation per modality; of its model
       only that modality's groups and the shared ones ever move.
     own: [N, *P], every device's model.
     distance: [N, M] float32, of the encoders from those of stage 1.
@@ -78,7 +71,7 @@ class HarmonyState(NamedTuple):
     round: [] int32.
   """
 
-  alone: tuple[rounds.RoundState, ...]
+  alone: tuple[parallel.RoundState, ...]
   own: PyTree
   distance: Array
   joined: Array
@@ -195,9 +188,7 @@ def harmony(task: Task, setting: Setting) -> Algorithm:
 
   def client(present, shared, row: _Row):
     population, step_key, start = shared
-    loss = local_training.client_loss(
-      task, population, row.trained, branch, present
-    )
+    loss = device.client_loss(task, population, row.trained, branch, present)
 
     def train(row):
       delta, value, _ = training.local_update(
@@ -205,9 +196,7 @@ def harmony(task: Task, setting: Setting) -> Algorithm:
         fusion_tx,
         row.params,
         tree.spread(task.groups, row.trained),
-        local_training.draw_steps(
-          step_key, setting, row.fleet, row.own, row.run
-        ),
+        device.draw_steps(step_key, setting, row.fleet, row.own, row.run),
         ragged=setting.epochs > 0,
         branch=branch,
       )
@@ -224,7 +213,7 @@ def harmony(task: Task, setting: Setting) -> Algorithm:
     cohort_key, plan_key, step_key, _ = jax.random.split(key, 4)
     index = cohort.draw(cohort_key, population.fleet, setting.cohort)
     fleet, own = scene.take(population, index, state.round)
-    context = rounds.make_context(
+    context = parallel.make_context(
       plan_key, task, setting, fleet, index, state.round
     )
     active = _members(fleet)
@@ -286,14 +275,14 @@ def harmony(task: Task, setting: Setting) -> Algorithm:
       part: [N] bool, who took part.
     """
     count = part.size
-    place = clusters.same(group * count + cluster, count)
+    place = kmeans.same(group * count + cluster, count)
     counted = jnp.where(part, place, count)
     met = jnp.bincount(counted, length=count)[place] > 0
-    access = cohort.owned_groups(fleet.owned, task.group_modality)
+    access = blocks.owned_groups(fleet.owned, task.group_modality)
     takes = access & classifier[None] & (met & _members(fleet))[:, None]
 
     def leaf(group, v):
-      mean = clusters.means(v, counted, count)[place]
+      mean = kmeans.means(v, counted, count)[place]
       takes_it = takes[:, group].reshape((-1,) + (1,) * (v.ndim - 1))
       return jnp.where(takes_it, mean, v)
 
@@ -372,7 +361,7 @@ def _unimodal(task: Task, setting: Setting, m: int) -> Algorithm:
     dropout=False,  # there is nothing to drop
     idle_power=False,
   )
-  return rounds.federated(task, setting, Recipe(plan=plan))
+  return parallel.federated(task, setting, Recipe(plan=plan))
 
 
 def _clustered(
@@ -389,17 +378,17 @@ def _clustered(
   most = min(count, 2**modalities)  # none at all stands for no member
   owned = fleet.owned & _members(fleet)[:, None]
   code = (owned * 2 ** jnp.arange(modalities)[None]).sum(-1)
-  group = clusters.same(code, most)
+  group = kmeans.same(code, most)
   top = jax.ops.segment_max(distance, group, most)[group]
   scaled = distance / jnp.where(top > 0, top, 1.0)
-  return group, clusters.kmeans(scaled, group, most, members)
+  return group, kmeans.kmeans(scaled, group, most, members)
 
 
 def _check(task: Task, setting: Setting) -> None:
   """Refuses what harmony has no use for; see there."""
-  links.refuse(setting, 'harmony', 'sends classifiers, in full precision')
-  guard.refuse(setting.guard, 'harmony')
-  patience.refuse(setting, 'harmony')
+  link.refuse(setting, 'harmony', 'sends classifiers, in full precision')
+  faults.refuse(setting.guard, 'harmony')
+  stragglers.refuse(setting, 'harmony')
   encoder, modality = _encoders(task), np.asarray(task.group_modality)
   apart = set(modality[~encoder.any(0)])
   if not encoder.any(1).all():

@@ -25,9 +25,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relief_jax import rounds, widths
 from relief_jax.algorithms import fedavg
-from relief_jax.recipe import Client, Context, Part, Recipe, Setting
+from relief_jax.budgets import widths
+from relief_jax.rounds import parallel
+from relief_jax.rounds.method import Client, Context, Part, Recipe
+from relief_jax.settings import Setting
 from relief_jax.types import (
   Algorithm,
   Array,
@@ -111,7 +113,7 @@ def sliced(
 
   def held(params, done: Array, fleet: Fleet) -> SubModels:
     """Each device's window of the last round, with all classes' rows."""
-    context = rounds.last_context(task, setting, fleet, done)
+    context = parallel.last_context(task, setting, fleet, done)
     level = jnp.minimum(largest(context)[1], len(SHARES) - 1)
     models = [
       widths.cut(
@@ -125,7 +127,7 @@ def sliced(
     ]
     return SubModels(level, tuple((task, model) for model in models))
 
-  algorithm = rounds.federated(task, setting, Recipe(plan=plan, part=part))
+  algorithm = parallel.federated(task, setting, Recipe(plan=plan, part=part))
   return algorithm._replace(held=held)
 
 

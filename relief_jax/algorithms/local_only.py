@@ -8,23 +8,21 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from relief_jax import (
-  accounting,
-  buckets,
-  cohort,
-  guard,
-  links,
-  local_training,
-  participant,
-  patience,
-  rounds,
-  training,
-  tree,
-)
+from relief_jax import tree
 from relief_jax.algorithms import fedavg
+from relief_jax.clients import device, training
+from relief_jax.engine import buckets
 from relief_jax.online import scene
-from relief_jax.recipe import Setting
+from relief_jax.rounds import (
+  accounting,
+  cohort,
+  parallel,
+  stragglers,
+  wrappers,
+)
+from relief_jax.settings import Setting
 from relief_jax.types import Algorithm, Task
+from relief_jax.updates import faults, link
 
 
 def local_only(task: Task, setting: Setting) -> Algorithm:
@@ -36,9 +34,9 @@ def local_only(task: Task, setting: Setting) -> Algorithm:
     InputError: a codec or a guard is set, and there is no link that would use
       it; or a limit to the server's patience.
   """
-  links.refuse(setting, 'local_only')
-  guard.refuse(setting.guard, 'local_only')
-  patience.refuse(setting, 'local_only')
+  link.refuse(setting, 'local_only')
+  faults.refuse(setting.guard, 'local_only')
+  stragglers.refuse(setting, 'local_only')
   num = len(task.group_names)
   clients = setting.options['clients']
   branch = setting.layout.branch
@@ -47,9 +45,7 @@ def local_only(task: Task, setting: Setting) -> Algorithm:
   def client(present, shared, row):
     population, number, step_key = shared
     params, row = row
-    loss = local_training.client_loss(
-      task, population, row.trained, branch, present
-    )
+    loss = device.client_loss(task, population, row.trained, branch, present)
     mask = tree.spread(task.groups, row.trained)
 
     def train(params):
@@ -58,7 +54,7 @@ def local_only(task: Task, setting: Setting) -> Algorithm:
         setting.client_tx(number),
         params,
         mask,
-        local_training.draw_steps(step_key, alone, row.fleet, row.own, row.run),
+        device.draw_steps(step_key, alone, row.fleet, row.own, row.run),
         ragged=setting.epochs > 0,
         branch=branch,
       )
@@ -72,10 +68,8 @@ def local_only(task: Task, setting: Setting) -> Algorithm:
       branch=branch,
     )
     right = ()
-    if participant.streaming(row.fleet):
-      right = local_training.right(
-        task, alone, population, row, params, present
-      )
+    if wrappers.streaming(row.fleet):
+      right = device.right(task, alone, population, row, params, present)
     return (), (*record, right)
 
   def init(key, params):
@@ -90,12 +84,10 @@ def local_only(task: Task, setting: Setting) -> Algorithm:
     cohort_key, plan_key, step_key, _ = jax.random.split(key, 4)
     index = cohort.draw(cohort_key, population.fleet, setting.cohort)
     fleet, own = scene.take(population, index, number)
-    context = rounds.make_context(plan_key, task, alone, fleet, index, number)
+    context = parallel.make_context(plan_key, task, alone, fleet, index, number)
     plan = fedavg.plan(alone, context)
     mine = jax.tree.map(lambda v: v[index], params)
-    row = local_training.Row(
-      fleet, own, plan.run, plan.trained, active=context.active
-    )
+    row = device.Row(fleet, own, plan.run, plan.trained, active=context.active)
     _, (new, loss, right) = buckets.map_reduce(
       lambda present: partial(client, present),
       (cohort.shared(population), number, step_key),
@@ -107,7 +99,7 @@ def local_only(task: Task, setting: Setting) -> Algorithm:
     silence = jnp.zeros(index.shape)  # nothing is sent in either direction
     info, _ = accounting.account(task, setting, plan, context, silence, silence)
     info = info._replace(loss=loss, divergence=jnp.full(num, jnp.nan))
-    if participant.streaming(fleet):
+    if wrappers.streaming(fleet):
       info = accounting.tested(info, fleet, right)
     return (params, number + 1), info
 

@@ -30,16 +30,19 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from relief_jax import cohort, costs, prototypes, rounds, tree
+from relief_jax import blocks, costs, tree
 from relief_jax.algorithms import fedavg
+from relief_jax.algorithms.parts import prototypes
+from relief_jax.algorithms.parts.prototypes import Prototypes
+from relief_jax.clients.training import cross_entropy
 from relief_jax.compressors import COMPRESSORS, Codec, base
-from relief_jax.prototypes import Prototypes
-from relief_jax.recipe import Context, Learner, Merge, Recipe, Setting
-from relief_jax.training import cross_entropy
+from relief_jax.rounds import parallel
+from relief_jax.rounds.method import Context, Learner, Merge, Recipe
+from relief_jax.settings import Setting
 from relief_jax.types import Algorithm, Array, Charge, Fleet, Plan, Task
 
 BITS = (2, 4, 8, 32)
-# Purpose of a client's key, beside those of `local_training`.
+# Purpose of a client's key, beside those of `device`.
 _SUMS = 1
 
 
@@ -71,7 +74,7 @@ def pmm(task: Task, setting: Setting) -> Algorithm:
   options = setting.options
   bits, refresh = options['bits'], options['refresh']
   codec = COMPRESSORS['none' if bits == 32 else f'int{bits}'](Codec())
-  columns = jnp.asarray(cohort.columns(task))
+  columns = jnp.asarray(blocks.columns(task))
   encoders = ~columns & (jnp.asarray(task.group_modality) >= 0)
   start = prototypes.init(task)
   message = jnp.asarray(
@@ -93,7 +96,7 @@ def pmm(task: Task, setting: Setting) -> Algorithm:
       return whole
     fleet, active = context.fleet, context.active[:, None]
     fillable = prototypes.known(memory.sent, task)[None] & active
-    filled = cohort.owned_groups(whole.run | fillable, task.group_modality)
+    filled = blocks.owned_groups(whole.run | fillable, task.group_modality)
     moved = whole.trained | (filled & columns[None] & active)
     tells = context.active & builds(context.round)
     tells &= (fleet.owned == on_board(fleet)).all(-1)
@@ -103,7 +106,7 @@ def pmm(task: Task, setting: Setting) -> Algorithm:
       trained=moved,
       piece=tells,
       charge=Charge(
-        received=cohort.owned_groups(whole.run, task.group_modality) & active
+        received=blocks.owned_groups(whole.run, task.group_modality) & active
         | moved,
         upload=jnp.where(tells, costs.total(fleet.owned, message), 0.0),
         download=jnp.where(fresh, message.sum(), 0.0) * context.active,
@@ -157,4 +160,4 @@ def pmm(task: Task, setting: Setting) -> Algorithm:
       tell=tell,
       remember=remember,
     )
-  return rounds.federated(task, setting, recipe)
+  return parallel.federated(task, setting, recipe)

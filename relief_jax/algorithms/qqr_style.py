@@ -25,11 +25,13 @@ With all of them off it is a cohort mean. At test a missing feature is zero.
 import jax
 import jax.numpy as jnp
 
-from relief_jax import prototypes, quality, rounds
 from relief_jax.algorithms import fedavg
-from relief_jax.quality import Quality
-from relief_jax.recipe import Context, Learner, Merge, Recipe, Setting
-from relief_jax.training import cross_entropy
+from relief_jax.algorithms.parts import prototypes, sensor_confidence
+from relief_jax.algorithms.parts.sensor_confidence import Quality
+from relief_jax.clients.training import cross_entropy
+from relief_jax.rounds import parallel
+from relief_jax.rounds.method import Context, Learner, Merge, Recipe
+from relief_jax.settings import Setting
 from relief_jax.types import Algorithm, Plan, Task
 
 
@@ -50,15 +52,15 @@ def qqr_style(task: Task, setting: Setting) -> Algorithm:
     counted = owners.astype(jnp.float32)
     if not uses:
       return whole._replace(counted=counted)
-    trust = quality.confidence(
+    trust = sensor_confidence.confidence(
       memory, context, context.fleet.owned, options['beta'], options['start']
     )
     if options['confidence']:
-      counted *= quality.weights(task, trust)
+      counted *= sensor_confidence.weights(task, trust)
     return whole._replace(
       counted=counted,
       piece=trust,
-      charge=quality.charge(
+      charge=sensor_confidence.charge(
         task, context.fleet, whole.run, options['substitute']
       ),
     )
@@ -109,22 +111,22 @@ def qqr_style(task: Task, setting: Setting) -> Algorithm:
     trust = learner.client.piece
     if not options['weighted']:
       trust = learner.client.fleet.owned.astype(jnp.float32)
-    return quality.tell(task, params, learner, trust)
+    return sensor_confidence.tell(task, params, learner, trust)
 
   def remember(memory: Quality, merge: Merge, plan: Plan, context: Context):
-    return quality.remember(
+    return sensor_confidence.remember(
       memory, merge, context, plan.trained.any(-1), setting.hparams['ema']
     )
 
   if not uses:
-    return rounds.federated(task, setting, Recipe(plan=plan))
+    return parallel.federated(task, setting, Recipe(plan=plan))
   recipe = Recipe(
     plan=plan,
-    memory=lambda: quality.init(task, options['clients']),
+    memory=lambda: sensor_confidence.init(task, options['clients']),
     send=lambda memory: memory.prototypes,
     tell=tell,
     remember=remember,
   )
   if options['align'] or options['mix'] or options['substitute']:
     recipe = recipe._replace(objective=objective)
-  return rounds.federated(task, setting, recipe)
+  return parallel.federated(task, setting, recipe)

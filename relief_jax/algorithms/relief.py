@@ -12,10 +12,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from relief_jax import cohort, costs, quality, rounds, tree
+from relief_jax import costs, tree
+from relief_jax.algorithms.parts import sensor_confidence
 from relief_jax.budgets import BUDGETS
+from relief_jax.clients import batches
 from relief_jax.errors import InputError, unknown
-from relief_jax.recipe import Context, Merge, Recipe, Setting
+from relief_jax.rounds import parallel
+from relief_jax.rounds.method import Context, Merge, Recipe
+from relief_jax.settings import Setting
 from relief_jax.types import Algorithm, Array, Plan, PyTree, Task
 
 RULES = (
@@ -103,7 +107,7 @@ def relief(task: Task, setting: Setting) -> Algorithm:
     setting: the round; `options` holds `rule` (one of RULES), `norm`,
       `max_stale`, `shrinkage`, `denominator`, `confidence` with `beta` and
       `start` (updates count by how well their sensor measures, **ours**:
-      quality.py) and `clients` (N).
+      parts/sensor_confidence.py) and `clients` (N).
 
   Raises:
     InputError: an unknown rule, the knapsack over more than 12 groups, or a
@@ -130,7 +134,7 @@ def relief(task: Task, setting: Setting) -> Algorithm:
       divergence=jnp.full(num, jnp.inf, jnp.float32),
       magnitude=jnp.full(num, jnp.inf, jnp.float32),
       last=jnp.full((clients, num), -1, jnp.int32),
-      quality=quality.init(task, clients) if trusts else (),
+      quality=sensor_confidence.init(task, clients) if trusts else (),
     )
 
   def score(memory, context, last) -> Array:
@@ -144,7 +148,7 @@ def relief(task: Task, setting: Setting) -> Algorithm:
     if rule == 'magnitude':
       return jnp.broadcast_to(memory.magnitude, shape)
     if rule == 'random':
-      keys = cohort.client_keys(context.key, context.fleet)
+      keys = batches.client_keys(context.key, context.fleet)
       return jax.vmap(lambda k: jax.random.uniform(k, (num,)))(keys)
     turn = jnp.zeros(shape[:1], jnp.int32)
     if rule == 'round_robin':
@@ -190,13 +194,13 @@ def relief(task: Task, setting: Setting) -> Algorithm:
     whole = Plan(run, trained, counted.astype(jnp.float32))
     if not trusts:
       return whole
-    trust = quality.confidence(
+    trust = sensor_confidence.confidence(
       memory.quality, context, run, options['beta'], options['start']
     )
     return whole._replace(
-      counted=whole.counted * quality.weights(task, trust),
+      counted=whole.counted * sensor_confidence.weights(task, trust),
       piece=trust,
-      charge=quality.charge(task, context.fleet, run),
+      charge=sensor_confidence.charge(task, context.fleet, run),
     )
 
   def measure(weight, delta):
@@ -220,7 +224,7 @@ def relief(task: Task, setting: Setting) -> Algorithm:
         memory.magnitude, merge.mean_sq / size, ema, merge.trainers >= 1
       ),
       last=memory.last.at[context.place].set(last),
-      quality=quality.remember(
+      quality=sensor_confidence.remember(
         memory.quality, merge, context, plan.trained.any(-1), ema
       )
       if trusts
@@ -241,10 +245,10 @@ def relief(task: Task, setting: Setting) -> Algorithm:
   if trusts:
     recipe = recipe._replace(
       send=lambda memory: memory.quality.prototypes,
-      tell=lambda params, learner: quality.tell(
+      tell=lambda params, learner: sensor_confidence.tell(
         task, params, learner, learner.client.piece
       ),
     )
   if options['shrinkage']:
     recipe = recipe._replace(adjust=adjust)
-  return rounds.federated(task, setting, recipe)
+  return parallel.federated(task, setting, recipe)

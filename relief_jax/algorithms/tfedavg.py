@@ -28,12 +28,16 @@ s up; the same down where the broadcast is ternary, else four bytes.
 import jax
 import jax.numpy as jnp
 
-from relief_jax import ambient, links, rounds, tree
+from relief_jax import tree
 from relief_jax.algorithms import fedavg
 from relief_jax.compressors import Codec, base, none, ternary
+from relief_jax.engine import ambient
 from relief_jax.errors import InputError
-from relief_jax.recipe import Context, Recipe, Setting
+from relief_jax.rounds import parallel
+from relief_jax.rounds.method import Context, Recipe
+from relief_jax.settings import Setting
 from relief_jax.types import Algorithm, Array, Plan, PyTree, Task
+from relief_jax.updates import link
 
 # Q(Q(V)) is Q(V) but for the rounding of a mean of equal numbers.
 _SAME = 1e-5
@@ -101,7 +105,7 @@ def tfedavg(task: Task, setting: Setting) -> Algorithm:
   """
   mode, most = setting.options['mode'], setting.options['lost']
   code = ternary.ternary(Codec('ternary', mode=mode))
-  links.refuse(setting, 'tfedavg', 'codes both links itself')
+  link.refuse(setting, 'tfedavg', 'codes both links itself')
   if setting.server_optimizer != 'sgd':
     raise InputError(
       f'config.server_optimizer={setting.server_optimizer} for tfedavg',
@@ -153,4 +157,4 @@ def tfedavg(task: Task, setting: Setting) -> Algorithm:
     return found._replace(charge=found.charge._replace(wire=jnp.stack(wire)))
 
   recipe = Recipe(plan=plan, view=view, finish=view, settle=settle)
-  return rounds.federated(task, setting, recipe)
+  return parallel.federated(task, setting, recipe)

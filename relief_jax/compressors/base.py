@@ -28,7 +28,8 @@ class Codec(NamedTuple):
     mode: of `ternary`, `twn` or `released`.
     scaled: `random_k` divides what it keeps by the share: unbiased.
     memory: `on`, `off` or `auto`: the sender remembers what did not arrive
-      (links.py); `auto` for the sparse compressors that shrink their error.
+      (updates/link.py); `auto` for the sparse compressors that shrink their
+      error.
   """
 
   name: str = 'none'

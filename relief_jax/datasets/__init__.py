@@ -7,7 +7,6 @@ from pathlib import Path
 
 import ml_collections
 
-from relief_jax import paths
 from relief_jax.datasets import (
   cache,
   download,
@@ -19,8 +18,9 @@ from relief_jax.datasets import (
   synthetic,
   ucihar,
 )
+from relief_jax.datasets.windows import Windows, validate
 from relief_jax.errors import InputError, unknown
-from relief_jax.windows import Windows, validate
+from relief_jax.files import paths
 
 DATASETS: dict[str, Callable[..., Windows]] = {
   'dsads': dsads.load,

@@ -4,8 +4,8 @@
 
 chooses, in this order, the data set's own `acc`, a `gyro` of the channels whose
 names fit the pattern, and its own `mag`. The order counts: fleets give the
-first modalities to everybody and the last ones to few (`tiers.py`), so the
-last one becomes the rare one.
+first modalities to everybody and the last ones to few (`world/tiers.py`), so
+the last one becomes the rare one.
 """
 
 import fnmatch

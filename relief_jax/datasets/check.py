@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from relief_jax import output, paths
 from relief_jax.datasets import losses, npz, signals
 from relief_jax.errors import InputError
+from relief_jax.files import output, paths
 
 _RARE = 0.2  # of the mean class size
 _PAIRS = 50  # neighbouring windows looked at

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import ml_collections
 
-from relief_jax import machine
 from relief_jax.datasets import download, dsads_text, packed, parsing
 from relief_jax.datasets.channels import choose
 from relief_jax.datasets.recording import Recording, resample, to_windows
-from relief_jax.windows import Windows
+from relief_jax.datasets.windows import Windows
+from relief_jax.engine import machine
 
 PLACES = ('torso', 'right_arm', 'left_arm', 'right_leg', 'left_leg')
 SENSORS = ('acc', 'gyro', 'mag')

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from relief_jax.windows import cut
+from relief_jax.datasets.windows import cut
 
 _NOTABLE = 0.1  # of a person's windows
 _MOST = 0.5  # of a class's

@@ -33,7 +33,7 @@ from relief_jax.datasets.recording import (
   resample,
   to_windows,
 )
-from relief_jax.windows import Windows
+from relief_jax.datasets.windows import Windows
 
 RATE = 50.0  # Hz
 CLASSES = (

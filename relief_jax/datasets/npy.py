@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from relief_jax import machine
+from relief_jax.engine import machine
 
 _UNKNOWN = 1 << 34  # bytes, where the system does not tell its memory
 _PIECE = 1 << 16  # compressed data is unpacked in pieces of so many bytes

@@ -34,7 +34,6 @@ import ml_collections
 import numpy as np
 from numpy.typing import NDArray
 
-from relief_jax import paths
 from relief_jax.datasets import npy, packed, signals
 from relief_jax.datasets.channels import choose
 from relief_jax.datasets.recording import (
@@ -43,8 +42,9 @@ from relief_jax.datasets.recording import (
   resample,
   to_windows,
 )
+from relief_jax.datasets.windows import Windows
 from relief_jax.errors import InputError
-from relief_jax.windows import Windows
+from relief_jax.files import paths
 
 _NEEDED = ('x', 'y', 'subject', 'rate')
 _PER_ROW = ('y', 'subject', 'run', 'start', 'official_test')

@@ -13,10 +13,10 @@ import ml_collections
 import numpy as np
 from numpy.typing import NDArray
 
-from relief_jax import machine
 from relief_jax.datasets import cache, losses, signals
+from relief_jax.datasets.windows import Windows, cut, gather
+from relief_jax.engine import machine
 from relief_jax.errors import InputError
-from relief_jax.windows import Windows, cut, gather
 
 # Output samples that the filter of `resample` reaches to either side.
 REACH = 10

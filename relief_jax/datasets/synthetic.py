@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relief_jax.datasets import npy
+from relief_jax.datasets.windows import Windows, cut, gather
 from relief_jax.errors import InputError
-from relief_jax.windows import Windows, cut, gather
 
 _RATE = 25.0  # Hz
 _HARMONICS = 2

@@ -15,9 +15,9 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from relief_jax import text_files
 from relief_jax.devices.base import Device
 from relief_jax.errors import InputError
+from relief_jax.files import text_files
 
 _RATE = {'flops': 1.0, 'mflops': 1e6, 'gflops': 1e9, 'tflops': 1e12}
 _POWER = {'mw': 1e-3, 'w': 1.0}

@@ -15,7 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relief_jax import ambient, tree, widths
+from relief_jax import tree
+from relief_jax.budgets import widths
+from relief_jax.engine import ambient
 from relief_jax.models import attention, encoders, exits
 from relief_jax.models.encoders import Numbering, Spec, WorkBuilder
 from relief_jax.types import Array, Axes, Exits, PyTree, Task, Widths, Work

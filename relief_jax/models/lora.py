@@ -8,7 +8,8 @@ comes from, widths, r and alpha are **ours** (relief.md section 2).
 import jax
 import jax.numpy as jnp
 
-from relief_jax import ambient, tree
+from relief_jax import tree
+from relief_jax.engine import ambient
 from relief_jax.errors import InputError
 from relief_jax.models import cnn, encoders, layers
 from relief_jax.models.encoders import Spec

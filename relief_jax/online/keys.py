@@ -2,7 +2,7 @@
 
 import jax
 
-from relief_jax import ambient
+from relief_jax.engine import ambient
 from relief_jax.types import Array
 
 # Purposes.

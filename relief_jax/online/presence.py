@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from relief_jax import paths, text_files
 from relief_jax.errors import InputError
+from relief_jax.files import paths, text_files
 from relief_jax.online import chain, keys, missing
 from relief_jax.types import Array
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from relief_jax import shift
+from relief_jax.clients import sensor_faults
 from relief_jax.online import missing, presence, radio, streams
 from relief_jax.types import Array, Population, PyTree
 
@@ -63,7 +63,7 @@ def take(population: Population, index: Array, number: Array):
   fleet = jax.tree.map(lambda v: v[index], population.fleet)
   own, world = population.rows[index], population.online
   if fleet.shift is not None:
-    fleet = fleet.replace(shift=shift.swing(fleet.shift, number))
+    fleet = fleet.replace(shift=sensor_faults.swing(fleet.shift, number))
   if world is None:
     return fleet, own
   at = (world.words, fleet.id, index, number)

@@ -1,0 +1,1 @@
+"""Averages updates over the clients of a round."""

@@ -1,0 +1,46 @@
+"""Blocks of the model: who could train them, and which are columns."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from relief_jax.types import Array, Fleet, Task
+
+
+def owned_groups(owned: Array, group_modality: tuple[int, ...]) -> Array:
+  """Groups a device could train: its modalities' and the shared ones.
+
+  Args:
+    owned: [..., M] bool.
+    group_modality: [G] modality of each group, -1 for shared.
+
+  Returns:
+    [..., G] bool.
+  """
+  modality = np.asarray(group_modality)
+  return jnp.where(modality < 0, True, owned[..., np.maximum(modality, 0)])
+
+
+def columns(task: Task) -> np.ndarray:
+  """Groups that hold a fusion column block, [G] bool."""
+  ids = jax.tree.leaves(task.groups.get('fusion', task.groups.get('lora_a')))
+  mask = np.zeros(len(task.group_names), bool)
+  mask[ids] = True
+  return mask
+
+
+def reach(
+  fleet: Fleet, group_modality: tuple[int, ...], everywhere: bool
+) -> tuple[Array, Array]:
+  """Branches that a device can run and groups that it could train.
+
+  Args:
+    fleet: [K] clients.
+    group_modality: [G] modality of each group, -1 for shared.
+    everywhere: absent sensors' branches run too, on filled windows.
+
+  Returns:
+    [K, M] and [K, G] bool.
+  """
+  run = fleet.owned | everywhere
+  return run, owned_groups(run, group_modality)

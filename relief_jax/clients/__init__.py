@@ -1,0 +1,1 @@
+"""One device: its windows, sensors and local training."""

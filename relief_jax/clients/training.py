@@ -1,0 +1,269 @@
+"""Local training of one client: forward with real skipping, gated optimiser."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from relief_jax import tree
+from relief_jax.clients import sensor_faults
+from relief_jax.types import Array, Batch, Gate, Output, PyTree, Steps, Task
+
+
+def _encode(task: Task, params, frozen, batch: Batch, gate: Gate, i: int):
+  """Features of modality i; nothing is computed where it does not run."""
+  owners = task.layer_groups[i]
+  # Layers are frozen from the input side; only cuts between two groups occur.
+  cuts = [
+    c
+    for c in range(task.cuts)
+    if owners and (c == 0 or owners[c] != owners[c - 1])
+  ] + [task.cuts]
+
+  # A branch of its own: fused into the first layer, the gather of windows is
+  # several times slower on XLA:CPU.
+  inputs = partial(_inputs, task, batch, gate, i, True)
+  x = jax.lax.cond(gate.run[i], inputs, lambda: tree.zeros_like_output(inputs))
+  if not task.cuts:  # the bank holds features: there is no layer to skip
+    return x
+
+  def branch(cut):
+    return lambda: task.encode(params, frozen, i, x, cut)
+
+  zeros = tree.zeros_like_output(branch(task.cuts))
+  choice = jnp.int32(len(cuts))  # frozen
+  for k in reversed(range(len(cuts) - 1)):
+    choice = jnp.where(gate.train[owners[cuts[k]]], k + 1, choice)
+  return jax.lax.switch(
+    jnp.where(gate.run[i], choice, 0),
+    [lambda: zeros] + [branch(c) for c in cuts],
+  )
+
+
+def _encode_masked(
+  task: Task, params, frozen, batch: Batch, gate: Gate, i: int
+):
+  """The same without branches; what does not train is left to the optimiser.
+
+  Also the input is masked: no number of an absent sensor, not even a NaN, has
+  a part in the gradient.
+  """
+  x = jnp.where(gate.run[i], _inputs(task, batch, gate, i, False), 0.0)
+  cut = 0 if task.layer_groups[i] else task.cuts
+  h = task.encode(params, frozen, i, x, cut)
+  return jax.tree.map(lambda v: jnp.where(gate.run[i], v, 0.0), h)
+
+
+def _inputs(
+  task: Task, batch: Batch, gate: Gate, i: int, branch: bool
+) -> Array:
+  name = task.modalities[i]
+  x = batch.bank.x[name][batch.row]
+  if batch.shift is not None:
+    x = sensor_faults.apply(batch.shift, i, x, batch.row, branch)
+  if gate.sensed is not None:
+    sensed = gate.sensed[i]
+    lost = _lost(batch, i)
+    if lost is not None:
+      sensed &= ~_along(lost, x)
+    x = jnp.where(sensed, x, batch.bank.fill[name])
+  return batch.alter(i, x) if batch.alter else x
+
+
+def _lost(batch: Batch, i: int) -> Array | None:
+  """Windows without modality i, [B] bool; None for none."""
+  return batch.shift and sensor_faults.lost(batch.shift, i, batch.row)
+
+
+def _along(mask: Array, x: Array) -> Array:
+  """[B] with as many axes as `x` [B, ...]."""
+  return mask.reshape((-1,) + (1,) * (x.ndim - 1))
+
+
+def _zeroed(batch: Batch, gate: Gate, i: int, features: PyTree) -> PyTree:
+  """Features without those of lost windows, where these are not filled."""
+  lost = _lost(batch, i)
+  if gate.sensed is not None or lost is None:
+    return features
+  return jax.tree.map(lambda h: jnp.where(_along(lost, h), 0.0, h), features)
+
+
+def forward(
+  task: Task,
+  params,
+  frozen,
+  batch: Batch,
+  gate: Gate,
+  branch: bool = True,
+  present: tuple[int, ...] | None = None,
+) -> Output:
+  """The model's features and class scores for one client.
+
+  Args:
+    task: the model.
+    params: P.
+    frozen: parameters that never train.
+    batch: rows of the bank.
+    gate: what this client runs, senses and trains.
+    branch: an absent modality's encoder is skipped, an untrained one has no
+      backward pass. False under a vmap over clients, which would run every
+      branch: everything runs once and is masked.
+    present: numbers of the modalities that are in the program (static); the
+      caller knows that no other one runs. None: all.
+  """
+  encode = _encode if branch else _encode_masked
+  features = {
+    name: _zeroed(batch, gate, i, encode(task, params, frozen, batch, gate, i))
+    for i, name in enumerate(task.modalities)
+    if present is None or i in present
+  }
+  run = gate.run
+  if batch.mend:
+    features, run = batch.mend(features, run)
+  return Output(features, task.fuse(params, frozen, features, run))
+
+
+def logits(*args, **kwargs) -> Array:
+  """The class scores of `forward`, [B, C]; its arguments."""
+  return forward(*args, **kwargs).logits
+
+
+def cross_entropy(scores: Array, y: Array, weight: Array) -> Array:
+  """Weighted mean cross-entropy, []; 0 when no sample counts.
+
+  Args:
+    scores: [B, C] logits.
+    y: [B] int32 classes.
+    weight: [B], 0 for padding.
+  """
+  losses = optax.softmax_cross_entropy_with_integer_labels(scores, y)
+  return tree.scale(weight, losses).sum() / jnp.maximum(weight.sum(), 1e-9)
+
+
+def modality_dropout(key: Array, owned: Array, rate: Array, steps: int):
+  """Draws the modalities kept in each local step (relief.md section 8, ours).
+
+  Each owned modality is dropped with probability `rate`; where all would be
+  dropped, one drawn at random stays. Devices with one modality keep it.
+
+  Args:
+    key: of the client and round.
+    owned: [M] bool.
+    rate: [] in [0, 1).
+    steps: T.
+
+  Returns:
+    [T, M] bool, a subset of `owned` with at least one modality per step.
+  """
+  draw = jax.random.uniform(key, (steps, owned.size))
+  draw = jnp.where(owned[None], draw, -1.0)
+  best = draw == draw.max(-1, keepdims=True)
+  return owned[None] & ((draw >= rate) | best)
+
+
+def gated_optimizer(
+  tx: optax.GradientTransformation, weight: PyTree
+) -> optax.GradientTransformation:
+  """`tx` with its input and output multiplied by a prefix tree of weights."""
+  gate = optax.stateless(lambda updates, _: tree.scale(weight, updates))
+  return optax.chain(gate, tx, gate)
+
+
+class _Observed(NamedTuple):
+  """State of `observing`: that of the optimiser, and the sums so far."""
+
+  inner: PyTree
+  observed: PyTree
+
+
+def observing(
+  tx: optax.GradientTransformation, observe: Callable[..., PyTree]
+) -> optax.GradientTransformation:
+  """`tx`, whose state adds up `observe(gradients, updates)` over its steps.
+
+  Args:
+    tx: the local optimiser; what it does stays the same.
+    observe: (gradients P, updates P) -> any pytree of arrays.
+  """
+
+  def init(params):
+    return _Observed(
+      tx.init(params), tree.zeros_like_output(observe, params, params)
+    )
+
+  def update(grads, state, params=None):
+    updates, inner = tx.update(grads, state.inner, params)
+    more = observe(grads, updates)
+    sums = jax.tree.map(jnp.add, state.observed, more)
+    return updates, _Observed(inner, sums)
+
+  return optax.GradientTransformation(init, update)
+
+
+def observed(opt_state: PyTree) -> tuple[PyTree, PyTree]:
+  """What an optimiser made by `observing` has seen: (sums, state without)."""
+  sums = optax.tree_utils.tree_get(opt_state, 'observed')
+  zeros = jax.tree.map(jnp.zeros_like, sums)
+  return sums, optax.tree_utils.tree_set(opt_state, observed=zeros)
+
+
+def local_update(
+  loss: Callable[[PyTree, Steps], Array],
+  tx: optax.GradientTransformation,
+  params: PyTree,
+  mask: PyTree,
+  steps: Steps,
+  opt_state: PyTree | None = None,
+  *,
+  ragged: bool = False,
+  branch: bool = True,
+) -> tuple[PyTree, Array, PyTree]:
+  """Trains one client for T steps.
+
+  The optimiser's input *and* output are gated, so that neither clipping nor
+  momentum nor weight decay moves a frozen group.
+
+  Args:
+    loss: (params, one of the steps) -> [].
+    tx: local optimiser; its state starts afresh unless given.
+    params: P, the model received.
+    mask: prefix tree of P, bool, what is trained.
+    steps: T local steps.
+    opt_state: kept on the device from an earlier round, or None.
+    ragged: steps may hold nothing but padding; such a step is skipped and
+      leaves model and momentum as they were.
+    branch: such a step costs nothing; False under a vmap over clients.
+
+  Returns:
+    delta P, the mean loss over real steps [], the optimiser's state.
+  """
+  weight = jax.tree.map(lambda m: m.astype(jnp.float32), mask)
+  gated = gated_optimizer(tx, weight)
+  if opt_state is None:
+    opt_state = gated.init(params)
+
+  def train(carry, one):
+    params, opt_state = carry
+    value, grads = jax.value_and_grad(loss)(params, one)
+    updates, opt_state = gated.update(grads, opt_state, params)
+    return (optax.apply_updates(params, updates), opt_state), value
+
+  def guarded(carry, one):
+    return tree.choose(
+      (one.weight > 0).any(),
+      train,
+      lambda carry, one: (carry, jnp.float32(0.0)),
+      carry,
+      one,
+      branch=branch,
+    )
+
+  (local, opt_state), values = jax.lax.scan(
+    guarded if ragged else train, (params, opt_state), steps
+  )
+  real = (steps.weight > 0).any(-1).sum()
+  delta = jax.tree.map(jnp.subtract, local, params)
+  return delta, values.sum() / jnp.maximum(real, 1), opt_state

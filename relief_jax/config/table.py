@@ -1,0 +1,380 @@
+"""The configuration of a run: the table of every key.
+
+A config is a locked `ml_collections.ConfigDict`. What changes a shape or a
+branch of the program is a plain key (static); what changes a value only lives
+under `hparams` and is traced: sweeping it recompiles nothing.
+
+A row names the key's type by its function (`keys.py`), then its default, least
+and most value or its choices, and its meaning. `validation.py` holds every
+value against its row. A module of your own adds a key by a row of its own:
+
+>>> ROWS['coin'] = {'heads': real(0.5, 0, 1, 'probability of training')}
+>>> default().coin.heads
+0.5
+>>> del ROWS['coin']
+"""
+
+from typing import Any
+
+import ml_collections
+
+from relief_jax.config.keys import (
+  LARGE,
+  LARGEST_SEED,
+  MANY,
+  Key,
+  labels,
+  name,
+  names,
+  real,
+  switch,
+  text,
+  whole,
+  wholes,
+)
+from relief_jax.config.method_options import METHODS
+
+_CODEC = {
+  'name': name('none', 'codecs', 'how numbers are coded'),
+  'share': real(
+    0.05, 0, 1, 'top_k, random_k: of the numbers that are sent', above=True
+  ),
+  'mode': name('twn', 'ternary modes', 'ternary: its threshold'),
+  'scaled': switch(
+    True, 'random_k: by 1 / share, unbiased; False allows a memory'
+  ),
+  'memory': name(
+    'auto',
+    ('auto', 'on', 'off'),
+    'of what did not arrive (updates/link.py): error feedback on the device; '
+    "downlink: the model's change is sent",
+  ),
+}
+
+ROWS: dict[str, Any] = {
+  # What is run.
+  'method': name('relief', 'methods', 'the federated system'),
+  'dataset': name(
+    'auto', 'data sets', 'auto: dsads where its files are found, else synthetic'
+  ),
+  'data_path': text('', 'the file of dataset=npz, your own data'),
+  'backbone': name('cnn', 'models', 'cnn: all parameters; lora: frozen base'),
+  'seed': whole(0, 0, LARGEST_SEED, 'of everything that is drawn'),
+  'modules': names(
+    (),
+    'Python to import first: names, or paths of .py files; they run as code '
+    'and may add methods, models, data sets, fleets, devices, codecs and keys',
+  ),
+  # The world.
+  'clients': whole(48, 1, MANY, 'devices of the fleet'),
+  'clients_per_round': whole(0, 0, MANY, 'drawn each round; 0: everybody'),
+  'fleet': name('four_tiers', 'fleets', 'who has which device and sensors'),
+  'fleet_coupling': real(
+    1.0, 0, 1, 'of speed and sensors: 1 nested, 0 independent'
+  ),
+  'partition': name(
+    'contiguous', 'partitions', 'how windows are dealt to devices'
+  ),
+  'alpha': real(0.5, 1e-3, LARGE, 'concentration of partition=dirichlet'),
+  'quantity_skew': real(
+    0.0, 0, 5, "deviation of the log of a device's windows; 0: even"
+  ),
+  'min_windows': whole(1, 1, MANY, 'of every device'),
+  'reuse': whole(
+    0,
+    0,
+    MANY,
+    '> 0: devices share windows, so many each on average (world/quantity.py)',
+  ),
+  # How much sensors differ between devices (clients/sensor_faults.py);
+  # 0: not at all.
+  'shift': {
+    'gain': real(0.0, 0, 10, 'deviation of the log of the gain'),
+    'bias': real(0.0, 0, 10, 'deviation of the bias', 'deviations'),
+    'noise': real(0.0, 0, 10, 'largest white noise', 'deviations'),
+    'jitter': real(0.0, 0, 10, 'largest deviation of the time', 'samples'),
+    'clip': real(0.0, 0, 100, 'sensors saturate there', 'deviations'),
+    'gap': real(0.0, 0, 1, 'largest share of a window that is lost'),
+    'gone': real(0.0, 0, 1, 'largest share of windows that are lost'),
+    'share': real(
+      0.0, 0, 1, 'of the sensors that are faulty; 0: all of them, unequally'
+    ),
+    'period': real(
+      0.0, 0, MANY, 'over which faults come and go; 0: they stay', 'rounds'
+    ),
+  },
+  # What changes from round to round (online/); all off.
+  'online': {
+    # Windows arrive in a buffer of the newest ones (streams.py).
+    'stream': {
+      'buffer': whole(
+        0, 0, MANY, 'windows that a device keeps; 0: all, from the start'
+      ),
+      'arrive': whole(20, 1, MANY, 'new windows a round'),
+      'spread': real(0.0, 0, 5, 'deviation of the log of that over devices'),
+      'drift': real(0.0, 0, 1, 'of classes: 0 evenly mixed, 1 one by one'),
+      'delay': whole(0, 0, MANY, 'from a window to its label', 'rounds'),
+    },
+    # Sensors that deliver nothing for a round (missing.py).
+    'missing': {
+      'kind': name('off', 'missing', 'whose sensors fail together'),
+      'rate': real(0.0, 0, 1, 'probability that a sensor fails'),
+      'spread': real(
+        0.0, 0, 0.99, 'beta-distributed between clients; 0: the same'
+      ),
+      'length': real(
+        5.0, 1, MANY, 'kind=bursts: mean length of an outage', 'rounds'
+      ),
+      'outage': text('', "planned: 'acc:20-40', no acc in rounds 20 to 39"),
+      'struck': real(1.0, 0, 1, 'share of the owners that it strikes'),
+    },
+    # Devices that are away (presence.py).
+    'presence': {
+      'kind': name('off', 'presence', 'when devices are away'),
+      'rate': real(1.0, 0, 1, 'probability of being there'),
+      'spread': real(
+        0.0, 0, 0.99, 'beta-distributed between clients; 0: the same'
+      ),
+      'period': real(24.0, 1, MANY, 'kind=diurnal: of a day', 'rounds'),
+      'length': real(
+        5.0, 1, MANY, 'kind=stays: mean length of an absence', 'rounds'
+      ),
+      'path': text('', 'kind=trace: CSV of 0 and 1, a line a round'),
+    },
+    # Processors and links of the day (radio.py).
+    'pace': {
+      'slowdown': real(0.0, 0, 5, "deviation of the log of a device's speed"),
+      'fading': real(0.0, 0, 5, "deviation of the log of a link's bandwidth"),
+      'loss': real(0.0, 0, 0.99, 'probability that a packet is sent again'),
+      'wait': real(
+        0.0, 0, MANY, "server's patience; 0: no end", 'median planned times'
+      ),
+      'late': name('lost', ('lost', 'partial'), 'what comes later'),
+    },
+  },
+  'data': {
+    'modalities': name(
+      'sensor',
+      ('sensor', 'place'),
+      'by sensor (acc, gyro, ...) or by body place',
+    ),
+    'channels': text(
+      '',
+      "'acc;gyro=arm_gyro_*': which channels, in which order of modalities "
+      "(datasets/channels.py); empty: the data set's own",
+    ),
+    'optional': switch(False, 'pamap2: the six optional activities too'),
+    'download': switch(False, 'fetch a data set that is not there'),
+    'rate': real(0.0, 0, LARGE, 'resampled to; 0: as recorded', 'Hz'),
+    'max_gap': real(
+      0.5, 0, LARGE, 'NaN for longer cut a run, shorter are interpolated', 's'
+    ),
+    'width': whole(125, 1, MANY, 'of a window', 'samples'),
+    'stride': whole(125, 1, MANY, 'between window starts', 'samples'),
+    'split': name('subjects', 'splits', 'what is held out (world/splits.py)'),
+    'test_subjects': labels((7, 8), -(2**31), 'split=subjects: held out'),
+    'folds': whole(
+      0, 0, MANY, 'split=folds: parts that persons are dealt to; 0: one each'
+    ),
+    'fold': whole(0, 0, MANY, 'split=folds: the part to test on'),
+    'test_share': real(
+      0.25, 0, 1, 'split=time: the end of every run', above=True, below=True
+    ),
+    'own_share': real(
+      0.2, 0, 1, "of every training run, for a device's own test", below=True
+    ),
+    'validation_subjects': labels(
+      (), -(2**31), 'on no device, to choose values by'
+    ),
+    'public_subjects': whole(
+      1, 0, MANY, 'set aside to pretrain a frozen base (lora only)'
+    ),
+    'rare': text(
+      '', 'the modality that `f1_rare_*` are about; empty: fewest owners'
+    ),
+  },
+  'synthetic': {
+    'subjects': whole(12, 1, 10**5, 'persons'),
+    'modalities': whole(3, 1, 100, 'sensors'),
+    'channels': whole(3, 1, 1000, 'of each sensor'),
+    'classes': whole(8, 2, 1000, 'activities'),
+    'windows_per_class': whole(24, 1, 10**5, 'of each person'),
+    'noise': real(1.0, 0, 1000, 'deviation of the noise'),
+    'style': real(0.5, 0, 10, 'per-subject shift of every signal'),
+  },
+  # Training.
+  'rounds': whole(60, 1, MANY, 'of the run'),
+  'rounds_per_call': whole(5, 1, MANY, 'rounds in one call of the program'),
+  'eval_every': whole(5, 1, MANY, 'between evaluations', 'rounds'),
+  'checkpoint_every': whole(
+    0, 0, MANY, '0: at the end and when interrupted', 'rounds'
+  ),
+  'local_steps': whole(5, 0, MANY, 'of a device in a round'),
+  'local_epochs': whole(0, 0, 10**4, '> 0 replaces local_steps'),
+  'batch': whole(32, 1, MANY, 'windows in a local step'),
+  'weight': name('uniform', ('uniform', 'samples'), 'of a client in the mean'),
+  'server_optimizer': name(
+    'sgd',
+    ('sgd', 'momentum', 'adam', 'yogi'),
+    'what makes a step of the mean update',
+  ),
+  'keep_client_state': switch(
+    False, 'momentum stays on the device between rounds'
+  ),
+  # What links code updates and models with (updates/link.py, compressors/).
+  'uplink_codec': _CODEC,
+  'downlink_codec': _CODEC,
+  # Clients that diverge or lie (updates/faults.py, aggregation/robust.py).
+  'nonfinite': name(
+    'stop', ('stop', 'drop'), 'updates that are: stop the run, or drop them'
+  ),
+  'mean': name('mean', ('mean', 'median', 'trimmed'), "of a cohort's updates"),
+  'trim': real(
+    0.2, 0, 0.49, 'mean=trimmed: share of the values cut off on either side'
+  ),
+  'faults': {
+    'share': real(0.0, 0, 1, 'of the clients that lie, drawn from the seed'),
+    'kind': name(
+      'nan', ('nan', 'flip', 'noise'), 'what they send; flip: negated'
+    ),
+    'scale': real(
+      1.0, 0, LARGE, 'flip, noise: norm of it, in norms of the true update'
+    ),
+  },
+  # Cost.
+  'deadline': name('tight', 'deadlines', 'of a round (relief.md section 5)'),
+  'deadline_end': name(
+    '', 'deadlines at the end', 'a linear way there over the run; empty: none'
+  ),
+  'over_budget': name(
+    'refuse',
+    ('refuse', 'sit_out'),
+    'what becomes of a device below its own forward pass',
+  ),
+  'idle_power': switch(False, 'charge devices for waiting'),
+  # Absent modalities.
+  'fill': name(
+    '',
+    ('', 'input', 'skip'),
+    "absent modalities: filled in or skipped; empty: the method's own",
+  ),
+  'fill_value': name(
+    'mean', ('mean', 'zero'), 'mean (0 after z-scoring), or the physical zero'
+  ),
+  **METHODS,
+  'modality_dropout': real(
+    0.0, 0, 1, 'probability that a step drops a modality on board', below=True
+  ),
+  'fusion_norm': switch(False, 'a norm of the features before the fusion'),
+  'model': {
+    'filters': wholes((32, 64), 1, 'of the layers of an encoder', 1, 10**5),
+    'kernel': whole(5, 1, 10**4, 'of the convolutions', 'samples'),
+    'stride': whole(2, 1, 10**4, 'of the convolutions', 'samples'),
+    'hidden': whole(128, 1, 10**6, 'units behind the fusion'),
+    'fusion': name(
+      'concat', ('concat', 'attention'), 'attention: cnn without fusion_norm'
+    ),
+    'heads': whole(4, 1, 10**4, 'of the attention; they share `hidden` out'),
+    'rank': whole(8, 1, 10**4, 'lora: of the adapters'),
+    'lora_alpha': real(16.0, 0, LARGE, 'lora: adapters count alpha / rank'),
+    'groups': name(
+      'split',
+      ('split', 'joint', 'layer'),
+      'of parameters trained together; early exits: always layer',
+    ),
+    'base': name('pretrained', ('pretrained', 'random'), 'lora: frozen base'),
+    'base_steps': whole(1000, 0, MANY, 'of its pretraining'),
+    'base_dropout': real(
+      0.5, 0, 1, 'of whole modalities, while the base is trained', below=True
+    ),
+    'base_head': switch(
+      False, 'pretrained: its head is the first head; else a fresh one'
+    ),
+    'adapters': switch(False, 'lora: adapters inside the encoders too'),
+    'cache_features': switch(True, 'lora without adapters'),
+  },
+  # How the simulator runs; cannot change results.
+  'layout': name(
+    'auto',
+    'layouts',
+    'of clients on accelerators; tune: by trial (runs/tuner.py)',
+  ),
+  'buckets': whole(
+    1,
+    1,
+    10**4,
+    'programs for clients of like sensors, at most (engine/buckets.py); only '
+    'in layouts other than `one` and where everybody takes part; 1: one for '
+    'all',
+  ),
+  'devices': whole(
+    0, 0, 1024, '0: all accelerators, or one virtual device per core'
+  ),
+  # Values (traced).
+  'hparams': {
+    'client_lr': real(0.05, 0, 1000, 'local learning rate'),
+    'client_momentum': real(0.9, 0, 1, 'of the local steps', below=True),
+    'server_lr': real(1.0, 0, 1000, "of the server's optimiser"),
+    'ema': real(0.5, 0, 1, 'of the past in a running divergence'),
+    'prox': real(0.01, 0, LARGE, 'fedprox: of its penalty'),
+    'clip_norm': real(
+      0.0, 0, 1e9, "L2 norm of a client's update at most; 0: any"
+    ),
+    'lr_decay': real(1.0, 0, 1, 'of the local rate, a factor every round'),
+    'lr_floor': real(0.0, 0, 1000, 'that the local rate falls to'),
+  },
+  'cosines': whole(
+    0,
+    0,
+    MANY,
+    'first rounds in which updates are compared in pairs '
+    '(rounds/similarity.py); 0: none',
+  ),
+  'target_f1': real(0.8, 0, 1, 'for rounds, seconds and joules to target'),
+}
+
+
+def rows() -> dict[str, Key]:
+  """The row of every key, by its dotted name.
+
+  >>> rows()['hparams.client_lr'].range
+  'from 0 to 1000'
+  """
+  found: dict[str, Key] = {}
+
+  def walk(at, group):
+    for part, row in group.items():
+      if isinstance(row, Key):
+        found[at + part] = row
+      else:
+        walk(f'{at}{part}.', row)
+
+  walk('', ROWS)
+  return found
+
+
+def default() -> ml_collections.ConfigDict:
+  """Every key with its default.
+
+  >>> config = default()
+  >>> config.rounds = 10
+  >>> config.hparams.client_lr
+  0.05
+  """
+
+  def values(group):
+    return {
+      part: row.default if isinstance(row, Key) else values(row)
+      for part, row in group.items()
+    }
+
+  c = ml_collections.ConfigDict(values(ROWS))
+  c.lock()
+  return c
+
+
+def get(config: ml_collections.ConfigDict, key: str):
+  """The value under a dotted key."""
+  for part in key.split('.'):
+    config = config[part]
+  return config

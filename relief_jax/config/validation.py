@@ -1,0 +1,158 @@
+"""Refuses configs that no run can use, key by key, before any work starts."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import ml_collections
+
+from relief_jax.config import modules
+from relief_jax.config.keys import Key, shown, spelled
+from relief_jax.config.registries import REGISTRIES
+from relief_jax.config.table import get, rows
+from relief_jax.errors import InputError
+
+_MOST_COMPARED = 64  # devices whose updates are held at once
+
+
+def validate(config: ml_collections.ConfigDict) -> None:
+  """Refuses values that no run can use, before any work starts.
+
+  What `config.modules` names is imported first: it may add names and keys.
+
+  Raises:
+    InputError: what was found, what was expected and the usual cure.
+  """
+  known = rows()
+  check('modules', config.modules, known['modules'])
+  modules.load(config.modules)
+  known = rows()
+  for key, row in known.items():
+    try:
+      value = get(config, key)
+    except (KeyError, TypeError):
+      raise _misfit(f'config without {key}') from None
+    check(key, value, row)
+  for key in _leaves(config.to_dict()):
+    if key not in known:
+      raise _misfit(f'config.{key}, a key without a row')
+  _validate_rounds(config)
+  _validate_clients(config)
+  _validate_folds(config.data)
+  _validate_shift(config.shift)
+  _validate_base(config.model)
+
+
+def check(key: str, value: Any, row: Key) -> None:
+  """Refuses a value that a row does not take.
+
+  Args:
+    key: dotted name.
+    value: anything.
+    row: of the key.
+
+  Raises:
+    InputError: with what the row takes.
+  """
+  found = REGISTRIES[row.choices] if isinstance(row.choices, str) else None
+  if found and isinstance(value, str) and found.also(value):
+    return
+  choices = tuple(found.names()) if found else ()
+  if row.takes(value, choices):
+    return
+  expected, cure = row.expected(choices), spelled(row.default)
+  if found and found.others:
+    expected += f', {found.others}'
+  if found and found.grows:
+    cure += ', or name what adds it in --config.modules'
+  raise InputError(
+    f'config.{key} is {shown(value)}',
+    f'{expected} ({row.meaning})',
+    f'set --config.{key}={cure}',
+  )
+
+
+def _misfit(found: str) -> InputError:
+  return InputError(
+    found,
+    'the keys of relief_jax.config.default(), no more and no less',
+    'start from default(); for a key of your own name the module that adds its '
+    'row in config.modules',
+  )
+
+
+def _leaves(group: dict, at: str = '') -> Iterator[str]:
+  """Dotted names of the values in a config."""
+  for part, value in group.items():
+    if isinstance(value, dict):
+      yield from _leaves(value, f'{at}{part}.')
+    else:
+      yield at + part
+
+
+def _validate_rounds(config: ml_collections.ConfigDict) -> None:
+  """Refuses rounds that do not go together."""
+  if config.local_epochs == 0 and config.local_steps == 0:
+    raise InputError(
+      'config.local_steps is 0 and local_epochs is 0',
+      'one of them at least 1',
+      'set --config.local_steps=5',
+    )
+  if config.eval_every % config.rounds_per_call:
+    raise InputError(
+      f'config.eval_every={config.eval_every} with '
+      f'rounds_per_call={config.rounds_per_call}',
+      'a multiple, since an evaluation happens between two calls',
+      f'set --config.rounds_per_call={config.eval_every}',
+    )
+
+
+def _validate_clients(config: ml_collections.ConfigDict) -> None:
+  """Refuses more participants than there are, or than can be compared."""
+  if config.clients_per_round > config.clients:
+    raise InputError(
+      f'config.clients_per_round is {config.clients_per_round}',
+      f'at most the fleet of {config.clients} devices',
+      'lower it, or 0 for everybody',
+    )
+  participants = config.clients_per_round or config.clients
+  if config.cosines and participants > _MOST_COMPARED:
+    raise InputError(
+      f'config.cosines={config.cosines} with {participants} devices a round',
+      f'at most {_MOST_COMPARED}, since all updates are compared in pairs',
+      'set --config.clients=24, or --config.cosines=0',
+    )
+
+
+def _validate_folds(data: ml_collections.ConfigDict) -> None:
+  """Refuses a fold that is not there."""
+  if data.split == 'folds' and data.folds and data.fold >= data.folds:
+    raise InputError(
+      f'config.data.fold is {data.fold} of {data.folds}',
+      f'0 to {data.folds - 1}',
+      'lower --config.data.fold, or raise --config.data.folds',
+    )
+
+
+def _validate_shift(shift: ml_collections.ConfigDict) -> None:
+  """Refuses whose and when of faults that are all off."""
+  when = ('share', 'period')
+  faults = [name for name in shift if name not in when]
+  if any(shift[name] for name in faults):
+    return
+  for name in when:
+    if shift[name]:
+      raise InputError(
+        f'config.shift.{name} is {shift[name]} without a fault',
+        f'one of {", ".join(faults)} above 0',
+        'set --config.shift.noise=1',
+      )
+
+
+def _validate_base(model: ml_collections.ConfigDict) -> None:
+  """Refuses to keep a head that nobody trained."""
+  if model.base == 'random' and model.base_head:
+    raise InputError(
+      'config.model.base_head with config.model.base=random',
+      'a base whose head was trained',
+      'set --config.model.base=pretrained',
+    )

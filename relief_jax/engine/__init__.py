@@ -1,0 +1,1 @@
+"""Lays clients out on processors; memory, processes, compilation."""

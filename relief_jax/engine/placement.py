@@ -1,0 +1,273 @@
+"""Runs a client function over a cohort: the one file that knows the layout.
+
+Authors of algorithms and models write *one client*. Three layouts make the
+same round of it (they agree to rounding, since only the order of sums
+differs):
+
+- one at a time (`block=1`): a scan over clients and no vmap at all, so that
+  `lax.cond` really skips absent encoders; by far the fastest on CPU.
+- blocks (`block=b`): vmap within a block, scan over blocks; bounds memory.
+- all at once (`block=0`): one vmap, for small models on a GPU or TPU.
+
+With a mesh the clients are spread over its devices by `shard_map` and the sums
+end in one `psum`.
+"""
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax.microbatching
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from relief_jax import tree
+from relief_jax.engine import ambient
+from relief_jax.errors import InputError
+from relief_jax.types import Array, PyTree
+
+AXIS = 'clients'
+OPEN = ('auto', 'tune')  # names that leave the layout to be found
+NAMES = (*OPEN, 'one', 'all')
+OTHERS = "'block:<clients>', all but 'tune' also with '@<devices>'"
+_LAYOUT = re.compile(
+  '(?:(auto|one|all)|block:([1-9][0-9]*))(?:@([1-9][0-9]*))?'
+)
+
+
+class Layout(NamedTuple):
+  """How clients are laid out; cannot change results beyond rounding.
+
+  Attributes:
+    block: clients trained together; 1 one at a time, 0 all at once.
+    mesh: a mesh with the axis `clients`, or None for one device.
+  """
+
+  block: int = 1
+  mesh: Mesh | None = None
+
+  @property
+  def devices(self) -> int:
+    return self.mesh.size if self.mesh else 1
+
+  @property
+  def branch(self) -> bool:
+    """No vmap: a `lax.cond` on what differs by client really skips."""
+    return self.block == 1
+
+  def __str__(self):
+    name = {0: 'all', 1: 'one'}.get(self.block, f'block:{self.block}')
+    text = f'{name} on {self.devices} device(s)'
+    count = jax.process_count() if self.mesh else 1
+    return text + (f' of {count} processes' if count > 1 else '')
+
+
+def is_layout(name: str) -> bool:
+  """Whether `parse_layout` can read it."""
+  return _LAYOUT.fullmatch(name) is not None
+
+
+def parse_layout(name: str, devices: int = 0) -> Layout:
+  """Reads the config's `layout` and `devices`.
+
+  Args:
+    name: `auto` (one at a time on CPU, all at once elsewhere), `one`,
+      `block:<clients>` or `all`; with `@<devices>` on so many of them only.
+    devices: how many of each process's own devices; 0 for all of them.
+
+  Raises:
+    InputError: an unknown name, or more devices than there are.
+  """
+  found = _LAYOUT.fullmatch(name)
+  if found is None:
+    raise InputError(
+      f'config.layout is {name!r}',
+      f'{", ".join(map(repr, NAMES))}, {OTHERS}',
+      'set --config.layout=auto',
+    )
+  kind, size, fewer = found.groups()
+  block = int(size or 0)
+  if kind == 'one' or kind == 'auto' and jax.default_backend() == 'cpu':
+    block = 1
+  most = jax.local_device_count()
+  if devices < 0 or devices > most:
+    raise InputError(
+      f'config.devices is {devices}',
+      f'0 for all, or up to the {most} device(s) that JAX sees',
+      'on CPU virtual devices must be asked for before JAX starts '
+      '(relief_jax.simulate.set_devices)',
+    )
+  most = devices or most
+  count = int(fewer or most)
+  if count > most:
+    raise InputError(
+      f'config.layout is {name!r}',
+      f'at most the {most} device(s) that may be used',
+      'leave @ and the number out, or set --config.layout=auto',
+    )
+  return Layout(block, clients_mesh(count))
+
+
+def map_reduce(
+  client: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]],
+  shared: PyTree,
+  rows: PyTree,
+  layout: Layout,
+  work: Array | None = None,
+) -> tuple[PyTree, PyTree]:
+  """Sums a client's first output over the cohort, stacks its second.
+
+  Args:
+    client: (shared, row of one client) -> (sums, record).
+    shared: what all clients see; replicated over devices.
+    rows: [K, ...]; a row of zeros must contribute nothing, since K is padded
+      with such rows to a multiple of block times devices.
+    layout: of the clients.
+    work: [K] predicted work of each client. With several devices the clients
+      are dealt out in its order, so that no device waits for another.
+
+  Returns:
+    The sums over K, and the records [K, ...].
+  """
+  cohort = jax.tree.leaves(rows)[0].shape[0]
+  block = layout.block or -(-cohort // layout.devices)
+  total = cohort + -cohort % (block * layout.devices)
+
+  def pad(v):
+    return jnp.pad(v, ((0, total - cohort),) + ((0, 0),) * (v.ndim - 1))
+
+  rows = jax.tree.map(pad, rows)
+  if layout.devices > 1:
+    order = jnp.arange(total)
+    if work is not None:
+      order = jnp.argsort(pad(-work))
+    deal = order.reshape(-1, layout.devices).T.reshape(-1)
+    rows = jax.tree.map(lambda r: r[deal], rows)
+
+  def reduce(shared, rows):
+    def one(row):
+      return client(shared, row)
+
+    if block == 1:
+      first = jax.tree.map(lambda r: r[0], rows)
+      zeros = tree.zeros_like_output(lambda r: one(r)[0], first)
+
+      def body(sums, row):
+        more, record = one(row)
+        return jax.tree.map(jnp.add, sums, more), record
+
+      sums, records = jax.lax.scan(body, zeros, rows)
+    else:
+      kind = optax.microbatching.AccumulationType
+      sums, records = optax.microbatching.micro_vmap(
+        one,
+        in_axes=0,
+        microbatch_size=block,
+        accumulator=(kind.SUM, kind.CONCAT),
+      )(rows)
+    if layout.mesh:
+      sums = jax.lax.psum(sums, AXIS)
+    return sums, records
+
+  if layout.mesh:
+    # check_vma refuses a cond one branch of which is constant zeros.
+    reduce = jax.shard_map(
+      reduce,
+      mesh=layout.mesh,
+      in_specs=(P(), P(AXIS)),
+      out_specs=(P(), P(AXIS)),
+      check_vma=False,
+    )
+  sums, records = reduce(shared, rows)
+  if layout.devices > 1:
+    back = jnp.argsort(deal)
+    records = jax.tree.map(lambda r: r[back], records)
+  return sums, jax.tree.map(lambda r: r[:cohort], records)
+
+
+def clients_mesh(count: int) -> Mesh | None:
+  """A mesh over `count` devices of every process; None for a single device.
+
+  Raises:
+    InputError: a process has fewer.
+  """
+  if count == 1 and jax.process_count() == 1:
+    return None
+  devices = []
+  for process in range(jax.process_count()):
+    own = [d for d in jax.devices() if d.process_index == process]
+    if len(own) < count:
+      raise InputError(
+        f'{len(own)} device(s) in process {process}',
+        f'{count} as in the others',
+        f'set --config.devices={len(own)}',
+      )
+    devices += own[:count]
+  return jax.make_mesh(
+    (len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices
+  )
+
+
+def replicate(value: PyTree, layout: Layout) -> PyTree:
+  """Puts arrays on all devices of the mesh, each whole.
+
+  Args:
+    value: the same arrays in every process, keys among them.
+    layout: of the clients.
+  """
+  if layout.mesh is None:
+    return value
+  everywhere = NamedSharding(layout.mesh, P())
+  if jax.process_count() == 1:
+    return jax.device_put(value, everywhere)
+
+  def put(v):
+    if jnp.issubdtype(v.dtype, jax.dtypes.prng_key):
+      return ambient.of_words(put(jax.random.key_data(v)))
+    host = np.asarray(v)
+    return jax.make_array_from_callback(
+      host.shape, everywhere, lambda index: host[index]
+    )
+
+  return jax.tree.map(put, value)
+
+
+def spread_rows(
+  make: Callable[[int, int], np.ndarray],
+  shape: tuple[int, int],
+  layout: Layout,
+) -> Array:
+  """A table of one row per client, cut over the devices of the mesh.
+
+  Every process makes and holds only the rows that its own devices hold.
+
+  Args:
+    make: (first, last) -> those rows, [last - first, W].
+    shape: [N, W] of the whole table.
+    layout: of the clients.
+
+  Returns:
+    [N, W], and with a mesh rows of zeros up to a multiple of its size.
+  """
+  if layout.mesh is None:
+    return jnp.asarray(make(0, shape[0]))
+  each = -(-shape[0] // layout.devices)
+
+  def part(index):
+    first = min(index[0].start or 0, shape[0])
+    rows = make(first, min(first + each, shape[0]))
+    return np.pad(rows, ((0, each - len(rows)), (0, 0)))
+
+  return jax.make_array_from_callback(
+    (each * layout.devices, shape[1]),
+    NamedSharding(layout.mesh, P(AXIS)),
+    part,
+  )
+
+
+def local(value: PyTree) -> PyTree:
+  """This process's own copy of replicated arrays, on one device."""
+  return jax.tree.map(lambda v: v.addressable_data(0), value)

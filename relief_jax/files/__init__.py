@@ -1,0 +1,1 @@
+"""Finds, reads and prints to files."""

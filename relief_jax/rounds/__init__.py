@@ -1,0 +1,1 @@
+"""One round: who takes part, what runs, what it costs."""

@@ -1,0 +1,294 @@
+"""Compiles rounds and evaluation, once for all runs of the same shapes."""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from relief_jax import algorithms, settings, models, tree
+from relief_jax.engine import ambient, buckets, placement
+from relief_jax.runs import evaluation
+from relief_jax.updates import faults
+from relief_jax.clients import sensor_faults
+from relief_jax.compressors import Codec
+from relief_jax.models.encoders import Spec
+from relief_jax.settings import Setting
+from relief_jax.types import PyTree, Task
+from relief_jax.world import World
+
+_PARAMS, _ROUNDS = range(2)
+_STAGES = ('trace', 'lower', 'compile')
+
+
+class Call(NamedTuple):
+  """What is static about a program beside the setting.
+
+  Attributes:
+    method: in `ALGORITHMS`.
+    spec: of the model.
+    rounds: in one call.
+    even: the run's rounds are a multiple of that, those that are done too, so
+      that no call has rounds to skip.
+    scope: of the evaluation.
+  """
+
+  method: str
+  spec: Spec
+  rounds: int
+  even: bool
+  scope: evaluation.Scope
+
+
+class Program(NamedTuple):
+  """Compiled functions.
+
+  Attributes:
+    rounds: (state, population, key, first round, all rounds, hparams) ->
+      (state, infos [rounds, ...]); the state is donated.
+    evaluate: (params, *arguments of `Simulation.test_arguments`) ->
+      `evaluation.Counts`, on one device.
+    seconds: spent on tracing, lowering and compiling them.
+    memory: bytes that XLA reserves on a device for the larger of the two,
+      beside its arguments.
+  """
+
+  rounds: Callable[..., tuple[PyTree, Any]]
+  evaluate: Callable[..., evaluation.Counts]
+  seconds: dict[str, float]
+  memory: int
+
+
+def setting(
+  config: ml_collections.ConfigDict, world: World, layout: placement.Layout
+) -> Setting:
+  """The round that a config describes.
+
+  Args:
+    config: of the run.
+    world: that it runs in.
+    layout: of the clients.
+  """
+  values = {k: float(v) for k, v in config.hparams.items()}
+  values |= {
+    'dropout': config.modality_dropout,
+    'deadline': world.deadline,
+    'deadline_end': world.deadline_end,
+    'rounds': config.rounds,
+    'wait': config.online.pace.wait,
+  }
+  return Setting(
+    hparams={
+      **{k: jnp.float32(v) for k, v in values.items()},
+      **faults.draw(config, world.population.fleet),
+    },
+    layout=layout,
+    buckets=_buckets(config, world, layout),
+    cohort=config.clients_per_round or config.clients,
+    steps=config.local_steps,
+    epochs=config.local_epochs,
+    batch=config.batch,
+    weight=config.weight,
+    fill=world.fill,
+    dropout=config.modality_dropout > 0,
+    schedule=world.deadline != world.deadline_end,
+    late=config.online.pace.late if config.online.pace.wait else '',
+    decays=config.hparams.lr_decay != 1,
+    server_optimizer=config.server_optimizer,
+    keep_client_state=config.keep_client_state,
+    idle_power=config.idle_power,
+    uplink_codec=Codec(**config.uplink_codec.to_dict()),
+    downlink_codec=Codec(**config.downlink_codec.to_dict()),
+    guard=settings.make_guard(config),
+    cosines=config.cosines > 0,
+    options={
+      **(config[config.method].to_dict() if config.method in config else {}),
+      'clients': config.clients,
+    },
+  )
+
+
+def _buckets(config, world, layout) -> tuple[buckets.Bucket, ...]:
+  """Those that a config asks for, () where they are no use."""
+  everybody = config.clients_per_round in (0, config.clients)
+  use = everybody and not layout.branch and world.fill == 'skip'
+  if config.buckets == 1 or not use:
+    return ()
+  together = layout.devices * max(layout.block, 1)
+  found = buckets.bucket(
+    np.asarray(world.population.fleet.owned),
+    models.MODELS[config.backbone](world.spec),
+    config.buckets,
+    together,
+  )
+  return found if len(found) > 1 else ()
+
+
+_programs: dict[str, Program] = {}
+
+
+def get(
+  task: Task, setting: Setting, call: Call, args: tuple, test: tuple
+) -> tuple[Program, bool]:
+  """The program, from memory where an equal one was compiled before.
+
+  Values (seed, hyperparameters, data, budgets) are arguments: a sweep over
+  them compiles nothing.
+
+  Args:
+    task: the model.
+    setting: of the round.
+    call: what else is static.
+    args: of `Program.rounds`, for their shapes and places.
+    test: what `Program.evaluate` is to see beside the parameters, likewise.
+
+  Returns:
+    The program, and whether it had to be compiled.
+  """
+  name = identity(setting, call, args, test)
+  fresh = name not in _programs
+  if fresh:
+    _programs[name] = _compile(task, setting, call, args, test)
+  return _programs[name], fresh
+
+
+def identity(setting: Setting, call: Call, args: tuple, test: tuple) -> str:
+  """A name that is the same for what runs in the same program.
+
+  Args: as `get`.
+  """
+  shapes = jax.tree.map(lambda v: (v.shape, str(v.dtype)), (args, test))
+  return repr((call, setting._replace(hparams={}), shapes))
+
+
+def clear() -> None:
+  """Forgets all programs (long sweeps over unlike shapes)."""
+  _programs.clear()
+
+
+def runner(task: Task, setting: Setting, call: Call):
+  """What `Program.rounds` compiles, see there.
+
+  Args:
+    task: the model.
+    setting: of the round; its hparams are replaced by the traced ones.
+    call: what else is static.
+  """
+  factory = algorithms.ALGORITHMS[call.method]
+
+  def rounds(state, population, key, first, total, hparams):
+    # Built here, so that hyperparameters are traced and never constants.
+    algorithm = factory(task, setting._replace(hparams=hparams))
+
+    def step(state, number):
+      return algorithm.step(jax.random.fold_in(key, number), state, population)
+
+    def guarded(state, number):
+      def skip(state, number):
+        return state, tree.zeros_like_output(step, state, number)[1]
+
+      return jax.lax.cond(number < stop, step, skip, state, number)
+
+    # What goes on from between two calls first comes back into step.
+    stop = jnp.minimum((first // call.rounds + 1) * call.rounds, total)
+    return jax.lax.scan(
+      step if call.even else guarded, state, first + jnp.arange(call.rounds)
+    )
+
+  return rounds
+
+
+def _compile(task, setting, call, args, test) -> Program:
+  factory = algorithms.ALGORITHMS[call.method]
+  rounds = runner(task, setting, call)
+  evaluate = evaluator(task, setting, call)
+  places, everywhere = None, None
+  if setting.layout.mesh:
+    places = jax.tree.map(lambda v: v.sharding, args)
+    everywhere = NamedSharding(setting.layout.mesh, P())
+  jitted = jax.jit(
+    rounds,
+    donate_argnums=0,
+    in_shardings=places,
+    out_shardings=everywhere,
+  )
+  seconds: dict[str, float] = {}
+  state = args[0]
+  params = placement.local(factory(task, setting).params(state))
+  run = build(jitted, args, seconds)
+  test_run = build(jax.jit(evaluate), (params, *test), seconds)
+  memory = max(reserved(run), reserved(test_run))
+  return Program(run, test_run, seconds, memory)
+
+
+def evaluator(task: Task, setting: Setting, call: Call):
+  """Builds what `Program.evaluate` compiles, see there.
+
+  Args:
+    task: the model.
+    setting: of the round; its hparams are replaced by the traced ones.
+    call: what else is static.
+  """
+  factory, scope = algorithms.ALGORITHMS[call.method], call.scope
+
+  def evaluate(params, done, fleet, frozen, hparams, tests):
+    algorithm = factory(task, setting._replace(hparams=hparams))
+    if fleet.shift is not None:
+      last = jnp.maximum(done - 1, 0)
+      fleet = fleet.replace(shift=sensor_faults.swing(fleet.shift, last))
+    if algorithm.personal:
+      return evaluation.evaluate_personal(
+        task, params, frozen, tests, fleet, scope
+      )
+    model, held = task, None
+    if algorithm.ensemble and task.exits:
+      model = task.exits.until(task.cuts, True)
+    if algorithm.held:
+      held = algorithm.held(params, done, fleet)
+    return evaluation.evaluate(model, params, frozen, tests, fleet, scope, held)
+
+  return evaluate
+
+
+def keys(seed) -> tuple[jax.Array, jax.Array]:
+  """The keys of a seed's initial parameters and of its rounds."""
+  key = ambient.key(seed)
+  return jax.random.fold_in(key, _PARAMS), jax.random.fold_in(key, _ROUNDS)
+
+
+def build(jitted, args: tuple, seconds: dict[str, float]):
+  """Compiles.
+
+  Args:
+    jitted: from `jax.jit`.
+    args: arrays or their shapes.
+    seconds: of each stage, `trace`, `lower` and `compile`; is added to.
+  """
+  clock = [time.perf_counter()]
+  traced = jitted.trace(*args)
+  clock.append(time.perf_counter())
+  lowered = traced.lower()
+  clock.append(time.perf_counter())
+  compiled = lowered.compile()
+  clock.append(time.perf_counter())
+  for stage, taken in zip(_STAGES, np.diff(clock).tolist(), strict=True):
+    seconds[stage] = seconds.get(stage, 0.0) + taken
+  return compiled
+
+
+def reserved(compiled) -> int:
+  """Bytes on a device beside the arguments; 0 where XLA does not tell.
+
+  Args:
+    compiled: a compiled program.
+  """
+  found = compiled.memory_analysis()
+  if not found:
+    return 0
+  fresh = found.output_size_in_bytes - found.alias_size_in_bytes
+  return found.temp_size_in_bytes + max(fresh, 0)

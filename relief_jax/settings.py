@@ -1,0 +1,160 @@
+"""Settings of a round that are not the algorithm's: static, but hparams."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from relief_jax.compressors import Codec
+from relief_jax.engine import placement
+from relief_jax.engine.buckets import Bucket
+from relief_jax.types import Array, Fleet
+
+
+class Faults(NamedTuple):
+  """What faulty clients send; who they are is `hparams['faulty']`; static.
+
+  Attributes:
+    kind: `nan` (no numbers), `flip` (the negated update), `noise` (Gaussian,
+      in place of the update), or '' for no faults.
+    scale: norm of the last two, in norms of the update.
+  """
+
+  kind: str = ''
+  scale: float = 1.0
+
+
+class Guard(NamedTuple):
+  """What a round does against clients that diverge or lie; static.
+
+  Attributes:
+    drop: updates that are not finite are left out; else they end the run.
+    clip: to the norm `hparams['clip_norm']`.
+    mean: `mean`, `median` or `trimmed` (aggregation/robust.py).
+    trim: share of the values that is cut off on either side of `trimmed`.
+    faults: to test all this with.
+  """
+
+  drop: bool = False
+  clip: bool = False
+  mean: str = 'mean'
+  trim: float = 0.0
+  faults: Faults = Faults()
+
+  @property
+  def robust(self) -> bool:
+    """The mean needs every update by itself."""
+    return self.mean != 'mean'
+
+
+class Setting(NamedTuple):
+  """Everything about a round that is not the algorithm; static but hparams.
+
+  Attributes:
+    hparams: traced values: client_lr, client_momentum, server_lr, ema, prox,
+      dropout, deadline, deadline_end, rounds (R, for schedules over the run),
+      clip_norm and faulty [N] (updates/faults.py; where it uses them).
+    layout: of the clients.
+    late: `lost` or `partial`, what comes after the server's patience of
+      hparams.wait (rounds/stragglers.py); '' where it waits for all.
+    decays: the local rate falls by hparams.lr_decay a round, down to lr_floor.
+    buckets: of the whole population, which then takes part in every round
+      with `fill='skip'`; () for none.
+    cohort: K, clients per round.
+    steps: T, local steps (when `epochs` is 0).
+    epochs: E, local epochs; replaces `steps` when positive.
+    batch: B.
+    weight: of a client in the mean, `uniform` or `samples`.
+    fill: `input` or `skip`, what happens to absent modalities.
+    dropout: modality dropout is on.
+    schedule: the deadline rises from `deadline` to `deadline_end`.
+    server_optimizer: `sgd`, `momentum`, `adam` or `yogi`.
+    keep_client_state: local momentum stays on the device between rounds.
+    idle_power: devices are charged for waiting.
+    uplink_codec: of updates (updates/link.py).
+    downlink_codec: of the broadcast.
+    guard: against clients that diverge or lie (updates/faults.py,
+      aggregation/robust.py).
+    cosines: updates are compared in pairs (rounds/similarity.py).
+    options: options of the algorithm.
+  """
+
+  hparams: Mapping[str, Any]
+  layout: placement.Layout = placement.Layout()
+  buckets: tuple[Bucket, ...] = ()
+  cohort: int = 0
+  steps: int = 5
+  epochs: int = 0
+  batch: int = 32
+  weight: str = 'uniform'
+  fill: str = 'skip'
+  dropout: bool = False
+  schedule: bool = False
+  late: str = ''
+  decays: bool = False
+  server_optimizer: str = 'sgd'
+  keep_client_state: bool = False
+  idle_power: bool = False
+  uplink_codec: Codec = Codec()
+  downlink_codec: Codec = Codec()
+  guard: Guard = Guard()
+  cosines: bool = False
+  options: Mapping[str, Any] = {}
+
+  def client_tx(self, number: Array | int = 0) -> optax.GradientTransformation:
+    """SGD with momentum, the local optimiser.
+
+    Args:
+      number: of the round.
+    """
+    rate = self.hparams['client_lr']
+    if self.decays:
+      rate = rate * self.hparams['lr_decay'] ** number
+      rate = jnp.maximum(rate, self.hparams['lr_floor'])
+    return optax.chain(
+      optax.trace(decay=self.hparams['client_momentum']),
+      optax.scale_by_learning_rate(rate),
+    )
+
+  def local_steps(self, fleet: Fleet) -> Array:
+    """Local steps that each device takes in a round, [K] int32."""
+    if self.epochs:
+      return self.epochs * -(-fleet.samples // self.batch)
+    return jnp.full(fleet.samples.shape, self.steps)
+
+  def samples(self, fleet: Fleet) -> Array:
+    """Training samples that each device processes in a round, [K] float32."""
+    if self.epochs:
+      return (self.epochs * fleet.samples).astype(jnp.float32)
+    return jnp.full(fleet.samples.shape, float(self.steps * self.batch))
+
+  def server_tx(self) -> optax.GradientTransformation:
+    """The server's optimiser, on the negated mean update."""
+    lr = self.hparams['server_lr']
+    return {
+      'sgd': lambda: optax.sgd(lr),
+      'momentum': lambda: optax.sgd(lr, momentum=0.9),
+      'adam': lambda: optax.adam(lr, b1=0.9, b2=0.99, eps=1e-3),
+      'yogi': lambda: optax.yogi(lr, b1=0.9, b2=0.99, eps=1e-3),
+    }[self.server_optimizer]()
+
+
+def make_guard(config: ml_collections.ConfigDict) -> Guard:
+  """The guard of a config.
+
+  >>> from relief_jax import config
+  >>> make_guard(config.default()) == Guard()
+  True
+  """
+  faults = Faults()
+  if config.faults.share > 0:
+    faults = Faults(config.faults.kind, config.faults.scale)
+  return Guard(
+    drop=config.nonfinite == 'drop',
+    clip=config.hparams.clip_norm > 0,
+    mean=config.mean,
+    trim=config.trim if config.mean == 'trimmed' else 0.0,
+    faults=faults,
+  )

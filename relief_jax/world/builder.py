@@ -1,0 +1,378 @@
+"""Builds the world of a run on the host: data, clients, fleet, frozen base.
+
+Who has what comes from `deal.py`; this file scales the windows and adds
+what the method and the model need.
+"""
+
+import dataclasses
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+
+from relief_jax import algorithms, blocks, models, tree
+from relief_jax.budgets import deadlines
+from relief_jax.clients import sensor_faults, training
+from relief_jax.datasets import windows
+from relief_jax.engine import ambient, placement
+from relief_jax.errors import InputError, unknown
+from relief_jax.models import cnn, lora
+from relief_jax.models.encoders import Spec
+from relief_jax.online import draw as online_lib
+from relief_jax.types import (
+  Bank,
+  Batch,
+  Gate,
+  HeldOut,
+  OwnWindows,
+  Population,
+  PyTree,
+  Steps,
+)
+from relief_jax.world import deal, fleets, partition
+
+# Purpose of a base's key, beside its initial values and its batches.
+_DROPOUT = 2
+
+
+class World(NamedTuple):
+  """What a simulation runs in.
+
+  Attributes:
+    population: clients and training windows.
+    tests: windows of the held-out persons, and of the devices' own.
+    persons: names of those on no device, in the order of `HeldOut.person`.
+    validation: [persons] bool, to choose values by and not to test on.
+    spec: of the model.
+    dataset: name, `auto` resolved.
+    title: of the data set for readers (`Windows.title`).
+    tiers: names of the fleet's tiers.
+    rare: number of the modality that `f1_rare_*` are about.
+    fill: `input` or `skip`.
+    deadline: of the first round (inf: none).
+    deadline_end: of the last round.
+    subjects: persons behind train, test, public and validation windows, by
+      number, or by name where they have one.
+    notes: what of the data cannot be used, a sentence each.
+  """
+
+  population: Population
+  tests: HeldOut
+  persons: tuple[str, ...]
+  validation: tuple[bool, ...]
+  spec: Spec
+  dataset: str
+  title: str
+  tiers: tuple[str, ...]
+  rare: int
+  fill: str
+  deadline: float
+  deadline_end: float
+  subjects: dict[str, list[int | str]]
+  notes: tuple[str, ...] = ()
+
+
+@ambient.pinned()
+def build(
+  config: ml_collections.ConfigDict,
+  data_dir: str | None,
+  layout: placement.Layout | None = None,
+) -> World:
+  """Deals and scales; for LoRA also makes the frozen base.
+
+  Args:
+    config: of the run.
+    data_dir: folder of the data sets, None to search.
+    layout: of the clients; where their rows are held. None: one device.
+
+  Raises:
+    InputError: whatever is wrong with the config, the data or the fleet.
+  """
+  absent = algorithms.resolve_fill(config.method, config.fill)
+  data, dataset, split, parts, fleet, own = deal.deal(config, data_dir)
+  modalities = tuple(data.x)
+  pretrained = config.backbone == 'lora' and config.model.base == 'pretrained'
+  spec = _spec(config, data, pretrained)
+  task = models.MODELS[config.backbone](spec)
+  group_modality = task.group_modality
+  fleet = deadlines.with_budgets(fleet, task.work, group_modality)
+
+  owned = np.asarray(fleet.owned)
+  by_owner = {
+    m: np.concatenate(
+      [np.zeros(0, np.int64), *(parts[n] for n in np.flatnonzero(owned[:, i]))]
+    )
+    for i, m in enumerate(modalities)
+  }
+  if config.reuse:  # a window counts once, however many hold it
+    by_owner = {m: np.unique(own) for m, own in by_owner.items()}
+  scaled, mean, std = windows.zscore(data, by_owner)
+  zero = config.fill_value == 'zero'
+  fill = {
+    m: jnp.asarray(-mean[m] / std[m] if zero else np.zeros_like(mean[m]))
+    for m in modalities
+  }
+
+  def bank(rows):
+    return Bank(
+      x={m: jnp.asarray(scaled[m][rows]) for m in modalities},
+      fill=fill,
+      y=jnp.asarray(data.y[rows]),
+    )
+
+  # Rows in the training bank instead of in the whole data set.
+  place = np.zeros(len(data.y), np.int64)
+  place[split.train] = np.arange(len(split.train))
+  width = max(map(len, parts))
+
+  def rows(first, last):
+    own = [place[p] for p in parts[first:last]]
+    return partition.pad_rows(own, width)[0]
+
+  online = _online(config, modalities, owned)
+  population = Population(
+    bank=bank(split.train),
+    fleet=fleet,
+    rows=placement.spread_rows(
+      rows, (len(parts), width), layout or placement.Layout()
+    ),
+    frozen={},
+    online=online,
+  )
+  away = np.concatenate([split.test, split.validation])
+  persons, person = np.unique(data.subject[away], return_inverse=True)
+  tests = HeldOut(
+    bank=bank(away),
+    person=jnp.asarray(person, jnp.int32),
+    own=_own_windows(bank, split, own, fleet),
+  )
+  if config.backbone == 'lora':
+    key = jax.random.fold_in(ambient.key(config.seed), deal.BASE)
+    base = lora.base(key, spec)
+    if pretrained:
+      base = pretrain(
+        key,
+        spec,
+        bank(split.public),
+        config.model.base_steps,
+        config.model.base_dropout,
+      )
+    population = dataclasses.replace(population, frozen=base)
+    if spec.cached:
+      cached = functools.partial(cache_features, spec, base)
+      population = dataclasses.replace(population, bank=cached(population.bank))
+      tests = dataclasses.replace(tests, bank=cached(tests.bank))
+      if tests.own:
+        features = dataclasses.replace(tests.own, bank=cached(tests.own.bank))
+        tests = dataclasses.replace(tests, own=features)
+
+  deadline, deadline_end = _deadlines(config, fleet, task)
+  return World(
+    population=population,
+    tests=tests,
+    persons=tuple(str(data.people.get(p, p)) for p in persons.tolist()),
+    validation=tuple(np.isin(persons, data.subject[split.validation]).tolist()),
+    spec=spec,
+    dataset=dataset,
+    title=data.title,
+    tiers=fleets.tier_names(config.fleet),
+    rare=_rare(config, fleet, modalities),
+    fill=absent,
+    deadline=deadline,
+    deadline_end=deadline_end,
+    subjects={
+      name: [
+        data.people.get(person, person)
+        for person in np.unique(data.subject[rows]).tolist()
+      ]
+      for name, rows in split._asdict().items()
+      if name != 'own'  # those of the training windows
+    },
+    notes=data.notes,
+  )
+
+
+def _own_windows(bank, split, own, fleet) -> OwnWindows | None:
+  """The devices' own later windows; None where none are held back."""
+  if not len(split.own):
+    return None
+  rows, count = partition.pad_rows(
+    [np.searchsorted(split.own, part) for part in own]
+  )
+  # Whoever shares sensors and speed shares a model: fewer are run per batch.
+  alike = np.lexsort((np.asarray(fleet.tier), *np.asarray(fleet.owned).T))
+  place = alike[:, None] * rows.shape[1] + np.arange(rows.shape[1])
+  real = np.arange(rows.shape[1]) < count[alike][:, None]
+  return OwnWindows(
+    bank=bank(split.own),
+    rows=jnp.asarray(rows),
+    count=jnp.asarray(count),
+    order=jnp.asarray(place[real], jnp.int32),
+    first=jnp.int32(len(split.train)),
+  )
+
+
+def _online(config, modalities, owned):
+  """Processes of the world.
+
+  Raises:
+    InputError: processes that no world can have, or a method without rounds.
+  """
+  rng = np.random.default_rng([config.seed, deal.ONLINE])
+  found = online_lib.draw(config.online, modalities, owned, rng)
+  if found is not None and config.method in algorithms.STATIC:
+    raise InputError(
+      f'config.method is {config.method!r} with config.online',
+      'a method with rounds on devices',
+      'leave --config.online off: it trains on all windows as recorded',
+    )
+  return found
+
+
+def _spec(config, data, pretrained: bool) -> Spec:
+  model = config.model
+  spec = Spec(
+    modalities=tuple(data.x),
+    channels=tuple(x.shape[-1] for x in data.x.values()),
+    width=data.width,
+    classes=len(data.classes),
+    filters=tuple(model.filters),
+    kernel=model.kernel,
+    stride=model.stride,
+    hidden=model.hidden,
+    rank=model.rank,
+    lora_alpha=model.lora_alpha,
+    groups=model.groups,
+    adapters=model.adapters and config.backbone == 'lora',
+    base_head=model.base_head and pretrained,
+    fusion_norm=config.fusion_norm,
+    exits=config.backbone == 'cnn' and config.method in algorithms.EXITS,
+    fusion=model.fusion,
+    heads=model.heads,
+  )
+  # Features of windows that every device sees in its own way are not shared.
+  own = any(config.shift[level] for level in sensor_faults.LEVELS)
+  cacheable = config.backbone == 'lora' and not spec.adapters and not own
+  spec.lengths()
+  return spec._replace(cached=cacheable and model.cache_features)
+
+
+def _rare(config, fleet, modalities) -> int:
+  name = config.data.rare
+  if not name:
+    return fleets.rarest(fleet, modalities)
+  if name not in modalities:
+    raise unknown('modality in config.data.rare', name, modalities)
+  return modalities.index(name)
+
+
+def _deadlines(config, fleet, task) -> tuple[float, float]:
+  if config.method not in algorithms.BUDGETED:
+    return math.inf, math.inf
+
+  def resolve(kind):
+    value = deadlines.resolve(
+      kind, fleet, task.work, task.group_modality, blocks.columns(task)
+    )
+    deadlines.check(
+      fleet,
+      task.work,
+      task.group_modality,
+      value,
+      fleets.tier_names(config.fleet),
+      config.over_budget == 'sit_out',
+    )
+    return value
+
+  start = resolve(config.deadline)
+  if config.deadline_end == '':
+    return start, start
+  end = resolve(config.deadline_end)
+  if math.isinf(start) or math.isinf(end):
+    raise InputError(
+      f'a deadline from {config.deadline!r} to {config.deadline_end!r}',
+      'two finite deadlines for a schedule',
+      'set --config.deadline=tight --config.deadline_end=full',
+    )
+  return start, end
+
+
+@functools.partial(jax.jit, static_argnums=(1, 3))
+def pretrain(
+  key: jax.Array, spec: Spec, public: Bank, steps: int, dropout: float
+) -> PyTree:
+  """Trains a frozen base centrally on public windows (ours).
+
+  Args:
+    key: of the seed: the base is part of what a seed draws.
+    spec: of the LoRA model.
+    public: windows of persons that are on no device and in no test.
+    steps: of SGD, batch 32, momentum 0.9, gradients clipped to norm 1, rate
+      from 0.05 to 0 along a cosine: at a constant rate, unclipped, one of two
+      bases of three layers ends dead on DSADS, and both do with dropout.
+    dropout: of whole modalities; 0: all sensors are on in every step.
+
+  Returns:
+    The frozen parameters of `lora.lora`.
+  """
+  full = spec._replace(cached=False, adapters=False)
+  task = cnn.cnn(full)
+  init_key, row_key = jax.random.split(key)
+  drop_key = jax.random.fold_in(key, _DROPOUT)
+  row = jax.random.randint(row_key, (steps, 32), 0, public.y.shape[0])
+  every = jnp.ones(len(spec.modalities), bool)
+  run = training.modality_dropout(drop_key, every, jnp.float32(dropout), steps)
+  train = jnp.ones(len(task.group_names), bool)
+
+  def loss(params, step):
+    batch = Batch(public, step.row, step.weight)
+    gate = Gate(step.run, None, train)
+    scores = training.logits(task, params, {}, batch, gate)
+    return training.cross_entropy(scores, public.y[step.row], step.weight)
+
+  params = task.init(init_key)
+  delta, _, _ = training.local_update(
+    loss,
+    optax.chain(
+      optax.clip_by_global_norm(1.0),
+      optax.sgd(optax.cosine_decay_schedule(0.05, steps), momentum=0.9),
+    ),
+    params,
+    tree.spread(task.groups, train),
+    Steps(row, jnp.ones(row.shape), run, None),
+  )
+  return lora.freeze(jax.tree.map(jnp.add, params, delta), spec.base_head)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def cache_features(spec: Spec, frozen: PyTree, bank: Bank) -> Bank:
+  """Frozen encoders' features of every window, computed once.
+
+  Args:
+    spec: of the model.
+    frozen: from `pretrain` or `lora.base`.
+    bank: windows.
+
+  Returns:
+    Bank of [windows, d_m] features; `fill` holds the features of a filled
+    window.
+  """
+  task = lora.lora(spec._replace(cached=False))
+
+  def encode(m, x):
+    def one(window):
+      return task.encode({}, frozen, m, window[None], task.cuts)[0]
+
+    return jax.lax.map(one, x, batch_size=256)
+
+  x, fill = {}, {}
+  for m, name in enumerate(spec.modalities):
+    x[name] = encode(m, bank.x[name])
+    empty = jnp.broadcast_to(bank.fill[name], bank.x[name].shape[1:])
+    fill[name] = encode(m, empty[None])[0]
+  return Bank(x=x, fill=fill, y=bank.y)
