@@ -22,8 +22,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from relief_jax import algorithms, program, simulate
+from relief_jax import algorithms, simulate
 from relief_jax.errors import InputError
+from relief_jax.runs import program
 from tests import tiny
 
 MID = '1.75*tight'
