@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relief_jax.clients import sensor_faults
 from relief_jax import tree
+from relief_jax.clients import sensor_faults
 from relief_jax.types import (
   Array,
   Fleet,
@@ -428,7 +428,9 @@ def _faulty(faults, modality: int, x: Array, row: Array) -> Array:
   """Windows as sensors of their own devices deliver them, [B, time, c]."""
 
   def one(fault, x, row):
-    found = sensor_faults.apply(fault, modality, x[None], row[None], branch=False)
+    found = sensor_faults.apply(
+      fault, modality, x[None], row[None], branch=False
+    )
     return found[0]
 
   return jax.vmap(one)(faults, x, row)
