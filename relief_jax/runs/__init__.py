@@ -1,0 +1,1 @@
+"""A whole run: its compiled program, evaluation, totals and records."""
