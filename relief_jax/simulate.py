@@ -24,6 +24,7 @@ from relief_jax.engine import (
   placement,
   processes,
 )
+from relief_jax.engine.debug import ClientError
 from relief_jax.rounds import similarity
 from relief_jax.runs import (
   device_log,
@@ -495,7 +496,10 @@ class Simulation:
     """One call of the compiled program: up to `rounds_per_call` rounds."""
     compiled = self._compile()
     started = time.perf_counter()
-    state, infos = compiled.rounds(*self.arguments())
+    try:
+      state, infos = compiled.rounds(*self.arguments())
+    except ClientError as error:
+      raise error.named(self._world.tiers) from error.__cause__
     infos = jax.tree.map(np.asarray, infos)
     self.take(state, infos, time.perf_counter() - started)
 

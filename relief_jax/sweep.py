@@ -352,9 +352,9 @@ def run_points(
   [2, 2]
   """
   config = config.copy_and_resolve_references()
-  if config.layout == 'tune':
+  if config.layout in ('tune', 'debug'):
     raise InputError(
-      'a sweep with config.layout=tune',
+      f'a sweep with config.layout={config.layout}',
       "'auto' or a layout by name: points are spread here, not clients",
       'set --config.layout=auto',
     )

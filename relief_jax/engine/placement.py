@@ -9,12 +9,15 @@ differs):
 - blocks (`block=b`): vmap within a block, scan over blocks; bounds memory.
 - all at once (`block=0`): one vmap, for small models on a GPU or TPU.
 
+A fourth one, `debug`, is a loop in Python.
+
 With a mesh the clients are spread over its devices by `shard_map` and the sums
 end in one `psum`.
 """
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -25,16 +28,16 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from relief_jax import tree
-from relief_jax.engine import ambient
+from relief_jax.engine import ambient, debug
 from relief_jax.errors import InputError
 from relief_jax.types import Array, PyTree
 
 AXIS = 'clients'
 OPEN = ('auto', 'tune')  # names that leave the layout to be found
-NAMES = (*OPEN, 'one', 'all')
+NAMES = (*OPEN, 'one', 'all', 'debug')
 OTHERS = "'block:<clients>', all but 'tune' also with '@<devices>'"
 _LAYOUT = re.compile(
-  '(?:(auto|one|all)|block:([1-9][0-9]*))(?:@([1-9][0-9]*))?'
+  '(?:(auto|one|all|debug)|block:([1-9][0-9]*))(?:@([1-9][0-9]*))?'
 )
 
 
@@ -44,10 +47,12 @@ class Layout(NamedTuple):
   Attributes:
     block: clients trained together; 1 one at a time, 0 all at once.
     mesh: a mesh with the axis `clients`, or None for one device.
+    debug: one after the other in Python, without jit (engine/debug.py).
   """
 
   block: int = 1
   mesh: Mesh | None = None
+  debug: bool = False
 
   @property
   def devices(self) -> int:
@@ -60,6 +65,8 @@ class Layout(NamedTuple):
 
   def __str__(self):
     name = {0: 'all', 1: 'one'}.get(self.block, f'block:{self.block}')
+    if self.debug:
+      return 'debug'
     text = f'{name} on {self.devices} device(s)'
     count = jax.process_count() if self.mesh else 1
     return text + (f' of {count} processes' if count > 1 else '')
@@ -76,6 +83,7 @@ def parse_layout(name: str, devices: int = 0) -> Layout:
   Args:
     name: `auto` (one at a time on CPU, all at once elsewhere), `one`,
       `block:<clients>` or `all`; with `@<devices>` on so many of them only.
+      `debug` always takes one device.
     devices: how many of each process's own devices; 0 for all of them.
 
   Raises:
@@ -89,6 +97,14 @@ def parse_layout(name: str, devices: int = 0) -> Layout:
       'set --config.layout=auto',
     )
   kind, size, fewer = found.groups()
+  if kind == 'debug':
+    if fewer not in (None, '1') or jax.process_count() > 1:
+      raise InputError(
+        f'config.layout is {name!r} in {jax.process_count()} process(es)',
+        'debug on one device of one process',
+        'set --config.layout=debug and start one process',
+      )
+    return Layout(debug=True)
   block = int(size or 0)
   if kind == 'one' or kind == 'auto' and jax.default_backend() == 'cpu':
     block = 1
@@ -132,6 +148,44 @@ def map_reduce(
   Returns:
     The sums over K, and the records [K, ...].
   """
+  return over_devices(
+    lambda shared, rows, each: each(client, shared, rows),
+    shared,
+    rows,
+    layout,
+    work,
+  )
+
+
+# (client, shared, rows) -> (sums over all clients, records): see `each_client`.
+Each = Callable[[Callable, PyTree, PyTree], tuple[PyTree, PyTree]]
+
+
+def over_devices(
+  body: Callable[[PyTree, PyTree, Each], tuple[PyTree, PyTree]],
+  shared: PyTree,
+  rows: PyTree,
+  layout: Layout,
+  work: Array | None = None,
+) -> tuple[PyTree, PyTree]:
+  """Runs a body on every device of the mesh, each with its own clients.
+
+  With `each` the body maps a client function over the cohort, as often as it
+  wants: the sums that it gets are over *all* clients, those on other devices
+  included, so that a reduction may stand inside a loop over local steps.
+
+  Args:
+    body: (shared, rows of this device, each) -> (common, records). `common`
+      must be the same on all devices, made of `shared` and of sums; `records`
+      have an entry per row.
+    shared: what all clients see; replicated over devices.
+    rows: as in `map_reduce`.
+    layout: of the clients.
+    work: as in `map_reduce`.
+
+  Returns:
+    What is common, and the records [K, ...].
+  """
   cohort = jax.tree.leaves(rows)[0].shape[0]
   block = layout.block or -(-cohort // layout.devices)
   total = cohort + -cohort % (block * layout.devices)
@@ -147,45 +201,84 @@ def map_reduce(
     deal = order.reshape(-1, layout.devices).T.reshape(-1)
     rows = jax.tree.map(lambda r: r[deal], rows)
 
-  def reduce(shared, rows):
-    def one(row):
-      return client(shared, row)
-
-    if block == 1:
-      first = jax.tree.map(lambda r: r[0], rows)
-      zeros = tree.zeros_like_output(lambda r: one(r)[0], first)
-
-      def body(sums, row):
-        more, record = one(row)
-        return jax.tree.map(jnp.add, sums, more), record
-
-      sums, records = jax.lax.scan(body, zeros, rows)
-    else:
-      kind = optax.microbatching.AccumulationType
-      sums, records = optax.microbatching.micro_vmap(
-        one,
-        in_axes=0,
-        microbatch_size=block,
-        accumulator=(kind.SUM, kind.CONCAT),
-      )(rows)
-    if layout.mesh:
-      sums = jax.lax.psum(sums, AXIS)
-    return sums, records
+  def run(shared, rows):
+    return body(shared, rows, partial(each_client, block, layout))
 
   if layout.mesh:
     # check_vma refuses a cond one branch of which is constant zeros.
-    reduce = jax.shard_map(
-      reduce,
+    run = jax.shard_map(
+      run,
       mesh=layout.mesh,
       in_specs=(P(), P(AXIS)),
       out_specs=(P(), P(AXIS)),
       check_vma=False,
     )
-  sums, records = reduce(shared, rows)
+  common, records = run(shared, rows)
   if layout.devices > 1:
     back = jnp.argsort(deal)
     records = jax.tree.map(lambda r: r[back], records)
-  return sums, jax.tree.map(lambda r: r[:cohort], records)
+  return common, jax.tree.map(lambda r: r[:cohort], records)
+
+
+def each_client(
+  block: int,
+  layout: Layout,
+  client: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]],
+  shared: PyTree,
+  rows: PyTree,
+) -> tuple[PyTree, PyTree]:
+  """Maps a client function over the rows of one device.
+
+  Args:
+    block: clients trained together; their number divides that of the rows.
+    layout: of the clients.
+    client: (shared, row of one client) -> (sums, record).
+    shared: what all clients see.
+    rows: [k, ...], of this device.
+
+  Returns:
+    The sums over the clients of all devices, and the records [k, ...].
+  """
+
+  def one(row):
+    return client(shared, row)
+
+  if layout.debug:
+    return _in_python(client, shared, rows)
+  if block == 1:
+    first = jax.tree.map(lambda r: r[0], rows)
+    zeros = tree.zeros_like_output(lambda r: one(r)[0], first)
+
+    def body(sums, row):
+      more, record = one(row)
+      return jax.tree.map(jnp.add, sums, more), record
+
+    sums, records = jax.lax.scan(body, zeros, rows)
+  else:
+    kind = optax.microbatching.AccumulationType
+    sums, records = optax.microbatching.micro_vmap(
+      one,
+      in_axes=0,
+      microbatch_size=block,
+      accumulator=(kind.SUM, kind.CONCAT),
+    )(rows)
+  if layout.mesh:
+    sums = jax.lax.psum(sums, AXIS)
+  return sums, records
+
+
+def _in_python(client, shared: PyTree, rows: PyTree) -> tuple[PyTree, PyTree]:
+  """Maps a client function over rows in a loop; see `each_client`."""
+  found = []
+  for k in range(jax.tree.leaves(rows)[0].shape[0]):
+    row = jax.tree.map(lambda r, k=k: r[k], rows)
+    with debug.located(shared, row):
+      found.append(client(shared, row))
+  sums, records = zip(*found, strict=True)
+  return (
+    jax.tree.map(lambda *v: sum(v), *sums),
+    jax.tree.map(lambda *v: jnp.stack(v), *records),
+  )
 
 
 def clients_mesh(count: int) -> Mesh | None:

@@ -15,7 +15,7 @@ from relief_jax import costs
 from relief_jax.aggregation import robust
 from relief_jax.clients import device as devices
 from relief_jax.clients.device import ClientStore, Known, Received, Row
-from relief_jax.engine import buckets
+from relief_jax.engine import buckets, debug
 from relief_jax.rounds import (
   accounting,
   frame,
@@ -95,6 +95,8 @@ def build(
     known, received = shared
     device = devices.make(task, setting, known, row, present)
     update = method.client(received, device)
+    if layout.debug and not against.drop:
+      debug.check_finite(task, update.loss, update.delta)
     update, states = chain.update(
       update, row.store.updates, device, known.link_key
     )

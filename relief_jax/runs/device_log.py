@@ -74,7 +74,9 @@ class Logbook:
     if 'dropped' in infos.extra:
       if self._dropped is None:
         self._dropped = np.zeros(len(self._ids), int)
-      np.add.at(self._dropped, who, infos.extra['dropped'][number, at].astype(int))
+      np.add.at(
+        self._dropped, who, infos.extra['dropped'][number, at].astype(int)
+      )
     shown = at[number == len(infos.client) - 1]
     self._last = self._round(
       {

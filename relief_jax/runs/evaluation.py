@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relief_jax.clients import sensor_faults
 from relief_jax import tree
+from relief_jax.clients import sensor_faults
 from relief_jax.types import (
   Array,
   Fleet,
@@ -68,20 +68,30 @@ def subsets(owned: np.ndarray, rare: int) -> np.ndarray:
 
 
 class Scope(NamedTuple):
-  """What is static about an evaluation.
+  """Describes what is static about an evaluation; hashable.
 
   Attributes:
-    masks: [S, M] bool, modality subsets that are tested, from `subsets`.
-    of_fleet: [S] bool, those that some device owns.
+    tested: [S][M] bools, modality subsets that are tested, from `subsets`.
+    owned: [S] bools, those that some device owns.
     persons: Z, persons on no device.
     fill: `input` or `skip`: a model trained on filled inputs is tested with
       the same filling.
   """
 
-  masks: np.ndarray
-  of_fleet: np.ndarray
+  tested: tuple[tuple[bool, ...], ...]
+  owned: tuple[bool, ...]
   persons: int
   fill: str
+
+  @property
+  def masks(self) -> np.ndarray:
+    """`tested` as an array, [S, M] bool."""
+    return np.array(self.tested)
+
+  @property
+  def of_fleet(self) -> np.ndarray:
+    """`owned` as an array, [S] bool."""
+    return np.array(self.owned)
 
 
 def scope(owned: np.ndarray, rare: int, persons: int, fill: str) -> Scope:
@@ -96,7 +106,8 @@ def scope(owned: np.ndarray, rare: int, persons: int, fill: str) -> Scope:
   masks = subsets(owned, rare)
   sets = np.unique(owned, axis=0)
   of_fleet = (masks[:, None] == sets[None]).all(-1).any(1)
-  return Scope(masks, of_fleet, persons, fill)
+  tested = tuple(map(tuple, masks.tolist()))
+  return Scope(tested, tuple(of_fleet.tolist()), persons, fill)
 
 
 def evaluate(
@@ -428,7 +439,9 @@ def _faulty(faults, modality: int, x: Array, row: Array) -> Array:
   """Windows as sensors of their own devices deliver them, [B, time, c]."""
 
   def one(fault, x, row):
-    found = sensor_faults.apply(fault, modality, x[None], row[None], branch=False)
+    found = sensor_faults.apply(
+      fault, modality, x[None], row[None], branch=False
+    )
     return found[0]
 
   return jax.vmap(one)(faults, x, row)

@@ -12,15 +12,15 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from relief_jax import algorithms, settings, models, tree
-from relief_jax.engine import ambient, buckets, placement
-from relief_jax.runs import evaluation
-from relief_jax.updates import faults
+from relief_jax import algorithms, models, settings, tree
 from relief_jax.clients import sensor_faults
 from relief_jax.compressors import Codec
+from relief_jax.engine import ambient, buckets, debug, placement
 from relief_jax.models.encoders import Spec
+from relief_jax.runs import evaluation
 from relief_jax.settings import HParams, Setting
 from relief_jax.types import PyTree, Task
+from relief_jax.updates import faults
 from relief_jax.world import World
 
 _PARAMS, _ROUNDS = range(2)
@@ -231,9 +231,14 @@ def _compile(task, setting, call, args, test) -> Program:
   seconds: dict[str, float] = {}
   state = args[0]
   params = placement.local(algorithm.params(state))
-  run = build(jitted, args, seconds)
+  if setting.layout.debug:
+    run = debug.eager(rounds)
+  else:
+    run = build(jitted, args, seconds)
   test_run = build(jax.jit(evaluate), (params, *test), seconds)
-  memory = max(reserved(run), reserved(test_run))
+  memory = reserved(test_run)
+  if not setting.layout.debug:
+    memory = max(memory, reserved(run))
   return Program(run, test_run, seconds, memory)
 
 

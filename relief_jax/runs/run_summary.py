@@ -5,10 +5,9 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from relief_jax.world import fleets
 from relief_jax.online import missing, recovery
 from relief_jax.types import Task
-from relief_jax.world import World
+from relief_jax.world import World, fleets
 
 # Devices of a modality up to which a mean over them reveals single ones: with
 # three, two who tell each other theirs know the third. **Ours.**

@@ -33,6 +33,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from relief_jax import algorithms
+from relief_jax.datasets import cache
 from relief_jax.engine import (
   ambient,
   compile_cache,
@@ -41,10 +42,9 @@ from relief_jax.engine import (
   placement,
   processes,
 )
-from relief_jax.runs import program
-from relief_jax.datasets import cache
-from relief_jax.models.encoders import Spec
 from relief_jax.engine.placement import Layout
+from relief_jax.models.encoders import Spec
+from relief_jax.runs import program
 from relief_jax.settings import HParams, Setting
 from relief_jax.types import Population, PyTree, Task
 
