@@ -82,9 +82,9 @@ def made_world(backbone, exits):
 
 
 @functools.cache
-def made(method, backbone):
-  task, population = world(method, backbone)
-  setting = tiny.setting(
+def setting_of(method, backbone):
+  _, population = world(method, backbone)
+  return tiny.setting(
     population,
     method,
     cohort=COHORT[backbone],
@@ -95,7 +95,12 @@ def made(method, backbone):
     fill=algorithms.DEFAULT_FILL.get(method, 'skip'),
     **(FROZEN.get(method, {}) if backbone == 'lora' else {}),
   )
-  return tiny.algorithm(method, task, setting)
+
+
+@functools.cache
+def made(method, backbone):
+  task, _ = world(method, backbone)
+  return tiny.algorithm(method, task, setting_of(method, backbone))
 
 
 @functools.cache
@@ -103,17 +108,19 @@ def ran(method, backbone):
   """States before and after, and what was observed in all rounds."""
   task, population = world(method, backbone)
   algorithm = made(method, backbone)
+  values = setting_of(method, backbone).hparams
 
   @functools.partial(jax.jit, compiler_options=tiny.QUICK)
-  def run(key, population):
+  def run(key, population, values):
     before = algorithm.init(key, task.init(key))
 
     def step(state, number):
-      return algorithm.step(jax.random.fold_in(key, number), state, population)
+      key_now = jax.random.fold_in(key, number)
+      return algorithm.step(key_now, state, population, values)
 
     return before, *jax.lax.scan(step, before, jnp.arange(ROUNDS))
 
-  return run(jax.random.key(0), population)
+  return run(jax.random.key(0), population, values)
 
 
 def size(method, backbone):

@@ -1,5 +1,7 @@
 """Settings under which two methods, or two ways, must be the same."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,11 +10,16 @@ import pytest
 from relief_jax import tree
 from relief_jax.algorithms import fedavg
 from relief_jax.clients import device
-from relief_jax.compressors import Codec, Compressor, base
+from relief_jax.compressors import Codec, Compressor
+from relief_jax.compressors import base as codes
 from relief_jax.compressors.base import Field
+from relief_jax.compressors.none import NONE
+from relief_jax.errors import InputError
 from relief_jax.models import encoders
-from relief_jax.rounds import parallel
+from relief_jax.rounds.method import Server, Traits
+from relief_jax.rounds.server import server_step
 from relief_jax.types import Steps
+from relief_jax.updates import link
 from tests import tiny, twin
 
 
@@ -103,18 +110,38 @@ def half_width(factor):
   return Compressor(
     encode=lambda x, key: {'x': factor * x.reshape(-1)},
     decode=lambda code, key, shape: code['x'].reshape(shape),
-    fields=lambda shape: (Field('x', base.size(shape), 16),),
+    fields=lambda shape: (Field('x', codes.size(shape), 16),),
   )
 
 
 def scaled(task, setting):
-  """FedAvg with a compressor of its own; the factor is hparams['prox']."""
-  own = half_width(setting.hparams['prox'])
-  recipe = fedavg.recipe(setting)._replace(compressor=own)
-  return parallel.federated(task, setting, recipe)
+  """FedAvg whose devices code updates themselves, by hparams['prox']."""
+  base = fedavg.fedavg(task, setting)
+
+  def plan(server, round):
+    wire = [
+      link.group_bytes(code, task, server.params)
+      for code in (half_width(1.0), NONE)
+    ]
+    found = base.plan(server, round)
+    return found._replace(cost=found.cost._replace(wire=jnp.stack(wire)))
+
+  def client(received, device):
+    code, update = (
+      half_width(device.hparams['prox']),
+      base.client(received, device),
+    )
+    return update._replace(delta=codes.transmit(code, device.key, update.delta))
+
+  return base._replace(plan=plan, client=client)
 
 
-def test_a_recipe_may_bring_its_own_compressor():
+def only_codes(task, setting):
+  """The same, that says so."""
+  return scaled(task, setting)._replace(traits=Traits(wire='codes its updates'))
+
+
+def test_a_method_may_code_its_updates_itself():
   """One that changes no number changes no bit; one that halves, halves."""
   task = tiny.task(modalities=('acc',))
   population = tiny.population(task)
@@ -128,13 +155,15 @@ def test_a_recipe_may_bring_its_own_compressor():
   middle = jax.tree.map(lambda a, b: (a + b) / 2, tiny.init(task), want.params)
   assert_close(found.params, middle)
   assert_same(info.download, plain.download)
-  # The link's codes what is left of the recipe's: both act, one is charged.
+  # The link's codes what is left of the method's: both act, and the method
+  # says what is charged; one that says so has no link's beside its own.
   setting = setting._replace(uplink_codec=Codec('int8'))
   found, both = tiny.step(scaled, task, population, setting)
   assert_close(found.params, middle, atol=1e-2)
   assert distance(found.params, middle) > 1e-6
-  leaves = len(jax.tree.leaves(middle))
-  np.testing.assert_array_equal(both.upload, plain.upload / 4 + 4 * leaves)
+  np.testing.assert_array_equal(both.upload, plain.upload / 2)
+  with pytest.raises(InputError, match='this method codes its updates'):
+    tiny.algorithm(only_codes, task, setting)
 
 
 def test_server_rate():
@@ -269,22 +298,24 @@ def test_server_leaves_untouched_groups_alone(name):
   """Even with momentum from earlier rounds, when they were trained."""
   task = tiny.task()
   setting = tiny.setting(tiny.population(task), server_optimizer=name)
-  tx, params = setting.server_tx(), tiny.init(task)
-  state = parallel.RoundState(params, tx.init(params), (), (), jnp.int32(0))
+  params, step = tiny.init(task), server_step(setting)
   delta = jax.tree.map(lambda p: 0.1 + jnp.abs(p), params)
+
+  def after(state, touched):
+    mean = SimpleNamespace(
+      delta=tree.scale(tree.spread(task.groups, touched * 1.0), delta),
+      touched=tree.spread(task.groups, touched),
+    )
+    round = SimpleNamespace(hparams=setting.hparams, clients=())
+    return step(state, mean, round)[0]
+
   every = jnp.ones(7, bool)
-  moved, opt_state = parallel.server_update(
-    tx, state, delta, tree.spread(task.groups, every)
-  )
-  assert min(distance(a, b) for a, b in pairs(moved, params)) > 1e-4
-  state = state._replace(params=moved, opt_state=opt_state)
-  touched = every.at[jnp.array([2, 5])].set(False)
-  rest = tree.scale(tree.spread(task.groups, touched * 1.0), delta)
-  later, _ = parallel.server_update(
-    tx, state, rest, tree.spread(task.groups, touched)
-  )
-  names = twin.named(moved)
-  for k, v in twin.named(later).items():
+  start = Server(params, setting.server_tx().init(params))
+  moved = after(start, every)
+  assert min(distance(a, b) for a, b in pairs(moved.params, params)) > 1e-4
+  later = after(moved, every.at[jnp.array([2, 5])].set(False))
+  names = twin.named(moved.params)
+  for k, v in twin.named(later.params).items():
     still = twin.group_of(k) in ('encoder/mag', 'fusion/mag')
     assert np.array_equal(v, names[k]) == still
 

@@ -64,7 +64,9 @@ def test_every_layout_leaves_by_the_same_exit():
     )[0]
     for block in (1, 0)
   ]
-  np.testing.assert_array_equal(found[0].clients.method.start, found[1].clients.method.start)
+  np.testing.assert_array_equal(
+    found[0].clients.method.start, found[1].clients.method.start
+  )
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6),
     *[state.params for state in found],

@@ -85,7 +85,9 @@ def test_one_sensor_has_no_second_view():
 
 
 def test_weights_are_clipped():
-  free, clipped = (np.asarray(ran(v)[1].extra['weight_factor']) for v in ('kd', 'weights'))
+  free, clipped = (
+    np.asarray(ran(v)[1].extra['weight_factor']) for v in ('kd', 'weights')
+  )
   assert (free[:, :1] == free).all() and len(set(free[:, 0])) == 4
   assert (free > 1 / np.log(3)).all() and free.max() > 1 / FLOOR
   np.testing.assert_allclose(clipped.max(), 1 / FLOOR, rtol=1e-6)

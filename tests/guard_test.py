@@ -80,7 +80,8 @@ def drawn(draw, count):
 def compiled(found):
   """`robust.of_stacked` of the stub."""
   return jax.jit(
-    functools.partial(robust.of_stacked, TASK, found), compiler_options=tiny.QUICK
+    functools.partial(robust.of_stacked, TASK, found),
+    compiler_options=tiny.QUICK,
   )
 
 

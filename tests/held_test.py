@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relief_jax import algorithms
 from relief_jax.algorithms import fiarse, heterofl, tfedavg
 from relief_jax.runs import evaluation
 from relief_jax.types import HeldOut, OwnWindows
@@ -60,7 +59,7 @@ def world(method):
 @functools.cache
 def counted(method):
   task, setting, population, params, tests = world(method)
-  algorithm = algorithms.ALGORITHMS[method](task, setting)
+  algorithm = tiny.algorithm(method, task, setting)
   owned = np.asarray(population.fleet.owned)
   scope = evaluation.scope(owned, 2, 1, 'skip')
   model = task
@@ -69,7 +68,7 @@ def counted(method):
 
   @functools.partial(jax.jit, compiler_options=tiny.QUICK)
   def run(params, fleet):
-    held = algorithm.held(params, jnp.int32(DONE), fleet)
+    held = algorithm.held(params, jnp.int32(DONE), fleet, setting.hparams)
     return held.model_index, evaluation.evaluate(
       model, params, {}, tests, fleet, scope, held
     )

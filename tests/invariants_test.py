@@ -255,7 +255,7 @@ def test_the_order_of_devices(method, case, order):
   ):
     task = strategies.task(method in algorithms.EXITS)
     setting = made(method, PLAIN)[2]
-    own = algorithms.ALGORITHMS[method](task, setting)
+    own = tiny.algorithm(method, task, setting)
     params = host(own.params(state))
     if own.personal:  # a model of each device, by place
       params = jax.tree.map(lambda v: v[order], params)
@@ -280,7 +280,7 @@ def test_a_sensor_that_nobody_has_is_never_trained(method, case, m):
   task = strategies.task(method in algorithms.EXITS)
   of_it = np.array(task.blocks.modality) == m
   step, init, setting = made(method, PLAIN)
-  own = algorithms.ALGORITHMS[method](task, setting)
+  own = tiny.algorithm(method, task, setting)
   before = twin.named(host(own.params(init(jax.random.key(case.seed)))))
   still = [key for key in before if task.modalities[m] in key]
   assert len(still) >= 3

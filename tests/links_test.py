@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 
 from relief_jax import config as config_lib
-from relief_jax.algorithms import fedavg
+from relief_jax.aggregation.mean import masked_mean, with_sums
+from relief_jax.algorithms.fedavg import fedavg
 from relief_jax.compressors import COMPRESSORS, Codec, base, make
 from relief_jax.config import validation
 from relief_jax.engine import placement
 from relief_jax.errors import InputError
-from relief_jax.rounds import parallel
-from relief_jax.rounds.method import Recipe
 from relief_jax.simulate import Simulation
 from relief_jax.updates import link
 from tests import tiny, twin
@@ -100,13 +99,16 @@ def test_charged_is_what_packed_arrays_weigh(method):
 
 def spy(task, setting):
   """FedAvg that remembers the sum of what arrived."""
-  recipe = Recipe(
-    plan=lambda memory, context: fedavg.plan(setting, context),
-    measure=lambda weight, delta: delta,
-    memory=lambda: jax.tree.map(jnp.zeros_like, tiny.init(task)),
-    remember=lambda memory, merge, plan, context: merge.extra,
+  base = fedavg(task, setting)
+
+  def server(state, mean, round):
+    return base.server(state._replace(memory=mean.extra), mean, round)
+
+  return base._replace(
+    aggregate=with_sums(masked_mean(task), lambda update, device: update.delta),
+    server=server,
+    init=lambda params: jax.tree.map(jnp.zeros_like, params),
   )
-  return parallel.federated(task, setting, recipe)
 
 
 @pytest.mark.parametrize('name', sorted(set(COMPRESSORS) - {'none'}))
@@ -118,7 +120,7 @@ def test_the_server_gets_what_is_on_the_wire(name):
 
   def arrived(codec):
     found = setting(codec, Codec())
-    return tiny.step(spy, task, population, found)[0].memory
+    return tiny.step(spy, task, population, found)[0].server.memory
 
   compressor, plain = make(codec), arrived(Codec())
   key = jax.random.split(tiny.round_key(0, 0), 4)[3]
@@ -176,7 +178,7 @@ def test_a_round_is_a_loop_over_devices_that_remember():
     slow.round(number)
     for k, v in twin.named(state.params).items():
       np.testing.assert_allclose(v, slow.params[k], rtol=0, atol=2e-6)
-    for k, v in twin.named(state.links.residual).items():
+    for k, v in twin.named(state.clients.updates[0]).items():
       want = np.stack([rest[k] for rest in slow.rest])
       np.testing.assert_allclose(v, want, rtol=0, atol=2e-6)
 
@@ -191,13 +193,13 @@ def test_groups_that_nobody_trained_keep_their_bits_and_memories():
       state.params['lora_a']['gyro'], start['lora_a']['gyro']
     )
     np.testing.assert_array_equal(
-      state.links.replica['lora_a']['gyro'], start['lora_a']['gyro']
+      state.replica.params['lora_a']['gyro'], start['lora_a']['gyro']
     )
-    np.testing.assert_array_equal(state.links.residual['lora_a']['gyro'], 0)
-  rest = np.asarray(states[1].links.residual['lora_a']['acc'])
+    np.testing.assert_array_equal(state.clients.updates[0]['lora_a']['gyro'], 0)
+  rest = np.asarray(states[1].clients.updates[0]['lora_a']['acc'])
   np.testing.assert_array_equal(rest.reshape(5, -1).any(1), [0, 1, 0, 0, 0])
   gyro = task.blocks.name.index('fusion/gyro')
-  assert states[1].links.sent[gyro] == 0 < states[1].links.sent.max()
+  assert states[1].replica.sent[gyro] == 0 < states[1].replica.sent.max()
 
 
 def test_devices_start_from_what_arrives():
@@ -225,7 +227,7 @@ def test_the_replica_follows_the_model():
   task, population = world()
   found = setting(Codec(), Codec('top_k', share=0.5), client_lr=0.05)
   *_, (state, _) = tiny.run('cohort_mean', task, population, found, 6)
-  gap = jax.tree.map(jnp.subtract, state.params, state.links.replica)
+  gap = jax.tree.map(jnp.subtract, state.params, state.replica.params)
   moved = jax.tree.map(jnp.subtract, state.params, tiny.init(task))
   for one, all_ in zip(
     jax.tree.leaves(gap), jax.tree.leaves(moved), strict=True
@@ -299,7 +301,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit():
   again = simulation()
   again.restore(middle, history)
   again.advance()
-  assert any(v.any() for v in jax.tree.leaves(middle['state'].links.residual))
+  assert any(v.any() for v in jax.tree.leaves(middle['state'].clients.updates))
   chex.assert_trees_all_equal(again.snapshot(), whole.snapshot())
   assert whole.round == 4 and again._compiles == 0
 
@@ -327,9 +329,8 @@ def test_a_memory_too_large_is_refused():
   ],
 )
 def test_links_that_cannot_be(up, down, message):
-  recipe = Recipe(plan=lambda memory, context: None)
   with pytest.raises(InputError, match=message):
-    link.make(setting(up, down), recipe)
+    link.make(setting(up, down))
 
 
 @pytest.mark.parametrize('method', ['centralized', 'harmony', 'local_only'])

@@ -37,7 +37,8 @@ def lowered(backbone, layout, change=None, **overrides):
   if change:
     task = change(task)
   step = jax.jit(tiny.algorithm('relief', task, setting).step)
-  return step.lower(tiny.round_key(0, 0), state, population)
+  key = tiny.round_key(0, 0)
+  return step.lower(key, state, population, setting.hparams)
 
 
 @functools.cache
@@ -147,18 +148,18 @@ jax.monitoring.register_event_duration_secs_listener(_count)
 
 @pytest.fixture
 def traces(monkeypatch):
-  """Counts how often the step of a registered method is traced."""
+  """Counts how often a round of a registered method is traced."""
   counts = []
   factory = algorithms.ALGORITHMS['relief']
 
   def counting(task, setting):
     made = factory(task, setting)
 
-    def step(key, state, population):
+    def plan(server, round):
       counts.append(0)
-      return made.step(key, state, population)
+      return made.plan(server, round)
 
-    return made._replace(step=step)
+    return made._replace(plan=plan)
 
   monkeypatch.setitem(algorithms.ALGORITHMS, 'relief', counting)
   return counts

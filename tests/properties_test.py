@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from relief_jax import costs as costs_lib
 from relief_jax.algorithms import fedavg
-from relief_jax.rounds import accounting, parallel
+from relief_jax.rounds import accounting, frame
 from relief_jax.types import Plan
 from tests import tiny
 
@@ -142,11 +142,17 @@ def account(owned, run, trained):
   """What a round costs; `run` None for FedAvg's own plan."""
   fleet = WORLD.fleet.replace(owned=owned)
   setting = tiny.setting(WORLD)
-  context = parallel.make_context(
-    jax.random.key(0), CNN, setting, fleet, jnp.arange(CLIENTS), jnp.int32(0)
+  round = frame.seen(
+    jax.random.key(0),
+    CNN,
+    setting,
+    setting.hparams,
+    fleet,
+    jnp.arange(CLIENTS),
+    jnp.int32(0),
   )
   if run is None:
-    plan = fedavg.plan(setting, context)
+    plan = fedavg.everybody(setting, round)
   else:
     plan = Plan(run, trained, trained * 1.0)
   wire = 4 * CNN.work.size
@@ -154,7 +160,7 @@ def account(owned, run, trained):
     CNN,
     setting,
     plan,
-    context,
+    round,
     costs_lib.total(plan.trained, wire),
     costs_lib.total(accounting.received(CNN, fleet, plan), wire),
   )

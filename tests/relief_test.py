@@ -1,10 +1,10 @@
 """Every rule, norm and option of RELIEF: what it chooses and remembers.
 
-Plans are made without training by taking the recipe out of the algorithm.
+Plans and memories are made by the method's own functions, without training.
 """
 
 import functools
-from unittest import mock
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 
 from relief_jax import costs
-from relief_jax.aggregation import mean as mean_lib
+from relief_jax.aggregation.mean import Mean
 from relief_jax.algorithms import relief
+from relief_jax.algorithms.parts import norms
+from relief_jax.algorithms.parts.scores import Known
+from relief_jax.clients.device import Update
 from relief_jax.errors import InputError
-from relief_jax.rounds import parallel
-from relief_jax.rounds.method import Merge
+from relief_jax.rounds import frame
+from relief_jax.rounds.method import Server
 from relief_jax.types import Plan
 from tests import tiny
 
@@ -33,23 +36,18 @@ def everywhere(share=0.6, clients=5):
   return tiny.with_share(TASK, world, share)
 
 
-def take_recipe(setting):
-  """The recipe behind `relief.relief`."""
-  with mock.patch.object(parallel, 'federated', lambda task, setting, r: r):
-    return relief.relief(TASK, setting)
-
-
 @functools.cache
-def planner(rule, options):
-  """(memory, fleet, round, key, hparams) -> Plan, compiled."""
+def planner(rule, options, task=TASK):
+  """(what is known, fleet, round, key, hparams) -> Plan, compiled."""
+  setting = make_setting(rule, **dict(options))
+  method = relief.relief(task, setting)
 
   @functools.partial(jax.jit, compiler_options=tiny.QUICK)
-  def plan(memory, fleet, number, key, hparams):
-    setting = make_setting(rule, **dict(options))
-    setting = setting._replace(hparams=hparams)
-    index = jnp.arange(fleet.id.shape[0])
-    context = parallel.make_context(key, TASK, setting, fleet, index, number)
-    return take_recipe(setting).plan(memory, context)
+  def plan(known, fleet, number, key, hparams):
+    server = Server((), (), relief.Memory(known.divergence, known.magnitude))
+    place = jnp.arange(fleet.id.shape[0])
+    round = frame.seen(key, task, setting, hparams, fleet, place, number)
+    return method.plan(server, round._replace(clients=known.last))
 
   return plan
 
@@ -62,8 +60,10 @@ def make_setting(rule='greedy', **options):
 
 
 def fresh():
-  """Memory before the first round."""
-  return take_recipe(make_setting()).memory()
+  """What is known before the first round."""
+  method, params = relief.relief(TASK, make_setting()), tiny.init(TASK)
+  last = frame.everyone(method.client_init(params), 5)
+  return Known(*method.init(params), last)
 
 
 def choose(rule, population, memory=None, number=0, seed=0, **options):
@@ -81,8 +81,8 @@ def choose(rule, population, memory=None, number=0, seed=0, **options):
 
 
 def remembered(divergence=(3, 2, 1, 1), magnitude=(1, 2, 3, 1), last=-1):
-  """A memory in which everything has been seen."""
-  return relief.Memory(
+  """What is known where everything has been seen."""
+  return Known(
     jnp.asarray(divergence, jnp.float32),
     jnp.asarray(magnitude, jnp.float32),
     jnp.broadcast_to(jnp.asarray(last, jnp.int32), (5, NUM)),
@@ -149,7 +149,7 @@ def test_optimistic_start():
 def test_ratio_divides_by_the_cost_of_a_group():
   """An encoder outweighs its column in divergence, not per FLOP."""
   task = tiny.task('cnn')
-  memory = relief.Memory(
+  memory = Known(
     jnp.asarray([3, 0, 0, 2, 0, 0, 1], jnp.float32),
     jnp.ones(7),
     jnp.full((5, 7), -1),
@@ -167,13 +167,10 @@ def test_ratio_divides_by_the_cost_of_a_group():
   found = {}
   for rule in ('greedy', 'greedy_ratio'):
     setting = tiny.setting(population, rule=rule, deadline=1.0)
-    with mock.patch.object(parallel, 'federated', lambda task, setting, r: r):
-      recipe = relief.relief(task, setting)
-    context = parallel.make_context(
-      jax.random.key(0), task, setting, population.fleet, jnp.arange(5), 0
+    plan = planner(rule, (), task)(
+      memory, population.fleet, 0, jax.random.key(0), setting.hparams
     )
-    plan = jax.jit(recipe.plan, compiler_options=tiny.QUICK)
-    found[rule] = np.asarray(plan(memory, context).trained)[0]
+    found[rule] = np.asarray(plan.trained)[0]
   assert found['greedy'][encoder] and not found['greedy'][column]
   assert found['greedy_ratio'][column] and not found['greedy_ratio'][encoder]
 
@@ -257,7 +254,7 @@ def test_knapsack_takes_two_small_for_one_large():
 
 def test_unknown_rule_is_refused():
   with pytest.raises(InputError, match="selection rule 'gredy'.*greedy"):
-    take_recipe(make_setting('gredy'))
+    relief.relief(TASK, make_setting('gredy'))
 
 
 # -- What is remembered ----------------------------------------------------
@@ -286,33 +283,46 @@ def by_group(updates):
   return [np.concatenate(p, 1) for p in parts]
 
 
-def observe(updates, weight, trained, memory=None, number=0, **options):
-  """Memory after a round in which these updates arrived."""
+def observe(updates, weight, trained, known=None, number=0, **options):
+  """What is known after a round in which these updates arrived."""
   setting = make_setting(**options)
-  recipe = take_recipe(setting)
-  clients = len(weight)
+  method, params = relief.relief(TASK, setting), tiny.init(TASK)
+  known = fresh() if known is None else known
+  clients, total = len(weight), None
   weight = weight[:, None] * trained
-  sums = parallel.tree.zeros_like_output(
-    lambda u: jax.tree.map(lambda v: v[0], u), updates
-  )
-  total, sq, extra = sums, jnp.zeros(NUM), None
   for n in range(clients):
-    delta = jax.tree.map(lambda u, n=n: u[n], updates)
-    row = parallel.tree.spread(TASK.groups, weight[n])
+    update = Update(
+      jax.tree.map(lambda u, n=n: u[n], updates), weight[n], mask=(), loss=0.0
+    )
+    device = SimpleNamespace(weight=weight[n])
+    summed, stacked = method.aggregate.client(update, device)
     # As the client map does it, one by one.
-    total = jax.tree.map(jnp.add, total, parallel.tree.scale(row, delta))
-    sq += weight[n] * parallel.tree.group_sq_norms(TASK.groups, delta, NUM)
-    more = recipe.measure(weight[n], delta)
-    extra = more if extra is None else jax.tree.map(jnp.add, extra, more)
-  merge = mean_lib.merge_sums(TASK, weight, trained, (total, sq, extra))
-  fleet = WORLD.fleet
-  context = parallel.make_context(
-    jax.random.key(0), TASK, setting, fleet, jnp.arange(5), jnp.int32(number)
+    total = summed if n == 0 else jax.tree.map(jnp.add, total, summed)
+  mean = method.aggregate.server(total, stacked, weight, trained)
+  place = jnp.arange(clients)
+  round = frame.seen(
+    jax.random.key(0),
+    TASK,
+    setting,
+    setting.hparams,
+    frame.take(WORLD.fleet, place % 5),
+    place,
+    jnp.int32(number),
   )
-  context = context._replace(place=jnp.arange(clients))
-  plan = Plan(run=None, trained=trained, counted=None)
-  memory = recipe.memory() if memory is None else memory
-  return recipe.remember(memory, merge, plan, context)
+  server = Server(
+    params,
+    setting.server_tx().init(params),
+    relief.Memory(known.divergence, known.magnitude),
+  )
+  server, last = method.server(
+    server,
+    mean,
+    round._replace(
+      plan=Plan(run=None, trained=trained, counted=None),
+      clients=frame.take(known.last, place),
+    ),
+  )
+  return Known(*server.memory, frame.put(known.last, place, last))
 
 
 def observed_by_hand(norm, u, w):
@@ -377,8 +387,8 @@ def observe_any(updates, trained):
     found.append((np.square(u - mean).sum() / len(u), np.square(mean).sum()))
   spread, mean_sq = np.array(found).T
   count = jnp.asarray(trained).sum(0).astype(jnp.float32)
-  merge = Merge((), (), count, count, spread, jnp.asarray(mean_sq), (), count)
-  return relief.observed('relative', merge, TASK.work.size)
+  mean = Mean((), (), count, count, spread, jnp.asarray(mean_sq), count)
+  return norms.relative(TASK, mean)
 
 
 def test_average_over_rounds():
@@ -426,11 +436,15 @@ def test_deadline_schedule():
   setting = tiny.setting(
     WORLD, schedule=True, rounds=5, deadline=1, deadline_end=3
   )
-  found = [parallel.deadline(setting, jnp.int32(t)) for t in range(5)]
+
+  def at(setting, number):
+    return frame.deadline(setting, setting.hparams, jnp.int32(number))
+
+  found = [at(setting, t) for t in range(5)]
   np.testing.assert_allclose(found, [1, 1.5, 2, 2.5, 3])
-  assert parallel.deadline(setting._replace(schedule=False), jnp.int32(3)) == 1
+  assert at(setting._replace(schedule=False), 3) == 1
   single = setting._replace(hparams={**setting.hparams, 'rounds': 1})
-  assert parallel.deadline(single, jnp.int32(0)) == 1
+  assert at(single, 0) == 1
   options = dict(schedule=True, rounds=5, deadline=1.0, deadline_end=1.4)
   plans = [
     choose('greedy', everywhere(0.0), number=t, **options) for t in range(5)
@@ -509,9 +523,9 @@ def test_devices_that_sit_out():
   absent = tiny.only(population, 0, 2, 3)
   alone, _ = tiny.step('relief', TASK, absent, setting, 2)
   jax.tree.map(np.testing.assert_array_equal, state.params, alone.params)
-  np.testing.assert_array_equal(state.memory.last[1], -1)
+  np.testing.assert_array_equal(state.clients.method[1], -1)
   np.testing.assert_array_equal(
-    state.memory.divergence, alone.memory.divergence
+    state.server.memory.divergence, alone.server.memory.divergence
   )
 
 
@@ -529,5 +543,5 @@ def test_a_cohort_drawn_from_the_fleet():
     drawn.add(client.tobytes())
     for n, row in zip(client, np.asarray(info.trained), strict=True):
       last[n][row] = number
-    np.testing.assert_array_equal(state.memory.last, last)
+    np.testing.assert_array_equal(state.clients.method, last)
   assert len(drawn) > 1
