@@ -59,7 +59,7 @@ def test_frozen_groups_keep_their_bits(name, free):
   @quick
   def twice(params):
     mask = {k: jnp.array(True) for k in PARAMS}
-    *_, used = training.local_update(squares, tx, params, mask, steps)
+    used = training.local_update(squares, tx, params, mask, steps).opt_state
     mask = {k: jnp.array(k == free) for k in PARAMS}
     return training.local_update(squares, tx, params, mask, steps, used)[0]
 
@@ -95,7 +95,7 @@ def test_momentum_by_hand():
   def loss(params, step):  # gradient: the target itself
     return (params['b'] * TARGETS[step.row[0]]).sum() + params['a'].sum()
 
-  delta, value, _ = training.local_update(loss, tx, PARAMS, mask, steps)
+  delta, value, *_ = training.local_update(loss, tx, PARAMS, mask, steps)
   first, second = np.asarray(TARGETS[:2])
   np.testing.assert_allclose(
     delta['b'], -0.1 * (first + (0.9 * first + second)), rtol=1e-5
@@ -123,10 +123,10 @@ def test_steps_of_padding_leave_no_trace(name):
   rows = rows.at[3].set(1)
   other = train(steps_of(rows[order], some[order]))
   chex.assert_trees_all_equal(padded, other)
-  plain, value, state = quick(
+  plain = quick(
     lambda steps: training.local_update(squares, tx, PARAMS, mask, steps)
   )(steps_of([[0, 1], [2, 3]]))
-  chex.assert_trees_all_close(padded, (plain, value, state), rtol=1e-6)
+  chex.assert_trees_all_close(padded, plain, rtol=1e-6)
   nothing = train(steps_of(rows, jnp.zeros((4, 2))))
   chex.assert_trees_all_equal(
     nothing[:2], jax.tree.map(jnp.zeros_like, nothing[:2])
@@ -188,8 +188,8 @@ def test_a_client_of_few_windows_trains_few_steps():
   everything = jnp.ones(3, bool)
   mask = tree.spread(task.groups, everything)
   steps = quick(
-    lambda key, fleet, own: device.draw_steps(
-      key, setting, fleet, own, jnp.ones(1, bool)
+    lambda key, fleet, own: batches.local_steps(
+      key, setting, setting.hparams, fleet, own, jnp.ones(1, bool)
     )
   )
   mine = steps(key, *scene.take(population, 1, 0))
@@ -199,7 +199,7 @@ def test_a_client_of_few_windows_trains_few_steps():
   def train(steps):
     return training.local_update(
       device.client_loss(task, population, everything),
-      setting.client_tx(),
+      setting.client_tx(setting.hparams),
       params,
       mask,
       steps,

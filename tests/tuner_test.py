@@ -59,7 +59,9 @@ def job(layout='one', **overrides):
     population, layout=placement.parse_layout(layout, 1), **overrides
   )
   spec = tiny.spec_of(task)
-  return tuner.Job('relief', 'cnn', spec, task, setting, population)
+  return tuner.Job(
+    'relief', 'cnn', spec, task, setting.static, setting.hparams, population
+  )
 
 
 def settle():
@@ -171,7 +173,7 @@ def test_a_sample_is_dealt_over_the_fleet(monkeypatch):
   part = tuner.sample(job())
   np.testing.assert_array_equal(part.job.population.fleet.id, [0, 3, 6])
   np.testing.assert_array_equal(part.rows, job().population.rows[::3])
-  assert part.job.setting.cohort == part.job.setting.options['clients'] == 3
+  assert part.job.setting.cohort == part.job.setting.clients == 3
 
 
 @pytest.mark.parametrize('backend', ['cpu', 'gpu'])
