@@ -37,7 +37,8 @@ from relief_jax.algorithms.parts.prototypes import Prototypes
 from relief_jax.clients.device import Device, Received
 from relief_jax.clients.training import cross_entropy
 from relief_jax.clients.work import local_sgd
-from relief_jax.compressors import COMPRESSORS, Codec, base
+from relief_jax.compressors import COMPRESSORS, Codec
+from relief_jax.compressors import base as codes
 from relief_jax.rounds.method import Method, Round, Traits
 from relief_jax.settings import Setting
 from relief_jax.types import Array, CostOverride, Fleet, Plan, Task
@@ -79,11 +80,11 @@ def pmm(task: Task, setting: Setting) -> Method:
   encoders = ~columns & (jnp.asarray(task.blocks.modality) >= 0)
   start = prototypes.init(task)
   message = jnp.asarray(
-    [base.wire_bytes(codec, v.shape) for v in start.mean.values()], jnp.float32
+    [codes.wire_bytes(codec, v.shape) for v in start.mean.values()], jnp.float32
   )
 
   def coded(key, mean):
-    return mean if bits == 32 else base.transmit(codec, key, mean)
+    return mean if bits == 32 else codes.transmit(codec, key, mean)
 
   def builds(number: Array) -> Array:
     return number % refresh == 0

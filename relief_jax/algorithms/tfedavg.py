@@ -32,6 +32,7 @@ from relief_jax import tree
 from relief_jax.algorithms import fedavg
 from relief_jax.clients.work import local_sgd, projected
 from relief_jax.compressors import Codec, none, ternary
+from relief_jax.compressors import base as codes
 from relief_jax.engine import ambient
 from relief_jax.rounds.method import Method, Round, Traits
 from relief_jax.settings import Setting
@@ -129,7 +130,7 @@ def tfedavg(task: Task, setting: Setting) -> Method:
 
   def up(on, value):
     own = code if on else none.NONE
-    return float(base.wire_bytes(own, value.shape))
+    return float(codes.wire_bytes(own, value.shape))
 
   def down(on, value):
     whole = up(False, value)
