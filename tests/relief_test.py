@@ -36,10 +36,9 @@ def everywhere(share=0.6, clients=5):
   return tiny.with_share(TASK, world, share)
 
 
-@functools.cache
-def planner(rule, options, task=TASK):
+def planner_of(task, rule, **options):
   """(what is known, fleet, round, key, hparams) -> Plan, compiled."""
-  setting = make_setting(rule, **dict(options))
+  setting = make_setting(rule, **options)
   method = relief.relief(task, setting)
 
   @functools.partial(jax.jit, compiler_options=tiny.QUICK)
@@ -50,6 +49,11 @@ def planner(rule, options, task=TASK):
     return method.plan(server, round._replace(clients=known.last))
 
   return plan
+
+
+@functools.cache
+def planner(rule, options):
+  return planner_of(TASK, rule, **dict(options))
 
 
 WORLD = tiny.population(TASK)
@@ -167,7 +171,7 @@ def test_ratio_divides_by_the_cost_of_a_group():
   found = {}
   for rule in ('greedy', 'greedy_ratio'):
     setting = tiny.setting(population, rule=rule, deadline=1.0)
-    plan = planner(rule, (), task)(
+    plan = planner_of(task, rule)(
       memory, population.fleet, 0, jax.random.key(0), setting.hparams
     )
     found[rule] = np.asarray(plan.trained)[0]
