@@ -15,14 +15,14 @@ def received(task: Task, fleet: Fleet, plan: Plan) -> Array:
     return plan.cost.received
   found = blocks.owned_groups(plan.run, task.blocks.modality)
   found &= costs.working(fleet, plan)[:, None]
-  return found if plan.private is None else found & ~plan.private
+  return found if plan.private is None else found & ~plan.private[None]
 
 
 def sent(plan: Plan) -> Array:
   """Gives the blocks that a device sends: those that it trains, [K, G]."""
   if plan.private is None:
     return plan.trained
-  return plan.trained & ~plan.private
+  return plan.trained & ~plan.private[None]
 
 
 def tested(info: RoundInfo, fleet: Fleet, correct: Array) -> RoundInfo:
