@@ -14,7 +14,7 @@ import contextlib
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 import ml_collections
@@ -138,7 +138,7 @@ def run_together(
     on_end(i, result)
 
   with contextlib.ExitStack() as stack:
-    groups: dict[str, dict[int, _Open]] = {}
+    groups: dict[Hashable, dict[int, _Open]] = {}
     for i, member in enumerate(members):
       try:
         opened = _open(member, True, stack, worlds)

@@ -10,7 +10,7 @@ device are one vmap.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -309,14 +309,13 @@ def _check(simulations: Sequence[Simulation]) -> None:
     )
 
 
-def alike(run: Simulation) -> str:
-  """The same for simulations that can go on together now."""
+def alike(run: Simulation) -> Hashable:
+  """Gives what is equal for simulations that can go on together now."""
   kind = program.identity(
     run.setting, run.call, run.arguments(), run.test_arguments()
   )
-  return repr((kind, run.rounds, run.config.eval_every, run.round)) + str(
-    bool(run.history)
-  )
+  more = run.rounds, run.config.eval_every, run.round, bool(run.history)
+  return kind, more
 
 
 @ambient.pinned()

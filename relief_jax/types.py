@@ -353,10 +353,10 @@ class Task(NamedTuple):
     cuts: number of layers an encoder can be cut at; `cut == cuts` freezes all.
     fuse: (params, frozen, {m: [B, d_m]}, run [M]) -> [B, C] logits; a
       modality that is not there (at least one is) counts as zeros.
-    widths: the model's units, None where it has no narrower form.
-    exits: its early exits, None where it has none. With them `encode`, `fuse`
-      and `work` are those of the last exit alone, so that a budget means the
-      same with and without.
+    submodels: kinds of smaller models that it can be cut down to, by name:
+      `width` (Widths) and `depth` (Exits). With exits `encode`, `fuse` and
+      `work` are those of the last exit alone, so that a budget means the same
+      with and without.
     ends: prefix tree of the parameters, bool: the first and the last layer,
       which methods of few bits leave alone.
     classes: C.
@@ -371,8 +371,7 @@ class Task(NamedTuple):
   encode: Callable[..., Array]
   cuts: int
   fuse: Callable[..., Array]
-  widths: Widths | None = None
-  exits: Exits | None = None
+  submodels: Mapping[str, Any] = {}
   ends: PyTree = False
   classes: int = 0
   features: tuple[int, ...] = ()
@@ -381,6 +380,16 @@ class Task(NamedTuple):
   def num_blocks(self) -> int:
     """G."""
     return self.blocks.num
+
+  @property
+  def widths(self) -> Widths | None:
+    """Its units, None where it has no narrower form."""
+    return self.submodels.get('width')
+
+  @property
+  def exits(self) -> Exits | None:
+    """Its early exits, None where it has none."""
+    return self.submodels.get('depth')
 
 
 class CostOverride(NamedTuple):

@@ -38,9 +38,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from relief_jax import blocks, costs, tree
+from relief_jax import costs, tree
 from relief_jax.algorithms import fedavg
-from relief_jax.algorithms.parts import kmeans
+from relief_jax.algorithms.parts import encoder_clusters
 from relief_jax.clients import batches, device, training
 from relief_jax.engine import buckets
 from relief_jax.errors import InputError
@@ -120,25 +120,6 @@ def harmony(task: Task, setting: Setting) -> Algorithm:
       optax.stateless(lambda updates, _: tree.scale(rates, updates)),
     )
 
-  def distances(params: PyTree, start: PyTree) -> Array:
-    """1 - cos of each encoder, [M]; 0 where one is all zeros.
-
-    As half the squared distance of unit vectors: a difference from 1 would
-    round to zeros what encoders move in a round.
-    """
-
-    def unit(params):
-      sq = norms(params)
-      inverse = jnp.where(sq > 0, jax.lax.rsqrt(sq), 0.0)
-      weight = costs.total(encoder.T, inverse)
-      return tree.scale(tree.spread(task.groups, weight), params)
-
-    def norms(params):
-      sq = tree.group_sq_norms(task.groups, params, num)
-      return costs.total(encoder, sq)
-
-    return norms(jax.tree.map(jnp.subtract, unit(params), unit(start))) / 2
-
   def assemble(alone, owned: Array) -> PyTree:
     """What stage 1 makes of every device, [N, *P]."""
     share = owned / jnp.maximum(owned.sum(-1, keepdims=True), 1)
@@ -150,7 +131,9 @@ def harmony(task: Task, setting: Setting) -> Algorithm:
       stacked = jnp.stack(each)
       return jnp.einsum('nm,m...->n...', share, stacked, precision='highest')
 
-    return _by_group(task, leaf, *(state.params for state in alone))
+    return encoder_clusters.by_block(
+      task, leaf, *(state.params for state in alone)
+    )
 
   def first_stage(key, state: HarmonyState, population, hparams):
     states, infos = zip(
@@ -199,7 +182,7 @@ def harmony(task: Task, setting: Setting) -> Algorithm:
         branch=branch,
       )
       params = jax.tree.map(jnp.add, row.params, done.delta)
-      moved = distances(params, start)
+      moved = encoder_clusters.distances(task, encoder, params, start)
       return params, done.loss, jnp.where(row.fleet.owned, moved, 0.0)
 
     def rest(row):
@@ -212,11 +195,11 @@ def harmony(task: Task, setting: Setting) -> Algorithm:
       key, task, setting, hparams, population, state.round
     )
     fleet, index = round.fleet, round.place
-    active = _members(fleet)
+    active = encoder_clusters.members(fleet)
     run = fleet.owned & active[:, None]
     trained = round.access & active[:, None]
     plan = Plan(run, trained, trained.astype(jnp.float32))
-    start = _by_group(
+    start = encoder_clusters.by_block(
       task,
       lambda group, *each: each[max(modality[group], 0)],
       *(one.params for one in state.alone),
@@ -239,7 +222,9 @@ def harmony(task: Task, setting: Setting) -> Algorithm:
       costs.plan_flops(task.work, plan),
     )
     distance = state.distance.at[index].set(distance)
-    group, cluster = _clustered(population.fleet, distance, options['members'])
+    group, cluster = encoder_clusters.clustered(
+      population.fleet, distance, options['members']
+    )
     cluster = jnp.where(state.round == begin, 0, cluster)
     every = frame.put(state.own, index, params)
     part = jnp.zeros_like(state.joined).at[index].set(active)
@@ -255,34 +240,12 @@ def harmony(task: Task, setting: Setting) -> Algorithm:
       costs.total(received, size),
     )
     return state._replace(
-      own=merged(every, population.fleet, group, cluster, part),
+      own=encoder_clusters.merged(
+        task, classifier, every, population.fleet, group, cluster, part
+      ),
       distance=distance,
       joined=state.joined | part,
     ), info._replace(loss=loss)
-
-  def merged(every: PyTree, fleet: Fleet, group, cluster, part) -> PyTree:
-    """The models with the mean classifier of their cluster, [N, *P].
-
-    Args:
-      every: [N, *P], after local training.
-      fleet: [N].
-      group: [N] int32, of equal combinations.
-      cluster: [N] int32 below N, within the group.
-      part: [N] bool, who took part.
-    """
-    count = part.size
-    place = kmeans.same(group * count + cluster, count)
-    counted = jnp.where(part, place, count)
-    met = jnp.bincount(counted, length=count)[place] > 0
-    access = blocks.owned_groups(fleet.owned, task.blocks.modality)
-    takes = access & classifier[None] & (met & _members(fleet))[:, None]
-
-    def leaf(group, v):
-      mean = kmeans.means(v, counted, count)[place]
-      takes_it = takes[:, group].reshape((-1,) + (1,) * (v.ndim - 1))
-      return jnp.where(takes_it, mean, v)
-
-    return _by_group(task, leaf, every)
 
   def init(key, params):
     clients = setting.clients
@@ -318,25 +281,10 @@ def harmony(task: Task, setting: Setting) -> Algorithm:
 
 
 def _encoders(task: Task) -> np.ndarray:
-  """Groups of each modality's encoder, [M, G] bool."""
-  found = np.zeros((len(task.modalities), task.num_blocks), bool)
-  for m, groups in enumerate(task.blocks.layers):
-    found[m, list(groups)] = True
-  return found
-
-
-def _by_group(task: Task, leaf, *trees: PyTree) -> PyTree:
-  """Maps (group, *leaves) -> leaf over trees P."""
-  return jax.tree.map(
-    lambda group, *parts: jax.tree.map(partial(leaf, group), *parts),
-    task.groups,
-    *trees,
-  )
-
-
-def _members(fleet: Fleet) -> Array:
-  """Who takes part in stage 2, [N] bool: two sensors or more, and data."""
-  return (fleet.samples > 0) & (fleet.owned.sum(-1) > 1)
+  """Finds the blocks of each modality's encoder, [M, G] bool."""
+  role, modality = task.blocks.of('encoder', 'joint'), task.blocks.modality
+  number = np.arange(len(task.modalities))[:, None]
+  return role[None] & (np.asarray(modality)[None] == number)
 
 
 def _unimodal(task: Task, setting: Setting, m: int) -> Algorithm:
@@ -360,26 +308,6 @@ def _unimodal(task: Task, setting: Setting, m: int) -> Algorithm:
   )
   method = fedavg.fedavg(task, setting)._replace(plan=plan)
   return parallel.build(task, setting, method)
-
-
-def _clustered(
-  fleet: Fleet, distance: Array, members: int
-) -> tuple[Array, Array]:
-  """Groups of equal combinations, and the clusters within, [N] int32 each.
-
-  Args:
-    fleet: [N].
-    distance: [N, M], of the encoders.
-    members: per cluster.
-  """
-  count, modalities = fleet.owned.shape
-  most = min(count, 2**modalities)  # none at all stands for no member
-  owned = fleet.owned & _members(fleet)[:, None]
-  code = (owned * 2 ** jnp.arange(modalities)[None]).sum(-1)
-  group = kmeans.same(code, most)
-  top = jax.ops.segment_max(distance, group, most)[group]
-  scaled = distance / jnp.where(top > 0, top, 1.0)
-  return group, kmeans.kmeans(scaled, group, most, members)
 
 
 def _check(task: Task, setting: Setting) -> None:

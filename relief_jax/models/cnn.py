@@ -87,17 +87,20 @@ def cnn(spec: Spec) -> Task:
     every = _sizes(spec, groups, len(number.names))
     return whole._replace(
       work=dataclasses.replace(whole.work, size=every),
-      exits=Exits(
-        held=partial(exits.held, number),
-        until=partial(_until, spec, number, groups),
-      ),
+      submodels={
+        'depth': Exits(
+          held=partial(exits.held, number),
+          until=partial(_until, spec, number, groups),
+        )
+      },
     )
   if attends:
     # Heads of attention share the units of the fusion out: no narrower form.
     return whole
   axes = _axes(spec)
   work = partial(_narrow_work, spec, number, groups, axes)
-  return whole._replace(widths=Widths(_units(spec), axes, work))
+  width = Widths(_units(spec), axes, work)
+  return whole._replace(submodels={**whole.submodels, 'width': width})
 
 
 def _until(spec, number, groups, depth, every) -> Task:
