@@ -3,11 +3,11 @@
 import ast
 import importlib
 from graphlib import TopologicalSorter
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.support.paths import ROOT
+
 LIBRARY = ROOT / 'relief_jax'
 OURS = ('relief_jax', 'experiments', 'benchmarks')
 

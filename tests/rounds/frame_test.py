@@ -7,7 +7,7 @@ import pytest
 
 from relief_jax.rounds import frame
 from relief_jax.settings import Setting
-from tests import tiny
+from tests.support import tiny
 from tests.support.handmade import same
 
 STORE = {'last': jnp.arange(12).reshape(6, 2), 'none': (), 'x': jnp.arange(6.0)}
