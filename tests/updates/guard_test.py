@@ -1,24 +1,19 @@
 """Clients that diverge or lie: dropped, clipped, outvoted; against NumPy."""
 
 import functools
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from relief_jax import simulate
-from relief_jax.aggregation import robust
 from relief_jax.compressors import Codec
 from relief_jax.config import validation
 from relief_jax.engine import buckets
 from relief_jax.engine.placement import Layout, clients_mesh
 from relief_jax.errors import InputError
-from relief_jax.runs import run_summary
 from relief_jax.settings import Faults, Guard
-from relief_jax.updates import clip, faults
 from tests.rounds.equivalence_test import assert_close, assert_same
 from tests.support import tiny
 from tests.twins import twin
@@ -47,100 +42,6 @@ def setting(method, found=OFF, liars=(), **overrides):
   faulty = jnp.isin(jnp.arange(CLIENTS), jnp.asarray(liars, int))
   hparams = {**made.hparams, 'faulty': faulty.astype(jnp.float32)}
   return made._replace(hparams=hparams)
-
-
-def by_numpy(found, values):
-  """The mean of a cohort's values, [n] -> []."""
-  if not len(values):
-    return 0.0
-  if found.mean == 'median':
-    return np.median(values, 0)
-  cut = int(found.trim * len(values) + 1e-9)
-  return np.sort(values, 0)[cut : len(values) - cut].mean(0)
-
-
-# A shared group of two leaves, a cohort, one of two clients, and an empty one.
-NAMES = ('shared', 'acc', 'gyro', 'mag')
-TASK = SimpleNamespace(
-  groups={name: g for g, name in enumerate(NAMES)}, num_blocks=4
-)
-SHAPES = {'shared': {'w': (2, 2), 'b': (2,)}, 'acc': (5,), 'gyro': (5,)}
-SHAPES['mag'] = (2,)
-
-
-def drawn(draw, count):
-  """[count, *P] of the stub above."""
-  return jax.tree.map(
-    lambda shape: draw((count, *shape)),
-    SHAPES,
-    is_leaf=lambda v: isinstance(v, tuple),
-  )
-
-
-@functools.cache
-def compiled(found):
-  """`robust.of_stacked` of the stub."""
-  return jax.jit(
-    functools.partial(robust.of_stacked, TASK, found),
-    compiler_options=tiny.QUICK,
-  )
-
-
-@pytest.mark.parametrize(
-  ('found', 'parts'),
-  [
-    (MEDIAN, False),
-    (MEDIAN, True),
-    (TRIMMED, True),
-    (Guard(mean='trimmed', trim=0.2), False),  # 0.2 * 15 < 3 in float32
-  ],
-)
-def test_robust_means_by_cohort(found, parts):
-  rng, count = np.random.default_rng(0), 15
-  delta = drawn(lambda s: rng.normal(size=s).astype(np.float32), count)
-  held = drawn(lambda s: rng.random(s) < 0.7, count)
-  weight = rng.integers(0, 2, (count, 4)).astype(np.float32)
-  trained = rng.random((count, 4)) < 0.8
-  weight[:, 0], trained[:, 0] = 1, True
-  weight[:, 2], trained[:, 2] = 1, np.arange(count) < 2
-  trained[:, 3] = False
-  mean = compiled(found)(weight, trained, delta, held if parts else None)
-  voters = (weight > 0) & trained
-  assert 2 < voters[:, 1].sum() < 15
-  variance, sq_norm = np.zeros(4), np.zeros(4)
-  for g, name in enumerate(NAMES):
-    leaves = map(jax.tree.leaves, (delta[name], held[name], mean.delta[name]))
-    for values, holds, centres in zip(*leaves, strict=True):
-      holds = holds if parts else np.ones_like(holds)
-      for at in np.ndindex(centres.shape):
-        mine = values[:, *at][voters[:, g] & holds[:, *at]]
-        centre = by_numpy(found, mine)
-        assert centres[at] == pytest.approx(centre, abs=1e-6)
-        variance[g] += by_numpy(found, np.square(mine - centre))
-        sq_norm[g] += centre**2
-    for moved, holds in zip(
-      jax.tree.leaves(mean.touched[name]),
-      jax.tree.leaves(held[name]) if parts else [True],
-      strict=True,
-    ):
-      votes = voters[:, g].reshape((-1,) + (1,) * np.ndim(moved))
-      np.testing.assert_array_equal(moved, (votes & holds).any(0))
-  np.testing.assert_allclose(mean.variance, variance, rtol=1e-5)
-  np.testing.assert_allclose(mean.sq_norm, sq_norm, rtol=1e-5)
-  np.testing.assert_array_equal(mean.trainers, voters.sum(0))
-  assert mean.active == (weight.max(1) > 0).sum()
-
-
-def test_a_mean_of_no_numbers_says_so():
-  """Who stops at NaN must see it, behind whatever mean."""
-  delta = drawn(np.zeros, 3)
-  jax.tree.map(lambda v: v[2].fill(np.nan), delta)
-  for voter in (True, False):
-    weight = np.ones((3, 4), np.float32)
-    weight[2] = voter
-    mean = compiled(MEDIAN)(weight, weight > 0, delta, None).delta
-    broken = [np.isnan(v).all() for v in jax.tree.leaves(mean)]
-    assert all(broken) == any(broken) == voter
 
 
 def apart(found):
@@ -296,54 +197,6 @@ def test_all_dropped_changes_nothing():
   assert info.extra['dropped'].sum() == CLIENTS - 1
 
 
-@pytest.mark.parametrize('kind', ['nan', 'flip', 'noise'])
-def test_lies(kind):
-  """Over what was trained, of the length that was asked for."""
-  delta = {'w': jnp.array([3.0, 0.0, 4.0]), 'b': jnp.ones(2)}
-  mask = {'w': jnp.array([True, False, True]), 'b': jnp.array(False)}
-  delta = jax.tree.map(lambda u, m: jnp.where(m, u, 0.0), delta, mask)
-
-  def sent(faulty, client=0):
-    return faults.tampered(
-      Faults(kind, 2.0),
-      jax.random.key(0),
-      jnp.int32(client),
-      jnp.float32(faulty),
-      mask,
-      delta,
-    )
-
-  assert_same(sent(0), delta)
-  lie = sent(1)
-  np.testing.assert_array_equal(lie['b'], delta['b'])
-  assert lie['w'][1] == 0
-  if kind == 'nan':
-    assert jnp.isnan(lie['w'][::2]).all()
-    assert not clip.finite(lie) and clip.finite(delta)
-  elif kind == 'flip':
-    np.testing.assert_array_equal(lie['w'], -2 * delta['w'])
-  else:
-    assert optax.tree.norm(lie) == pytest.approx(10.0)
-    assert not np.array_equal(lie['w'], sent(1, client=1)['w'])
-
-
-def test_liars_are_drawn_from_the_seed():
-  _, population = world()
-  c = tiny.config(clients=CLIENTS)
-  assert faults.draw(c, population.fleet) == {}
-  seen = set()
-  for share, count in ((0.3, 2), (0.5, 3), (1.0, 6)):
-    for seed in range(8):
-      c.faults.share, c.seed = share, seed
-      drawn = np.asarray(faults.draw(c, population.fleet)['faulty'])
-      assert drawn.sum() == count and not drawn[PADDING]
-      np.testing.assert_array_equal(
-        drawn, faults.draw(c, population.fleet)['faulty']
-      )
-      seen.add(tuple(drawn))
-  assert len(seen) > 8
-
-
 @pytest.mark.parametrize(
   ('key', 'value'),
   [
@@ -407,25 +260,6 @@ def test_a_run_goes_on_and_tells_who_was_dropped():
   assert summary['world']['smallest_cohort'] == found
   assert summary['warnings'] == run.warnings
   assert "2 device(s) own 'mag'" in run.warnings[0]
-
-
-def test_small_cohorts_are_named():
-  _, population = world()
-  found = SimpleNamespace(
-    population=population,
-    spec=SimpleNamespace(modalities=('acc', 'gyro')),
-    notes=(),
-  )
-  assert run_summary.smallest_cohort(found) == (
-    'gyro',
-    4,
-  )  # padding owns it too
-  assert run_summary.warnings(found, False) == []
-  lacking = run_summary.warnings(found, True)
-  assert len(lacking) == 1 and 'modality_dropout=0.3' in lacking[0]
-  found.population = tiny.only(population, 0, 1, 2, 4, 6)
-  assert run_summary.smallest_cohort(found) == ('gyro', 3)
-  assert "3 device(s) own 'gyro'" in run_summary.warnings(found, False)[0]
 
 
 @pytest.mark.slow
