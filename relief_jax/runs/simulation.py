@@ -19,8 +19,7 @@ from relief_jax.runs import evaluation, program, run_summary, start
 from relief_jax.runs.program import Program
 from relief_jax.runs.round_totals import Diverged
 from relief_jax.runs.run import Run
-from relief_jax.settings import Setting
-from relief_jax.types import PyTree, RoundInfo, Task
+from relief_jax.types import PyTree, RoundInfo
 
 _log = logging.getLogger(__name__)
 
