@@ -43,7 +43,7 @@ class ClientError(Portable, RuntimeError):
     return ClientError(self.round, self.client, tier, self.why, self.block)
 
 
-class _NotFinite(FloatingPointError):
+class _NotFinite(Portable, FloatingPointError):
   """A number that is not finite, in a block."""
 
   def __init__(self, block: str):
