@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relief_jax.algorithms import harmony
+from relief_jax.algorithms.parts import encoder_clusters
 from relief_jax.algorithms.parts import kmeans as kmeans_lib
 from relief_jax.config import validation
 from relief_jax.engine.placement import Layout
@@ -52,7 +52,7 @@ def test_equals_a_loop():
   fleet = population.fleet
   for number, (state, info) in enumerate(ran()):
     loss, up, down, flops = slow.both(number)
-    for k, v in twin.named(state.own).items():
+    for k, v in twin.named(state.second.own).items():
       want = [one[k] for one in slow.own]
       np.testing.assert_allclose(v, want, rtol=0, atol=1e-5, err_msg=k)
     np.testing.assert_allclose(info.loss, loss, rtol=0, atol=1e-5)
@@ -64,27 +64,27 @@ def test_equals_a_loop():
     )
     # As far as float32 holds such small steps.
     np.testing.assert_allclose(
-      state.distance, slow.distance, rtol=1e-2, atol=1e-14
+      state.second.distance, slow.distance, rtol=1e-2, atol=1e-14
     )
-  assert (state.distance[np.array(MEMBERS)] > 0).all()
+  assert (state.second.distance[np.array(MEMBERS)] > 0).all()
 
 
 def test_a_classifier_per_cluster():
   """One in the first round of the second stage, then two of three devices."""
-  *_, (first, _), (second, _) = ran()
-  heads = [np.asarray(s.own['head']['w'])[MEMBERS] for s in (first, second)]
+  one, two = (state.second.own for state, _ in ran()[-2:])
+  heads = [np.asarray(own['head']['w'])[MEMBERS] for own in (one, two)]
   assert [len(np.unique(h, axis=0)) for h in heads] == [1, 2]
-  encoders = second.own['encoder']['acc'][0]['w'][jnp.array(MEMBERS)]
+  encoders = two['encoder']['acc'][0]['w'][jnp.array(MEMBERS)]
   assert len(np.unique(encoders, axis=0)) == 3
 
 
 def test_one_sensor_rests_with_the_model_of_that_sensor():
   _, (alone, info), *_, (state, last) = ran()
   for n, m in zip(ALONE, (0, 1), strict=True):
-    for k, v in twin.named(state.own).items():
-      np.testing.assert_array_equal(v[n], twin.named(alone.own)[k][n])
+    for k, v in twin.named(state.second.own).items():
+      np.testing.assert_array_equal(v[n], twin.named(alone.second.own)[k][n])
       if k.startswith(('bias', 'head')):
-        want = twin.named(alone.alone[m].params)[k]
+        want = twin.named(alone.first[m].params)[k]
         np.testing.assert_array_equal(v[n], want)
   for cost in (last.upload, last.download, last.seconds, last.joules):
     np.testing.assert_array_equal(cost[np.array([*ALONE, PADDING])], 0)
@@ -108,8 +108,8 @@ def test_the_order_of_devices_does_not_matter():
   state, info = ran()[-1]
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b[order], rtol=0, atol=1e-6),
-    found.own,
-    state.own,
+    found.second.own,
+    state.second.own,
   )
   for field in ('client', 'upload', 'seconds', 'joules'):
     np.testing.assert_allclose(
@@ -126,7 +126,7 @@ def test_one_modality_is_fedavg():
   want, want_info = tiny.step('fedavg', task, population, setting, 2)
   jax.tree.map(
     lambda a, b: np.testing.assert_array_equal(a, [b] * 3),
-    found.own,
+    found.second.own,
     want.params,
   )
   for field in ('loss', 'upload', 'download', 'seconds', 'joules'):
@@ -166,7 +166,7 @@ def test_encoders_that_stay_where_they_are():
     .at[jnp.array(MEMBERS), 0]
     .set(jnp.array([1e-9, 1e-7, 1.1e-7]))
   )
-  clustered = jax.jit(harmony._clustered, static_argnums=2)
+  clustered = jax.jit(encoder_clusters.clustered, static_argnums=2)
   for given, want in ((distance, 2), (0 * distance, 1)):
     group, cluster = clustered(population.fleet, given, 2)
     assert len(set(np.asarray(group)[MEMBERS].tolist())) == 1
@@ -221,7 +221,7 @@ def test_every_layout_and_a_cohort(backbone):
   last = [each[-1][0] for each in runs]
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5),
-    *((state.own, state.joined) for state in last),
+    *((state.second.own, state.second.joined) for state in last),
   )
   turns = {n: [] for n in MEMBERS}
   for _, info in runs[0][1:]:
