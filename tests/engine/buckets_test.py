@@ -151,7 +151,7 @@ def small(**overrides):
 @pytest.mark.slow
 def test_the_config_asks_for_them():
   simulation = simulate.Simulation(small())
-  count = len(simulation._setting.buckets)
+  count = len(simulation.setting.buckets)
   assert count > 1
   cut, plain = simulate.run(small()), simulate.run(small(buckets=1))
   layout = f'all on 1 device(s) in {count} buckets'
@@ -167,4 +167,4 @@ def test_the_config_asks_for_them():
   [{'clients_per_round': 3}, {'layout': 'one'}, {'method': 'fedavg'}],
 )
 def test_one_bucket_where_they_are_no_use(overrides):
-  assert simulate.Simulation(small(**overrides))._setting.buckets == ()
+  assert simulate.Simulation(small(**overrides)).setting.buckets == ()

@@ -1,6 +1,7 @@
 """A tiny stand-in for `relief_jax.simulate`: its interface, no learning."""
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -30,7 +31,7 @@ class Simulation:
       self.config.fill = DEFAULT_FILL.get(self.config.method, 'skip')
     self.data_dir = data_dir
     self.rounds, self.round = config.rounds, 0
-    self.history, self.cosines = [], []
+    self.history, self.run = [], SimpleNamespace(devices={}, cosines=[])
     self.description = {
       'clients': config.clients,
       'clients_per_round': config.clients,
@@ -97,7 +98,7 @@ class Simulation:
     }
     self.history.append(record)
     count = self.config.clients
-    self.devices = {
+    self.run.devices = {
       'round': self.round,
       'rounds': [5] * count,
       'trained': {'acc': [5] * count, 'head': [3] * count},

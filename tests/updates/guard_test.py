@@ -246,11 +246,11 @@ def test_a_run_goes_on_and_tells_who_was_dropped():
   assert liars.sum() == 2
   while not run.done:
     record = run.advance()
-    assert np.isfinite(list(run._tally.totals.values())).all()
+    assert np.isfinite(list(run.run._totals.totals.values())).all()
     if record['round']:
       assert record['dropped'] == 4 and np.isfinite(record['loss'])
-      np.testing.assert_array_equal(run.devices['dropped'], 2 * liars)
-      assert np.array(run.devices['last']['upload'])[liars].min() > 0
+      np.testing.assert_array_equal(run.run.devices['dropped'], 2 * liars)
+      assert np.array(run.run.devices['last']['upload'])[liars].min() > 0
   summary = run.summary()
   assert summary['dropped_total'] == 8
   clock = [r['sim_seconds'] for r in run.history]

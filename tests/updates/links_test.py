@@ -304,7 +304,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit():
   again.advance()
   assert any(v.any() for v in jax.tree.leaves(middle['state'].clients.updates))
   chex.assert_trees_all_equal(again.snapshot(), whole.snapshot())
-  assert whole.round == 4 and again._compiles == 0
+  assert whole.round == 4 and again.run.compiles == 0
 
 
 def test_a_memory_too_large_is_refused():
