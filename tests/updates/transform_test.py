@@ -299,6 +299,16 @@ def test_a_run_has_all_that_it_asks_for_in_the_only_order():
   assert (flat(after.delta) * flat(found.delta) <= 0).all()  # flipped
 
 
+def test_a_run_finds_what_is_too_large_before_it_clips():
+  setting = Setting(guard=Guard(drop=True, clip=True))
+  chain = stack.stack(setting, link.make(setting))
+  facts = device(hparams={'clip_norm': jnp.float32(0.5)})
+  huge = handmade.params(lambda shape: np.full(shape, 1e20))
+  for delta, fine in ((huge, False), (drawn(), True)):
+    after, _ = chain.update(update(delta), chain.init(delta), facts, KEY)
+    assert bool(after.finite) == fine
+
+
 def test_a_code_without_a_memory_keeps_nothing():
   setting = Setting(uplink_codec=Codec('int8'))
   chain = stack.stack(setting, link.make(setting))
