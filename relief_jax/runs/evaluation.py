@@ -1,10 +1,10 @@
-"""Counts what models predict, on held-out persons and on devices' own windows.
+"""Counts predictions, on held-out persons and on devices' own windows.
 
 A device is tested with the model that it holds after a round (a narrower,
 shallower or masked one, or one of its own) and with the sensors that it owns;
 the server's whole model is tested beside it, with every sensor set. Labels
 never touch the input side: confusion matrices are counted after the
-predictions. What becomes of the counts: scores.py.
+predictions. Scores of the counts: scores.py.
 """
 
 from functools import partial
@@ -28,7 +28,7 @@ from relief_jax.types import (
 
 
 class Counts(NamedTuple):
-  """What an evaluation counts; `C` classes, `Z` persons on no device.
+  """Holds the counts of an evaluation; `C` classes, `Z` persons on no device.
 
   Attributes:
     whole: [S, Z, C, C] int32, confusion matrices of the server's model for
@@ -39,7 +39,7 @@ class Counts(NamedTuple):
       sets of the fleet; () where all hold the whole.
     model_index: [N] int32 as in `SubModels`, () likewise.
     own: [N, 3, C] int32, on each device's own later windows: how often a class
-      was told rightly, was predicted, and was true; () without such windows.
+      was predicted correctly, was predicted, and was true; () without such.
   """
 
   whole: Array
@@ -50,7 +50,7 @@ class Counts(NamedTuple):
 
 
 def subsets(owned: np.ndarray, rare: int) -> np.ndarray:
-  """The modality subsets that are tested, [S, M] bool, without repetition.
+  """Lists the modality subsets that are tested, [S, M] bool, no repetition.
 
   Those of the fleet, all on, the rare one alone, and all without one of them,
   each in turn.
@@ -95,7 +95,7 @@ class Scope(NamedTuple):
 
 
 def scope(owned: np.ndarray, rare: int, persons: int, fill: str) -> Scope:
-  """Collects what an evaluation tests.
+  """Collects the static facts of an evaluation.
 
   Args:
     owned: [N, M] bool.
@@ -119,7 +119,7 @@ def evaluate(
   scope: Scope,
   held: SubModels | None = None,
 ) -> Counts:
-  """Tests the server's model, and what the devices hold in its place.
+  """Tests the server's model, and the sub-models that devices hold.
 
   Args:
     task: the server's model.
@@ -154,7 +154,7 @@ def evaluate(
 
 
 def _held(model, v, index, frozen, tests, fleet, scope) -> Array:
-  """Confusion matrices of sub-model number v, [S', Z, C, C]."""
+  """Computes confusion matrices of sub-model number v, [S', Z, C, C]."""
   sets = jnp.asarray(scope.masks[scope.of_fleet])
   # A sub-model that nobody holds is not run, nor an encoder that none of its
   # devices has.
@@ -219,7 +219,9 @@ def confusions(
   need: Array | None = None,
   batch: int = 256,
 ) -> Array:
-  """Confusion matrix of every modality subset and person, [S, Z, C, C] int32.
+  """Computes a confusion matrix per modality subset and person.
+
+  [S, Z, C, C] int32.
 
   Encoders run once per window; subsets only fuse. Of a task that gives the
   logits of X exits (`types.Exits`) [1 + X, S, Z, C, C]: first of their mean,
@@ -314,7 +316,7 @@ def own_counts(
 
 
 def _count_own(models, index, frozen, own, fleet, fill, pairs, batch=256):
-  """Counts over (row, device, real) pairs, [L] each."""
+  """Counts predictions over (row, device, real) pairs, [L] each."""
   classes = jax.eval_shape(
     lambda: _logits(*models[0], frozen, own, fleet, fill, *_first(pairs))
   ).shape[-1]
@@ -351,7 +353,7 @@ def _count_own(models, index, frozen, own, fleet, fill, pairs, batch=256):
 
 
 def _logits(task, params, frozen, own, fleet, fill, row, device, here):
-  """Class scores of windows on unlike devices, [B, C].
+  """Computes class scores of windows on unlike devices, [B, C].
 
   Args:
     task: the model.
@@ -403,7 +405,7 @@ def _encode(task, params, frozen, bank, i, row):
 
 
 def _where_needed(flag: Array | None, function):
-  """The function's value, zeros where `flag` is off; None: always."""
+  """Evaluates the function; gives zeros where `flag` is off; None: always."""
   if flag is None:
     return function()
   return jax.lax.cond(flag, function, lambda: tree.zeros_like_output(function))
@@ -424,7 +426,7 @@ def _first(pairs):
 
 
 def _lost(faults, row: Array, modalities: int) -> Array:
-  """Sensors that do not deliver a window, [B, M] bool."""
+  """Marks sensors that do not deliver a window, [B, M] bool."""
   if faults.gone is None:
     return jnp.zeros((row.size, modalities), bool)
 
@@ -436,7 +438,7 @@ def _lost(faults, row: Array, modalities: int) -> Array:
 
 
 def _faulty(faults, modality: int, x: Array, row: Array) -> Array:
-  """Windows as sensors of their own devices deliver them, [B, time, c]."""
+  """Applies the faults of the devices' own sensors to windows, [B, time, c]."""
 
   def one(fault, x, row):
     found = sensor_faults.apply(

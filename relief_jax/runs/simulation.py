@@ -1,4 +1,4 @@
-"""One run: compiled programs, arrays in their places, and its records."""
+"""Simulates one run: compiled programs, arrays in their places, records."""
 
 import logging
 import time
@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 class Simulation:
-  """One run, advanced from evaluation to evaluation.
+  """Simulates one run, advanced from evaluation to evaluation.
 
   Args:
     config: from `relief_jax.config.default()` or a config file.
@@ -117,12 +117,12 @@ class Simulation:
 
   @property
   def config(self) -> ml_collections.ConfigDict:
-    """Resolved; `layout` names the one that was taken."""
+    """The resolved config; `layout` names the one that was taken."""
     return self._config
 
   @property
   def rounds(self) -> int:
-    """Of the whole run."""
+    """Rounds of the whole run."""
     return self._run.rounds
 
   @property
@@ -137,24 +137,25 @@ class Simulation:
 
   @property
   def devices(self) -> dict[str, Any]:
-    """What single devices did, see `runs.run.Run`."""
+    """Log of single devices, see `runs.run.Run`."""
     return self._run.devices
 
   @property
   def cosines(self) -> list[dict[str, Any]]:
-    """How alike updates were, see `runs.run.Run`."""
+    """Similarity of updates, see `runs.run.Run`."""
     return self._run.cosines
 
   @property
   def done(self) -> bool:
-    """All rounds are over and evaluated."""
+    """Tells whether all rounds are over and evaluated."""
     return self._run.done
 
   @ambient.pinned()
   def plans(self) -> bool:
-    """Whether a round depends on how many there are: it cannot grow longer.
+    """Tells whether a round depends on the number of rounds.
 
-    Found out by tracing the round, so it holds for methods of your own.
+    Such a run cannot grow longer. Found out by tracing the round, so it holds
+    for methods of your own.
     """
     args = self._key, self._state, self._population
 
@@ -172,7 +173,7 @@ class Simulation:
     return self.params_of(self._state)
 
   def params_of(self, state: PyTree) -> PyTree:
-    """The model in a state."""
+    """Gives the model in a state."""
     return self._algorithm.params(state)
 
   @property
@@ -190,13 +191,13 @@ class Simulation:
 
   @property
   def warnings(self) -> list[str]:
-    """What a reader of the results should know; no error."""
+    """Warnings for a reader of the results; no error."""
     whole = not (self._algorithm.personal or self.config.modality_dropout)
     return run_summary.warnings(self._world, whole)
 
   @ambient.pinned()
   def prepare(self) -> memory.Estimate:
-    """Compiles, and tells the memory that the run will take.
+    """Compiles the programs, and estimates the memory of the run.
 
     Raises:
       InputError: more than there is.
@@ -249,7 +250,7 @@ class Simulation:
       self._call()
 
   def snapshot(self) -> dict[str, Any]:
-    """All that is needed to go on; a pytree of numpy arrays."""
+    """Gives all that is needed to go on; a pytree of numpy arrays."""
     return {
       'state': jax.tree.map(np.asarray, jax.device_get(self._state)),
       **self._run.snapshot(),
@@ -257,7 +258,7 @@ class Simulation:
 
   @ambient.pinned()
   def restore(self, snapshot: dict[str, Any], history: list) -> None:
-    """Goes back to a snapshot of a run with the same config.
+    """Restores a snapshot of a run with the same config.
 
     Args:
       snapshot: from `snapshot`.
@@ -269,7 +270,7 @@ class Simulation:
     self._run.restore(snapshot, history)
 
   def summary(self) -> dict[str, Any]:
-    """What summary.json says of the simulation itself."""
+    """Gives the simulation's own part of summary.json."""
     return {
       'dataset': self.description['dataset'],
       **self._run.summary(self._setting.cohort),
@@ -302,11 +303,11 @@ class Simulation:
 
   @property
   def setting(self) -> Setting:
-    """Of the round."""
+    """Setting of the round."""
     return self._setting
 
   def test_arguments(self) -> tuple:
-    """Gives those of `Program.evaluate` after the parameters, now."""
+    """Gives the current arguments of `Program.evaluate` after parameters."""
     population = self._population
     return (
       jnp.int32(self.round),
@@ -316,7 +317,7 @@ class Simulation:
 
   @property
   def call(self) -> program.Call:
-    """What else is static about the program."""
+    """The static part of the program beside the setting."""
     each = self.config.rounds_per_call
     return program.Call(
       method=self.config.method,
@@ -328,7 +329,7 @@ class Simulation:
 
   @ambient.pinned()
   def arguments(self) -> tuple:
-    """Of `Program.rounds`, now."""
+    """Gives the current arguments of `Program.rounds`."""
     return (
       self._state,
       self._population,
@@ -358,11 +359,11 @@ class Simulation:
     self._run.wall['compile'] += seconds
 
   def begin(self) -> None:
-    """Starts the window that the next evaluation tells about."""
+    """Starts the window of the next evaluation."""
     self._run.begin()
 
   def _call(self) -> None:
-    """One call of the compiled program: up to `rounds_per_call` rounds."""
+    """Calls the compiled program once: up to `rounds_per_call` rounds."""
     compiled = self._compile()
     started = time.perf_counter()
     try:
@@ -374,7 +375,7 @@ class Simulation:
 
   @ambient.pinned()
   def take(self, state: PyTree, infos: RoundInfo, seconds: float) -> None:
-    """Takes over what a call of the program gave.
+    """Takes over the results of a call of the program.
 
     Args:
       state: after it.
@@ -391,7 +392,7 @@ class Simulation:
       raise Diverged(number, self._broken_group(), client)
 
   def _broken_group(self) -> str:
-    """Name of the first group with a non-finite parameter, or ''."""
+    """Names the first group with a non-finite parameter, or gives ''."""
     params = placement.local(self.params)
     broken = jax.tree.map(lambda v: float(~jnp.isfinite(v).all()), params)
     num = self._task.num_blocks
@@ -410,7 +411,7 @@ class Simulation:
 
   @ambient.pinned()
   def score(self, counts: evaluation.Counts, seconds: float) -> dict[str, Any]:
-    """The record of an evaluation, also appended to `history`.
+    """Makes the record of an evaluation, also appended to `history`.
 
     Args:
       counts: from `Program.evaluate`, numpy arrays.
