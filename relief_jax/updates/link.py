@@ -1,4 +1,4 @@
-"""The two links between server and devices: what arrives, and its bytes.
+"""Codes the two links between server and devices, and counts their bytes.
 
     down   theta_n = what arrives of the broadcast, the same for everybody
     up     u_n = what arrives of theta_n' - theta_n, trained blocks only
@@ -50,7 +50,7 @@ class Links(NamedTuple):
 
 
 class Replica(NamedTuple):
-  """Holds what the server knows of a coded broadcast; () without a memory.
+  """Holds the server's state of a coded broadcast; () without a memory.
 
   Attributes:
     params: P, the model as the devices know it.
@@ -112,7 +112,7 @@ def coded(up: Compressor) -> transform.Transform:
 
 
 def error_feedback(code: transform.Transform) -> transform.Transform:
-  """Adds to an update what its code left out of the last ones.
+  """Adds the residual of earlier codes to an update (error feedback).
 
   Of blocks that are not trained nothing is sent, nor forgotten. State: P, the
   residual of one client.
@@ -172,7 +172,7 @@ def message_bytes(
   chosen: Array,
   way: int,
 ) -> Array:
-  """Computes the bytes that each client sends or is sent, [K] float32.
+  """Computes the bytes that each client sends or receives, [K] float32.
 
   Args:
     compressor: of every array.
