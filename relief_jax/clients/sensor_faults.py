@@ -127,7 +127,7 @@ def swing(shift: Shift, number: Array) -> Shift:
 
 
 def _window_keys(shift: Shift, modality: int, row: Array) -> Array:
-  """Derives [B] keys of a client's windows; its words: the seed and its id."""
+  """Derives [B] keys of a client's windows, from words: the seed and its id."""
   assert shift.key is not None  # something is drawn by window
   own = ambient.of_words(shift.key)
   own = jax.random.fold_in(own, modality)
@@ -204,7 +204,7 @@ def _normal(keys: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _displace(x: Array, late: Array) -> Array:
-  """Shifts samples by `late` [B, time, 1], at most one sample to either side.
+  """Resamples `late` [B, time, 1], up to one sample after (before) time.
 
   Without a gather: only the two neighbours count. Ends are held.
   """

@@ -46,7 +46,7 @@ def _encode(task: Task, params, frozen, batch: Batch, gate: Gate, i: int):
 def _encode_masked(
   task: Task, params, frozen, batch: Batch, gate: Gate, i: int
 ):
-  """Encodes modality i without branches; the optimiser masks training.
+  """Encodes modality i without branches; the optimiser gates frozen blocks.
 
   Also the input is masked: no number of an absent sensor, not even a NaN, has
   a part in the gradient.
