@@ -15,9 +15,9 @@ class Mean(NamedTuple):
   """Holds the mean and the statistics of a round's updates.
 
   Attributes:
-    delta: P, the masked mean update over everybody counted.
+    delta: P, the masked mean update over all counted clients.
     touched: prefix tree of P, bool: some client trained it.
-    weight: [G] sum of the weights of those who count and trained, T_g.
+    weight: [G] sum of the weights of T_g, counted clients that trained it.
     trainers: [G] their number |T_g|.
     variance: [G] weighted variance of their updates around *their* mean, summed
       over the block's numbers.

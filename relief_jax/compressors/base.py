@@ -1,7 +1,7 @@
 """Defines compressors, and the size and layout of their codes in bytes.
 
 A compressor codes one array at a time. Its code is a few arrays of numbers, as
-many as the shape tells, so that a message has the same length in every round
+many as the shape says, so that a message has the same length in every round
 and the cost model needs no data. `pack` writes exactly these arrays into bytes
 and `unpack` reads them back; nothing else has to be sent.
 """

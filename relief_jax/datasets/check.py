@@ -63,7 +63,8 @@ def problems(own: npz.Own, max_gap: float = 0.5, width: int = 1) -> list[str]:
   Args:
     own: from `npz.read`.
     max_gap: seconds of NaN that are interpolated.
-    width: samples in a window, of continuous data; 1: samples are told.
+    width: samples in a window, of continuous data; 1: losses are
+      counted in samples.
   """
   found = []
   windows = own.x.ndim == 3

@@ -2,7 +2,7 @@
 
 Bodies move in a few *base* ways that every modality sees, each through its
 own random channels, noise and blind spot (one pair of base ways that it hardly
-tells apart): modalities overlap and complete each other. Some base ways come
+separates): modalities overlap and complete each other. Some base ways come
 in two variants that differ only in a slow or fast tremor which the *last*,
 rare modality alone picks up. Without it those pairs of classes are one.
 

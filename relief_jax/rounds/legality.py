@@ -50,7 +50,7 @@ def check(
 
 
 def _robust(setting: Setting, method: Method) -> None:
-  """Refuses weights, dilution and sums where every client has one vote."""
+  """Refuses weights, means over all, and sums where every client has a vote."""
   for found, cure in (
     (setting.weight == 'samples' and 'weights by samples', 'weight=uniform'),
     (

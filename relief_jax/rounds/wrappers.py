@@ -86,7 +86,7 @@ def test_then_train(
 
   Args:
     client: of one client.
-    test: (known, row) -> [] int32, windows that were classified right.
+    test: (known, row) -> [] int32, windows classified correctly.
   """
 
   def wrapped(known, row):

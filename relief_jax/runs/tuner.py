@@ -294,7 +294,7 @@ def measure(
   Args:
     name: of the layout.
     part: the round.
-    clock: tells seconds.
+    clock: gives seconds.
 
   Returns:
     Seconds, or None where it does not fit into some process's memory.

@@ -3,8 +3,8 @@
     down   theta_n = what arrives of the broadcast, the same for everybody
     up     u_n = what arrives of theta_n' - theta_n, trained blocks only
 
-Either link may have a memory of what its code left out. A device's is error
-feedback (Seide et al., 2014; Karimireddy et al., 2019,
+Either link may have a memory of the part that its code left out. A device's is
+error feedback (Seide et al., 2014; Karimireddy et al., 2019,
 https://arxiv.org/abs/1901.09847): what did not arrive is added to the next
 update. The server's is the model as the devices know it: only the *change*
 against that replica is coded, and the server, which sees what arrives, keeps
@@ -178,7 +178,7 @@ def message_bytes(
     compressor: of every array.
     task: the model.
     params: P, for its shapes.
-    plan: tells whose model is smaller, and what the method codes itself.
+    plan: names smaller models, and messages that the method codes itself.
     chosen: [K, G] bool, blocks of the message.
     way: `UP` or `DOWN`.
   """

@@ -100,7 +100,7 @@ def sources(path: str) -> list[pathlib.Path]:
     path: ends in .csv or .json.
 
   Raises:
-    InputError: rows that cannot be told.
+    InputError: rows that cannot be read.
   """
   found = [pathlib.Path(path)]
   if not found[0].exists():
