@@ -367,11 +367,11 @@ class _Open:
     """Writes an evaluation."""
     if processes.is_main():
       records.append_line(self._folder / 'metrics.jsonl', record)
-      if self.simulation.devices:
+      if self.simulation.run.devices:
         records.append_line(
-          self._folder / 'devices.jsonl', self.simulation.devices
+          self._folder / 'devices.jsonl', self.simulation.run.devices
         )
-      for line in self.simulation.cosines:
+      for line in self.simulation.run.cosines:
         records.append_line(self._folder / 'cosines.jsonl', line)
       self._board.write(board.scalars(record), record['round'])
     self.reporter.update(record)

@@ -19,8 +19,7 @@ from relief_jax.runs import evaluation, program, run_summary, start
 from relief_jax.runs.program import Program
 from relief_jax.runs.round_totals import Diverged
 from relief_jax.runs.run import Run
-from relief_jax.settings import Setting
-from relief_jax.types import PyTree, RoundInfo, Task
+from relief_jax.types import PyTree, RoundInfo
 
 _log = logging.getLogger(__name__)
 
@@ -36,8 +35,10 @@ class Simulation:
       no world from it, builds one.
 
   Attributes:
-    config: the resolved config.
-    history, devices, cosines, round, rounds, done: see `run.Run`.
+    config: resolved; `layout` names the one that was taken.
+    task: the model.
+    setting: of the round.
+    run: its records, also about single devices.
     choice: the layout and why it was taken; `config.layout` names it.
 
   Raises:
@@ -78,15 +79,15 @@ class Simulation:
       config.dataset = self._world.dataset
       config.fill = self._world.fill
     processes.agree('config', repr(config))
-    self._config = config
+    self.config = config
     self._memory_limit = memory_limit
-    self._task = models.MODELS[config.backbone](self._world.spec)
+    self.task = models.MODELS[config.backbone](self._world.spec)
     self.choice, self._layout, self._world = start.settle_layout(
-      config, self._world, self._task, self._layout, memory_limit
+      config, self._world, self.task, self._layout, memory_limit
     )
-    self._run = Run(config, self._task, self._world)
-    self._setting = program.setting(config, self._world, self._layout)
-    self._algorithm = algorithms.build(config.method, self._task, self._setting)
+    self.run = Run(config, self.task, self._world)
+    self.setting = program.setting(config, self._world, self._layout)
+    self._algorithm = algorithms.build(config.method, self.task, self.setting)
     with processes.together():
       self._algorithm.check(
         self._world.population.fleet,
@@ -102,10 +103,10 @@ class Simulation:
     self._population = start.place_population(
       self._world.population, self._layout
     )
-    identity = config.method, config.backbone, self._world.spec, self._setting
+    identity = config.method, config.backbone, self._world.spec, self.setting
     self._state = self._place(
       start.initial_state(
-        identity, self._algorithm, self._task, params_key, memory_limit
+        identity, self._algorithm, self.task, params_key, memory_limit
       )
     )
     if config.cosines:
@@ -113,42 +114,27 @@ class Simulation:
         args = self._key, self._state, self._population, self._hparams
         shapes = jax.eval_shape(self._algorithm.step, *args)
         similarity.check(shapes[1], config.method)
-    self._run.wall['setup'] = time.perf_counter() - started
-
-  @property
-  def config(self) -> ml_collections.ConfigDict:
-    """The resolved config; `layout` names the one that was taken."""
-    return self._config
+    self.run.wall['setup'] = time.perf_counter() - started
 
   @property
   def rounds(self) -> int:
-    """Rounds of the whole run."""
-    return self._run.rounds
+    """Of the whole run."""
+    return self.run.rounds
 
   @property
   def round(self) -> int:
     """Rounds done."""
-    return self._run.round
+    return self.run.round
+
+  @property
+  def done(self) -> bool:
+    """All rounds are over and evaluated."""
+    return self.run.done
 
   @property
   def history(self) -> list[dict[str, Any]]:
     """One record per evaluation so far."""
-    return self._run.history
-
-  @property
-  def devices(self) -> dict[str, Any]:
-    """Log of single devices, see `runs.run.Run`."""
-    return self._run.devices
-
-  @property
-  def cosines(self) -> list[dict[str, Any]]:
-    """Similarity of updates, see `runs.run.Run`."""
-    return self._run.cosines
-
-  @property
-  def done(self) -> bool:
-    """Tells whether all rounds are over and evaluated."""
-    return self._run.done
+    return self.run.history
 
   @ambient.pinned()
   def plans(self) -> bool:
@@ -181,7 +167,7 @@ class Simulation:
     """Short facts for logs, before anything has run."""
     w = self._world
     return {
-      **run_summary.describe(w, self._task, self._setting.cohort),
+      **run_summary.describe(w, self.task, self.setting.cohort),
       'layout': self._layout_text(),
       'memory_bytes': {
         'data': memory.size((w.population, w.tests)),
@@ -233,7 +219,7 @@ class Simulation:
     if self._memory is None:
       self.prepare()
     if self.history:
-      until = self._run.next_after(self.config.eval_every)
+      until = self.run.next_after(self.config.eval_every)
       self.begin()
       self.advance_rounds(until - self.round)
     return self._evaluate()
@@ -253,7 +239,7 @@ class Simulation:
     """Gives all that is needed to go on; a pytree of numpy arrays."""
     return {
       'state': jax.tree.map(np.asarray, jax.device_get(self._state)),
-      **self._run.snapshot(),
+      **self.run.snapshot(),
     }
 
   @ambient.pinned()
@@ -267,13 +253,13 @@ class Simulation:
     structure = jax.tree.structure(self._state)
     leaves = [jnp.asarray(v) for v in jax.tree.leaves(snapshot['state'])]
     self._state = self._place(jax.tree.unflatten(structure, leaves))
-    self._run.restore(snapshot, history)
+    self.run.restore(snapshot, history)
 
   def summary(self) -> dict[str, Any]:
     """Gives the simulation's own part of summary.json."""
     return {
       'dataset': self.description['dataset'],
-      **self._run.summary(self._setting.cohort),
+      **self.run.summary(self.setting.cohort),
       'compile_seconds': dict(self._program.seconds) if self._program else {},
       'program_bytes': self._program.memory if self._program else None,
       'memory_estimate': self._memory._asdict() if self._memory else None,
@@ -284,27 +270,17 @@ class Simulation:
       'device_kind': jax.devices()[0].device_kind,
       'world': self.description,
       'warnings': self.warnings,
-      'fleet': self._run.fleet(),
+      'fleet': self.run.fleet(),
       **run_summary.recovered(self.config, self.history),
     }
 
   def _layout_text(self) -> str:
-    count = len(self._setting.buckets)
+    count = len(self.setting.buckets)
     return str(self._layout) + (f' in {count} buckets' if count else '')
 
   def _place(self, value: PyTree) -> PyTree:
     """Puts a pytree on the mesh, replicated."""
     return placement.replicate(value, self._layout)
-
-  @property
-  def task(self) -> Task:
-    """The model."""
-    return self._task
-
-  @property
-  def setting(self) -> Setting:
-    """Setting of the round."""
-    return self._setting
 
   def test_arguments(self) -> tuple:
     """Gives the current arguments of `Program.evaluate` after parameters."""
@@ -324,7 +300,7 @@ class Simulation:
       spec=self._world.spec,
       rounds=self.config.rounds_per_call,
       even=(self.rounds % each, self.round % each) == (0, 0),
-      scope=self._run.scope,
+      scope=self.run.scope,
     )
 
   @ambient.pinned()
@@ -344,8 +320,8 @@ class Simulation:
     if self._program is None:
       started = time.perf_counter()
       self._program, fresh = program.get(
-        self._task,
-        self._setting,
+        self.task,
+        self.setting,
         self.call,
         self.arguments(),
         self.test_arguments(),
@@ -355,12 +331,12 @@ class Simulation:
 
   def count_compilation(self, number: int, seconds: float) -> None:
     """Adds compilations and their time to the summary."""
-    self._run.compiles += number
-    self._run.wall['compile'] += seconds
+    self.run.compiles += number
+    self.run.wall['compile'] += seconds
 
   def begin(self) -> None:
-    """Starts the window of the next evaluation."""
-    self._run.begin()
+    """Starts the window that the next evaluation tells about."""
+    self.run.begin()
 
   def _call(self) -> None:
     """Calls the compiled program once: up to `rounds_per_call` rounds."""
@@ -386,7 +362,7 @@ class Simulation:
       Diverged: a loss is not finite.
     """
     self._state = state
-    broken = self._run.take(infos, seconds)
+    broken = self.run.take(infos, seconds)
     if broken is not None:
       number, client = broken
       raise Diverged(number, self._broken_group(), client)
@@ -395,9 +371,9 @@ class Simulation:
     """Names the first group with a non-finite parameter, or gives ''."""
     params = placement.local(self.params)
     broken = jax.tree.map(lambda v: float(~jnp.isfinite(v).all()), params)
-    num = self._task.num_blocks
-    found = np.asarray(tree.group_sum(self._task.groups, broken, num))
-    return self._task.blocks.name[found.argmax()] if found.any() else ''
+    num = self.task.num_blocks
+    found = np.asarray(tree.group_sum(self.task.groups, broken, num))
+    return self.task.blocks.name[found.argmax()] if found.any() else ''
 
   def _evaluate(self) -> dict[str, Any]:
     compiled = self._compile()
@@ -420,4 +396,4 @@ class Simulation:
     Raises:
       Diverged: a parameter is not finite.
     """
-    return self._run.score(counts, seconds, self._broken_group())
+    return self.run.score(counts, seconds, self._broken_group())
