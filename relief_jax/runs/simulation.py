@@ -118,7 +118,7 @@ class Simulation:
 
   @property
   def rounds(self) -> int:
-    """Of the whole run."""
+    """Rounds of the whole run."""
     return self.run.rounds
 
   @property
@@ -128,7 +128,7 @@ class Simulation:
 
   @property
   def done(self) -> bool:
-    """All rounds are over and evaluated."""
+    """Tells whether all rounds are over and evaluated."""
     return self.run.done
 
   @property
@@ -335,7 +335,7 @@ class Simulation:
     self.run.wall['compile'] += seconds
 
   def begin(self) -> None:
-    """Starts the window that the next evaluation tells about."""
+    """Starts the window of the next evaluation."""
     self.run.begin()
 
   def _call(self) -> None:
