@@ -41,12 +41,12 @@ def load(names: Iterable[str]) -> None:
 
 
 def identity(name: str) -> str:
-  """The same for all spellings of a file's path; a module's own name."""
+  """Gives one name for all spellings of a file's path; a module's own name."""
   return str(pathlib.Path(name).resolve()) if name.endswith('.py') else name
 
 
 def note(name: str) -> None:
-  """Takes down what was imported already, by other means.
+  """Records a module that was imported already, by other means.
 
   Args:
     name: as in `load`.

@@ -24,7 +24,7 @@ from relief_jax.world import fleet_files, fleets, partition, splits
 
 
 class Registry(NamedTuple):
-  """Names, and what is taken beside them.
+  """Describes names, and texts that are taken beside them.
 
   Attributes:
     names: all of them now.
@@ -70,7 +70,7 @@ REGISTRIES = {
 
 
 def contents() -> list[dict]:
-  """What all registries hold now, the table of keys among them; a copy."""
+  """Copies the content of all registries, the table of keys among them."""
   return [
     dict(one)
     for one in (

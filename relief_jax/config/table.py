@@ -335,7 +335,7 @@ ROWS: dict[str, Any] = {
 
 
 def rows() -> dict[str, Key]:
-  """The row of every key, by its dotted name.
+  """Gives the row of every key, by its dotted name.
 
   >>> rows()['hparams.client_lr'].range
   'from 0 to 1000'
@@ -354,7 +354,7 @@ def rows() -> dict[str, Key]:
 
 
 def default() -> ml_collections.ConfigDict:
-  """Every key with its default.
+  """Builds a config of every key with its default.
 
   >>> config = default()
   >>> config.rounds = 10
@@ -374,7 +374,7 @@ def default() -> ml_collections.ConfigDict:
 
 
 def get(config: ml_collections.ConfigDict, key: str):
-  """The value under a dotted key."""
+  """Gets the value under a dotted key."""
   for part in key.split('.'):
     config = config[part]
   return config
