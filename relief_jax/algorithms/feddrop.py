@@ -51,7 +51,7 @@ def feddrop(task: Task, setting: Setting) -> Method:
   options = setting.options
 
   def keep(key: Array, limit: Array) -> list[Array]:
-    """Draws the kept units of one client, the same here and on the device."""
+    """Kept units of one client, the same here and on the device."""
     return widths.drawn(units, key, limit, options['exact'])
 
   def price(key: Array, limit: Array, run: Array, trained: Array) -> Array:

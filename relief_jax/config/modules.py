@@ -41,7 +41,7 @@ def load(names: Iterable[str]) -> None:
 
 
 def identity(name: str) -> str:
-  """Gives one name for all spellings of a file's path; a module's own name."""
+  """The same for all spellings of a file's path; a module's own name."""
   return str(pathlib.Path(name).resolve()) if name.endswith('.py') else name
 
 

@@ -70,7 +70,7 @@ REGISTRIES = {
 
 
 def contents() -> list[dict]:
-  """Copies the content of all registries, the table of keys among them."""
+  """What all registries hold now, the table of keys among them; a copy."""
   return [
     dict(one)
     for one in (

@@ -354,7 +354,7 @@ def rows() -> dict[str, Key]:
 
 
 def default() -> ml_collections.ConfigDict:
-  """Builds a config of every key with its default.
+  """Every key with its default.
 
   >>> config = default()
   >>> config.rounds = 10

@@ -81,7 +81,7 @@ def _misfit(found: str) -> InputError:
 
 
 def _leaves(group: dict, at: str = '') -> Iterator[str]:
-  """Lists dotted names of the values in a config."""
+  """Dotted names of the values in a config."""
   for part, value in group.items():
     if isinstance(value, dict):
       yield from _leaves(value, f'{at}{part}.')
