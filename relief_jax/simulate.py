@@ -1,4 +1,4 @@
-"""A whole run: many rounds in one compiled program, evaluation between calls.
+"""Runs many rounds in one compiled program, with evaluations between calls.
 
 `Simulation` is what the command line, the benchmarks and notebooks drive. It
 holds no file: writing the run directory is the experiments' business.
@@ -50,7 +50,7 @@ def run(
   data_dir: str | None = None,
   on_eval: Callable[[dict[str, Any]], None] | None = None,
 ) -> Result:
-  """Runs to the end.
+  """Runs a simulation to the end.
 
   >>> from relief_jax import config
   >>> c = config.default()
@@ -64,7 +64,7 @@ def run(
     on_eval: called with the record of every evaluation.
 
   Returns:
-    What came out.
+    The result of the run.
 
   Raises:
     InputError: bad config, data or fleet.

@@ -49,7 +49,7 @@ _SUMS = 1
 
 
 class Memory(NamedTuple):
-  """What the server remembers.
+  """Holds the server's state.
 
   Attributes:
     built: prototypes in full precision.
@@ -61,7 +61,7 @@ class Memory(NamedTuple):
 
 
 def on_board(fleet: Fleet) -> Array:
-  """Sensors that devices have, delivering or not, [K, M] bool."""
+  """Marks installed sensors, delivering or not, [K, M] bool."""
   return fleet.owned if fleet.scene is None else fleet.scene.on_board
 
 

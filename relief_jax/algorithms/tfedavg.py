@@ -44,7 +44,7 @@ _SAME = 1e-5
 
 @jax.custom_vjp
 def straight_through(value: Array, kept: Array, scale: Array) -> Array:
-  """s sign(V) where kept, else 0.
+  """Gives s sign(V) where kept, else 0.
 
   Args:
     value: V, [...].
@@ -68,7 +68,7 @@ straight_through.defvjp(_forward, _backward)
 
 
 def quantise(value: Array, mode: str) -> Array:
-  """Q(V), with the gradient of FTTQ.
+  """Quantises V to Q(V), with the gradient of FTTQ.
 
   Args:
     value: V, an array of two axes or more.
@@ -79,7 +79,7 @@ def quantise(value: Array, mode: str) -> Array:
 
 
 def lost(value: Array, mode: str) -> Array:
-  """|Q(W) - W| / |W|, []; 0 for zeros.
+  """Computes |Q(W) - W| / |W|, []; 0 for zeros.
 
   Args:
     value: W, an array of two axes or more.

@@ -335,7 +335,7 @@ ROWS: dict[str, Any] = {
 
 
 def rows() -> dict[str, Key]:
-  """The row of every key, by its dotted name.
+  """Gives the row of every key, by its dotted name.
 
   >>> rows()['hparams.client_lr'].range
   'from 0 to 1000'
@@ -374,7 +374,7 @@ def default() -> ml_collections.ConfigDict:
 
 
 def get(config: ml_collections.ConfigDict, key: str):
-  """The value under a dotted key."""
+  """Gets the value under a dotted key."""
   for part in key.split('.'):
     config = config[part]
   return config

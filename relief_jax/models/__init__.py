@@ -1,4 +1,4 @@
-"""Models: one file each, `Spec -> Task`."""
+"""Builds models: one file each, `Spec -> Task`."""
 
 from relief_jax.models import cnn, lora
 

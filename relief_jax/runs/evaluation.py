@@ -1,10 +1,10 @@
-"""Counts what models predict, on held-out persons and on devices' own windows.
+"""Counts predictions, on held-out persons and on devices' own windows.
 
 A device is tested with the model that it holds after a round (a narrower,
 shallower or masked one, or one of its own) and with the sensors that it owns;
 the server's whole model is tested beside it, with every sensor set. Labels
 never touch the input side: confusion matrices are counted after the
-predictions. What becomes of the counts: scores.py.
+predictions. Scores of the counts: scores.py.
 """
 
 from functools import partial
@@ -33,7 +33,7 @@ from relief_jax.types import (
 
 
 class Counts(NamedTuple):
-  """What an evaluation counts; `C` classes, `Z` persons on no device.
+  """Holds the counts of an evaluation; `C` classes, `Z` persons on no device.
 
   Attributes:
     whole: [S, Z, C, C] int32, confusion matrices of the server's model for
@@ -44,7 +44,7 @@ class Counts(NamedTuple):
       sets of the fleet; () where all hold the whole.
     model_index: [N] int32 as in `SubModels`, () likewise.
     own: [N, 3, C] int32, on each device's own later windows: how often a class
-      was told rightly, was predicted, and was true; () without such windows.
+      was predicted correctly, was predicted, and was true; () without such.
   """
 
   whole: Array
@@ -55,7 +55,7 @@ class Counts(NamedTuple):
 
 
 def subsets(owned: np.ndarray, rare: int) -> np.ndarray:
-  """The modality subsets that are tested, [S, M] bool, without repetition.
+  """Lists the modality subsets that are tested, [S, M] bool, no repetition.
 
   Those of the fleet, all on, the rare one alone, and all without one of them,
   each in turn.
@@ -100,7 +100,7 @@ class Scope(NamedTuple):
 
 
 def scope(owned: np.ndarray, rare: int, persons: int, fill: str) -> Scope:
-  """Collects what an evaluation tests.
+  """Collects the static facts of an evaluation.
 
   Args:
     owned: [N, M] bool.
@@ -124,7 +124,7 @@ def evaluate(
   scope: Scope,
   held: SubModels | None = None,
 ) -> Counts:
-  """Tests the server's model, and what the devices hold in its place.
+  """Tests the server's model, and the sub-models that devices hold.
 
   Args:
     task: the server's model.
@@ -159,7 +159,7 @@ def evaluate(
 
 
 def _held(model, v, index, frozen, tests, fleet, scope) -> Array:
-  """Confusion matrices of sub-model number v, [S', Z, C, C]."""
+  """Computes confusion matrices of sub-model number v, [S', Z, C, C]."""
   sets = jnp.asarray(scope.masks[scope.of_fleet])
   # A sub-model that nobody holds is not run, nor an encoder that none of its
   # devices has.
@@ -224,7 +224,9 @@ def confusions(
   need: Array | None = None,
   batch: int = 256,
 ) -> Array:
-  """Confusion matrix of every modality subset and person, [S, Z, C, C] int32.
+  """Computes a confusion matrix per modality subset and person.
+
+  [S, Z, C, C] int32.
 
   Encoders run once per window; subsets only fuse. Of a task that gives the
   logits of X exits (`types.Exits`) [1 + X, S, Z, C, C]: first of their mean,

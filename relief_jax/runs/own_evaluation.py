@@ -39,7 +39,7 @@ def own_counts(
 
 
 def count_own(models, index, frozen, own, fleet, fill, pairs, batch=256):
-  """Counts over (row, device, real) pairs, [L] each."""
+  """Counts predictions over (row, device, real) pairs, [L] each."""
   classes = jax.eval_shape(
     lambda: _logits(*models[0], frozen, own, fleet, fill, *_first(pairs))
   ).shape[-1]
@@ -76,7 +76,7 @@ def count_own(models, index, frozen, own, fleet, fill, pairs, batch=256):
 
 
 def _logits(task, params, frozen, own, fleet, fill, row, device, here):
-  """Class scores of windows on unlike devices, [B, C].
+  """Computes class scores of windows on unlike devices, [B, C].
 
   Args:
     task: the model.
@@ -128,7 +128,7 @@ def encode_raw(task, params, frozen, bank, i, row):
 
 
 def where_needed(flag: Array | None, function):
-  """The function's value, zeros where `flag` is off; None: always."""
+  """Evaluates the function; gives zeros where `flag` is off; None: always."""
   if flag is None:
     return function()
   return jax.lax.cond(flag, function, lambda: tree.zeros_like_output(function))
@@ -149,7 +149,7 @@ def _first(pairs):
 
 
 def _lost(faults, row: Array, modalities: int) -> Array:
-  """Sensors that do not deliver a window, [B, M] bool."""
+  """Marks sensors that do not deliver a window, [B, M] bool."""
   if faults.gone is None:
     return jnp.zeros((row.size, modalities), bool)
 
@@ -161,7 +161,7 @@ def _lost(faults, row: Array, modalities: int) -> Array:
 
 
 def _faulty(faults, modality: int, x: Array, row: Array) -> Array:
-  """Windows as sensors of their own devices deliver them, [B, time, c]."""
+  """Applies the faults of the devices' own sensors to windows, [B, time, c]."""
 
   def one(fault, x, row):
     found = sensor_faults.apply(

@@ -1,4 +1,4 @@
-"""The host's side of a run: what is known after every call of a program."""
+"""Holds the host's side of a run: the state after every call of a program."""
 
 import time
 from typing import Any
@@ -28,9 +28,9 @@ class Run:
     rounds: of the whole run.
     round: rounds done.
     history: one record per evaluation so far.
-    devices: what single devices did since the evaluation before the last
+    devices: log of single devices since the evaluation before the last
       (`device_log.Logbook.window`).
-    cosines: how alike updates were in rounds since then (`similarity.lines`).
+    cosines: similarity of updates in rounds since then (`similarity.lines`).
     wall: seconds of `setup`, `compile`, `run` and `evaluate`.
     compiles: programs compiled.
   """
@@ -64,7 +64,7 @@ class Run:
 
   @property
   def done(self) -> bool:
-    """All rounds are over and evaluated."""
+    """Tells whether all rounds are over and evaluated."""
     return bool(self.history) and self.round >= self.rounds
 
   def next_after(self, every: int) -> int:
@@ -76,7 +76,7 @@ class Run:
     return min((self.round // every + 1) * every, self.rounds)
 
   def begin(self) -> None:
-    """Starts the window that the next evaluation tells about."""
+    """Starts the window of the next evaluation."""
     self._totals.begin()
     self._log.begin()
     self.cosines = []
@@ -141,14 +141,14 @@ class Run:
     return record
 
   def snapshot(self) -> dict[str, Any]:
-    """Gives what of it a later process needs to go on."""
+    """Gives the part of it that a later process needs to go on."""
     return {
       'round': np.int64(self.round),
       'totals': {k: np.float64(v) for k, v in self._totals.totals.items()},
     }
 
   def restore(self, snapshot: dict[str, Any], history: list) -> None:
-    """Goes back to a snapshot.
+    """Restores a snapshot.
 
     Args:
       snapshot: from `snapshot`.
@@ -161,7 +161,7 @@ class Run:
     self.history = list(history)
 
   def summary(self, cohort: int) -> dict[str, Any]:
-    """Gives what summary.json says of it.
+    """Gives its part of summary.json.
 
     Args:
       cohort: K.
@@ -175,5 +175,5 @@ class Run:
     }
 
   def fleet(self) -> dict[str, Any]:
-    """Gives what summary.json says of the devices."""
+    """Gives the devices' part of summary.json."""
     return self._log.describe(self._world.spec.modalities, self._world.tiers)

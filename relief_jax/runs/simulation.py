@@ -1,4 +1,4 @@
-"""One run: compiled programs, arrays in their places, and its records."""
+"""Simulates one run: compiled programs, arrays in their places, records."""
 
 import logging
 import time
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 class Simulation:
-  """One run, advanced from evaluation to evaluation.
+  """Simulates one run, advanced from evaluation to evaluation.
 
   Args:
     config: from `relief_jax.config.default()` or a config file.
@@ -118,7 +118,7 @@ class Simulation:
 
   @property
   def rounds(self) -> int:
-    """Of the whole run."""
+    """Rounds of the whole run."""
     return self.run.rounds
 
   @property
@@ -128,7 +128,7 @@ class Simulation:
 
   @property
   def done(self) -> bool:
-    """All rounds are over and evaluated."""
+    """Tells whether all rounds are over and evaluated."""
     return self.run.done
 
   @property
@@ -138,9 +138,10 @@ class Simulation:
 
   @ambient.pinned()
   def plans(self) -> bool:
-    """Whether a round depends on how many there are: it cannot grow longer.
+    """Tells whether a round depends on the number of rounds.
 
-    Found out by tracing the round, so it holds for methods of your own.
+    Such a run cannot grow longer. Found out by tracing the round, so it holds
+    for methods of your own.
     """
     args = self._key, self._state, self._population
 
@@ -158,7 +159,7 @@ class Simulation:
     return self.params_of(self._state)
 
   def params_of(self, state: PyTree) -> PyTree:
-    """The model in a state."""
+    """Gives the model in a state."""
     return self._algorithm.params(state)
 
   @property
@@ -176,13 +177,13 @@ class Simulation:
 
   @property
   def warnings(self) -> list[str]:
-    """What a reader of the results should know; no error."""
+    """Warnings for a reader of the results; no error."""
     whole = not (self._algorithm.personal or self.config.modality_dropout)
     return run_summary.warnings(self._world, whole)
 
   @ambient.pinned()
   def prepare(self) -> memory.Estimate:
-    """Compiles, and tells the memory that the run will take.
+    """Compiles the programs, and estimates the memory of the run.
 
     Raises:
       InputError: more than there is.
@@ -235,7 +236,7 @@ class Simulation:
       self._call()
 
   def snapshot(self) -> dict[str, Any]:
-    """All that is needed to go on; a pytree of numpy arrays."""
+    """Gives all that is needed to go on; a pytree of numpy arrays."""
     return {
       'state': jax.tree.map(np.asarray, jax.device_get(self._state)),
       **self.run.snapshot(),
@@ -243,7 +244,7 @@ class Simulation:
 
   @ambient.pinned()
   def restore(self, snapshot: dict[str, Any], history: list) -> None:
-    """Goes back to a snapshot of a run with the same config.
+    """Restores a snapshot of a run with the same config.
 
     Args:
       snapshot: from `snapshot`.
@@ -255,7 +256,7 @@ class Simulation:
     self.run.restore(snapshot, history)
 
   def summary(self) -> dict[str, Any]:
-    """What summary.json says of the simulation itself."""
+    """Gives the simulation's own part of summary.json."""
     return {
       'dataset': self.description['dataset'],
       **self.run.summary(self.setting.cohort),
@@ -282,7 +283,7 @@ class Simulation:
     return placement.replicate(value, self._layout)
 
   def test_arguments(self) -> tuple:
-    """Gives those of `Program.evaluate` after the parameters, now."""
+    """Gives the current arguments of `Program.evaluate` after parameters."""
     population = self._population
     return (
       jnp.int32(self.round),
@@ -292,7 +293,7 @@ class Simulation:
 
   @property
   def call(self) -> program.Call:
-    """What else is static about the program."""
+    """The static part of the program beside the setting."""
     each = self.config.rounds_per_call
     return program.Call(
       method=self.config.method,
@@ -304,7 +305,7 @@ class Simulation:
 
   @ambient.pinned()
   def arguments(self) -> tuple:
-    """Of `Program.rounds`, now."""
+    """Gives the current arguments of `Program.rounds`."""
     return (
       self._state,
       self._population,
@@ -334,11 +335,11 @@ class Simulation:
     self.run.wall['compile'] += seconds
 
   def begin(self) -> None:
-    """Starts the window that the next evaluation tells about."""
+    """Starts the window of the next evaluation."""
     self.run.begin()
 
   def _call(self) -> None:
-    """One call of the compiled program: up to `rounds_per_call` rounds."""
+    """Calls the compiled program once: up to `rounds_per_call` rounds."""
     compiled = self._compile()
     started = time.perf_counter()
     try:
@@ -350,7 +351,7 @@ class Simulation:
 
   @ambient.pinned()
   def take(self, state: PyTree, infos: RoundInfo, seconds: float) -> None:
-    """Takes over what a call of the program gave.
+    """Takes over the results of a call of the program.
 
     Args:
       state: after it.
@@ -367,7 +368,7 @@ class Simulation:
       raise Diverged(number, self._broken_group(), client)
 
   def _broken_group(self) -> str:
-    """Name of the first group with a non-finite parameter, or ''."""
+    """Names the first group with a non-finite parameter, or gives ''."""
     params = placement.local(self.params)
     broken = jax.tree.map(lambda v: float(~jnp.isfinite(v).all()), params)
     num = self.task.num_blocks
@@ -386,7 +387,7 @@ class Simulation:
 
   @ambient.pinned()
   def score(self, counts: evaluation.Counts, seconds: float) -> dict[str, Any]:
-    """The record of an evaluation, also appended to `history`.
+    """Makes the record of an evaluation, also appended to `history`.
 
     Args:
       counts: from `Program.evaluate`, numpy arrays.

@@ -1,4 +1,4 @@
-"""What a run does once, before its first round: layout, places, first state."""
+"""Prepares a run before its first round: layout, places, first state."""
 
 import dataclasses
 from collections.abc import Callable, Hashable
@@ -30,7 +30,7 @@ def settle_layout(
   layout: Layout,
   memory_limit: int | None,
 ) -> tuple[tuner.Choice, Layout, World]:
-  """Finds the layout where a config leaves it open, and takes it.
+  """Chooses the layout where a config leaves it open, and sets it.
 
   Args:
     config: of the run; its `layout` is set.
@@ -40,7 +40,7 @@ def settle_layout(
     memory_limit: bytes that the run may take, None for the machine's.
 
   Returns:
-    What was chosen and why, the layout, and the world placed by it.
+    The choice and its reason, the layout, and the world placed by it.
   """
   if config.layout not in placement.OPEN:
     return tuner.Choice(config.layout, 'config'), layout, found

@@ -1,4 +1,4 @@
-"""Clusters of devices by how far their encoders have moved (Harmony).
+"""Clusters devices by the change of their encoders (Harmony).
 
 Stage 2 of https://doi.org/10.1145/3581791.3596844, as algorithms/harmony.py
 describes it: devices of one combination of sensors are clustered, and share a
@@ -25,7 +25,7 @@ def by_block(task: Task, leaf, *trees: PyTree) -> PyTree:
 
 
 def members(fleet: Fleet) -> Array:
-  """Finds who is in stage 2, [N] bool: two sensors or more, and data."""
+  """Finds the members of stage 2, [N] bool: two sensors or more, and data."""
   return (fleet.samples > 0) & (fleet.owned.sum(-1) > 1)
 
 
@@ -75,7 +75,7 @@ def merged(
     fleet: [N].
     combination: [N] int32, the same for equal sensors.
     cluster: [N] int32 below N, within the combination.
-    part: [N] bool, who took part.
+    part: [N] bool, participants.
   """
   count = part.size
   place = kmeans.same(combination * count + cluster, count)
