@@ -34,12 +34,12 @@ quick: lint
 	  $(QUICK:%=tests/%)
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --durations=15
 	$(BIN)/python -m pytest --doctest-modules relief_jax experiments/axes.py experiments/choices.py \
 	  experiments/printed.py experiments/tables.py experiments/records.py
 
 slow: $(VENV)/installed
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow --durations=15
 
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
