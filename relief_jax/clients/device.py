@@ -153,6 +153,7 @@ class Device(NamedTuple):
       the same in its plan. The keys of steps are folded from it by `STEPS`.
     memory: what the method keeps on it.
     hparams: traced hyperparameters.
+    steps: [] int32, local steps that it takes in this round.
     labels: [W] int32, classes of its windows; real ones are `fleet.samples`.
     mask: prefix tree of P, bool, `trained` by parameter.
     faulty: as in `Row`.
@@ -175,6 +176,7 @@ class Device(NamedTuple):
   key: Array
   memory: PyTree
   hparams: HParams
+  steps: Array
   labels: Array
   mask: PyTree
   faulty: PyTree
@@ -345,6 +347,7 @@ def make(
     key=own_key,
     memory=row.store.method,
     hparams=known.hparams,
+    steps=setting.local_steps(fleet) if row.steps is None else row.steps,
     labels=population.bank.y[row.windows],
     mask=tree.spread(task.groups, row.trained),
     faulty=row.faulty,
