@@ -16,7 +16,7 @@ import ml_collections
 import numpy as np
 
 from relief_jax import algorithms, models, tree, world
-from relief_jax.config import validation
+from relief_jax.config import registries, validation
 from relief_jax.engine import (
   ambient,
   machine,
@@ -124,6 +124,7 @@ class Simulation:
     config = config.copy_and_resolve_references()
     with processes.together():
       validation.validate(config)  # a world that was found is no check
+      registries.settle(config)
       asked = 'auto' if config.layout in placement.OPEN else config.layout
       self._layout = placement.parse_layout(asked, config.devices)
       self._world = (found and found()) or world.build(
@@ -135,7 +136,7 @@ class Simulation:
     processes.agree('config', repr(config))
     self.config = config
     self._memory_limit = memory_limit
-    self._task = models.MODELS[config.backbone](self._world.spec)
+    self._task = models.make(config.backbone, self._world.spec)
     self.choice = self._settle_layout()
     self.rounds = config.rounds
     self.round = 0

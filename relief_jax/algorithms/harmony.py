@@ -30,6 +30,7 @@ turn. Who has one sensor rests there. The server's optimiser and weights by
 samples are of stage 1; the means of stage 2 are plain.
 """
 
+import dataclasses
 from functools import partial
 from typing import NamedTuple
 
@@ -44,7 +45,9 @@ from relief_jax.algorithms.parts import kmeans
 from relief_jax.clients import batches, device, training
 from relief_jax.engine import buckets
 from relief_jax.errors import InputError
+from relief_jax.keys import MANY, option, real, whole
 from relief_jax.rounds import accounting, frame, legality, parallel
+from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Round
 from relief_jax.settings import HParams, Setting
 from relief_jax.types import (
@@ -89,13 +92,26 @@ class _Row(NamedTuple):
   distance: Array
 
 
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """Holds the options of Harmony."""
+
+  alone: float = option(
+    real(2 / 3, 0, 1, 'share of the rounds in which each modality trains alone')
+  )
+  encoder_lr: float = option(real(1e-4, 0, 10, 'of the encoders, afterwards'))
+  members: int = option(
+    whole(5, 1, MANY, 'devices per cluster of a combination of sensors')
+  )
+
+
+@Facts(options=Options, skips=True)
 def harmony(task: Task, setting: Setting) -> Algorithm:
   """Builds Harmony; with one modality stage 1 is FedAvg.
 
   Args:
     task: the model; encoders have groups of their own.
-    setting: the round; `options` holds `alone` (share of the rounds that are
-      stage 1), `encoder_lr` (of stage 2) and `members` (per cluster).
+    setting: the round, with `Options`.
 
   Raises:
     InputError: encoders that do not train or share a group with what is sent,
@@ -112,7 +128,7 @@ def harmony(task: Task, setting: Setting) -> Algorithm:
 
   def fusion_tx(hparams: HParams) -> optax.GradientTransformation:
     """Builds the local optimiser of stage 2, with two rates."""
-    rates = jnp.where(classifier, hparams['client_lr'], options['encoder_lr'])
+    rates = jnp.where(classifier, hparams['client_lr'], options.encoder_lr)
     rates = tree.spread(task.groups, rates)
     return optax.chain(
       optax.trace(decay=hparams['client_momentum']),
@@ -239,7 +255,7 @@ def harmony(task: Task, setting: Setting) -> Algorithm:
       costs.plan_flops(task.work, plan),
     )
     distance = state.distance.at[index].set(distance)
-    group, cluster = _clustered(population.fleet, distance, options['members'])
+    group, cluster = _clustered(population.fleet, distance, options.members)
     cluster = jnp.where(state.round == begin, 0, cluster)
     every = frame.put(state.own, index, params)
     part = jnp.zeros_like(state.joined).at[index].set(active)
@@ -300,7 +316,7 @@ def harmony(task: Task, setting: Setting) -> Algorithm:
   def step(
     key, state: HarmonyState, population, hparams: HParams
   ) -> tuple[PyTree, RoundInfo]:
-    begin = jnp.ceil(options['alone'] * hparams['rounds'])
+    begin = jnp.ceil(options.alone * hparams['rounds'])
     begin = begin.astype(jnp.int32)
     state, info = jax.lax.cond(
       state.round < begin,

@@ -6,7 +6,8 @@ under `hparams` and is traced: sweeping it recompiles nothing.
 
 A row names the key's type by its function (`keys.py`), then its default, least
 and most value or its choices, and its meaning. `validation.py` holds every
-value against its row. A module of your own adds a key by a row of its own:
+value against its row. The options of a method are rows in its own file
+(`rounds/facts.py`). A module of your own adds a key by a row of its own:
 
 >>> ROWS['coin'] = {'heads': real(0.5, 0, 1, 'probability of training')}
 >>> default().coin.heads
@@ -18,7 +19,9 @@ from typing import Any
 
 import ml_collections
 
-from relief_jax.config.keys import (
+from relief_jax import algorithms, plugins
+from relief_jax.errors import InputError
+from relief_jax.keys import (
   LARGE,
   LARGEST_SEED,
   MANY,
@@ -32,7 +35,6 @@ from relief_jax.config.keys import (
   whole,
   wholes,
 )
-from relief_jax.config.method_options import METHODS
 
 _CODEC = {
   'name': name('none', 'codecs', 'how numbers are coded'),
@@ -261,7 +263,6 @@ ROWS: dict[str, Any] = {
   'fill_value': name(
     'mean', ('mean', 'zero'), 'mean (0 after z-scoring), or the physical zero'
   ),
-  **METHODS,
   'modality_dropout': real(
     0.0, 0, 1, 'probability that a step drops a modality on board', below=True
   ),
@@ -337,40 +338,114 @@ ROWS: dict[str, Any] = {
 def rows() -> dict[str, Key]:
   """The row of every key, by its dotted name.
 
-  >>> rows()['hparams.client_lr'].range
-  'from 0 to 1000'
+  >>> rows()['hparams.client_lr'].range, rows()['relief.rule'].default
+  ('from 0 to 1000', 'greedy')
+
+  Raises:
+    InputError: as `tree`.
   """
+  return flat(tree())
+
+
+def flat(group: dict[str, Any]) -> dict[str, Key]:
+  """Gives the rows of a group of keys by dotted name."""
   found: dict[str, Key] = {}
-
-  def walk(at, group):
-    for part, row in group.items():
-      if isinstance(row, Key):
-        found[at + part] = row
-      else:
-        walk(f'{at}{part}.', row)
-
-  walk('', ROWS)
+  for part, row in group.items():
+    if isinstance(row, Key):
+      found[part] = row
+    else:
+      found |= {f'{part}.{key}': one for key, one in flat(row).items()}
   return found
 
 
-def default() -> ml_collections.ConfigDict:
+def tree() -> dict[str, Any]:
+  """`ROWS` and, in a group for each of them, the options of all methods.
+
+  A method from outside has its group once it was found (`plugins.py`); its
+  group has the last part of its name.
+
+  Raises:
+    InputError: it would be a group that there is already.
+  """
+  found = dict(ROWS)
+  for method, factory in algorithms.known().items():
+    group, own = plugins.short(method), algorithms.facts(factory).rows
+    there = found.get(group, {})
+    if not own or there == own:  # an alias
+      continue
+    if set(there) & set(own) or (there and method not in algorithms.ALGORITHMS):
+      raise InputError(
+        f'the method {method!r}, whose options are keys config.{group}',
+        'a name under which there are no other keys yet',
+        'rename its function',
+      )
+    found[group] = {**there, **own}
+  return found
+
+
+def default(method: str = '') -> ml_collections.ConfigDict:
   """Every key with its default.
 
   >>> config = default()
   >>> config.rounds = 10
   >>> config.hparams.client_lr
   0.05
+
+  Args:
+    method: sets this one; one from outside is imported and brings its keys.
+
+  Raises:
+    InputError: no such method.
   """
-
-  def values(group):
-    return {
-      part: row.default if isinstance(row, Key) else values(row)
-      for part, row in group.items()
-    }
-
-  c = ml_collections.ConfigDict(values(ROWS))
+  if method:
+    algorithms.find(method)
+  c = ml_collections.ConfigDict(_defaults(tree()))
+  if method:
+    c.method = plugins.absolute(method)
   c.lock()
   return c
+
+
+def complete(config: ml_collections.ConfigDict) -> None:
+  """Adds the options of methods from outside that a config has no keys of.
+
+  Args:
+    config: changed in place; what it has is left.
+  """
+  known = tree()
+  with config.unlocked():
+    for group in outside() - set(config):
+      config[group] = _defaults(known[group])
+
+
+def prune(config: ml_collections.ConfigDict) -> None:
+  """Takes out the options of methods from outside that are not run.
+
+  A run is then the same whatever else was found in the process.
+
+  Args:
+    config: of a run; changed in place.
+  """
+  with config.unlocked():
+    for group in outside(but=config.method) & set(config):
+      del config[group]
+
+
+def outside(but: str = '') -> set[str]:
+  """Gives the groups of keys that methods from outside have brought so far.
+
+  Args:
+    but: a method whose group is left out.
+  """
+  inside = set(ROWS) | set(algorithms.ALGORITHMS)
+  return set(tree()) - inside - {plugins.short(but)}
+
+
+def _defaults(group: dict[str, Any]) -> dict[str, Any]:
+  return {
+    part: row.default if isinstance(row, Key) else _defaults(row)
+    for part, row in group.items()
+  }
 
 
 def get(config: ml_collections.ConfigDict, key: str):
