@@ -210,6 +210,7 @@ def config_from_dict(values: dict) -> ml_collections.ConfigDict:
   config = config_lib.default()
   _update(config, values, '')
   registries.settle(config)
+  config_lib.prune(config, kept=values)
   return config
 
 
@@ -222,8 +223,8 @@ def override(config: ml_collections.ConfigDict, values: dict) -> None:
     InputError: a key that the config does not have, or a value that it does
       not take.
   """
-  registries.meet(flatten(values))
-  config_lib.complete(config)
+  found = registries.meet(flatten(values))
+  config_lib.complete(config, found.get('method', config.method))
   _update(config, values, '')
   registries.settle(config)
 

@@ -56,6 +56,7 @@ class Kind(NamedTuple):
 # (title of the kind, name) -> what was found outside.
 _found: dict[tuple[str, str], Any] = {}
 _files: dict[str, types.ModuleType] = {}
+_told: set[str] = set()  # modules that the log has named
 
 
 def find(kind: Kind, name: str) -> Any:
@@ -183,7 +184,9 @@ def _load(kind: Kind, name: str) -> Any:
   if not found:
     raise InputError(where, 'an entry point MODULE:ATTRIBUTE', 'correct it')
   module, attribute = found.groups()
-  _log.warning('importing %s, as config.%s says', module, kind.key)
+  if module not in _told:
+    _log.warning('importing %s, as config.%s says', module, kind.key)
+    _told.add(module)
   try:
     value = functools.reduce(getattr, attribute.split('.'), load_module(module))
   except InputError:

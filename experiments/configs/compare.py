@@ -78,7 +78,8 @@ def comparison(c, methods, seeds, baseline='fedavg', vary='seed', repeats=()):
       value is the mean over them; () for the config's own seed.
   """
   methods = {label: _met(keys) for label, keys in methods.items()}
-  config_lib.complete(c)
+  for keys in methods.values():
+    config_lib.complete(c, keys.get('method', c.method))
   with c.unlocked():
     c.methods = methods
     c.labels = tuple(methods)  # their order

@@ -145,7 +145,7 @@ def settle(config: ml_collections.ConfigDict) -> None:
   named = (key for key, row in table.rows().items() if kind_of(row))
   found = meet({key: table.get(config, key) for key in named})
   config.update_from_flattened_dict(found)
-  table.complete(config)
+  table.complete(config, config.method)
 
 
 def admit(kind: plugins.Kind, name: str) -> None:

@@ -15,6 +15,7 @@ value against its row. The options of a method are rows in its own file
 >>> del ROWS['coin']
 """
 
+from collections.abc import Container
 from typing import Any
 
 import ml_collections
@@ -406,29 +407,32 @@ def default(method: str = '') -> ml_collections.ConfigDict:
   return c
 
 
-def complete(config: ml_collections.ConfigDict) -> None:
-  """Adds the options of methods from outside that a config has no keys of.
+def complete(config: ml_collections.ConfigDict, method: str) -> None:
+  """Adds the options of a method from outside to a config that lacks them.
 
   Args:
-    config: changed in place; what it has is left.
+    config: changed in place.
+    method: that was found.
   """
-  known = tree()
-  with config.unlocked():
-    for group in outside() - set(config):
-      config[group] = _defaults(known[group])
+  group = plugins.short(method)
+  if group in outside() and group not in config:
+    with config.unlocked():
+      config[group] = _defaults(tree()[group])
 
 
-def prune(config: ml_collections.ConfigDict) -> None:
+def prune(config: ml_collections.ConfigDict, kept: Container[str] = ()) -> None:
   """Takes out the options of methods from outside that are not run.
 
   A run is then the same whatever else was found in the process.
 
   Args:
     config: of a run; changed in place.
+    kept: groups that are left all the same.
   """
   with config.unlocked():
     for group in outside(but=config.method) & set(config):
-      del config[group]
+      if group not in kept:
+        del config[group]
 
 
 def outside(but: str = '') -> set[str]:

@@ -64,12 +64,14 @@ def remark(names: Iterable[str | None]) -> str:
   known = sorted({name for name in names if name})
   if not known:
     return 'Data: not recorded.'
-  if 'synthetic' not in known:
-    return f'Data: {", ".join(known)}, read from files, nothing synthetic.'
-  return (
-    f'Data: {", ".join(known)}. Synthetic data are made of random numbers; '
-    '--data_dir and --config.dataset name real ones.'
-  )
+  if 'synthetic' in known:
+    return (
+      f'Data: {", ".join(known)}. Synthetic data are made of random numbers; '
+      '--data_dir and --config.dataset name real ones.'
+    )
+  if own := [name for name in known if name not in DATASETS]:
+    return f'Data: {", ".join(known)}, {", ".join(own)} as its loader gives it.'
+  return f'Data: {", ".join(known)}, read from files, nothing synthetic.'
 
 
 def find_data_dir(flag: str | Path | None) -> Path | None:
