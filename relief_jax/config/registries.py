@@ -19,7 +19,7 @@ from relief_jax import (
 )
 from relief_jax.budgets import deadlines
 from relief_jax.compressors import ternary
-from relief_jax.config import table
+from relief_jax.config import assembly, table
 from relief_jax.engine import placement
 from relief_jax.errors import InputError
 from relief_jax.keys import Key
@@ -98,7 +98,7 @@ def contents() -> list[dict]:
       fleets.FLEETS,
       devices.DEVICES,
       compressors.COMPRESSORS,
-      table.flat(table.ROWS),
+      assembly.flat(table.ROWS),
     )
   ]
 
@@ -122,7 +122,7 @@ def meet(values: Mapping[str, Any]) -> dict[str, Any]:
     InputError: a name that leads nowhere.
   """
   found = {}
-  for key, row in table.rows().items():
+  for key, row in assembly.rows().items():
     kind, name = kind_of(row), values.get(key)
     if not kind or not isinstance(name, str):
       continue
@@ -142,10 +142,10 @@ def settle(config: ml_collections.ConfigDict) -> None:
   Raises:
     InputError: a name that leads nowhere.
   """
-  named = (key for key, row in table.rows().items() if kind_of(row))
-  found = meet({key: table.get(config, key) for key in named})
+  named = (key for key, row in assembly.rows().items() if kind_of(row))
+  found = meet({key: assembly.get(config, key) for key in named})
   config.update_from_flattened_dict(found)
-  table.complete(config, config.method)
+  assembly.complete(config, config.method)
 
 
 def admit(kind: plugins.Kind, name: str) -> None:
@@ -156,7 +156,7 @@ def admit(kind: plugins.Kind, name: str) -> None:
   """
   plugins.find(kind, name)
   try:
-    table.tree()
+    assembly.tree()
   except InputError:
     plugins.forget(kind, name)
     raise

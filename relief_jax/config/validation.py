@@ -7,8 +7,8 @@ import ml_collections
 
 from relief_jax import plugins
 from relief_jax.config import modules, registries
+from relief_jax.config.assembly import get, outside, rows
 from relief_jax.config.registries import REGISTRIES
-from relief_jax.config.table import get, outside, rows
 from relief_jax.errors import InputError
 from relief_jax.keys import Key, shown, spelled
 

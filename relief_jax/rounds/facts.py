@@ -2,6 +2,7 @@
 
 A factory `(Task, Setting) -> Method` declares them where it is defined:
 
+>>> import dataclasses
 >>> @dataclasses.dataclass(frozen=True)
 ... class Options:
 ...   heads: float = keys.option(keys.real(0.5, 0, 1, 'probability'))
