@@ -13,9 +13,11 @@ DATA ?=
 BIN := $(VENV)/bin
 DATA_FLAG := $(if $(DATA),--data_dir=$(DATA))
 
-# Rules, files, costs, selection and the invariants of one method.
-QUICK := imports records resume costs cohort selection windows hostile \
-  invariants
+# Rules, files, costs, selection, means and the invariants of one method.
+QUICK := imports_test.py costs_test.py rounds/cohort_test.py \
+  budgets/elastic_test.py updates/transform_test.py aggregation/mean_test.py \
+  datasets/windows_test.py experiments/records_test.py \
+  experiments/resume_test.py faults/hostile_test.py contract/invariants_test.py
 
 .PHONY: run try quick test slow lint clean
 
@@ -29,7 +31,7 @@ try: $(VENV)/installed
 
 quick: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" \
-	  $(QUICK:%=tests/%_test.py)
+	  $(QUICK:%=tests/%)
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"

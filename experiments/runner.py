@@ -14,7 +14,7 @@ import contextlib
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 import ml_collections
@@ -140,7 +140,7 @@ def run_together(
     on_end(i, result)
 
   with contextlib.ExitStack() as stack:
-    groups: dict[str, dict[int, _Open]] = {}
+    groups: dict[Hashable, dict[int, _Open]] = {}
     for i, member in enumerate(members):
       try:
         opened = _open(member, True, stack, worlds)
@@ -371,11 +371,11 @@ class _Open:
     """Writes an evaluation."""
     if processes.is_main():
       records.append_line(self._folder / 'metrics.jsonl', record)
-      if self.simulation.devices:
+      if self.simulation.run.devices:
         records.append_line(
-          self._folder / 'devices.jsonl', self.simulation.devices
+          self._folder / 'devices.jsonl', self.simulation.run.devices
         )
-      for line in self.simulation.cosines:
+      for line in self.simulation.run.cosines:
         records.append_line(self._folder / 'cosines.jsonl', line)
       self._board.write(board.scalars(record), record['round'])
     self.reporter.update(record)

@@ -1,4 +1,4 @@
-"""Federated learning on heterogeneous multimodal edge devices, in JAX."""
+"""Simulates federated learning on heterogeneous multimodal devices, in JAX."""
 
 from relief_jax import config as config
 from relief_jax import simulate as simulate

@@ -1,4 +1,4 @@
-"""Blocks of the model: who could train them, and which are columns."""
+"""Finds blocks of the model: those a device could train, and the columns."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +7,7 @@ from relief_jax.types import Array, Fleet, Task
 
 
 def owned_groups(owned: Array, group_modality: tuple[int, ...]) -> Array:
-  """Groups a device could train: its modalities' and the shared ones.
+  """Marks groups that a device could train: its modalities' and shared ones.
 
   Args:
     owned: [..., M] bool.
@@ -21,14 +21,14 @@ def owned_groups(owned: Array, group_modality: tuple[int, ...]) -> Array:
 
 
 def columns(task: Task) -> np.ndarray:
-  """Finds the blocks that hold columns of the fusion, [G] bool."""
+  """Marks the blocks that hold columns of the fusion, [G] bool."""
   return task.blocks.of('fusion', 'joint')
 
 
 def reach(
   fleet: Fleet, group_modality: tuple[int, ...], everywhere: bool
 ) -> tuple[Array, Array]:
-  """Branches that a device can run and groups that it could train.
+  """Marks branches that a device can run and groups that it could train.
 
   Args:
     fleet: [K] clients.

@@ -1,4 +1,4 @@
-"""From a plan to FLOPs, bytes, seconds and joules; formulas only.
+"""Computes FLOPs, bytes, seconds and joules of a plan; formulas only.
 
 The model is FLOP-proportional (relief.md section 5, **[paper]** for the idea,
 **ours** for the terms): F_n per sample, then
@@ -21,7 +21,7 @@ _PACKET = 1500.0  # bytes
 
 
 class Costs(NamedTuple):
-  """What a round costs each client; every field [K] float32.
+  """Holds the costs of a round for each client; every field [K] float32.
 
   Attributes:
     flops: of the round.
@@ -43,7 +43,7 @@ class Costs(NamedTuple):
 
 
 def total(chosen: Array, values: Array) -> Array:
-  """Sum of `values` [G] over the chosen ones, [..., G] -> [...].
+  """Sums `values` [G] over the chosen ones, [..., G] -> [...].
 
   At full precision: by default an accelerator rounds the factors of a product
   to TF32 or bfloat16, and a budget would be compared with a cost that is off by
@@ -54,7 +54,7 @@ def total(chosen: Array, values: Array) -> Array:
 
 
 def step_flops(work: Work, run: Array, train: Array) -> Array:
-  """FLOPs of one training sample, F_n(S) of relief.md section 5.
+  """Computes FLOPs of one training sample, F_n(S) of relief.md section 5.
 
   Costs are not additive: groups share the gradient through the head, so the
   cost belongs to a set.
@@ -78,7 +78,7 @@ def step_flops(work: Work, run: Array, train: Array) -> Array:
 
 
 def stack(works: Sequence[Work]) -> Work:
-  """Several sub-models' work as one record, [levels] of every field.
+  """Stacks several sub-models' work in one record, [levels] of every field.
 
   Args:
     works: of models with the same groups, whatever their gradient paths.
@@ -96,14 +96,17 @@ def stack(works: Sequence[Work]) -> Work:
 
 
 def plan_flops(work: Work, plan: Plan) -> Array:
-  """FLOPs of one training sample of every client's plan, [K] float32."""
+  """Computes FLOPs of a training sample of every client's plan, [K] float32."""
   if plan.cost.work is None:
     return step_flops(work, plan.run, plan.trained)
   return jax.vmap(step_flops)(plan.cost.work, plan.run, plan.trained)
 
 
 def working(fleet: Fleet, plan: Plan) -> Array:
-  """Who takes part: has data, and runs or trains something, [K] bool."""
+  """Tells whether a client takes part: has data, runs or trains something.
+
+  [K] bool.
+  """
   return (fleet.samples > 0) & (plan.run.any(-1) | plan.trained.any(-1))
 
 
@@ -115,7 +118,7 @@ def round_costs(
   upload: Array,
   download: Array,
 ) -> Costs:
-  """Cost of a round for every participant.
+  """Computes the cost of a round for every participant.
 
   A client with no samples (padding) or that neither runs nor trains anything
   costs nothing, whatever its speed, links and power say. Bytes are float32,
@@ -163,7 +166,7 @@ def round_costs(
 
 
 def on_air(size: Array, loss: Array, luck: Array) -> Array:
-  """Bytes sent for messages of which packets are lost (**ours**), [K].
+  """Computes bytes sent for messages of which packets are lost (**ours**), [K].
 
   Of n packets of 1500 bytes each is sent until it arrives: n / (1 - p)
   transmissions on average with variance n p / (1 - p)^2; here a normal deviate,
@@ -182,9 +185,12 @@ def on_air(size: Array, loss: Array, luck: Array) -> Array:
 
 
 def idle_joules(fleet: Fleet, seconds: Array) -> Array:
-  """Energy of waiting for the slowest participant, [K] joules (an option).
+  """Computes the energy of waiting for the slowest participant, [K] joules.
 
-  Who did nothing (padding, or sitting out) is not in the round and not waiting.
+  An option.
+
+  A client that did nothing (padding, or sitting out) is not in the round and
+  not waiting.
 
   Args:
     fleet: [K] participants, all of the round's and not one block of them.

@@ -1,4 +1,4 @@
-"""Errors that a user can mend: what was found, what was expected, the cure."""
+"""Defines errors that a user can mend: found, expected, and the cure."""
 
 import errno
 import os
@@ -9,7 +9,7 @@ def _text(found: str, expected: str, cure: str) -> str:
 
 
 class Portable(BaseException):
-  """An exception that another process gets as it was raised.
+  """Reaches another process as it was raised.
 
   Python would call `__init__` again with the finished message, which is not
   what an exception with arguments of its own takes.
@@ -27,7 +27,7 @@ def _again(kind: type[BaseException], args: tuple, attributes: dict):
 
 
 class InputError(Portable, ValueError):
-  """Raised at the door, before any long work starts.
+  """Raised before any long work starts, where input cannot be used.
 
   >>> raise InputError('3 windows', 'at least 8', 'lower --config.clients')
   Traceback (most recent call last):
@@ -41,7 +41,9 @@ Usual cure: lower --config.clients.
 
 
 class StorageError(Portable, OSError):
-  """A disk that is full, read-only or broken, or a folder of somebody else's.
+  """Raised when a disk or folder cannot be used.
+
+  A disk that is full, read-only or broken, or a folder of somebody else's.
 
   Attributes:
     number: the system's error number, as in `errno`.
@@ -55,7 +57,10 @@ then the same command goes on (that of a single run with --resume).
   """
 
   def __init__(self, path: str | os.PathLike, number: int):
-    """Args: path: what was written. number: of the system's error."""
+    """Builds the message.
+
+    Args: path: what was written. number: of the system's error.
+    """
     full = number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     cure = 'make room' if full else 'mend that, or name another folder'
     super().__init__(
@@ -70,7 +75,7 @@ then the same command goes on (that of a single run with --resume).
 
 
 def unknown(kind: str, name: str, known) -> InputError:
-  """The error for a name that a registry does not hold."""
+  """Builds the error for a name that a registry does not hold."""
   return InputError(
     f'unknown {kind} {name!r}',
     f'one of {", ".join(sorted(known))}',

@@ -1,4 +1,4 @@
-"""The kinds of keys a config has: type, range or choices, unit, meaning.
+"""Defines the kinds of keys of a config: type, range or choices, unit, meaning.
 
 A row of the table in `config/table.py` is one `Key`, made by one of the
 functions below. The same row serves the check of a value, the default and the
@@ -31,7 +31,7 @@ _SHOWN = 60  # characters of a value in a message
 
 @dataclasses.dataclass(frozen=True)
 class Key:
-  """What a key of the config may be.
+  """Describes a key of the config.
 
   Attributes:
     kind: 'whole', 'real', 'switch', 'name' or 'text'; 'wholes', 'names' or
@@ -66,7 +66,7 @@ class Key:
   count: int = 0
 
   def takes(self, value: Any, choices: Iterable[str | int] = ()) -> bool:
-    """Whether a value has the key's type and is in its range.
+    """Tells whether a value has the key's type and is in its range.
 
     Args:
       value: anything.
@@ -89,7 +89,7 @@ class Key:
     return all(one(member) for member in value)
 
   def expected(self, choices: Iterable[str | int] = ()) -> str:
-    """What the key takes, in words.
+    """Describes the values that the key takes, in words.
 
     Args:
       choices: as `takes`.
@@ -140,7 +140,7 @@ class Key:
 
 
 def _text(value: Any) -> bool:
-  """Text that a file's name and a record can hold."""
+  """Tells whether a value is text that a file's name and a record can hold."""
   return isinstance(value, str) and '\0' not in value
 
 
@@ -150,7 +150,7 @@ def _plain(number: float) -> str:
 
 
 def shown(value: Any) -> str:
-  """A value for a message, not too long.
+  """Formats a value for a message, not too long.
 
   Args:
     value: anything.
@@ -163,7 +163,7 @@ def shown(value: Any) -> str:
 
 
 def spelled(value: Any) -> str:
-  """A value as it follows `--config.KEY=` in a shell.
+  """Formats a value as it follows `--config.KEY=` in a shell.
 
   >>> spelled(0.5), spelled((7, 8)), spelled('')
   ('0.5', '"(7,8)"', "''")
@@ -179,7 +179,7 @@ def spelled(value: Any) -> str:
 def whole(
   default: int, least: int, most: int, meaning: str, unit: str = ''
 ) -> Key:
-  """A key that takes an integer from `least` to `most`."""
+  """Builds a key that takes an integer from `least` to `most`."""
   return Key('whole', default, meaning, unit, least, most)
 
 
@@ -192,24 +192,24 @@ def real(
   above: bool = False,
   below: bool = False,
 ) -> Key:
-  """A key that takes a finite number from `least` to `most`, see `Key`."""
+  """Builds a key that takes a finite number from `least` to `most` (`Key`)."""
   return Key('real', default, meaning, unit, least, most, above, below)
 
 
 def switch(default: bool, meaning: str) -> Key:
-  """A key that takes True or False."""
+  """Builds a key that takes True or False."""
   return Key('switch', default, meaning)
 
 
 def name(
   default: str | int, choices: tuple[str | int, ...] | str, meaning: str
 ) -> Key:
-  """A key that takes one of `choices`, or of the registry of that name."""
+  """Builds a key that takes one of `choices`, or of the registry so named."""
   return Key('name', default, meaning, choices=choices)
 
 
 def text(default: str, meaning: str) -> Key:
-  """A key that takes any text; what reads it says what is wrong with it."""
+  """Builds a key that takes any text; its reader refuses wrong ones."""
   return Key('text', default, meaning)
 
 
@@ -220,19 +220,19 @@ def wholes(
   count: int = 0,
   most: int = _INT32,
 ) -> Key:
-  """A key that takes `count` or more integers from `least` to `most`."""
+  """Builds a key that takes `count` or more integers from `least` to `most`."""
   return Key('wholes', default, meaning, '', least, most, count=count)
 
 
 def names(default: tuple[str, ...], meaning: str) -> Key:
-  """A key that takes a tuple of texts."""
+  """Builds a key that takes a tuple of texts."""
   return Key('names', default, meaning)
 
 
 def labels(
   default: tuple[str | int, ...], least: int, meaning: str, count: int = 0
 ) -> Key:
-  """A key that takes names or integers, such as those of persons."""
+  """Builds a key that takes names or integers, such as those of persons."""
   return Key('labels', default, meaning, '', least, _INT32, count=count)
 
 

@@ -1,4 +1,4 @@
-"""Settings of a round that are not the algorithm's: static and hashable."""
+"""Holds settings of a round other than the method's: static and hashable."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ ANY: HParams = defaultdict(lambda: 1.0)
 
 
 class Faults(NamedTuple):
-  """Describes what faulty clients send; `hparams['faulty']` says who.
+  """Describes the updates of faulty clients, see `hparams['faulty']`.
 
   Attributes:
     kind: `nan` (no numbers), `flip` (the negated update), `noise` (Gaussian,
@@ -37,7 +37,7 @@ class Faults(NamedTuple):
 
 
 class Guard(NamedTuple):
-  """Describes what a round does against faulty updates; static.
+  """Describes the treatment of faulty updates in a round; static.
 
   Attributes:
     drop: updates that are not finite are left out; else they end the run.
@@ -55,19 +55,19 @@ class Guard(NamedTuple):
 
   @property
   def robust(self) -> bool:
-    """The mean needs every update by itself."""
+    """Tells whether the mean needs every update by itself."""
     return self.mean != 'mean'
 
 
 class Setting(NamedTuple):
-  """Describes what of a round is not the algorithm; static and hashable.
+  """Describes the part of a round outside its algorithm; static and hashable.
 
   Values are not here: hyperparameters are arguments (`HParams`).
 
   Attributes:
     layout: of the clients.
-    late: `lost` or `partial`, what comes after the server's patience of
-      hparams.wait (rounds/stragglers.py); '' where it waits for all.
+    late: `lost` or `partial`, treatment of stragglers after hparams.wait
+      (rounds/stragglers.py); '' where the server waits for all.
     decays: the local rate falls by hparams.lr_decay a round, down to lr_floor.
     buckets: of the whole population, which then takes part in every round
       with `fill='skip'`; () for none.
@@ -85,7 +85,7 @@ class Setting(NamedTuple):
     idle_power: devices are charged for waiting.
     uplink_codec: of updates (updates/link.py).
     downlink_codec: of the broadcast.
-    guard: against clients that diverge or lie (updates/faults.py,
+    guard: against diverging and Byzantine clients (updates/faults.py,
       aggregation/robust.py).
     cosines: updates are compared in pairs (rounds/similarity.py).
     options: of the method, the record that its file declares; () without.
@@ -132,13 +132,13 @@ class Setting(NamedTuple):
     )
 
   def local_steps(self, fleet: Fleet) -> Array:
-    """Local steps that each device takes in a round, [K] int32."""
+    """Computes the local steps of each device in a round, [K] int32."""
     if self.epochs:
       return self.epochs * -(-fleet.samples // self.batch)
     return jnp.full(fleet.samples.shape, self.steps)
 
   def samples(self, fleet: Fleet) -> Array:
-    """Training samples that each device processes in a round, [K] float32."""
+    """Counts the training samples of each device in a round, [K] float32."""
     if self.epochs:
       return (self.epochs * fleet.samples).astype(jnp.float32)
     return jnp.full(fleet.samples.shape, float(self.steps * self.batch))
@@ -159,7 +159,7 @@ class Setting(NamedTuple):
 
 
 def make_guard(config: ml_collections.ConfigDict) -> Guard:
-  """The guard of a config.
+  """Builds the guard of a config.
 
   >>> from relief_jax import config
   >>> make_guard(config.default()) == Guard()

@@ -1,4 +1,4 @@
-"""Many runs in one program: their values as an array axis.
+"""Runs many simulations in one program: their values as an array axis.
 
 Runs of one structure differ in values only: seeds, hyperparameters, budgets,
 data of the same shapes. `Together` advances them from evaluation to evaluation
@@ -10,7 +10,7 @@ device are one vmap.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -29,7 +29,7 @@ from relief_jax.types import Array, PyTree
 
 
 class Point(NamedTuple):
-  """One run of a sweep.
+  """Describes one run of a sweep.
 
   Attributes:
     seed: of its initial parameters and of its rounds.
@@ -41,7 +41,7 @@ class Point(NamedTuple):
 
 
 class Sweep(NamedTuple):
-  """What came out.
+  """Holds the results of a sweep.
 
   Attributes:
     points: one record each: seed, hparams, and the record of the last
@@ -56,7 +56,7 @@ class Sweep(NamedTuple):
 
 
 class _Values(NamedTuple):
-  """Pytrees of several points, leaf by leaf.
+  """Holds pytrees of several points, leaf by leaf.
 
   Attributes:
     own: number of a leaf -> [points, ...], where they differ.
@@ -68,7 +68,7 @@ class _Values(NamedTuple):
 
 
 def _stack(trees: Sequence[PyTree]) -> _Values:
-  """One array per leaf; what is the same object everywhere stays one."""
+  """Stacks one array per leaf; the same object everywhere stays one."""
   own, common = {}, {}
   for i, leaves in enumerate(zip(*map(jax.tree.leaves, trees), strict=True)):
     if all(leaf is leaves[0] for leaf in leaves):
@@ -83,7 +83,7 @@ def _row(stacked: PyTree, i: int) -> PyTree:
 
 
 class Together:
-  """Simulations of one structure that go on together.
+  """Advances simulations of one structure together.
 
   Args:
     simulations: after the same round, each on one device.
@@ -122,7 +122,7 @@ class Together:
 
   @ambient.pinned()
   def prepare(self, memory_limit: int | None = None) -> memory.Estimate:
-    """Compiles, and tells the memory that all will take.
+    """Compiles the program, and estimates the memory of all points.
 
     Args:
       memory_limit: bytes, None for the machine's.
@@ -176,7 +176,7 @@ class Together:
     return program.build(jax.jit(function, **options), shapes, self.seconds)
 
   def _each(self, function, states, values: _Values, structure) -> PyTree:
-    """(a point's state, *its values) -> ..., over all points, [points, ...]."""
+    """Maps (a point's state, *its values) -> ... over points, [points, ...]."""
 
     def every(states, own, common):
       def one(row):
@@ -214,7 +214,7 @@ class Together:
     """Runs at least `count` rounds, in whole calls.
 
     Returns:
-      What ended a point, for each.
+      The error that ended each point, or None.
 
     Raises:
       InputError: the first call finds that it does not fit into memory.
@@ -271,7 +271,7 @@ class Together:
     return found
 
   def advance(self) -> list[dict[str, Any] | Diverged | None]:
-    """All run to their next evaluation, as `Simulation.advance`.
+    """Advances all runs to their next evaluation, as `Simulation.advance`.
 
     Returns:
       As `evaluate`.
@@ -292,7 +292,7 @@ class Together:
 
 
 def _check(simulations: Sequence[Simulation]) -> None:
-  """Refuses what cannot go on together."""
+  """Refuses simulations that cannot go on together."""
   if not simulations:
     raise InputError('no points', 'at least one', 'give seeds and values')
   if processes.count() > 1:
@@ -309,14 +309,13 @@ def _check(simulations: Sequence[Simulation]) -> None:
     )
 
 
-def alike(run: Simulation) -> str:
-  """The same for simulations that can go on together now."""
+def alike(run: Simulation) -> Hashable:
+  """Gives a key that is equal for simulations that can go on together now."""
   kind = program.identity(
     run.setting, run.call, run.arguments(), run.test_arguments()
   )
-  return repr((kind, run.rounds, run.config.eval_every, run.round)) + str(
-    bool(run.history)
-  )
+  more = run.rounds, run.config.eval_every, run.round, bool(run.history)
+  return kind, more
 
 
 @ambient.pinned()

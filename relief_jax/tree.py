@@ -1,4 +1,4 @@
-"""Arithmetic of parameter trees whose weights are prefix trees of them."""
+"""Computes with parameter trees whose weights are prefix trees of them."""
 
 from functools import partial
 
@@ -32,23 +32,23 @@ def scale(weight: PyTree, tree: PyTree) -> PyTree:
 
 
 def divide(tree: PyTree, weight: PyTree) -> PyTree:
-  """Inverse of `scale` for sums; 0 where nobody contributed."""
+  """Inverts `scale` for sums; 0 where nobody contributed."""
   inverse = jax.tree.map(lambda w: jnp.where(w > 0, 1 / w, 0.0), weight)
   return scale(inverse, tree)
 
 
 def spread(groups: PyTree, row: Array) -> PyTree:
-  """[G] row -> prefix tree: every leaf of `groups` gets its group's entry."""
+  """Broadcasts a [G] row to a prefix tree: leaves get their group's entry."""
   return jax.tree.map(lambda g: row[g], groups)
 
 
 def both(mask: PyTree, tree: PyTree) -> PyTree:
-  """A prefix tree of bools and a tree P of bools, both true: P."""
+  """Intersects a prefix tree of bools and a tree P of bools: P."""
   return jax.tree.map(lambda m, t: jax.tree.map(lambda u: m & u, t), mask, tree)
 
 
 def select(mask: PyTree, new: PyTree, old: PyTree) -> PyTree:
-  """`new` where the prefix tree of bools says so, else the bits of `old`."""
+  """Selects `new` where the prefix tree is true, else the bits of `old`."""
   return jax.tree.map(
     lambda m, a, b: jax.tree.map(lambda u, v: jnp.where(m, u, v), a, b),
     mask,
@@ -58,7 +58,7 @@ def select(mask: PyTree, new: PyTree, old: PyTree) -> PyTree:
 
 
 def choose(flag: Array, on, off, *args, branch: bool = True) -> PyTree:
-  """`on(*args)` where `flag` [] holds, else `off(*args)`.
+  """Gives `on(*args)` where `flag` [] holds, else `off(*args)`.
 
   Under a vmap over `flag` a `lax.cond` runs both sides anyway, and first copies
   everything that they close over for every client: the whole bank of windows
@@ -77,7 +77,7 @@ def choose(flag: Array, on, off, *args, branch: bool = True) -> PyTree:
 
 
 def group_sum(groups: PyTree, tree: PyTree, num: int) -> Array:
-  """Adds a tree of scalars [P of []] up by group, [G]."""
+  """Sums a tree of scalars [P of []] by group, [G]."""
   sums = jax.tree.map(lambda g, t: sum(jax.tree.leaves(t)), groups, tree)
   total = jnp.zeros(num)
   pairs = zip(jax.tree.leaves(groups), jax.tree.leaves(sums), strict=True)
@@ -87,7 +87,7 @@ def group_sum(groups: PyTree, tree: PyTree, num: int) -> Array:
 
 
 def group_sq_norms(groups: PyTree, tree: PyTree, num: int) -> Array:
-  """Squared Euclidean norm of every group, [G].
+  """Computes the squared Euclidean norm of every group, [G].
 
   No dot product: accelerators may round its factors to fewer bits.
   """
@@ -97,12 +97,12 @@ def group_sq_norms(groups: PyTree, tree: PyTree, num: int) -> Array:
 
 
 def group_sizes(groups: PyTree, tree: PyTree, num: int) -> Array:
-  """How many numbers every group holds, [G] float32."""
+  """Counts the numbers of every group, [G] float32."""
   return group_sum(groups, jax.tree.map(lambda u: float(u.size), tree), num)
 
 
 def zeros_like_output(function, *args) -> PyTree:
-  """Typed zeros in the shape of `function(*args)`, without running it."""
+  """Gives typed zeros in the shape of `function(*args)`, without running it."""
   return jax.tree.map(
     lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(function, *args)
   )

@@ -1,4 +1,4 @@
-"""Shared records: what the modules of the simulator hand to each other.
+"""Defines the records that the modules of the simulator share.
 
 Shape letters, used everywhere: `N` clients in the population, `K` in the
 round, `M` modalities, `G` parameter groups, `W` windows per client (padded),
@@ -19,7 +19,7 @@ PyTree = Any
 
 
 class Shift(NamedTuple):
-  """How sensors on a device differ from the data set's.
+  """Describes the faults of a device's sensors, against the data set's.
 
   Applied by clients/sensor_faults.py.
 
@@ -49,11 +49,11 @@ class Shift(NamedTuple):
 
 @flax.struct.dataclass
 class Fleet:
-  """What is known of every client; small, replicated over devices.
+  """Describes every client; small, replicated over devices.
 
   Attributes:
     id: [N] int32, name of the client; its random keys derive from it.
-    owned: [N, M] bool, the sensors on board.
+    owned: [N, M] bool, installed sensors.
     tier: [N] int32, index into the fleet's tier names (reports only).
     samples: [N] int32, real windows of data; 0 marks a padding client.
     speed: [N] float32, sustained FLOP/s of training.
@@ -63,9 +63,9 @@ class Fleet:
     budget: [N] float32, FLOPs per sample that fit a deadline of 1 (relief.md
       section 5: speed_n * T_th, per sample since the batch size cancels).
     shift: [N, M] of every field, None where all sensors agree.
-    scene: what else a round of an online world finds (online/scene.py), None
-      elsewhere. There `owned` is what delivers, and the other fields too are
-      the round's.
+    scene: further conditions of a round of an online world (online/scene.py),
+      None elsewhere. There `owned` marks the sensors that deliver, and the
+      other fields too are the round's.
   """
 
   id: Array
@@ -83,7 +83,7 @@ class Fleet:
 
 @flax.struct.dataclass
 class Bank:
-  """All windows, once; clients point into it.
+  """Holds all windows, once; clients point into it.
 
   Attributes:
     x: {modality: [windows, time, channels]} float32, z-scored; with cached
@@ -100,7 +100,7 @@ class Bank:
 
 @flax.struct.dataclass
 class Population:
-  """The clients and their data.
+  """Holds the clients and their data.
 
   Attributes:
     bank: every training window.
@@ -122,7 +122,7 @@ class Population:
 
 @flax.struct.dataclass
 class OwnWindows:
-  """Later windows of the devices' own persons (world/own_windows.py).
+  """Holds later windows of the devices' own persons (world/own_windows.py).
 
   Attributes:
     bank: these windows.
@@ -143,7 +143,7 @@ class OwnWindows:
 
 @flax.struct.dataclass
 class HeldOut:
-  """What models are tested on.
+  """Holds the windows that models are tested on.
 
   Attributes:
     bank: windows of persons that are on no device, to test or to validate on.
@@ -158,7 +158,7 @@ class HeldOut:
 
 @flax.struct.dataclass
 class Work:
-  """FLOPs per sample of a model's parts, from its real shapes.
+  """Holds FLOPs per sample of a model's parts, from its real shapes.
 
   A step that runs branches `run` and trains groups `train` costs
   `shared + fwd @ run + wgrad @ train + agrad @ any(path & train)`.
@@ -181,7 +181,7 @@ class Work:
 
 
 class Batch(NamedTuple):
-  """A view of the bank, gathered only where a branch really runs.
+  """Describes rows of the bank, gathered only where a branch really runs.
 
   Attributes:
     bank: the windows.
@@ -203,7 +203,7 @@ class Batch(NamedTuple):
 
 
 class Gate(NamedTuple):
-  """What one client runs, senses and trains in one step.
+  """Marks the parts that one client runs, senses and trains in one step.
 
   Attributes:
     run: [M] bool, the modality's branch is in the forward pass.
@@ -218,7 +218,7 @@ class Gate(NamedTuple):
 
 
 class Output(NamedTuple):
-  """What a model makes of a batch.
+  """Holds the output of a model on a batch.
 
   Attributes:
     features: {modality: [B, d_m]}, zeros where a branch does not run.
@@ -230,7 +230,7 @@ class Output(NamedTuple):
 
 
 class Steps(NamedTuple):
-  """One client's local steps, drawn before the client map.
+  """Holds one client's local steps, drawn before the client map.
 
   Attributes:
     row: [T, B] int32, rows of the bank.
@@ -251,7 +251,7 @@ class Steps(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Axes:
-  """Which units the axes of one parameter belong to; no pytree, but a leaf.
+  """Describes the units along the axes of one parameter; no pytree, but a leaf.
 
   Attributes:
     units: per axis the number of a layer, or None where all of it is always
@@ -264,7 +264,7 @@ class Axes:
 
 
 class Widths(NamedTuple):
-  """The units of a model, for methods that keep some of every layer.
+  """Describes the units of a model, for methods that keep some of every layer.
 
   Attributes:
     sizes: [L] ints, units of each hidden layer, then the classes.
@@ -278,7 +278,7 @@ class Widths(NamedTuple):
 
 
 class Exits(NamedTuple):
-  """Early exits: a model that may end behind any layer of its encoders.
+  """Describes early exits: the model may end behind any layer of its encoders.
 
   At depth d = 1 .. `Task.cuts` it is the encoders' first d layers, pooled over
   time, and an exit: fusion, tail and head of its own. All depths share one
@@ -306,7 +306,7 @@ class Exits(NamedTuple):
 
 
 class Blocks(NamedTuple):
-  """Says what the blocks of a model are; all static.
+  """Describes the blocks of a model; all static.
 
   A block is what is trained, averaged and sent as one.
 
@@ -340,7 +340,7 @@ class Blocks(NamedTuple):
 
 
 class Task(NamedTuple):
-  """A model and its loss, as algorithms see them.
+  """Describes a model and its loss, as algorithms see them.
 
   Attributes:
     modalities: names, in the order of every [M] axis.
@@ -353,10 +353,10 @@ class Task(NamedTuple):
     cuts: number of layers an encoder can be cut at; `cut == cuts` freezes all.
     fuse: (params, frozen, {m: [B, d_m]}, run [M]) -> [B, C] logits; a
       modality that is not there (at least one is) counts as zeros.
-    widths: the model's units, None where it has no narrower form.
-    exits: its early exits, None where it has none. With them `encode`, `fuse`
-      and `work` are those of the last exit alone, so that a budget means the
-      same with and without.
+    submodels: kinds of smaller models that it can be cut down to, by name:
+      `width` (Widths) and `depth` (Exits). With exits `encode`, `fuse` and
+      `work` are those of the last exit alone, so that a budget means the same
+      with and without.
     ends: prefix tree of the parameters, bool: the first and the last layer,
       which methods of few bits leave alone.
     classes: C.
@@ -371,8 +371,7 @@ class Task(NamedTuple):
   encode: Callable[..., Array]
   cuts: int
   fuse: Callable[..., Array]
-  widths: Widths | None = None
-  exits: Exits | None = None
+  submodels: Mapping[str, Any] = {}
   ends: PyTree = False
   classes: int = 0
   features: tuple[int, ...] = ()
@@ -382,9 +381,19 @@ class Task(NamedTuple):
     """G."""
     return self.blocks.num
 
+  @property
+  def widths(self) -> Widths | None:
+    """Its units, None where it has no narrower form."""
+    return self.submodels.get('width')
+
+  @property
+  def exits(self) -> Exits | None:
+    """Its early exits, None where it has none."""
+    return self.submodels.get('depth')
+
 
 class CostOverride(NamedTuple):
-  """Holds what clients pay where it is not the whole model's price.
+  """Holds prices of clients where they are not the whole model's.
 
   Attributes:
     work: [K] of every field, of each client's own sub-model; None: the model's.
@@ -406,15 +415,15 @@ class CostOverride(NamedTuple):
 
 
 class Plan(NamedTuple):
-  """Who runs, moves and counts for what in a round; rows are clients.
+  """Holds the plan of a round: runs, training, weights; rows are clients.
 
   Attributes:
     run: [K, M] bool, branches in the forward pass (hence downloaded).
     trained: [K, G] bool, moved by local training, hence uploaded.
     counted: [K, G] float32, weight in the server's mean. FedAvg counts
       everybody, a cohort mean only the owners, RELIEF only the trainers.
-    client_args: [K, ...] of every leaf, what the method's client needs to know
-      of the plan, such as its width.
+    client_args: [K, ...] of every leaf, arguments of the method's client, such
+      as its width.
     cost: other prices.
     private: [G] bool, blocks that stay on the devices and are sent in neither
       direction; None: there are none.
@@ -429,14 +438,14 @@ class Plan(NamedTuple):
 
 
 class Online(NamedTuple):
-  """What a round of an online world shows beside the rest.
+  """Holds a round's record of an online world beside the rest.
 
   Attributes:
     transfer: [K, 2] float32, seconds of sending and receiving.
     late: [K] bool, the server did not wait for the end; None: it waits.
     tested: [K] int32, windows that arrived and were tested before training on
       them; None without a stream.
-    correct: [K] int32, those of them that the model classified right.
+    correct: [K] int32, those of them that the model classified correctly.
   """
 
   transfer: Array
@@ -446,7 +455,7 @@ class Online(NamedTuple):
 
 
 class RoundInfo(NamedTuple):
-  """What was observed in a round.
+  """Holds the record of a round.
 
   Attributes:
     client: [K] int32, ids of the clients that took part.
@@ -459,9 +468,9 @@ class RoundInfo(NamedTuple):
     divergence: [G] float32, tracked divergence (NaN where not tracked).
     online: what only an online world shows, None in a static one.
     extra: what observers saw, by name, only what is asked for:
-      `weight_factor` [K, G], weights that devices found themselves; `dropped`
-      [K] bool, whose update was not finite and is left out; `similarity`
-      [blocks, K, K], cosines of the updates of every two devices.
+      `weight_factor` [K, G], weights that devices computed themselves;
+      `dropped` [K] bool, whose update was not finite and is left out;
+      `similarity` [blocks, K, K], cosines of the updates of every two devices.
   """
 
   client: Array
@@ -480,8 +489,8 @@ class SubModel(NamedTuple):
   """Holds the elements of the model that one device has.
 
   Attributes:
-    mask: P bool; only these move, and the mean of an element is over those
-      who hold it.
+    mask: P bool; only these move, and the mean of an element is over the
+      clients whose sub-model contains it.
     view: P -> P, the parameters that the forward pass sees.
   """
 
@@ -490,7 +499,7 @@ class SubModel(NamedTuple):
 
 
 class SubModels(NamedTuple):
-  """What the devices run after a round, where it is not the server's model.
+  """Holds the sub-models that devices run after a round.
 
   Attributes:
     model_index: [N] int32, 0 for the server's whole model, else 1 + a place in
@@ -503,7 +512,7 @@ class SubModels(NamedTuple):
 
 
 class Algorithm(NamedTuple):
-  """A federated system: two pure functions and where its model is.
+  """Describes a federated system: two pure functions and its model's place.
 
   Attributes:
     init: (key, params) -> state.

@@ -37,7 +37,7 @@ def pytest_runtest_makereport(item, call):
   """Notes what a test of an invariant has tried, for the table."""
   numbers = [n for mark in item.iter_markers('invariant') for n in mark.args]
   if call.when == 'call' and numbers:
-    from tests import strategies
+    from tests.support import strategies
 
     given = item.callspec.params if hasattr(item, 'callspec') else {}
     examples = strategies.TRIED.pop('examples', 1)

@@ -11,6 +11,7 @@ import pytest
 import benchmarks
 import experiments
 import relief_jax
+from relief_jax.engine.debug import ClientError, _NotFinite
 from relief_jax.errors import InputError, Portable, StorageError
 from relief_jax.runs.round_totals import Diverged
 
@@ -20,6 +21,8 @@ RAISED = (
   StorageError('runs/a', errno.ENOSPC),
   Diverged(3, 'encoder/acc', 2),
   Diverged(3, '', 2),
+  ClientError(3, 7, 'low', 'no numbers', 'encoder/acc'),
+  _NotFinite('encoder/acc'),
 )
 
 

@@ -3,11 +3,11 @@
 import ast
 import importlib
 from graphlib import TopologicalSorter
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.support.paths import ROOT
+
 LIBRARY = ROOT / 'relief_jax'
 OURS = ('relief_jax', 'experiments', 'benchmarks')
 
@@ -40,13 +40,8 @@ LEVELS = (
   'sweep',
 )
 # Imports that point upwards all the same: {(who, whom): why}.
-_RECIPE = 'types of a recipe; a method of plain functions needs none of them'
 _NAMES = 'looks up names that a config may use; deal.py validates the config'
 UPWARDS = {
-  ('clients.device', 'rounds.method'): _RECIPE,
-  ('updates.link', 'rounds.method'): _RECIPE,
-  ('aggregation.mean', 'rounds.method'): _RECIPE,
-  ('aggregation.robust', 'rounds.method'): _RECIPE,
   ('config.registries', 'world.fleet_files'): _NAMES,
   ('config.registries', 'world.fleets'): _NAMES,
   ('config.registries', 'world.partition'): _NAMES,

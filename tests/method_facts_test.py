@@ -28,7 +28,7 @@ from relief_jax.config.validation import validate
 from relief_jax.errors import InputError
 from relief_jax.rounds import facts as facts_lib
 from relief_jax.rounds.facts import Facts
-from tests import tiny
+from tests.support import tiny
 
 ROOT = pathlib.Path(__file__).parent.parent
 WITH = [m for m in algorithms.ALGORITHMS if algorithms.facts(m).options]
@@ -212,7 +212,7 @@ def test_a_registered_method_gets_its_keys_at_once(monkeypatch):
 
 def test_the_round_holds_the_record_of_the_config():
   config = tiny.config(**{'method': 'relief', 'relief.rule': 'static'})
-  setting = simulate.Simulation(config)._setting
+  setting = simulate.Simulation(config).setting
   assert setting.options == relief.Options(rule='static')
   assert hash(setting) == hash(setting._replace())
 
@@ -306,7 +306,7 @@ def test_models_data_fleets_and_codecs_too(own):
   found.advance()
   assert found.params['head']['w'].shape[0] == 3
   assert found.description['tiers'] == {'same': 6}
-  codec = found._setting.uplink_codec
+  codec = found.setting.uplink_codec
   same = codec._replace(name='int8')
   sizes = [base.wire_bytes(compressors.make(c), (9,)) for c in (codec, same)]
   assert sizes[0] == sizes[1] < 4 * 9

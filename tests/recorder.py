@@ -26,7 +26,7 @@ import numpy as np
 from relief_jax import algorithms, simulate
 from relief_jax.errors import InputError
 from relief_jax.runs import program
-from tests import tiny
+from tests.support import tiny
 
 MID = '1.75*tight'
 # Fields of the info that have another name now.

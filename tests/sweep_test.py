@@ -5,7 +5,7 @@ import pytest
 from relief_jax import sweep
 from relief_jax.errors import InputError
 from relief_jax.simulate import Simulation
-from tests import tiny
+from tests.support import tiny
 
 
 def config(**overrides):

@@ -1,4 +1,4 @@
-"""Means of updates over clients and their divergence, from sums."""
+"""Computes means of updates over clients and their divergence, from sums."""
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple
@@ -12,12 +12,12 @@ from relief_jax.types import Array, PyTree, Task
 
 
 class Mean(NamedTuple):
-  """Holds what the server knows of a round's updates.
+  """Holds the mean and the statistics of a round's updates.
 
   Attributes:
-    delta: P, the masked mean update over everybody counted.
-    touched: prefix tree of P, bool: somebody trained it.
-    weight: [G] sum of the weights of those who count and trained, T_g.
+    delta: P, the masked mean update over all counted clients.
+    touched: prefix tree of P, bool: some client trained it.
+    weight: [G] sum of the weights of T_g, counted clients that trained it.
     trainers: [G] their number |T_g|.
     variance: [G] weighted variance of their updates around *their* mean, summed
       over the block's numbers.
@@ -41,14 +41,14 @@ class Mean(NamedTuple):
 
 
 class Aggregator(NamedTuple):
-  """Is a mean over clients, as a map and a reduction.
+  """Describes a mean over clients, as a map and a reduction.
 
   Attributes:
     client: (Update, Device) -> (summed, stacked), of one client: pytrees that
       are added up over the cohort, and kept apart by client.
     server: (summed, stacked [K, ...], weight [K, G], trained [K, G]) -> Mean.
-    over: whom the mean of an element is over: `contributors`, who hold it, or
-      `all` that count for its block.
+    over: clients over which an element is averaged: `contributors`, whose
+      sub-model contains it, or `all` that count for its block.
     adds: it makes sums beside the mean.
   """
 
@@ -61,7 +61,7 @@ class Aggregator(NamedTuple):
 def masked_mean(
   task: Task, over: Literal['contributors', 'all'] = 'contributors'
 ) -> Aggregator:
-  """Builds the weighted mean of every block over those who count for it.
+  """Builds the weighted mean of every block over its counted clients.
 
   Updates are summed as they are made and never stacked over clients.
 
@@ -137,8 +137,8 @@ def of_sums(
     trained: [K, G] bool.
     total: P, weighted updates.
     squares: [G], weighted squared norms.
-    held: P, summed weights of those who hold an element, where blocks are not
-      held whole.
+    held: P, summed weights of the clients whose sub-model contains an element,
+      where blocks are not whole.
     over: as in `Aggregator`.
   """
   num = task.num_blocks

@@ -1,4 +1,4 @@
-"""Means that a few lying clients cannot move far, cohort by cohort.
+"""Computes means that a few Byzantine clients cannot move far, by cohort.
 
 The coordinate-wise median and trimmed mean of Yin et al. (2018,
 https://arxiv.org/abs/1803.01498), each over the clients that count for a group
@@ -6,7 +6,7 @@ and trained it. **Ours**: the cohorts; that every such client has one vote,
 whatever its windows; that absent clients do not vote, so that nothing is
 diluted (under `fill='skip'` FedAvg then averages as `cohort_mean` does); and
 that the divergence is the same mean, of squared distances from the mean, so
-that liars do not steer what RELIEF trains either.
+that Byzantine clients do not steer the blocks that RELIEF trains either.
 
 All updates of a round are in memory at once, K times the model's parameters
 (and, where devices hold parts of layers, a byte more for each); the estimate
@@ -57,7 +57,7 @@ def of_stacked(
   Args:
     task: the model.
     guard: which mean.
-    weight: [K, G] weights; above 0 for those who count.
+    weight: [K, G] weights; above 0 for clients that count.
     trained: [K, G] bool.
     delta: [K, *P] updates; what a client did not train is ignored.
     held: [K, *P] bool, elements that it trained, None for whole groups.
@@ -114,7 +114,10 @@ def _touched(task: Task, voters: Array, held: PyTree | None) -> PyTree:
 
 
 def _cuts(guard: Guard, most: int) -> np.ndarray:
-  """Values cut off on either side of n = 0 .. `most`, [most + 1] int32."""
+  """Counts the values cut off on either side of n = 0 .. `most`.
+
+  [most + 1] int32.
+  """
   count = np.arange(most + 1)
   if guard.mean == 'median':
     return (np.maximum(count, 1) - 1).astype(np.int32) // 2
@@ -123,7 +126,7 @@ def _cuts(guard: Guard, most: int) -> np.ndarray:
 
 
 def _average(values: Array, votes: Array, cut: Any) -> Array:
-  """Mean of what is left of the sorted values, [...]; 0 where nobody votes.
+  """Averages the sorted values that are left, [...]; 0 where nobody votes.
 
   Args:
     values: [K, ...].

@@ -56,7 +56,7 @@ def centralized(task: Task, setting: Setting) -> Algorithm:
 
   Raises:
     InputError: a codec or a guard is set: raw windows are sent here, once; or
-      a limit to the server's patience.
+      a limit to the server's waiting.
   """
   legality.codes(setting, 'centralized', 'sends raw windows, once')
   legality.alone(setting, 'centralized')
@@ -82,7 +82,7 @@ def centralized(task: Task, setting: Setting) -> Algorithm:
     return params, optimizer(ANY, 1).init(params), jnp.int32(0)
 
   def sensors(key, fleet: Fleet, hparams: HParams, length: int) -> Array:
-    """Sensors that are on in each step, [length, M] bool."""
+    """Draws the sensors that are on in each step, [length, M] bool."""
     set_key, drop_key = jax.random.split(key)
     on = jnp.ones((length, num_modalities), bool)
     if whole_fleet:

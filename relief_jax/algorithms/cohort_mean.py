@@ -14,7 +14,10 @@ from relief_jax.types import Task
 
 
 def cohort_mean(task: Task, setting: Setting) -> Method:
-  """Builds it; a block's error is sigma^2 / |C_m| (relief.md section 4)."""
+  """Builds cohort averaging; a block's error is sigma^2 / |C_m| (section 4).
+
+  The section is that of relief.md.
+  """
 
   def plan(server, round):
     del server

@@ -55,7 +55,7 @@ from relief_jax.types import (
 
 
 def fading(number: Array, length: Array | float) -> Array:
-  """lam_t, [] float32: exp(-5) in round 0, 1 from round `length` on.
+  """Computes lam_t, [] float32: exp(-5) in round 0, 1 from round `length` on.
 
   Args:
     number: [] int32, of the round.
@@ -69,7 +69,7 @@ def fading(number: Array, length: Array | float) -> Array:
 def mutual(
   scores: Array, y: Array, weight: Array, on: Array, strength: Array | None
 ) -> Array:
-  """The loss of several exits that teach each other, [].
+  """Computes the loss of several exits that teach each other, [].
 
   The sum of all KL(p_j || p_i) has X terms instead of X^2: with P the sum of
   the teachers' p_j, exit i is compared with P - p_i.
@@ -113,8 +113,8 @@ class Options:
 def depthfl(task: Task, setting: Setting) -> Method:
   """Builds DepthFL and its ablation InclusiveFL.
 
-  The mean of a layer or an exit is over those who hold it. InclusiveFL where
-  all afford the whole model is FedAvg.
+  The mean of a layer or an exit is over the clients whose sub-model has it.
+  InclusiveFL where all afford the whole model is FedAvg.
 
   Args:
     task: the model, with `exits`.
@@ -134,14 +134,14 @@ def depthfl(task: Task, setting: Setting) -> Method:
   levels = costs.stack([sub.work for sub in subs[::-1]])
 
   def reach(fleet: Fleet) -> Plan:
-    """Who has data runs and trains all that it can."""
+    """Marks what a device with data runs and trains: all that it can."""
     active = (fleet.samples > 0)[:, None]
     run = (fleet.owned | (setting.fill == 'input')) & active
     trained = blocks.owned_groups(run, task.blocks.modality) & active
     return Plan(run, trained, trained.astype(jnp.float32))
 
   def layers(fleet: Fleet, budget: Array) -> Array:
-    """l_n, [K] int32; 0 where not even the first fits."""
+    """Finds l_n, [K] int32; 0 where not even the first fits."""
     return count - widths.largest(levels, reach(fleet), budget)
 
   def plan(server, round: Round) -> Plan:

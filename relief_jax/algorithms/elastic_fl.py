@@ -45,7 +45,9 @@ TOGETHER = 256
 
 
 def importance(task: Task, grads: PyTree, updates: PyTree) -> Array:
-  """-<dL/dw, dw> of every group in one step, [G]; sums over steps add up.
+  """Computes -<dL/dw, dw> of every group in one step, [G]; sums add up.
+
+  Over steps.
 
   Args:
     task: the model.
@@ -57,7 +59,7 @@ def importance(task: Task, grads: PyTree, updates: PyTree) -> Array:
 
 
 def worth(key: Array, known: Array, access: Array) -> Array:
-  """One device's values for `elastic.most_valuable`, [G] float32.
+  """Computes one device's values for `elastic.most_valuable`, [G] float32.
 
   Unknown groups count more than all known ones together, and are told apart
   by a draw: devices of one kind then do not all begin with the same group.

@@ -79,11 +79,11 @@ def feddrop(task: Task, setting: Setting) -> Method:
     return widths.drawn(units, key, limit, options.exact)
 
   def price(key: Array, limit: Array, run: Array, trained: Array) -> Array:
-    """FLOPs per sample of one client's draw, []."""
+    """Computes FLOPs per sample of one client's draw, []."""
     return step_flops(units.work(widths.counts(keep(key, limit))), run, trained)
 
   def fitted(key: Array, share: Array, run, trained, budget) -> Array:
-    """The limit up to which one client keeps units, []; 0 to sit out.
+    """Finds the limit up to which one client keeps units, []; 0 to sit out.
 
     The share, or the most below it whose draw is within the budget: less keeps
     fewer units, so that halving finds it to the last bit.
@@ -102,7 +102,7 @@ def feddrop(task: Task, setting: Setting) -> Method:
     return jnp.where(fits(share), share, jnp.where(fits(low), low, 0.0))
 
   def share(run, trained, budget) -> Array:
-    """1 - gamma of one client, []; 0 where it sits out."""
+    """Computes 1 - gamma of one client, []; 0 where it sits out."""
     *hidden, classes = units.sizes
 
     def flops(part):

@@ -48,7 +48,7 @@ from relief_jax.types import Array, CostOverride, Plan, Task
 
 
 class Memory(NamedTuple):
-  """Holds what a device remembers between rounds.
+  """Holds the state of a device between rounds.
 
   Attributes:
     importance: [G] of every group to the device; +inf: never measured.
@@ -100,12 +100,12 @@ def fedel(task: Task, setting: Setting) -> Method:
     block[list(owners)] = np.arange(count)
 
   def inside(low: Array, high: Array) -> Array:
-    """Groups of a window and of the exit at its end, [G] bool."""
+    """Marks the groups of a window and of the exit at its end, [G] bool."""
     among = (block < 0) | ((block >= low) & (block <= high))
     return held[high] & among
 
   def end(run: Array, access: Array, start: Array, budget: Array) -> Array:
-    """The first block until which training from `start` on costs b_n, []."""
+    """Finds the first block until which training from `start` costs b_n, []."""
     high = jnp.arange(count)
     groups = jax.vmap(inside, (None, 0))(start, high) & access[None]
     cost = jax.vmap(costs.step_flops, (0, None, 0))(levels, run, groups)

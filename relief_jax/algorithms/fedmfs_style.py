@@ -56,7 +56,7 @@ from relief_jax.types import (
 
 
 class _Row(NamedTuple):
-  """One client that may measure; zeros stand for nobody."""
+  """Holds one client that may measure; zeros stand for nobody."""
 
   key: Array  # [2] uint32
   fleet: Fleet  # of one client
@@ -66,7 +66,7 @@ class _Row(NamedTuple):
 
 
 def scaled(value: Array, owned: Array) -> Array:
-  """To 0..1 between the least and the most of those owned, [M]; else 0.
+  """Scales to 0..1 between the least and the most of those owned, [M]; else 0.
 
   Args:
     value: [M].
@@ -81,7 +81,7 @@ def scaled(value: Array, owned: Array) -> Array:
 def worth(
   task: Task, params: PyTree, frozen: PyTree, features, y: Array, run: Array
 ) -> Array:
-  """Minus the loss with each subset of the sensors that run, [2^M].
+  """Computes minus the loss with each subset of the sensors that run, [2^M].
 
   Args:
     task: the model.
@@ -142,7 +142,10 @@ def fedmfs_style(task: Task, setting: Setting) -> Method:
     return cost <= budget * (1 + SLACK)
 
   def measuring(round: Round) -> tuple[Array, Array]:
-    """Who measures [K] bool, and its FLOPs per sample of the round, [K]."""
+    """Finds the clients that measure, [K] bool, and its FLOPs a sample, [K].
+
+    Per sample of the round.
+    """
     run = round.fleet.owned
     everything = round.access
     whole = costs.step_flops(task.work, run, everything)
@@ -195,7 +198,7 @@ def fedmfs_style(task: Task, setting: Setting) -> Method:
     return round.each(client, known, row, price)[1]
 
   def choose(run, owned, budget, price, score):
-    """One client's groups, [G] bool."""
+    """Chooses one client's groups, [G] bool."""
 
     def cost(chosen):
       return costs.step_flops(task.work, run, chosen) + price

@@ -46,8 +46,8 @@ class Options:
 def fedpmt(task: Task, setting: Setting) -> Method:
   """Builds FedPMT and its ablation, prefix training.
 
-  The mean of a group is over those who trained it. With all levels trained by
-  everybody it is FedAvg.
+  The mean of a group is over the clients that trained it. With all levels
+  trained by everybody it is FedAvg.
 
   Args:
     task: the model; `config.model.groups='layer'` gives a level per layer.

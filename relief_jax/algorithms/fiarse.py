@@ -50,7 +50,7 @@ SHARES = (1.0, 1 / 4, 1 / 16, 1 / 64)
 
 @jax.custom_vjp
 def masked(value: Array, held: Array, tau: Array) -> Array:
-  """`value` where it is held and at least tau, else 0.
+  """Gives `value` where it is held and at least tau, else 0.
 
   Args:
     value: a parameter.
@@ -79,7 +79,7 @@ masked.defvjp(_forward, _backward)
 def largest_weights(
   params: PyTree, shares, layer: bool = False
 ) -> tuple[PyTree, PyTree]:
-  """Where the top `ceil(s size)` weights end, of all together or each array.
+  """Finds the ends of the top `ceil(s size)` weights, of all or each array.
 
   Args:
     params: P.
@@ -112,7 +112,7 @@ def largest_weights(
 
 
 def holds(params: PyTree, tau: PyTree, last: PyTree) -> PyTree:
-  """Which elements are kept, P bool.
+  """Marks the elements that are kept, P bool.
 
   Args:
     params: P.
@@ -160,7 +160,7 @@ def fiarse(task: Task, setting: Setting) -> Method:
   layer = setting.options.threshold == 'layer'
 
   def priced(share: Array, work):
-    """The work of a share of the model, its sizes apart."""
+    """Computes the work of a share of the model, its sizes apart."""
     return work.replace(
       shared=share * work.shared,
       fwd=share * work.fwd,

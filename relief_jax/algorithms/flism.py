@@ -45,7 +45,7 @@ _VIEW = 1
 
 
 def second_view(key: Array, owned: Array) -> Array:
-  """The sensors left in the second view of a round, [M] bool.
+  """Draws the sensors left in the second view of a round, [M] bool.
 
   Of n owned ones 1 to n - 1 are left out, each number as likely as the others,
   then each set of that size.
@@ -64,7 +64,7 @@ def second_view(key: Array, owned: Array) -> Array:
 def supcon(
   first: Array, second: Array, y: Array, weight: Array, temperature: float
 ) -> Array:
-  """Supervised contrastive loss of two views, [].
+  """Computes the supervised contrastive loss of two views, [].
 
   For every view of every sample: minus the mean log-probability of its
   positives (all other views of its class), where the probability of a view is
@@ -91,7 +91,7 @@ def supcon(
 
 
 def entropy(logits: Array) -> Array:
-  """Of the soft-max in nats, [..., C] -> [...]."""
+  """Computes the entropy of the soft-max in nats, [..., C] -> [...]."""
   logs = jax.nn.log_softmax(logits)
   return -(jnp.exp(logs) * logs).sum(-1)
 

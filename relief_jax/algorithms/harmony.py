@@ -39,53 +39,45 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from relief_jax import blocks, costs, tree
-from relief_jax.algorithms import fedavg
-from relief_jax.algorithms.parts import kmeans
+from relief_jax import costs, tree
+from relief_jax.algorithms.parts import encoder_clusters, unimodal
 from relief_jax.clients import batches, device, training
 from relief_jax.engine import buckets
 from relief_jax.errors import InputError
 from relief_jax.keys import MANY, option, real, whole
-from relief_jax.rounds import accounting, frame, legality, parallel
+from relief_jax.rounds import accounting, frame, legality
 from relief_jax.rounds.facts import Facts
-from relief_jax.rounds.method import Round
+from relief_jax.rounds.stages import stages
 from relief_jax.settings import HParams, Setting
-from relief_jax.types import (
-  Algorithm,
-  Array,
-  Fleet,
-  Plan,
-  PyTree,
-  RoundInfo,
-  Task,
-)
+from relief_jax.types import Algorithm, Array, Fleet, Plan, PyTree, Task
 
 
-class HarmonyState(NamedTuple):
-  """Carried between rounds.
+class Clustered(NamedTuple):
+  """Holds what is carried between rounds of stage 2.
 
   Attributes:
-    alone: [M] of `parallel.RoundState`, a federation per modality; of its model
-      only that modality's groups and the shared ones ever move.
     own: [N, *P], every device's model.
-    distance: [N, M] float32, of the encoders from those of stage 1.
+    start: P, encoders of stage 1.
+    distance: [N, M] float32, of the encoders from those.
     joined: [N] bool, took part in stage 2.
-    round: [] int32.
+    round: [] int32, of the run.
+    done: [] int32, rounds of stage 2.
   """
 
-  alone: tuple[parallel.RoundState, ...]
   own: PyTree
+  start: PyTree
   distance: Array
   joined: Array
   round: Array
+  done: Array
 
 
 class _Row(NamedTuple):
-  """One client of stage 2."""
+  """Holds one client of stage 2."""
 
   params: PyTree
   fleet: Fleet
-  own: Array
+  windows: Array
   run: Array
   trained: Array
   active: Array
@@ -110,24 +102,51 @@ def harmony(task: Task, setting: Setting) -> Algorithm:
   """Builds Harmony; with one modality stage 1 is FedAvg.
 
   Args:
-    task: the model; encoders have groups of their own.
+    task: the model; encoders have blocks of their own.
     setting: the round, with `Options`.
 
   Raises:
-    InputError: encoders that do not train or share a group with what is sent,
+    InputError: encoders that do not train or share a block with what is sent,
       a codec, a guard, or momentum kept on the devices.
   """
-  options, num = setting.options, task.num_blocks
   _check(task, setting)
-  names = range(len(task.modalities))
-  modality = np.asarray(task.blocks.modality)
+
+  def begin(hparams):
+    first = jnp.ceil(setting.options.alone * hparams['rounds'])
+    return first.astype(jnp.int32)
+
+  def hand_over(states, second: Clustered, population):
+    return second._replace(
+      own=unimodal.assembled(task, states, population.fleet.owned),
+      start=unimodal.encoders(task, states),
+      round=states[0].round,
+    )
+
+  return stages(
+    unimodal.one_by_one(task, setting),
+    clustered(task, setting),
+    begin,
+    hand_over,
+  )
+
+
+def clustered(task: Task, setting: Setting) -> Algorithm:
+  """Builds stage 2: personal encoders, classifiers averaged within clusters.
+
+  It keeps a step of its own: a cluster's classifier also reaches members that
+  sat the round out, so that the server needs the rows of all devices.
+
+  Args:
+    task: the model.
+    setting: the round, as in `harmony`.
+  """
+  options = setting.options
   encoder = jnp.asarray(_encoders(task))
   classifier = ~encoder.any(0)
   branch = setting.layout.branch
-  single = [_unimodal(task, setting, m) for m in names]
 
-  def fusion_tx(hparams: HParams) -> optax.GradientTransformation:
-    """Builds the local optimiser of stage 2, with two rates."""
+  def local_tx(hparams: HParams) -> optax.GradientTransformation:
+    """Builds the local optimiser, with two rates."""
     rates = jnp.where(classifier, hparams['client_lr'], options.encoder_lr)
     rates = tree.spread(task.groups, rates)
     return optax.chain(
@@ -136,66 +155,6 @@ def harmony(task: Task, setting: Setting) -> Algorithm:
       optax.stateless(lambda updates, _: tree.scale(rates, updates)),
     )
 
-  def distances(params: PyTree, start: PyTree) -> Array:
-    """1 - cos of each encoder, [M]; 0 where one is all zeros.
-
-    As half the squared distance of unit vectors: a difference from 1 would
-    round to zeros what encoders move in a round.
-    """
-
-    def unit(params):
-      sq = norms(params)
-      inverse = jnp.where(sq > 0, jax.lax.rsqrt(sq), 0.0)
-      weight = costs.total(encoder.T, inverse)
-      return tree.scale(tree.spread(task.groups, weight), params)
-
-    def norms(params):
-      sq = tree.group_sq_norms(task.groups, params, num)
-      return costs.total(encoder, sq)
-
-    return norms(jax.tree.map(jnp.subtract, unit(params), unit(start))) / 2
-
-  def assemble(alone, owned: Array) -> PyTree:
-    """What stage 1 makes of every device, [N, *P]."""
-    share = owned / jnp.maximum(owned.sum(-1, keepdims=True), 1)
-
-    def leaf(group, *each):
-      if modality[group] >= 0:
-        mine = each[modality[group]]
-        return jnp.broadcast_to(mine, (owned.shape[0], *mine.shape))
-      stacked = jnp.stack(each)
-      return jnp.einsum('nm,m...->n...', share, stacked, precision='highest')
-
-    return _by_group(task, leaf, *(state.params for state in alone))
-
-  def first_stage(key, state: HarmonyState, population, hparams):
-    states, infos = zip(
-      *(
-        # The same cohort each time.
-        single[m].step(key, state.alone[m], population, hparams)
-        for m in names
-      ),
-      strict=True,
-    )
-    total = jax.tree.map(lambda *v: sum(v), *infos)
-    every = jnp.stack([info.trained for info in infos])
-    tasks = every.any(-1).sum(0)
-    info = total._replace(
-      client=infos[0].client,
-      loss=total.loss / jnp.maximum(tasks, 1),
-      trained=every.any(0),
-      # Of stage 2 no model is tested on what has just arrived.
-      online=total.online and total.online._replace(tested=None, correct=None),
-    )
-    if setting.idle_power:  # after a device's last task
-      round, _ = frame.open_round(
-        key, task, setting, hparams, population, state.round
-      )
-      idle = costs.idle_joules(round.fleet, info.seconds)
-      info = info._replace(joules=info.joules + idle)
-    own = assemble(states, population.fleet.owned)
-    return state._replace(alone=states, own=own), info
-
   def client(present, shared, row: _Row):
     known, start = shared
     loss = device.client_loss(
@@ -203,19 +162,20 @@ def harmony(task: Task, setting: Setting) -> Algorithm:
     )
 
     def train(row):
+      steps = batches.local_steps(
+        known.step_key, setting, known.hparams, row.fleet, row.windows, row.run
+      )
       done = training.local_update(
         loss,
-        fusion_tx(known.hparams),
+        local_tx(known.hparams),
         row.params,
         tree.spread(task.groups, row.trained),
-        batches.local_steps(
-          known.step_key, setting, known.hparams, row.fleet, row.own, row.run
-        ),
+        steps,
         ragged=setting.epochs > 0,
         branch=branch,
       )
       params = jax.tree.map(jnp.add, row.params, done.delta)
-      moved = distances(params, start)
+      moved = encoder_clusters.distances(task, encoder, params, start)
       return params, done.loss, jnp.where(row.fleet.owned, moved, 0.0)
 
     def rest(row):
@@ -223,45 +183,54 @@ def harmony(task: Task, setting: Setting) -> Algorithm:
 
     return (), tree.choose(row.active, train, rest, row, branch=branch)
 
-  def second_stage(begin, key, state: HarmonyState, population, hparams):
+  def init(key, params):
+    del key
+    clients = setting.clients
+    return Clustered(
+      own=frame.everyone(params, clients),
+      start=params,
+      distance=jnp.zeros((clients, len(task.modalities))),
+      joined=jnp.zeros(clients, bool),
+      round=jnp.int32(0),
+      done=jnp.int32(0),
+    )
+
+  def step(key, state: Clustered, population, hparams: HParams):
     round, known = frame.open_round(
       key, task, setting, hparams, population, state.round
     )
-    fleet, index = round.fleet, round.place
-    active = _members(fleet)
+    fleet, place = round.fleet, round.place
+    active = encoder_clusters.members(fleet)
     run = fleet.owned & active[:, None]
     trained = round.access & active[:, None]
     plan = Plan(run, trained, trained.astype(jnp.float32))
-    start = _by_group(
-      task,
-      lambda group, *each: each[max(modality[group], 0)],
-      *(one.params for one in state.alone),
-    )
-    row = _Row(
-      params=frame.take(state.own, index),
-      fleet=fleet,
-      own=round.windows,
-      run=run,
-      trained=trained,
-      active=active,
-      distance=state.distance[index],
-    )
-    _, (params, loss, distance) = buckets.map_reduce(
+    _, (params, loss, moved) = buckets.map_reduce(
       lambda present: partial(client, present),
-      (known, start),
-      row,
+      (known, state.start),
+      _Row(
+        params=frame.take(state.own, place),
+        fleet=fleet,
+        windows=round.windows,
+        run=run,
+        trained=trained,
+        active=active,
+        distance=state.distance[place],
+      ),
       setting.layout,
       setting.buckets,
       costs.plan_flops(task.work, plan),
     )
-    distance = state.distance.at[index].set(distance)
-    group, cluster = _clustered(population.fleet, distance, options.members)
-    cluster = jnp.where(state.round == begin, 0, cluster)
-    every = frame.put(state.own, index, params)
-    part = jnp.zeros_like(state.joined).at[index].set(active)
+    distance = state.distance.at[place].set(moved)
+    combination, cluster = encoder_clusters.clustered(
+      population.fleet, distance, options.members
+    )
+    # In the first round of the stage all of a combination are one cluster.
+    cluster = jnp.where(state.done == 0, 0, cluster)
+    every = frame.put(state.own, place, params)
+    part = jnp.zeros_like(state.joined).at[place].set(active)
     size = 4 * task.work.size
     sent = trained & classifier[None]
-    received = sent | (trained & ~state.joined[index][:, None])
+    received = sent | (trained & ~state.joined[place][:, None])
     info, _ = accounting.account(
       task,
       setting,
@@ -271,131 +240,23 @@ def harmony(task: Task, setting: Setting) -> Algorithm:
       costs.total(received, size),
     )
     return state._replace(
-      own=merged(every, population.fleet, group, cluster, part),
+      own=encoder_clusters.merged(
+        task, classifier, every, population.fleet, combination, cluster, part
+      ),
       distance=distance,
       joined=state.joined | part,
-    ), info._replace(loss=loss)
-
-  def merged(every: PyTree, fleet: Fleet, group, cluster, part) -> PyTree:
-    """The models with the mean classifier of their cluster, [N, *P].
-
-    Args:
-      every: [N, *P], after local training.
-      fleet: [N].
-      group: [N] int32, of equal combinations.
-      cluster: [N] int32 below N, within the group.
-      part: [N] bool, who took part.
-    """
-    count = part.size
-    place = kmeans.same(group * count + cluster, count)
-    counted = jnp.where(part, place, count)
-    met = jnp.bincount(counted, length=count)[place] > 0
-    access = blocks.owned_groups(fleet.owned, task.blocks.modality)
-    takes = access & classifier[None] & (met & _members(fleet))[:, None]
-
-    def leaf(group, v):
-      mean = kmeans.means(v, counted, count)[place]
-      takes_it = takes[:, group].reshape((-1,) + (1,) * (v.ndim - 1))
-      return jnp.where(takes_it, mean, v)
-
-    return _by_group(task, leaf, every)
-
-  def init(key, params):
-    clients = setting.clients
-    return HarmonyState(
-      # Copies: a state's arrays are given away one by one.
-      alone=tuple(
-        one.init(key, jax.tree.map(jnp.copy, params)) for one in single
-      ),
-      own=frame.everyone(params, clients),
-      distance=jnp.zeros((clients, len(names))),
-      joined=jnp.zeros(clients, bool),
-      round=jnp.int32(0),
-    )
-
-  def step(
-    key, state: HarmonyState, population, hparams: HParams
-  ) -> tuple[PyTree, RoundInfo]:
-    begin = jnp.ceil(options.alone * hparams['rounds'])
-    begin = begin.astype(jnp.int32)
-    state, info = jax.lax.cond(
-      state.round < begin,
-      first_stage,
-      partial(second_stage, begin),
-      key,
-      state,
-      population,
-      hparams,
-    )
-    info = info._replace(divergence=jnp.full(num, jnp.nan))
-    return state._replace(round=state.round + 1), info
+      round=state.round + 1,
+      done=state.done + 1,
+    ), info._replace(loss=loss, divergence=jnp.full(task.num_blocks, jnp.nan))
 
   return Algorithm(init, step, params=lambda state: state.own, personal=True)
 
 
 def _encoders(task: Task) -> np.ndarray:
-  """Groups of each modality's encoder, [M, G] bool."""
-  found = np.zeros((len(task.modalities), task.num_blocks), bool)
-  for m, groups in enumerate(task.blocks.layers):
-    found[m, list(groups)] = True
-  return found
-
-
-def _by_group(task: Task, leaf, *trees: PyTree) -> PyTree:
-  """Maps (group, *leaves) -> leaf over trees P."""
-  return jax.tree.map(
-    lambda group, *parts: jax.tree.map(partial(leaf, group), *parts),
-    task.groups,
-    *trees,
-  )
-
-
-def _members(fleet: Fleet) -> Array:
-  """Who takes part in stage 2, [N] bool: two sensors or more, and data."""
-  return (fleet.samples > 0) & (fleet.owned.sum(-1) > 1)
-
-
-def _unimodal(task: Task, setting: Setting, m: int) -> Algorithm:
-  """Builds the federation of modality number m: FedAvg among its owners."""
-  modality = jnp.asarray(task.blocks.modality)
-  groups = (modality == m) | (modality < 0)
-  only = jnp.arange(len(task.modalities)) == m
-
-  def plan(server, round: Round) -> Plan:
-    del server
-    owners = (round.active & round.fleet.owned[:, m])[:, None]
-    trained = owners & groups[None]
-    return Plan(owners & only[None], trained, trained.astype(jnp.float32))
-
-  setting = setting._replace(
-    # A program without the other encoders, whatever the buckets of stage 2.
-    buckets=(buckets.Bucket(tuple(range(setting.cohort)), (m,)),),
-    dropout=False,  # there is nothing to drop
-    idle_power=False,
-    cosines=False,
-  )
-  method = fedavg.fedavg(task, setting)._replace(plan=plan)
-  return parallel.build(task, setting, method)
-
-
-def _clustered(
-  fleet: Fleet, distance: Array, members: int
-) -> tuple[Array, Array]:
-  """Groups of equal combinations, and the clusters within, [N] int32 each.
-
-  Args:
-    fleet: [N].
-    distance: [N, M], of the encoders.
-    members: per cluster.
-  """
-  count, modalities = fleet.owned.shape
-  most = min(count, 2**modalities)  # none at all stands for no member
-  owned = fleet.owned & _members(fleet)[:, None]
-  code = (owned * 2 ** jnp.arange(modalities)[None]).sum(-1)
-  group = kmeans.same(code, most)
-  top = jax.ops.segment_max(distance, group, most)[group]
-  scaled = distance / jnp.where(top > 0, top, 1.0)
-  return group, kmeans.kmeans(scaled, group, most, members)
+  """Finds the blocks of each modality's encoder, [M, G] bool."""
+  role, modality = task.blocks.of('encoder', 'joint'), task.blocks.modality
+  number = np.arange(len(task.modalities))[:, None]
+  return role[None] & (np.asarray(modality)[None] == number)
 
 
 def _check(task: Task, setting: Setting) -> None:

@@ -1,4 +1,4 @@
-"""Everybody for himself: no server, no traffic (a lower bound, **ours**).
+"""Trains every device alone: no server, no traffic (a lower bound, **ours**).
 
 Every device keeps a model of its own, which is inherently [N, *P].
 """

@@ -38,7 +38,8 @@ from relief_jax.algorithms.parts.prototypes import Prototypes
 from relief_jax.clients.device import Device, Received
 from relief_jax.clients.training import cross_entropy
 from relief_jax.clients.work import local_sgd
-from relief_jax.compressors import COMPRESSORS, Codec, base
+from relief_jax.compressors import COMPRESSORS, Codec
+from relief_jax.compressors import base as codes
 from relief_jax.keys import MANY, name, option, switch, whole
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method, Round, Traits
@@ -51,7 +52,7 @@ _SUMS = 1
 
 
 class Memory(NamedTuple):
-  """What the server remembers.
+  """Holds the server's state.
 
   Attributes:
     built: prototypes in full precision.
@@ -63,7 +64,7 @@ class Memory(NamedTuple):
 
 
 def on_board(fleet: Fleet) -> Array:
-  """Sensors that devices have, delivering or not, [K, M] bool."""
+  """Marks installed sensors, delivering or not, [K, M] bool."""
   return fleet.owned if fleet.scene is None else fleet.scene.on_board
 
 
@@ -101,11 +102,11 @@ def pmm(task: Task, setting: Setting) -> Method:
   encoders = ~columns & (jnp.asarray(task.blocks.modality) >= 0)
   start = prototypes.init(task)
   message = jnp.asarray(
-    [base.wire_bytes(codec, v.shape) for v in start.mean.values()], jnp.float32
+    [codes.wire_bytes(codec, v.shape) for v in start.mean.values()], jnp.float32
   )
 
   def coded(key, mean):
-    return mean if bits == 32 else base.transmit(codec, key, mean)
+    return mean if bits == 32 else codes.transmit(codec, key, mean)
 
   def builds(number: Array) -> Array:
     return number % refresh == 0

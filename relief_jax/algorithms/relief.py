@@ -33,7 +33,7 @@ RULES = tuple(scores.RULES)
 
 
 class Memory(NamedTuple):
-  """Holds what the server remembers between rounds.
+  """Holds the server's state between rounds.
 
   Attributes:
     divergence: [G] D_g; +inf until two devices trained it together.

@@ -34,6 +34,7 @@ from relief_jax import tree
 from relief_jax.algorithms import fedavg
 from relief_jax.clients.work import local_sgd, projected
 from relief_jax.compressors import Codec, none, ternary
+from relief_jax.compressors import base as codes
 from relief_jax.engine import ambient
 from relief_jax.keys import name, option, real
 from relief_jax.rounds.facts import Facts
@@ -47,7 +48,7 @@ _SAME = 1e-5
 
 @jax.custom_vjp
 def straight_through(value: Array, kept: Array, scale: Array) -> Array:
-  """s sign(V) where kept, else 0.
+  """Gives s sign(V) where kept, else 0.
 
   Args:
     value: V, [...].
@@ -71,7 +72,7 @@ straight_through.defvjp(_forward, _backward)
 
 
 def quantise(value: Array, mode: str) -> Array:
-  """Q(V), with the gradient of FTTQ.
+  """Quantises V to Q(V), with the gradient of FTTQ.
 
   Args:
     value: V, an array of two axes or more.
@@ -82,7 +83,7 @@ def quantise(value: Array, mode: str) -> Array:
 
 
 def lost(value: Array, mode: str) -> Array:
-  """|Q(W) - W| / |W|, []; 0 for zeros.
+  """Computes |Q(W) - W| / |W|, []; 0 for zeros.
 
   Args:
     value: W, an array of two axes or more.
@@ -150,7 +151,7 @@ def tfedavg(task: Task, setting: Setting) -> Method:
 
   def up(on, value):
     own = code if on else none.NONE
-    return float(base.wire_bytes(own, value.shape))
+    return float(codes.wire_bytes(own, value.shape))
 
   def down(on, value):
     whole = up(False, value)

@@ -1,4 +1,4 @@
-"""Budget rules: which groups fit a device's budget, for one client."""
+"""Chooses the groups that fit a device's budget, for one client."""
 
 from relief_jax.budgets import greedy, knapsack
 

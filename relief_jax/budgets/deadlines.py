@@ -1,4 +1,4 @@
-"""From a deadline to what a device can afford (relief.md section 5), **ours**.
+"""Turns a deadline into a device's budget (relief.md section 5), **ours**.
 
 The budget of device n is b_n = speed_n * T_th * deadline, in FLOPs per sample
 (the batch cancels), with T_th the time in which the *fastest* device trains all
@@ -33,7 +33,7 @@ _LARGEST = 1e9
 
 
 def is_number(kind: str) -> bool:
-  """Whether a deadline is one of `NUMBERS`.
+  """Tells whether a deadline is one of `NUMBERS`.
 
   >>> is_number('2.5'), is_number('1.5*tight'), is_number('nan')
   (True, True, False)
@@ -48,18 +48,24 @@ def is_number(kind: str) -> bool:
 
 
 def _owned_groups(fleet, group_modality):
-  """[N, G] bool: shared groups and those of the modalities on board."""
+  """Marks shared groups and those of installed modalities, [N, G] bool."""
   modality = np.asarray(group_modality)
   return np.where(modality < 0, True, np.asarray(fleet.owned)[:, modality])
 
 
 def _flops(fleet, work, train):
-  """[N] float64: F_n of training `train` [N, G] with all own branches run."""
+  """Computes F_n of training `train` [N, G], all own branches run, [N].
+
+  float64.
+  """
   return np.asarray(step_flops(work, fleet.owned, train), np.float64)
 
 
 def _smallest(fleet, needed):
-  """The deadline at which every real device affords `needed` [N] FLOPs."""
+  """Finds the deadline at which every device affords `needed` [N] FLOPs.
+
+  Padding clients do not count.
+  """
   real = np.asarray(fleet.samples) > 0
   budget = np.asarray(fleet.budget, np.float64)
   return float((needed / budget)[real].max() * (1 + SLACK))
@@ -68,7 +74,7 @@ def _smallest(fleet, needed):
 def reference_seconds(
   fleet: Fleet, work: Work, group_modality: Sequence[int]
 ) -> float:
-  """T_th: seconds per sample in which the fastest device trains all it owns.
+  """Computes T_th: seconds per sample of the fastest device on all it owns.
 
   Of equally fast devices the one with most to train counts. Padding clients
   do not.
@@ -91,7 +97,7 @@ def reference_seconds(
 def with_budgets(
   fleet: Fleet, work: Work, group_modality: Sequence[int]
 ) -> Fleet:
-  """The fleet with its budgets at a deadline of 1, in FLOPs per sample.
+  """Gives the fleet budgets at a deadline of 1, in FLOPs per sample.
 
   Args:
     fleet: [N] clients.
@@ -105,7 +111,9 @@ def with_budgets(
 def tight(
   fleet: Fleet, work: Work, group_modality: Sequence[int], columns: Array
 ) -> float:
-  """Smallest deadline at which all train their columns and shared groups.
+  """Finds the least deadline at which all train columns and shared groups.
+
+  The columns are those of its own modalities.
 
   Args:
     fleet: [N] clients with budgets.
@@ -122,7 +130,7 @@ def tight(
 
 
 def full(fleet: Fleet, work: Work, group_modality: Sequence[int]) -> float:
-  """Smallest deadline at which everybody trains all it owns.
+  """Finds the smallest deadline at which everybody trains all it owns.
 
   Args:
     fleet: [N] clients with budgets.
@@ -143,7 +151,7 @@ def resolve(
   group_modality: Sequence[int],
   columns: Array,
 ) -> float:
-  """The number behind `config.deadline`.
+  """Computes the number behind `config.deadline`.
 
   Args:
     kind: 'tight', 'full', 'none', a number, also as a string, or a multiple
@@ -186,7 +194,7 @@ def check(
   tiers: Sequence[str] = (),
   sit_out: bool = False,
 ) -> np.ndarray:
-  """Which devices can take part: the forward pass and the shared groups fit.
+  """Finds devices that can take part: forward pass and shared groups fit.
 
   Args:
     fleet: [N] clients with budgets.

@@ -1,4 +1,4 @@
-"""How far every parameter group is from the output."""
+"""Ranks parameter groups by their distance from the output."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +10,9 @@ from relief_jax.types import Array, Exits, Fleet, Task, Work
 
 
 def levels(task: Task) -> np.ndarray:
-  """Depth of every group seen from the output, [G] ints from 0 without gaps.
+  """Computes the depth of every group from the output, [G] ints without gaps.
+
+  From 0.
 
   The shared groups (fusion tail and head) are 0, the fusion's columns 1, the
   encoders' last layer 2, and so on; a group of several layers lies as deep as
@@ -31,7 +33,7 @@ def levels(task: Task) -> np.ndarray:
 def largest(
   work: Work, run: Array, access: Array, rank: np.ndarray, budget: Array
 ) -> Array:
-  """The most levels that a device can afford to train, [] int32.
+  """Finds the most levels that a device can afford to train, [] int32.
 
   Args:
     work: of the model.
@@ -52,7 +54,7 @@ def largest(
 
 
 def required(task: Task, method: str) -> Exits:
-  """The model's early exits.
+  """Gives the model's early exits.
 
   Raises:
     InputError: it has none.
@@ -69,7 +71,7 @@ def required(task: Task, method: str) -> Exits:
 def check(
   task: Task, fleet: Fleet, run: Array, whole: Array, count: int
 ) -> None:
-  """Some device of every cohort trains all levels; on the host.
+  """Requires that some device of every cohort trains all levels; on the host.
 
   Args:
     task: the model.

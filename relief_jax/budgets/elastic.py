@@ -1,4 +1,4 @@
-"""The most valuable groups that a budget affords (ElasticTrainer's choice).
+"""Chooses the most valuable groups that a budget affords, as ElasticTrainer.
 
     max  sum_{g in S} value_g    subject to  F_n(S) <= b_n
 
@@ -26,7 +26,7 @@ CELLS = 256
 
 
 class Chains(NamedTuple):
-  """The groups of a model as chains of gradient passes.
+  """Describes the groups of a model as chains of gradient passes.
 
   Attributes:
     order: [G] ints, chain by chain, each from the output to the input.
@@ -45,7 +45,7 @@ class Chains(NamedTuple):
 
 
 class _Table(NamedTuple):
-  """The best sets that cost at most so many cells; [cells + 1] first."""
+  """Holds the best sets that cost at most so many cells; [cells + 1] first."""
 
   value: Array  # float32, -inf: none
   cost: Array  # float32, of that set, not rounded
@@ -53,7 +53,7 @@ class _Table(NamedTuple):
 
 
 def chains(work: Work, group_modality: tuple[int, ...]) -> Chains:
-  """The chains of a model: one per modality, and one of the shared groups.
+  """Builds the chains of a model: one per modality, and the shared groups'.
 
   Args:
     work: of the model; read on the host.
@@ -85,7 +85,7 @@ def most_valuable(
   value: Array,
   budget: Array,
 ) -> Array:
-  """One device's choice.
+  """Chooses one device's groups.
 
   Args:
     model: from `chains`.
@@ -126,7 +126,7 @@ def most_valuable(
 def _fill(
   model: Chains, reach: Array, weight: Array, through: Array, value: Array
 ) -> _Table:
-  """The table over all chains; prices [G] in cells."""
+  """Fills the table over all chains; prices [G] in cells."""
   group = np.arange(value.size)
   bits = np.zeros((value.size, -(-value.size // 32)), np.uint32)
   bits[group, group // 32] = 1 << (group % 32)
@@ -176,7 +176,7 @@ def _take(
 
 
 def _better(one: _Table, other: _Table) -> _Table:
-  """Cell by cell the set that is worth more; of equals `other`."""
+  """Takes, cell by cell, the set that is worth more; of equals `other`."""
   wins = other.value >= one.value
   return jax.tree.map(
     lambda a, b: jnp.where(wins[:, None] if a.ndim > 1 else wins, b, a),

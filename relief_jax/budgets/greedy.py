@@ -1,4 +1,4 @@
-"""Divergence first: groups in order of score while they fit **[paper]**."""
+"""Chooses groups in order of divergence while they fit **[paper]**."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""The exact choice over all 2^G sets, for small G (**ours**, an ablation)."""
+"""Chooses exactly, over all 2^G sets, for small G (**ours**, an ablation)."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ def knapsack(
   access: Array,
   budget: Array,
 ) -> Array:
-  """The affordable set with the largest total score.
+  """Finds the affordable set with the largest total score.
 
   An infinite (optimistic) score counts as more than all finite ones together:
   first the number of infinite scores decides, then the finite total. Sums of

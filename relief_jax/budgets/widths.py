@@ -1,8 +1,8 @@
-"""Narrower models: from units that are kept to elements of the parameters.
+"""Cuts narrower models: from kept units to elements of the parameters.
 
-A method of width says which units of every layer a device keeps. Here, once
-for all of them, follow the parameters that the device holds: an element of a
-weight from unit u to unit v is held where both are kept, so that adjacent
+A method of width says which units of every layer a device keeps. The elements
+of its sub-model are computed here for all methods: an element of a weight from
+unit u to unit v is contained where both are kept, so that adjacent
 layers agree. A model says where its units are by its `types.Widths`.
 """
 
@@ -26,7 +26,7 @@ from relief_jax.types import (
 
 
 def rolling(widths: Widths, share: Array, start: Array) -> list[Array]:
-  """`ceil(share U)` neighbouring units of each hidden layer, and all classes.
+  """Takes `ceil(share U)` neighbouring units of each hidden layer, all classes.
 
   Args:
     widths: of the model.
@@ -45,7 +45,7 @@ def rolling(widths: Widths, share: Array, start: Array) -> list[Array]:
 
 
 def drawn(widths: Widths, key: Array, share: Array, exact: bool) -> list[Array]:
-  """Units of each hidden layer drawn at random, and all classes.
+  """Draws units of each hidden layer at random, and takes all classes.
 
   Server and device derive the same from the same key, so no mask is sent.
 
@@ -72,7 +72,7 @@ def drawn(widths: Widths, key: Array, share: Array, exact: bool) -> list[Array]:
 
 
 def elements(widths: Widths, params: PyTree, keep: list[Array]) -> PyTree:
-  """The elements of the parameters that belong to kept units, P bool.
+  """Marks the elements of the parameters that belong to kept units, P bool.
 
   Args:
     widths: of the model.
@@ -93,7 +93,7 @@ def elements(widths: Widths, params: PyTree, keep: list[Array]) -> PyTree:
 
 
 def scaled(widths: Widths, mask: PyTree, factor: Array):
-  """The masked model with hidden activations times `factor`: (P) -> P.
+  """Scales hidden activations of the masked model by `factor`: (P) -> P.
 
   Weights and biases of a layer are scaled in place of its activations, which
   is the same where the activation function is ReLU.
@@ -150,12 +150,12 @@ def cut(
 
 
 def counts(keep: list[Array]) -> list[Array]:
-  """Units kept in each layer, [L] of [] float32."""
+  """Counts the units kept in each layer, [L] of [] float32."""
   return [k.sum().astype(jnp.float32) for k in keep]
 
 
 def sizes(axes: PyTree, shapes: PyTree, kept) -> PyTree:
-  """How many elements of every parameter belong to kept units, P of [].
+  """Counts the elements of every parameter in kept units, P of [].
 
   Args:
     axes: P of Axes.
@@ -173,7 +173,7 @@ def sizes(axes: PyTree, shapes: PyTree, kept) -> PyTree:
 
 
 def required(task: Task, method: str) -> Widths:
-  """The model's units.
+  """Gives the model's units.
 
   Raises:
     InputError: it has no narrower form.
@@ -188,7 +188,7 @@ def required(task: Task, method: str) -> Widths:
 
 
 def largest(work: Work, plan: Plan, budget: Array) -> Array:
-  """The widest of several sub-models that fits each device's budget.
+  """Finds the widest of several sub-models that fits each device's budget.
 
   Args:
     work: [levels] of every field, the widest first.
@@ -207,7 +207,7 @@ def largest(work: Work, plan: Plan, budget: Array) -> Array:
 
 
 def narrow(plan: Plan, fits: Array, client_args: PyTree, work: Work) -> Plan:
-  """The plan of devices that hold a part; who affords none sits out.
+  """Narrows the plan to sub-models; a device that affords none sits out.
 
   Args:
     plan: of whole models.

@@ -1,1 +1,1 @@
-"""One device: its windows, sensors and local training."""
+"""Trains one device: its windows, sensors and local work."""

@@ -16,7 +16,7 @@ def client_keys(key: Array, fleet: Fleet) -> Array:
 def draw_steps(
   key: Array, own: Array, count: Array, steps: int, batch: int
 ) -> tuple[Array, Array]:
-  """Windows of a client's local steps, drawn with replacement.
+  """Draws the windows of a client's local steps, with replacement.
 
   Args:
     key: of the client, the round and this purpose.
@@ -35,7 +35,7 @@ def draw_steps(
 def draw_epochs(
   key: Array, own: Array, count: Array, epochs: int, batch: int
 ) -> tuple[Array, Array]:
-  """Windows of a client's local steps over whole shuffled epochs.
+  """Draws the windows of a client's local steps over shuffled epochs.
 
   The number of steps is the largest client's; a smaller client's last steps
   hold only padding (weight 0) and are skipped.
@@ -68,7 +68,7 @@ def draw_epochs(
 
 
 def in_order(own: Array, count: Array, batch: int) -> tuple[Array, Array]:
-  """All windows of a client, each once.
+  """Lists all windows of a client in batches, each once.
 
   Args:
     own: [W] the client's windows.

@@ -1,4 +1,4 @@
-"""One device in a round: what it has, what it can do and what it sends."""
+"""Describes one device in a round: its data, functions and update."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -26,7 +26,7 @@ STEPS = 0
 
 
 class ClientStore(NamedTuple):
-  """Holds what stays on a device between rounds; () for what keeps nothing.
+  """Holds the state of a device between rounds; () for none.
 
   One pytree of all clients, [N, ...] of every leaf: participants' rows are
   taken out before the client map and put back after it.
@@ -107,7 +107,7 @@ class Trained(NamedTuple):
 
 
 class Update(NamedTuple):
-  """Holds what one device sends and what it keeps.
+  """Holds the update that one device sends, and its kept state.
 
   Attributes:
     delta: P.
@@ -116,12 +116,12 @@ class Update(NamedTuple):
     loss: [] of the training.
     held: P bool, elements of its sub-model that it trained, where blocks are
       not held whole; else None.
-    factor: [G], the part of `weight` that the device found itself, or ().
+    factor: [G], the part of `weight` that the device computed itself, or ().
     sums: pytree, added up over the cohort.
     rows: pytree, kept apart by device.
     memory: what the method keeps on the device.
     opt_state: of the local optimiser.
-    finite: [] bool, or () where nobody asks.
+    finite: [] bool, or () where it is not checked.
   """
 
   delta: PyTree
@@ -137,12 +137,12 @@ class Update(NamedTuple):
   finite: PyTree = ()
 
   def weighted(self, factor: Array) -> 'Update':
-    """Gives the update with a weight that the device found, [G]."""
+    """Gives the update with a weight that the device computed, [G]."""
     return self._replace(weight=self.weight * factor, factor=factor)
 
 
 class Device(NamedTuple):
-  """Is one device as a method sees it: facts and functions, all pure.
+  """Describes one device as a method sees it: facts and functions, all pure.
 
   Attributes:
     fleet: of this client.
@@ -188,7 +188,7 @@ class Device(NamedTuple):
 
 
 class Known(NamedTuple):
-  """Holds what all devices of a round share beside what they receive.
+  """Holds the data that all devices of a round share beside the model.
 
   Attributes:
     population: the bank and the frozen base, nobody's rows.
@@ -366,7 +366,9 @@ def correct(
   params: PyTree,
   present: tuple[int, ...] | None = None,
 ) -> Array:
-  """Counts the windows just arrived that a model classifies right, [] int32.
+  """Counts the windows just arrived that a model classifies correctly.
+
+  [] int32.
 
   Args:
     task: the model.

@@ -1,4 +1,4 @@
-"""White noise at the price of its random bits. **Ours.**
+"""Draws white noise at the price of its random bits. **Ours.**
 
 `jax.random.normal` inverts the error function for every number, which on a CPU
 costs several times the bits themselves.

@@ -1,4 +1,4 @@
-"""Feature shift: how a device's sensors differ from the data set's. **Ours.**
+"""Shifts features: a device's sensors differ from the data set's. **Ours.**
 
 A window of modality m on device n is read as
 
@@ -104,7 +104,7 @@ def draw(
 
 
 def swing(shift: Shift, number: Array) -> Shift:
-  """The faults of a round; the same in all rounds unless they come and go.
+  """Computes the faults of a round; constant unless they come and go.
 
   Args:
     shift: fields [K, M].
@@ -127,7 +127,7 @@ def swing(shift: Shift, number: Array) -> Shift:
 
 
 def _window_keys(shift: Shift, modality: int, row: Array) -> Array:
-  """[B] keys of a client's windows; the seed and its id are a key's words."""
+  """Derives [B] keys of a client's windows, from words: the seed and its id."""
   assert shift.key is not None  # something is drawn by window
   own = ambient.of_words(shift.key)
   own = jax.random.fold_in(own, modality)
@@ -135,7 +135,7 @@ def _window_keys(shift: Shift, modality: int, row: Array) -> Array:
 
 
 def lost(shift: Shift, modality: int, row: Array) -> Array | None:
-  """Windows that a sensor does not deliver, [B] bool; None where all come.
+  """Marks windows that a sensor does not deliver, [B] bool; None for none.
 
   Args:
     shift: of the client; fields [M].
@@ -152,7 +152,7 @@ def lost(shift: Shift, modality: int, row: Array) -> Array | None:
 def apply(
   shift: Shift, modality: int, x: Array, row: Array, branch: bool = True
 ) -> Array:
-  """One client's windows as its own sensors deliver them.
+  """Applies the faults of a client's own sensors to its windows.
 
   Args:
     shift: of the client; fields [M].
@@ -191,7 +191,7 @@ def apply(
 
 
 def _stretch(keys: Array, share: Array, width: int) -> Array:
-  """Samples in the gap of each window, [B, time, 1] bool."""
+  """Marks the samples in the gap of each window, [B, time, 1] bool."""
   start = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, _GAP)))
   first = start(keys)[:, None] * (1 - share)
   at = (jnp.arange(width) + 0.5)[None] / width
@@ -199,12 +199,12 @@ def _stretch(keys: Array, share: Array, width: int) -> Array:
 
 
 def _normal(keys: Array, shape: tuple[int, ...]) -> Array:
-  """[B, *shape] float32, a key for each of B."""
+  """Draws [B, *shape] float32, a key for each of B."""
   return jax.vmap(lambda key: white.normal(key, shape))(keys)
 
 
 def _displace(x: Array, late: Array) -> Array:
-  """Samples taken `late` [B, time, 1], up to one sample after (before) time.
+  """Resamples `late` [B, time, 1], up to one sample after (before) time.
 
   Without a gather: only the two neighbours count. Ends are held.
   """

@@ -1,4 +1,4 @@
-"""Local training of one client: forward with real skipping, gated optimiser."""
+"""Trains one client: forward with real skipping, gated optimiser."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,7 +14,7 @@ from relief_jax.types import Array, Batch, Gate, Output, PyTree, Steps, Task
 
 
 def _encode(task: Task, params, frozen, batch: Batch, gate: Gate, i: int):
-  """Features of modality i; nothing is computed where it does not run."""
+  """Encodes modality i; nothing is computed where it does not run."""
   owners = task.blocks.layers[i]
   # Layers are frozen from the input side; only cuts between two groups occur.
   cuts = [
@@ -46,7 +46,7 @@ def _encode(task: Task, params, frozen, batch: Batch, gate: Gate, i: int):
 def _encode_masked(
   task: Task, params, frozen, batch: Batch, gate: Gate, i: int
 ):
-  """The same without branches; what does not train is left to the optimiser.
+  """Encodes modality i without branches; the optimiser gates frozen blocks.
 
   Also the input is masked: no number of an absent sensor, not even a NaN, has
   a part in the gradient.
@@ -74,17 +74,17 @@ def _inputs(
 
 
 def _lost(batch: Batch, i: int) -> Array | None:
-  """Windows without modality i, [B] bool; None for none."""
+  """Marks windows without modality i, [B] bool; None for none."""
   return batch.shift and sensor_faults.lost(batch.shift, i, batch.row)
 
 
 def _along(mask: Array, x: Array) -> Array:
-  """[B] with as many axes as `x` [B, ...]."""
+  """Reshapes [B] to as many axes as `x` [B, ...]."""
   return mask.reshape((-1,) + (1,) * (x.ndim - 1))
 
 
 def _zeroed(batch: Batch, gate: Gate, i: int, features: PyTree) -> PyTree:
-  """Features without those of lost windows, where these are not filled."""
+  """Zeroes the features of lost windows, where these are not filled."""
   lost = _lost(batch, i)
   if gate.sensed is not None or lost is None:
     return features
@@ -100,7 +100,7 @@ def forward(
   branch: bool = True,
   present: tuple[int, ...] | None = None,
 ) -> Output:
-  """The model's features and class scores for one client.
+  """Computes the model's features and class scores for one client.
 
   Args:
     task: the model.
@@ -127,12 +127,12 @@ def forward(
 
 
 def logits(*args, **kwargs) -> Array:
-  """The class scores of `forward`, [B, C]; its arguments."""
+  """Computes the class scores of `forward`, [B, C]; its arguments."""
   return forward(*args, **kwargs).logits
 
 
 def cross_entropy(scores: Array, y: Array, weight: Array) -> Array:
-  """Weighted mean cross-entropy, []; 0 when no sample counts.
+  """Computes weighted mean cross-entropy, []; 0 when no sample counts.
 
   Args:
     scores: [B, C] logits.
@@ -165,7 +165,7 @@ def modality_dropout(key: Array, owned: Array, rate: Array, steps: int):
 
 
 class Local(NamedTuple):
-  """Holds what local training gives.
+  """Holds the outcome of local training.
 
   Attributes:
     delta: P, the change of the model.

@@ -1,4 +1,4 @@
-"""Local work of one device, for methods to call: SGD on its blocks."""
+"""Defines the local work of one device, for methods to call: SGD on blocks."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Compressors of what a link sends: one file each, `Codec -> Compressor`."""
+"""Compresses messages of a link: one file each, `Codec -> Compressor`."""
 
 from relief_jax import plugins
 from relief_jax.compressors import (
@@ -36,7 +36,7 @@ KIND = plugins.Kind(
 
 
 def make(codec: Codec) -> Compressor:
-  """The compressor that a codec names.
+  """Builds the compressor that a codec names.
 
   Raises:
     InputError: an unknown name or mode, or a share outside of (0, 1].

@@ -1,7 +1,7 @@
-"""What a compressor is, and what its code weighs and looks like in bytes.
+"""Defines compressors, and the size and layout of their codes in bytes.
 
 A compressor codes one array at a time. Its code is a few arrays of numbers, as
-many as the shape tells, so that a message has the same length in every round
+many as the shape says, so that a message has the same length in every round
 and the cost model needs no data. `pack` writes exactly these arrays into bytes
 and `unpack` reads them back; nothing else has to be sent.
 """
@@ -20,16 +20,16 @@ Code = dict[str, Any]  # arrays by field, of JAX or NumPy
 
 
 class Codec(NamedTuple):
-  """Which compressor a link uses, and its options; all static.
+  """Describes the compressor of a link, and its options; all static.
 
   Attributes:
     name: in `COMPRESSORS`.
     share: of the numbers that `top_k` and `random_k` keep, in (0, 1].
     mode: of `ternary`, `twn` or `released`.
     scaled: `random_k` divides what it keeps by the share: unbiased.
-    memory: `on`, `off` or `auto`: the sender remembers what did not arrive
-      (updates/link.py); `auto` for the sparse compressors that shrink their
-      error.
+    memory: `on`, `off` or `auto`: error feedback, the sender keeps what did not
+      arrive (updates/link.py); `auto` for the sparse compressors that shrink
+      their error.
   """
 
   name: str = 'none'
@@ -40,7 +40,7 @@ class Codec(NamedTuple):
 
 
 class Field(NamedTuple):
-  """One array of a code on the wire.
+  """Describes one array of a code on the wire.
 
   Attributes:
     name: its key in the code.
@@ -59,7 +59,7 @@ class Field(NamedTuple):
 
 
 class Compressor(NamedTuple):
-  """A codec of one array of any shape; pure functions.
+  """Codes one array of any shape; pure functions.
 
   Attributes:
     encode: (x float32, key) -> code; integers up to 8 bits are uint8, wider
@@ -69,7 +69,7 @@ class Compressor(NamedTuple):
     fields: shape -> the code's arrays in the order of the wire.
     sparse: most of what arrives is 0.
     contracts: what is lost is smaller than what was to be sent, in some norm;
-      only then does a memory of it stay bounded.
+      only then does error feedback stay bounded.
     lossless: nothing is lost.
   """
 
@@ -82,12 +82,12 @@ class Compressor(NamedTuple):
 
 
 def size(shape: Shape) -> int:
-  """Numbers in an array of this shape."""
+  """Counts the numbers in an array of this shape."""
   return int(np.prod(shape, dtype=np.int64))
 
 
 def wire_bytes(compressor: Compressor, shape: Shape) -> int:
-  """Bytes of the code of an array: the sum over its fields.
+  """Computes the bytes of the code of an array: the sum over its fields.
 
   >>> from relief_jax.compressors.none import NONE
   >>> wire_bytes(NONE, (3, 4))
@@ -97,7 +97,7 @@ def wire_bytes(compressor: Compressor, shape: Shape) -> int:
 
 
 def pack(compressor: Compressor, code: Code, shape: Shape) -> bytes:
-  """The code as sent, `wire_bytes` long; on the host.
+  """Packs a code as it is sent, `wire_bytes` long; on the host.
 
   Numbers of fewer bits follow each other without gaps, lowest bit first;
   float32 is little-endian.
@@ -129,7 +129,7 @@ def pack(compressor: Compressor, code: Code, shape: Shape) -> bytes:
 
 
 def unpack(compressor: Compressor, data: bytes, shape: Shape) -> Code:
-  """Inverse of `pack`, bit for bit.
+  """Inverts `pack`, bit for bit.
 
   Raises:
     InputError: another number of bytes than `wire_bytes`.
@@ -161,19 +161,19 @@ def unpack(compressor: Compressor, data: bytes, shape: Shape) -> Code:
 
 
 def _places(width: int) -> np.ndarray:
-  """[1, width] places of a number's bits."""
+  """Gives the places of a number's bits, [1, width]."""
   return np.arange(width, dtype=np.uint32)[None]
 
 
 def leaf_keys(key: Array, tree: PyTree) -> PyTree:
-  """A key for every array of a tree, by its number."""
+  """Derives a key for every array of a tree, by its number."""
   leaves, structure = jax.tree.flatten(tree)
   keys = [jax.random.fold_in(key, i) for i in range(len(leaves))]
   return jax.tree.unflatten(structure, keys)
 
 
 def transmit(compressor: Compressor, key: Array, tree: PyTree) -> PyTree:
-  """What arrives of a tree of arrays.
+  """Codes and decodes a tree of arrays, as it arrives.
 
   Args:
     compressor: of every array.
@@ -191,10 +191,10 @@ def transmit(compressor: Compressor, key: Array, tree: PyTree) -> PyTree:
 
 
 def chain(first: Compressor, second: Compressor) -> Compressor:
-  """The second codes what arrives of the first; its code is what is sent.
+  """Chains two: the second codes what arrives of the first, and is sent.
 
   Two that shrink their errors need not do so together: such a chain has no
-  memory.
+  error feedback.
   """
   if second.lossless:
     return first

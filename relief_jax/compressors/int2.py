@@ -1,10 +1,13 @@
-"""Stochastic quantisation to 2 bits; unbiased."""
+"""Quantises stochastically to 2 bits; unbiased."""
 
 from relief_jax.compressors import rounding
 from relief_jax.compressors.base import Codec, Compressor
 
 
 def int2(codec: Codec) -> Compressor:
-  """3 levels (see rounding.py). Bytes of k numbers: ceil(k / 4) + 4."""
+  """Quantises to 3 levels, see rounding.py.
+
+  Bytes of k numbers: ceil(k / 4) + 4.
+  """
   del codec
   return rounding.uniform(2)

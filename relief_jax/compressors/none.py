@@ -1,4 +1,4 @@
-"""No compression: float32, 4 bytes a number."""
+"""Sends without compression: float32, 4 bytes a number."""
 
 from relief_jax.compressors.base import Codec, Compressor, Field, size
 
@@ -22,6 +22,9 @@ NONE = Compressor(
 
 
 def none(codec: Codec) -> Compressor:
-  """Every bit arrives. Bytes of k numbers: 4 k."""
+  """Sends every bit.
+
+  Bytes of k numbers: 4 k.
+  """
   del codec
   return NONE

@@ -1,4 +1,4 @@
-"""Numbers drawn at random; sender and receiver draw the same ones.
+"""Sends numbers drawn at random; the receiver draws the same places.
 
 Random masks from a shared seed (Konecny et al., 2016,
 https://arxiv.org/abs/1610.05492, section 3): both ends derive the key from the
@@ -14,10 +14,10 @@ from relief_jax.compressors.top_k import kept
 
 
 def random_k(codec: Codec) -> Compressor:
-  """n = ceil(share * k) numbers, drawn uniformly without replacement.
+  """Sends n = ceil(share * k) numbers, drawn uniformly without replacement.
 
   With `scaled` they arrive times k / n, which is x in the mean but magnifies
-  what was to be sent: no memory then. Without, the link may have one.
+  what was to be sent: no error feedback then. Without, the link may have it.
 
   Args:
     codec: its `share` and `scaled`.

@@ -1,4 +1,4 @@
-"""Stochastic rounding to evenly spaced levels, whatever their number.
+"""Rounds stochastically to evenly spaced levels, whatever their number.
 
 QSGD (Alistarh et al., 2017, https://arxiv.org/abs/1610.02132) with the largest
 magnitude of an array as its norm, **ours** in the choice of that norm.
@@ -11,7 +11,7 @@ from relief_jax.compressors.base import Compressor, Field, size
 
 
 def uniform(width: int) -> Compressor:
-  """x is sent as scale * q, q one of the integers -L to L, L = 2^(width-1) - 1.
+  """Sends x as scale * q, q an integer from -L to L, L = 2^(width-1) - 1.
 
   scale = max|x| / L; x / scale is rounded up with the probability of its
   fractional part, else down, so that what arrives is x in the mean. The error

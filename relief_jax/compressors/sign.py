@@ -1,8 +1,8 @@
-"""Scaled signs: one bit a number and the mean magnitude.
+"""Sends scaled signs: one bit a number and the mean magnitude.
 
 The compressor of EF-signSGD (Karimireddy et al., 2019,
-https://arxiv.org/abs/1901.09847, section 4); biased, so a memory
-(`memory='on'`) is what makes it converge.
+https://arxiv.org/abs/1901.09847, section 4); biased, so it
+needs error feedback (`memory='on'`) to converge.
 """
 
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from relief_jax.compressors.base import Codec, Compressor, Field, size
 
 
 def sign(codec: Codec) -> Compressor:
-  """mean|x| * sign(x), with sign(0) = 1. Bytes: ceil(k / 8) + 4."""
+  """Sends mean|x| * sign(x), with sign(0) = 1. Bytes: ceil(k / 8) + 4."""
   del codec
 
   def encode(x, key):

@@ -1,4 +1,4 @@
-"""Ternary numbers: the quantiser of T-FedAvg, as a codec.
+"""Sends ternary numbers: the quantiser of T-FedAvg, as a codec.
 
 T-FedAvg (https://arxiv.org/abs/2003.03564) trains through ternary weights and
 sends them up and down. Here its quantiser codes what a link sends, with any
@@ -33,7 +33,7 @@ MODES = {'twn': _twn, 'released': _released}
 
 
 def threshold(mode: str) -> Callable[[Array], Array]:
-  """D of an array of two axes or more, [...] -> [].
+  """Gives the threshold D of an array of two axes or more, [...] -> [].
 
   Raises:
     InputError: an unknown mode.
@@ -44,7 +44,7 @@ def threshold(mode: str) -> Callable[[Array], Array]:
 
 
 def scale(x: Array, kept: Array) -> Array:
-  """s, the mean magnitude of what is kept, []; 0 where nothing is.
+  """Computes s, the mean magnitude of kept numbers, []; 0 where there are none.
 
   Args:
     x: [...] numbers.
@@ -55,7 +55,7 @@ def scale(x: Array, kept: Array) -> Array:
 
 
 def ternary(codec: Codec) -> Compressor:
-  """s * sign(x) where |x| > D, else 0; s is the mean of these |x|.
+  """Sends s * sign(x) where |x| > D, else 0; s is the mean of these |x|.
 
   D is 0.7 mean|x| in the mode `twn` (Li et al., 2016,
   https://arxiv.org/abs/1605.04711) and 0.07 sum|x| / (dim0 * dim1) in the mode

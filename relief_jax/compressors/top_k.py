@@ -1,7 +1,7 @@
-"""The largest numbers of every array, exactly; the rest is 0.
+"""Sends the largest numbers of every array, exactly; the rest is 0.
 
 Biased, and by far the most of an update is left out: it needs the sender's
-memory, which it has unless told otherwise (Stich et al., 2018,
+error feedback, which is on by default (Stich et al., 2018,
 https://arxiv.org/abs/1809.07599).
 """
 
@@ -14,16 +14,19 @@ from relief_jax.compressors.base import Codec, Compressor, Field, Shape, size
 
 
 def kept(share: float, shape: Shape) -> int:
-  """How many numbers of an array are sent, ceil(share * k); at least one."""
+  """Counts the numbers of an array that are sent, at least one.
+
+  ceil(share * k).
+  """
   count = size(shape)
   # A share such as 0.07 times 100 is a little above 7.
   return min(count, max(1, math.ceil(share * count - 1e-9)))
 
 
 def top_k(codec: Codec) -> Compressor:
-  """The n = ceil(share * k) largest magnitudes; of equal ones the first.
+  """Sends the n = ceil(share * k) largest magnitudes; of equal ones the first.
 
-  Where they are is told by an index of w = ceil(log2 k) bits each or by one
+  Their places are sent as an index of w = ceil(log2 k) bits each or as one
   bit for every number of the array, whichever is less.
 
   Args:
@@ -70,5 +73,5 @@ def top_k(codec: Codec) -> Compressor:
 
 
 def _width(shape: Shape) -> int:
-  """Bits of an index into an array."""
+  """Computes the bits of an index into an array."""
   return (size(shape) - 1).bit_length()

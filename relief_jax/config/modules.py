@@ -45,7 +45,7 @@ def identity(name: str) -> str:
 
 
 def note(name: str) -> None:
-  """Takes down what was imported already, by other means.
+  """Records a module that was imported already, by other means.
 
   Args:
     name: as in `load`.

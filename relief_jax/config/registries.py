@@ -28,7 +28,7 @@ from relief_jax.world import fleet_files, fleets, partition, splits
 
 
 class Registry(NamedTuple):
-  """Names, and what is taken beside them.
+  """Describes names, and texts that are taken beside them.
 
   Attributes:
     names: all of them now.

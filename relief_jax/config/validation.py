@@ -145,7 +145,7 @@ def _validate_folds(data: ml_collections.ConfigDict) -> None:
 
 
 def _validate_shift(shift: ml_collections.ConfigDict) -> None:
-  """Refuses whose and when of faults that are all off."""
+  """Refuses a share or a period of faults that are all off."""
   when = ('share', 'period')
   faults = [name for name in shift if name not in when]
   if any(shift[name] for name in faults):

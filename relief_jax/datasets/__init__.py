@@ -1,4 +1,4 @@
-"""Data sets, by name: `load(config, root) -> Windows`."""
+"""Loads data sets by name: `load(config, root) -> Windows`."""
 
 import contextlib
 import os
@@ -53,7 +53,7 @@ _FILES: dict[str, Callable[[Path | None], list[Path]]] = {
 
 
 def remark(names: Iterable[str | None]) -> str:
-  """Says what data numbers are of, a line to stand above them.
+  """Names the data sets behind results, as a line to stand above them.
 
   >>> remark(['dsads'])
   'Data: dsads, read from files, nothing synthetic.'
@@ -75,7 +75,7 @@ def remark(names: Iterable[str | None]) -> str:
 
 
 def find_data_dir(flag: str | Path | None) -> Path | None:
-  """The folder with data sets: the first of four places that is there.
+  """Finds the folder with data sets: the first of four places that exists.
 
   `flag` (`--data_dir`), the environment's RELIEF_DATA_DIR, `../shared/data`
   seen from the current folder, `relief_jax` in the user's cache.
@@ -93,7 +93,7 @@ def find_data_dir(flag: str | Path | None) -> Path | None:
 
 
 def _place(flag: str | Path | None) -> tuple[str, Path | None]:
-  """As `find_data_dir`; first what named the folder, '' where nothing did."""
+  """Works as `find_data_dir`; first gives its source, '' for a default."""
   for source, asked in (
     ('--data_dir', flag),
     ('RELIEF_DATA_DIR', os.environ.get('RELIEF_DATA_DIR')),
@@ -115,7 +115,7 @@ def _place(flag: str | Path | None) -> tuple[str, Path | None]:
 def resolve(
   config: ml_collections.ConfigDict, data_dir: str | Path | None = None
 ) -> tuple[str, Path | None]:
-  """Finds out which data set a config means, and where; reads none of it.
+  """Finds the name and the folder of a config's data set; reads none of it.
 
   `auto` is dsads where its files are found, else synthetic, but never
   synthetic where a folder was asked for by name.
@@ -193,7 +193,7 @@ def load(
 def sources(
   config: ml_collections.ConfigDict, data_dir: str | Path | None = None
 ) -> dict[str, Path]:
-  """The files that `load` reads, by their place in the data set.
+  """Lists the files that `load` reads, by their place in the data set.
 
   Args:
     config: of the run.
@@ -227,7 +227,7 @@ def sources(
 def stamp(
   config: ml_collections.ConfigDict, data_dir: str | Path | None = None
 ) -> list[tuple[str, int, int]]:
-  """Tells files that were changed: name, time and size of `sources`."""
+  """Gives names, times and sizes of `sources`, which show changed files."""
   found = []
   for path in sources(config, data_dir).values():
     with contextlib.suppress(OSError):

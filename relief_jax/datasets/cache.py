@@ -1,4 +1,4 @@
-"""What loaders keep in the user's cache, one home for all of them. **Ours.**
+"""Keeps copies in the user's cache, for all loaders. **Ours.**
 
 A copy is named by the checksum of its source and by the options that made it,
 so that a changed file or option never meets an old copy. It is put in place in
@@ -34,7 +34,7 @@ _DAMAGED = (
 
 
 def user_cache() -> Path | None:
-  """This program's folder in the user's cache; None for a user without home.
+  """Finds this program's folder in the user's cache; None without a home.
 
   `$XDG_CACHE_HOME/relief_jax`, else `~/.cache/relief_jax`. May not exist.
   """
@@ -48,7 +48,7 @@ def user_cache() -> Path | None:
 
 
 def key(data: Iterable[bytes], options: Mapping[str, Any]) -> str:
-  """Names what comes of sources under given options.
+  """Computes a name for all that comes of sources under given options.
 
   >>> key([b'1 2'], {'rate': 25.0}) == key([b'1 2'], {'rate': 50.0})
   False
@@ -68,7 +68,7 @@ def key(data: Iterable[bytes], options: Mapping[str, Any]) -> str:
 def arrays(
   name: str, build: Callable[[], dict[str, NDArray]]
 ) -> dict[str, NDArray]:
-  """Arrays from the cache where they are there and whole, else built and kept.
+  """Reads arrays from the cache if they are there and whole, else builds them.
 
   Args:
     name: of the copy, unique for source and options: see `key`.
@@ -89,7 +89,7 @@ def arrays(
 
 
 def member(path: Path, name: str, label: str) -> NDArray:
-  """An array of an `.npz` that unpacks slowly, from an unpacked copy if whole.
+  """Reads a slowly unpacked array of an `.npz`, from an unpacked copy if whole.
 
   The copy is named by the checksum that the zip file itself holds, and is
   checked against it.

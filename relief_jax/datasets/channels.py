@@ -1,4 +1,4 @@
-"""Which channels make up which modality: `config.data.channels`. **Ours.**
+"""Chooses the channels of each modality: `config.data.channels`. **Ours.**
 
     acc;gyro=arm_gyro_*;mag
 
@@ -61,7 +61,7 @@ def choose(
 
 
 def _numbers(asked: str, member: str, names: Sequence[str]) -> list[int]:
-  """The channels that a name, a number or a pattern stands for."""
+  """Finds the channels that a name, a number or a pattern stands for."""
   member = member.strip()
   if member in names:
     return [list(names).index(member)]

@@ -1,4 +1,4 @@
-"""Tells what a file of your own data holds, and what is wrong with it.
+"""Describes a file of your own data, and its faults.
 
 python -m relief_jax.datasets.check FILE [--channels='acc=0,1,2;ecg=3']
     [--max_gap=0.5] [--width=1]
@@ -23,7 +23,7 @@ _PAIRS = 50  # neighbouring windows looked at
 
 
 def report(own: npz.Own) -> list[str]:
-  """What a file holds, a line each."""
+  """Describes a file's content, a line each."""
   if own.x.ndim == 3:
     shape = f'{len(own.x)} windows of {own.x.shape[1]} samples'
   else:
@@ -58,12 +58,13 @@ def report(own: npz.Own) -> list[str]:
 
 
 def problems(own: npz.Own, max_gap: float = 0.5, width: int = 1) -> list[str]:
-  """What is wrong, or wants a look, a line each; empty where nothing is.
+  """Lists faults and oddities of a file, a line each; empty without any.
 
   Args:
     own: from `npz.read`.
     max_gap: seconds of NaN that are interpolated.
-    width: samples in a window, of continuous data; 1: samples are told.
+    width: samples in a window, of continuous data; 1: losses are
+      counted in samples.
   """
   found = []
   windows = own.x.ndim == 3
@@ -121,7 +122,7 @@ def problems(own: npz.Own, max_gap: float = 0.5, width: int = 1) -> list[str]:
 
 
 def _overlap(own: npz.Own) -> int:
-  """Samples that most neighbouring windows of a person share; 0 for none."""
+  """Counts the samples that most neighbouring windows share; 0 for none."""
   width = own.x.shape[1]
   same = np.flatnonzero(own.subject[1:] == own.subject[:-1])[:_PAIRS]
   for shift in range(1, width):

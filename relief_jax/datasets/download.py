@@ -1,4 +1,4 @@
-"""Fetches public archives when asked to, with pooch, and says what is missing.
+"""Fetches public archives when asked to, with pooch; names missing files.
 
 Nothing is fetched unless `--config.data.download=True`. An archive is checked
 against its SHA-256 where that is known, and unpacked in one step into the
@@ -23,7 +23,7 @@ from relief_jax.errors import InputError
 
 
 class Archive(NamedTuple):
-  """Where a data set is to be had.
+  """Describes where a data set is to be had.
 
   Attributes:
     url: of a zip file.
@@ -79,7 +79,7 @@ ARCHIVES = {
 
 
 def missing(name: str, root: Path | None) -> InputError:
-  """The error for a data set that is not there."""
+  """Builds the error for a data set that is not there."""
   archive = ARCHIVES[name]
   return InputError(
     f'no {name} under {str(root) if root else "any data folder"!r}',
@@ -95,7 +95,7 @@ def home(
   files: Callable[[Path | None], list[Path]],
   fetch: bool,
 ) -> Path | None:
-  """The folder that holds a data set: `root`, else the user's cache.
+  """Finds the folder that holds a data set: `root`, else the user's cache.
 
   Args:
     name: of the data set, a key of `ARCHIVES`.
@@ -186,7 +186,7 @@ def unpack(name: str, archive: Path, folder: Path) -> None:
 
 
 def _extract(archive: Path, folder: str | Path) -> None:
-  """All of a zip file; zipfile itself drops `..` and roots from names.
+  """Extracts a zip file; zipfile itself drops `..` and roots from names.
 
   Raises:
     ValueError: it announces more than may be or than there is room for.
@@ -201,15 +201,18 @@ def _extract(archive: Path, folder: str | Path) -> None:
 
 
 class Progress:
-  """One line on stderr; pooch calls it, with the total where it is known."""
+  """Draws one line on stderr; pooch calls it, with the total where known."""
 
   def __init__(self, name: str, total: int | None):
-    """Args: name: what is shown. total: bytes, if the server tells none."""
+    """Starts a line.
+
+    Args: name: what is shown. total: bytes, None where the server gives none.
+    """
     self.total, self._expected, self._name = 0, total, name
     self._done = self._shown = 0
 
   def update(self, size: int) -> None:
-    """Tells of `size` more bytes."""
+    """Adds `size` bytes."""
     self._done += size
     total = self.total or self._expected or 0
     if self._done - self._shown >= max(1 << 20, total // 100):

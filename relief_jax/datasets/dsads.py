@@ -66,7 +66,7 @@ MODALITIES: dict[str, dict[str, list[int]]] = {
 
 
 def files(root: Path | None) -> list[Path]:
-  """The data set's files under `root`, none where it is not there."""
+  """Finds the data set's files under `root`, none where it is not there."""
   found = parsing.find(root, ('dsads',), 'dsads_subject*.npz')
   return found or dsads_text.files(root)
 
@@ -105,7 +105,7 @@ def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
 
 
 def _packed(paths: list[Path], rate: float) -> list[Recording]:
-  """The recordings in packed files."""
+  """Reads the recordings in packed files."""
 
   def read(path: Path) -> Recording:
     return packed.read(path, 'dsads', CHANNELS, len(CLASSES)).recording

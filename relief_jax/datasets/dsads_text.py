@@ -1,4 +1,4 @@
-"""DSADS in its original layout: `aXX/pY/sZZ.txt`, 5 s of 125 lines each.
+"""Reads DSADS in its original layout: `aXX/pY/sZZ.txt`, 5 s of 125 lines each.
 
 45 columns apart by commas. The segments of a person and activity follow one
 another; they are joined to one run, which a segment that is not there cuts.
@@ -23,7 +23,7 @@ _PLACE = re.compile(r'a(\d\d)/p(\d)/s(\d\d)\.txt$')
 
 
 def files(root: Path | None) -> list[Path]:
-  """The text files under `root`/dsads, none where they are not there."""
+  """Finds the text files under `root`/dsads, none where they are not there."""
   return parsing.find(root, ('dsads',), 'a[01][0-9]/p[1-8]/s[0-6][0-9].txt')
 
 
@@ -74,7 +74,7 @@ def _parse(
   paths: dict[tuple[int, int], Path],
   data: dict[tuple[int, int], bytes],
 ) -> Recording:
-  """All runs of a person, who has segments {(activity, segment): ...}."""
+  """Parses all runs of a person from segments {(activity, segment): ...}."""
   pieces, labels = [], []
   for run in _neighbours(list(paths)):
     for key in run:
@@ -105,7 +105,7 @@ def _parse(
 def _neighbours(
   keys: list[tuple[int, int]],
 ) -> Iterator[list[tuple[int, int]]]:
-  """Stretches of segments without a gap, of one activity each."""
+  """Finds stretches of segments without a gap, of one activity each."""
   run: list[tuple[int, int]] = []
   for activity, segment in keys:
     if run and run[-1] != (activity, segment - 1):
@@ -116,6 +116,6 @@ def _neighbours(
 
 
 def _padding(x: NDArray) -> NDArray:
-  """[samples] bool, the lines of zeros at the end of each segment."""
+  """Marks the lines of zeros at the end of each segment, [samples] bool."""
   zero = (x == 0).all(0).reshape(-1, LINES)
   return np.logical_and.accumulate(zero[:, ::-1], 1)[:, ::-1].ravel()

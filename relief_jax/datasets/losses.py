@@ -1,4 +1,4 @@
-"""Tells which persons and classes lose windows, and why. **Ours.**
+"""Finds the persons and classes that lose windows, and why. **Ours.**
 
 A window needs a value of every sensor and one label from end to end. What
 cannot be cut is left out, and said: it is in the warnings of a run.
@@ -25,7 +25,7 @@ def notes(
   stride: int,
   people: Mapping[int, str],
 ) -> tuple[str, ...]:
-  """Sentences on what gives no window, none where nothing is amiss.
+  """Lists the persons and classes that give no window, a sentence each.
 
   Args:
     recordings: `recording.Recording`s that were not cut yet.
@@ -80,7 +80,7 @@ def blame(
   modalities: Mapping[str, Sequence[int]],
   person: int | None = None,
 ) -> tuple[str, ...]:
-  """The sensors that lack values, the worst first, with the share they lack.
+  """Lists the sensors that lack values, the worst first, with their share.
 
   Args:
     recordings: as above.
@@ -103,7 +103,7 @@ def blame(
 
 
 def _tables(recordings: Sequence) -> tuple[NDArray, NDArray]:
-  """Samples, class and person of stretches: those labelled, those usable."""
+  """Tabulates samples, class, person of labelled and of usable stretches."""
   runs = [
     np.stack([r.run_length, r.run_label, r.run_subject], 1).astype(np.int64)
     for r in recordings
@@ -116,7 +116,7 @@ def _tables(recordings: Sequence) -> tuple[NDArray, NDArray]:
 
 
 def _count(table: NDArray, width: int, stride: int) -> NDArray:
-  """The table with a fourth column: the windows that each stretch gives."""
+  """Adds a fourth column: the number of windows that each stretch gives."""
   _, run = cut(np.zeros(len(table)), table[:, 0], width, stride)
   count = np.bincount(run, minlength=len(table))
   return np.concatenate([table, count[:, None]], 1)

@@ -82,7 +82,7 @@ MODALITIES: dict[str, dict[str, list[int]]] = {
 
 
 def files(root: Path | None) -> list[Path]:
-  """The text files under `root`, else the packed one if it is there.
+  """Finds the text files under `root`, else the packed one if it is there.
 
   The text goes first: it is exact.
   """
@@ -135,7 +135,7 @@ def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
 def _without_lost(
   modalities: dict[str, list[int]], truncated: list[bool]
 ) -> dict[str, list[int]]:
-  """Modalities without the channels that truncation destroyed."""
+  """Drops the channels that truncation destroyed from the modalities."""
   left = {
     name: [n for n in own if not (truncated[n] and CHANNELS[n] in LOST)]
     for name, own in modalities.items()
@@ -146,7 +146,7 @@ def _without_lost(
 def _original(
   paths: list[Path], asked: ml_collections.ConfigDict
 ) -> list[Recording]:
-  """One recording per person, from text."""
+  """Reads one recording per person, from text."""
   parsing.once(paths, [parsing.person(path, _PERSON) for path in paths])
   options = dict(max_gap=asked.max_gap, rate=asked.rate)
 

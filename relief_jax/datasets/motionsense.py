@@ -63,7 +63,7 @@ _PERSON = r'sub_(\d+)'
 
 
 def files(root: Path | None) -> list[Path]:
-  """The packed file or the original ones, none where they are not there."""
+  """Finds the packed file or the original ones, none where there are none."""
   packed_file = root and root / 'motionsense' / 'motionsense.npz'
   if root and packed_file and packed_file.exists():
     parsing.no_copies([packed_file], root / 'motionsense')
@@ -115,7 +115,7 @@ def _packed(path: Path, rate: float) -> Recording:
 
 
 def _original(paths: list[Path], rate: float) -> list[Recording]:
-  """One recording per person, from text."""
+  """Reads one recording per person, from text."""
   names = [
     (path.parent.name[:3], _trial(path), parsing.person(path, _PERSON))
     for path in paths

@@ -1,8 +1,8 @@
-"""Arrays out of `.npz` files that anybody may have written. **Ours.**
+"""Reads arrays out of `.npz` files from unknown writers. **Ours.**
 
 What a file announces is compared with what it holds, and with this machine's
 memory, before any memory is taken: a small file may unpack to any size, and a
-header may speak of an array that is not there. Nothing is unpickled.
+header may announce an array that is not there. Nothing is unpickled.
 """
 
 import io
@@ -21,12 +21,12 @@ _PIECE = 1 << 16  # compressed data is unpacked in pieces of so many bytes
 
 
 def limit() -> int:
-  """Bytes that arrays of one file may take: half of the memory there is."""
+  """Gives the bytes that arrays of one file may take: half of the memory."""
   return (machine.memory() or _UNKNOWN) // 2
 
 
 def arrays(path: Path, but: tuple[str, ...] = ()) -> dict[str, NDArray]:
-  """All arrays of an `.npz`, by name.
+  """Reads all arrays of an `.npz`, by name.
 
   Args:
     path: of the file.
@@ -53,7 +53,7 @@ def arrays(path: Path, but: tuple[str, ...] = ()) -> dict[str, NDArray]:
 
 
 def fits(size: int, what: str) -> None:
-  """Refuses what this machine cannot hold.
+  """Refuses a size that this machine cannot hold.
 
   Args:
     size: bytes.
@@ -70,7 +70,7 @@ def fits(size: int, what: str) -> None:
 
 
 def content(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytearray:
-  """A member's bytes, never more than it announces.
+  """Reads a member's bytes, never more than it announces.
 
   Args:
     archive: open.
@@ -91,7 +91,7 @@ def content(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytearray:
 
 
 def parse(data: bytes | bytearray) -> NDArray:
-  """The array in the bytes of an `.npy` file; it may be written if they may.
+  """Parses the bytes of an `.npy` file; the array is writable if they are.
 
   >>> file = io.BytesIO()
   >>> np.save(file, np.arange(3))

@@ -1,4 +1,4 @@
-"""Your own data: a file, `--config.dataset=npz --config.data_path=FILE`.
+"""Reads your own data: `--config.dataset=npz --config.data_path=FILE`.
 
     np.savez('mine.npz', x=x, y=y, subject=subject, rate=50.0,
              modality=['acc', 'acc', 'acc', 'ecg'])
@@ -51,7 +51,7 @@ _PER_ROW = ('y', 'subject', 'run', 'start', 'official_test')
 
 
 class Own(NamedTuple):
-  """What a file holds, checked, in numbers.
+  """Holds a file's content, checked, in numbers.
 
   Attributes:
     x: [windows, time, channels] or [samples, channels] float32.
@@ -81,7 +81,7 @@ class Own(NamedTuple):
 
 
 def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
-  """Windows of the file `config.data_path`.
+  """Loads the windows of the file `config.data_path`.
 
   Args:
     config: `data_path`, `data.channels`, and for continuous data
@@ -199,7 +199,7 @@ def _names(path: Path, found: dict[str, Any], size: int) -> tuple[str, ...]:
 def _modalities(
   path: Path, found: dict[str, Any], names: tuple[str, ...], asked: str
 ) -> dict[str, list[int]]:
-  """{modality: channel numbers}, from the config or else the file."""
+  """Gives {modality: channel numbers}, from the config or else the file."""
   if 'modality' not in found and not asked:
     raise _wrong(
       path,
@@ -217,7 +217,7 @@ def _modalities(
 def _labels(
   path: Path, found: dict[str, Any]
 ) -> tuple[NDArray, tuple[str, ...]]:
-  """Class from 0 of every row, below 0 for none, and the classes' names."""
+  """Numbers the classes: of every row, below 0 for none, and their names."""
   y = found['y']
   if y.dtype.kind in 'iu':
     if 'classes' in found:
@@ -241,7 +241,7 @@ def _labels(
 
 
 def _subjects(path: Path, subject: NDArray) -> tuple[NDArray, dict[int, str]]:
-  """Numbers of persons; those with names are numbered from 1, by name."""
+  """Numbers the persons; those with names are numbered from 1, by name."""
   if subject.dtype.kind in 'iu':
     if subject.min() < 0 or subject.max() >= 2**31:
       raise _wrong(path, 'a subject below 0 or too large', 'int32 from 0')
@@ -257,7 +257,7 @@ _TRUTHS = {'0': False, 'false': False, '1': True, 'true': True}
 
 
 def _truths(path: Path, found: dict[str, Any], key: str) -> NDArray | None:
-  """An optional array of bool, also from 0 and 1 or words; None if absent."""
+  """Reads an optional array of bool, also from 0/1 or words; None if absent."""
   if key not in found or found[key].dtype == bool:
     return found.get(key)
   text, number = np.unique(found[key], return_inverse=True)
@@ -272,7 +272,7 @@ def _truths(path: Path, found: dict[str, Any], key: str) -> NDArray | None:
 
 
 def _ints(path: Path, found: dict[str, Any], key: str, rows: int) -> NDArray:
-  """An optional array of ints, zeros where it is not given."""
+  """Reads an optional array of ints, zeros where it is not given."""
   value = found.get(key, np.zeros(rows, np.int64))
   if value.dtype.kind not in 'iu' or value.min() < 0:
     raise _wrong(path, f'{key} of {value.dtype}', 'ints from 0')
@@ -280,7 +280,7 @@ def _ints(path: Path, found: dict[str, Any], key: str, rows: int) -> NDArray:
 
 
 def recordings(own: Own, max_gap: float) -> list[Recording]:
-  """The labelled runs of continuous data, person by person.
+  """Cuts continuous data into labelled runs, person by person.
 
   Args:
     own: from `read`.
@@ -314,7 +314,7 @@ def _person(own: Own, person: int, max_gap: float) -> Recording:
 
 
 def _ready(own: Own, config: ml_collections.ConfigDict) -> Windows:
-  """Windows that were cut by the user."""
+  """Builds windows that were cut by the user."""
   width = own.x.shape[1]
   for key, found in (('width', width), ('rate', own.rate)):
     asked = config.data[key]

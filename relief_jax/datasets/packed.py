@@ -1,4 +1,4 @@
-"""Recordings packed as `.npz` of int16 steps, one schema for several sets.
+"""Reads recordings packed as `.npz` of int16 steps, in one schema.
 
     x            int16 [channels, samples]; physical value x * scale[:, None]
     scale        [channels]
@@ -50,7 +50,7 @@ DAMAGED = (
 
 
 class Packed(NamedTuple):
-  """What a file holds.
+  """Holds a file's content.
 
   Attributes:
     recording: channels in the order asked for.
@@ -64,7 +64,7 @@ class Packed(NamedTuple):
 
 
 def unusable(path: Path, found: str, expected: str) -> InputError:
-  """The error for a packed file that is not as it should be."""
+  """Builds the error for a packed file that is not as it should be."""
   return InputError(
     f'{path}: {found}',
     expected,
@@ -133,7 +133,7 @@ def read(
 
 
 def check_people(paths: list[Path], recordings: list[Recording]) -> None:
-  """One person in two files would have two samples of the same number.
+  """Refuses a person in two files, whose samples would share numbers.
 
   Raises:
     InputError: a person in two files, or rates that differ.

@@ -91,14 +91,14 @@ MODALITIES: dict[str, dict[str, list[int]]] = {
 
 
 def files(root: Path | None) -> list[Path]:
-  """Text files of the protocol under `root`, none where it is not there."""
+  """Finds text files of the protocol under `root`, none if it is not there."""
   return parsing.find(
     root, ('pamap2', 'PAMAP2_Dataset'), 'Protocol/subject10[1-9].dat'
   )
 
 
 def optional(paths: list[Path]) -> list[Path]:
-  """Text files of the optional part, beside those of the protocol.
+  """Finds text files of the optional part, beside those of the protocol.
 
   Args:
     paths: from `files`.

@@ -1,4 +1,4 @@
-"""Text tables of numbers, fast and with errors that name file and line.
+"""Reads text tables of numbers, fast; errors name file and line.
 
 pandas' C parser reads the numbers, but takes a line that is too short as
 missing values, so the shape of every line is checked first, by numpy over the
@@ -23,7 +23,7 @@ _BLOCK = 1 << 24  # bytes looked at together
 
 
 def person(path: Path, pattern: str) -> int:
-  """The number in a file's name.
+  """Reads the number in a file's name.
 
   >>> person(Path('mHealth_subject10.log'), r'subject(\\d+)')
   10
@@ -55,7 +55,7 @@ def once(paths: Sequence[Path], names: Sequence[Any]) -> None:
 
 
 def find(root: Path | None, folders: Sequence[str], pattern: str) -> list[Path]:
-  """Files of an original distribution, wherever it was unpacked.
+  """Finds files of an original distribution, wherever it was unpacked.
 
   Args:
     root: folder of the data sets, or None.
@@ -121,12 +121,12 @@ def no_copies(paths: Sequence[Path], top: Path) -> None:
 
 
 def _plain(name: str) -> str:
-  """A name without its ending, in small letters, numbers without zeros."""
+  """Simplifies a name: without ending, in small letters, no leading zeros."""
   return re.sub(r'(?<!\d)0+(?=\d)', '', re.sub(r'\.\w+$', '', name).lower())
 
 
 def _holds(name: str, part: str) -> bool:
-  """Whether a name is a shorter one and more words, such as `p1 copy`."""
+  """Tells whether a name is a shorter one and more words, such as `p1 copy`."""
   if part == name or part not in name:
     return False
   at = name.index(part)
@@ -135,7 +135,7 @@ def _holds(name: str, part: str) -> bool:
 
 
 def read_bytes(path: Path) -> bytes:
-  """A whole file, without a byte order mark.
+  """Reads a whole file, without a byte order mark.
 
   Raises:
     InputError: it cannot be read, or is empty.
@@ -161,7 +161,7 @@ def wrong(
   line: int | None = None,
   cure: str = 'get the file again, in its original layout',
 ) -> InputError:
-  """The error for a text file that is not as it should be."""
+  """Builds the error for a text file that is not as it should be."""
   place = f'{path}, line {line}' if line else str(path)
   return InputError(f'{place}: {found}', expected, cure)
 
@@ -254,7 +254,7 @@ def check(
 
 
 def codes(path: Path, column: NDArray, known: Sequence[int]) -> NDArray:
-  """A column of labels as ints.
+  """Reads a column of labels as ints.
 
   Args:
     path: for messages.
@@ -280,7 +280,7 @@ def codes(path: Path, column: NDArray, known: Sequence[int]) -> NDArray:
 
 
 def _columns(part: NDArray, separator: str) -> NDArray:
-  """Columns of every line of `part`, [lines]."""
+  """Counts the columns of every line of `part`, [lines]."""
   ends = np.flatnonzero(part == _NEWLINE)
   if not len(ends) or ends[-1] != len(part) - 1:
     ends = np.append(ends, len(part))
@@ -302,7 +302,7 @@ def _columns(part: NDArray, separator: str) -> NDArray:
 def _bad_line(
   path: Path, data: bytes, line: int, found: int, columns: int, last: bool
 ) -> InputError:
-  """What is wrong with a line of `found` columns."""
+  """Describes the fault of a line with `found` columns."""
   text = (
     data.split(b'\n', line)[line - 1].rstrip(b'\r').decode('utf-8', 'replace')
   )
@@ -330,7 +330,7 @@ def _bad_line(
 def _bad_number(
   path: Path, data: bytes, separator: str, skip: int, error: Exception
 ) -> InputError:
-  """Looks for what pandas could not read; slow, but only once."""
+  """Finds the number that pandas could not read; slow, but only once."""
   split = None if separator == 'spaces' else separator
   for number, text in enumerate(data.split(b'\n'), 1):
     line = text.strip(b'\r').decode('utf-8', 'replace')

@@ -1,4 +1,4 @@
-"""From continuous recordings to windows: one path for every data set. **Ours.**
+"""Cuts continuous recordings into windows, for every data set. **Ours.**
 
 A loader parses files into recordings, a person each; resampling, cutting and
 the numbering of samples, which splits rely on, are done here for all of them.
@@ -23,7 +23,7 @@ REACH = 10
 
 
 class Recording(NamedTuple):
-  """Labelled continuous runs, ascending and apart from each other.
+  """Holds labelled continuous runs, ascending and apart from each other.
 
   Attributes:
     x: [channels, samples] float32 in physical units, or int16 steps.
@@ -54,7 +54,7 @@ class Recording(NamedTuple):
 
 
 def physical(recording: Recording, channels: Sequence[int]) -> NDArray:
-  """[samples, channels] float32, time first so that windows are one copy."""
+  """Gives [samples, channels] float32, time first: a window is one copy."""
   x = recording.x[list(channels)]
   if recording.scale is not None:
     x = x * recording.scale[list(channels)].astype(np.float32)[:, None]
@@ -62,7 +62,7 @@ def physical(recording: Recording, channels: Sequence[int]) -> NDArray:
 
 
 def resample(recording: Recording, rate: float) -> Recording:
-  """The recording at a lower rate, low-passed first.
+  """Resamples the recording to a lower rate, low-passed first.
 
   Every run by itself, with `scipy.signal.resample_poly`, whose filter reaches
   `REACH` output samples to either side: nothing leaks from one run to the
@@ -73,7 +73,7 @@ def resample(recording: Recording, rate: float) -> Recording:
     rate: in Hz; 0, or the recording's own, leaves it as it is.
 
   Returns:
-    Recording of float32; runs shorter than one sample are gone.
+    Recording of float32; runs shorter than one sample are left out.
 
   Raises:
     InputError: a rate above the recorded one, or no simple fraction of it.
@@ -128,7 +128,7 @@ def labelled(
   rate: float,
   breaks: NDArray | None = None,
 ) -> Recording:
-  """What of a recording can be used: labelled samples without NaN.
+  """Selects the usable part of a recording: labelled samples without NaN.
 
   Args:
     x: [channels, samples].
@@ -165,7 +165,7 @@ def kept(
   options: Mapping[str, Any],
   build: Callable[[], Recording],
 ) -> Recording:
-  """A parsed recording from the cache, else built and kept there.
+  """Reads a parsed recording from the cache, else builds and keeps it there.
 
   Args:
     label: of the data set.
@@ -284,7 +284,7 @@ def to_windows(
 
 
 def _offsets(recordings: Sequence[Recording]) -> list[int]:
-  """What to add to each recording's sample numbers: 0 but for a second one."""
+  """Computes sample number offsets per recording: 0 but for a second one."""
   next_free: dict[int, int] = {}
   offsets = []
   for recording in recordings:

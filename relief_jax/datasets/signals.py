@@ -1,4 +1,4 @@
-"""Gaps, holds and runs of a recording, before it is cut. **Ours.**"""
+"""Fills gaps, holds values and finds runs, before the cut. **Ours.**"""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +50,7 @@ def hold(x: NDArray, limit: int) -> NDArray:
 def runs(
   label: NDArray, valid: NDArray, breaks: NDArray | None = None
 ) -> tuple[NDArray, NDArray]:
-  """Stretches of one label without a missing value.
+  """Finds stretches of one label without a missing value.
 
   >>> runs(np.array([1, 1, 2, 2, 2]), np.array([1, 1, 1, 0, 1], bool))
   (array([0, 2, 4]), array([2, 1, 1]))
@@ -73,6 +73,6 @@ def runs(
 
 
 def stretches(mask: NDArray) -> tuple[NDArray, NDArray]:
-  """Begin and end (exclusive) of every stretch of True, [stretches] each."""
+  """Finds begin and end (exclusive) of stretches of True, [stretches] each."""
   edge = np.diff(np.concatenate([[0], mask.astype(np.int8), [0]]))
   return np.flatnonzero(edge == 1), np.flatnonzero(edge == -1)

@@ -1,8 +1,8 @@
-"""A made-up world of sensors, for use without any download. **Ours.**
+"""Makes synthetic sensor data, for use without any download. **Ours.**
 
 Bodies move in a few *base* ways that every modality sees, each through its
 own random channels, noise and blind spot (one pair of base ways that it hardly
-tells apart): modalities overlap and complete each other. Some base ways come
+separates): modalities overlap and complete each other. Some base ways come
 in two variants that differ only in a slow or fast tremor which the *last*,
 rare modality alone picks up. Without it those pairs of classes are one.
 
@@ -29,7 +29,7 @@ _NAMES = ('acc', 'gyro', 'mag', 'hr')
 
 
 def modality_names(count: int) -> tuple[str, ...]:
-  """Names of `count` modalities, the rare one last.
+  """Names `count` modalities, the rare one last.
 
   >>> modality_names(6)
   ('acc', 'gyro', 'mag', 'hr', 'm4', 'm5')
@@ -38,7 +38,7 @@ def modality_names(count: int) -> tuple[str, ...]:
 
 
 def base_and_variant(classes: int) -> tuple[NDArray, NDArray]:
-  """Which base way and which variant of it each class is.
+  """Finds the base way and the variant of each class.
 
   A quarter of `classes` (at least one) are pairs of variants and come first.
 
@@ -119,7 +119,7 @@ def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
 
 
 def _class_names(classes: int) -> tuple[str, ...]:
-  """Base way as a number, variant as a letter where it has two."""
+  """Names the classes: base way a number, variant a letter if it has two."""
   base, _ = base_and_variant(classes)
   twice = np.bincount(base)[base] == 2
   number = range(classes)
@@ -127,10 +127,10 @@ def _class_names(classes: int) -> tuple[str, ...]:
 
 
 def _world(seed: int, m: int, c: ml_collections.ConfigDict) -> dict:
-  """What modality m sees of every class, the same for all people.
+  """Draws how modality m records every class, the same for all people.
 
   Returns:
-    `offset` [classes, channels], `swing` [classes, harmonics, channels],
+    `offset` [classes, channels], amplitude `swing` [classes, harmonics, c],
     `phase` likewise, `tempo` [classes] Hz, and `tremor` [classes] Hz with its
     strength `shake` [channels], zero but in the last modality.
   """
@@ -166,7 +166,10 @@ def _record(
   length: int,
   c: ml_collections.ConfigDict,
 ) -> NDArray:
-  """One person seen by one modality, [classes * length, channels] float32."""
+  """Draws one person's signals of a modality, [classes * length, channels].
+
+  float32.
+  """
   time = np.arange(length) / _RATE
   gain = np.exp(0.4 * c.style * rng.normal(size=c.channels))
   shift = 0.6 * c.style * rng.normal(size=c.channels)
@@ -189,7 +192,7 @@ def _record(
 
 
 def _drift(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray:
-  """Slow noise, [classes, length, channels]: straight between random knots.
+  """Draws slow noise, [classes, length, channels], linear between random knots.
 
   White noise alone averages out over a window; this does not, and makes the
   windows of a person differ.

@@ -54,14 +54,14 @@ _PERSONS = range(1, 31)
 
 
 def files(root: Path | None) -> list[Path]:
-  """The label files of train and test, none where they are not there."""
+  """Finds the label files of train and test, none where they are not there."""
   return parsing.find(
     root, ('ucihar', 'UCI HAR Dataset'), 't[re][as]*/y_t[re]*.txt'
   )
 
 
 def sources(path: Path) -> list[Path]:
-  """All files of a part: labels, persons, signals.
+  """Lists all files of a part: labels, persons, signals.
 
   Args:
     path: of the label file, from `files`.
@@ -131,7 +131,7 @@ def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
 
 
 def _parse(sources: list[Path], data: list[bytes], test: bool) -> Recording:
-  """One part, from its labels, persons and nine signals."""
+  """Parses one part, from its labels, persons and nine signals."""
   label, person = (
     parsing.codes(path, parsing.table(path, text, 1, 'spaces')[0], known)
     for path, text, known in zip(

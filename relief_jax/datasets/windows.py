@@ -1,4 +1,4 @@
-"""Windows of sensor data, and what every data set does with them.
+"""Cuts, checks and scales windows of sensor data, for every data set.
 
 A data set is a pile of fixed-length windows cut inside continuous recordings
 ("runs"). Where a window came from travels with it, so that a split can be
@@ -19,7 +19,7 @@ _BLOCK = 1024
 
 
 class Windows(NamedTuple):
-  """Labelled windows of every modality, in the same order.
+  """Holds labelled windows of every modality, in the same order.
 
   Attributes:
     x: {modality: [windows, time, channels]} float32, physical units.
@@ -57,7 +57,7 @@ class Windows(NamedTuple):
 def cut(
   run_start: NDArray, run_length: NDArray, width: int, stride: int
 ) -> tuple[NDArray, NDArray]:
-  """Where windows start, inside runs only: none crosses from one to the next.
+  """Finds window starts, inside runs only: none crosses from one to the next.
 
   >>> cut(np.array([0, 10]), np.array([10, 7]), width=4, stride=3)
   (array([ 0,  3,  6, 10, 13]), array([0, 0, 0, 1, 1]))
@@ -209,7 +209,10 @@ def zscore(
 
 
 def _moments(x: NDArray, rows: NDArray) -> tuple[NDArray, NDArray]:
-  """Mean and deviation [channels] float32 of `x[rows]` over rows and time."""
+  """Computes mean and deviation [channels] of `x[rows]` over rows and time.
+
+  float32.
+  """
   # Shifted by one value per channel: a constant channel then has deviation 0
   # to the bit, and a large mean costs no precision.
   shift = x[rows[0], 0]

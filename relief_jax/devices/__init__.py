@@ -1,4 +1,4 @@
-"""Named device profiles; every figure has its source in the profile's file.
+"""Holds device profiles by name; every figure's source is in its file.
 
 To add one, write `devices/NAME.py` and one line here; for one run it is enough
 to set `DEVICES['mine'] = Device(...)`.
@@ -24,7 +24,7 @@ DEVICES = {
 
 
 def device(name: str) -> Device:
-  """The profile of a name.
+  """Finds the profile of a name.
 
   Raises:
     InputError: no such profile.

@@ -1,4 +1,4 @@
-"""The record of a device profile, and the two rules behind every figure.
+"""Defines the record of a device profile, and the two rules behind figures.
 
 *Sustained training rate* **ours**: peak single-precision rate from the vendor's
 figures times an efficiency. Efficiencies are the least certain numbers of the
@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 
 class Device(NamedTuple):
-  """Figures of one kind of device.
+  """Holds the figures of one kind of device.
 
   Attributes:
     peak: FLOP/s, single precision, all cores.

@@ -1,4 +1,6 @@
-"""Figures of a device from a file, each with its unit in its name. **Ours.**
+"""Reads figures of a device from a file, each with a unit in its name.
+
+**Ours.**
 
 A figure is a quantity, an underscore and a unit: `speed_gflops`, `active_w`,
 `uplink_mbps`. All of a device's figures:
@@ -37,7 +39,7 @@ _BOUNDS = {'flops': (1e5, 1e15), 'w': (1e-5, 1e5), 'bps': (1e2, 1e12)}
 
 
 def parse(key: str, value: Any, where: str) -> tuple[str, float]:
-  """One figure in basic units.
+  """Converts one figure to basic units.
 
   >>> parse('uplink_mbps', '20', 'row 2')
   ('uplink', 20000000.0)
@@ -89,7 +91,7 @@ def _examples():
 def to_device(
   values: Mapping[str, Any], where: str, base: Device | None = None
 ) -> Device:
-  """A profile from figures.
+  """Builds a profile from figures.
 
   Args:
     values: {key: value} as `parse` reads them.
@@ -122,7 +124,7 @@ def to_device(
 
 
 def read(path: str | pathlib.Path) -> Device:
-  """A profile that a user wrote.
+  """Reads a profile that a user wrote.
 
   Args:
     path: of a JSON object; the keys `name`, `note` and `fit` are not figures.
@@ -145,7 +147,7 @@ _NOT_FIGURES = ('name', 'note', 'fit')
 
 
 def load_json(path: str | pathlib.Path) -> Any:
-  """What a JSON file holds.
+  """Reads the content of a JSON file.
 
   Raises:
     InputError: it cannot be read, or is no JSON (line and column are named).

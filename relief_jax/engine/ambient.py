@@ -1,12 +1,12 @@
-"""What numbers must not depend on: the process-wide settings of JAX. **Ours.**
+"""Pins process-wide settings of JAX on which no number may depend. **Ours.**
 
 A cluster's environment (`JAX_THREEFRY_PARTITIONABLE=0`), or a program that a
 simulation is a part of (`jax_enable_x64`), sets what every draw and every type
-follows. Whoever enters here gets the values below for as long as a call takes,
-and finds his own again afterwards. Keys name their generator.
+follows. Code that enters here gets the values below for as long as a call
+takes, and its own again afterwards. Keys name their generator.
 
-What is the user's choice, and changes numbers beyond our tests' reach, is left
-to him and recorded with a run: `chosen`.
+Settings of the user's choice that change numbers beyond our tests' reach are
+left as they are and recorded with a run: `chosen`.
 """
 
 import contextlib
@@ -58,7 +58,7 @@ def pin_process() -> None:
 
 
 def key(seed: int) -> Array:
-  """The key of a seed, [] of `GENERATOR`; all 64 bits of it count.
+  """Builds the key of a seed, [] of `GENERATOR`; all 64 bits of it count.
 
   Args:
     seed: as Python or NumPy know integers.
@@ -70,12 +70,12 @@ def key(seed: int) -> Array:
 
 
 def of_words(words: Array | np.ndarray) -> Array:
-  """Keys of `GENERATOR`, [...], from their words [..., 2] uint32."""
+  """Builds keys of `GENERATOR`, [...], from their words [..., 2] uint32."""
   return jax.random.wrap_key_data(jnp.asarray(words), impl=GENERATOR)
 
 
 def chosen() -> dict[str, str | None]:
-  """What the user may choose and a result depends on, by its name."""
+  """Gives the user's settings that a result depends on, by name."""
   return {
     'jax_default_matmul_precision': jax.config.values[
       'jax_default_matmul_precision'

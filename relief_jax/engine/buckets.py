@@ -1,4 +1,4 @@
-"""Clients of like sensors trained together, where nothing skips. **Ours.**
+"""Trains clients of like sensors together, where nothing skips. **Ours.**
 
 Under a vmap an absent encoder costs as much as a present one. Here the clients
 are cut into a few buckets on the host, and a bucket's program holds no encoder
@@ -26,7 +26,7 @@ from relief_jax.types import Array, PyTree, Task
 
 
 class Bucket(NamedTuple):
-  """Clients whose program is the same.
+  """Holds clients whose program is the same.
 
   Attributes:
     clients: their places in the population.
@@ -47,7 +47,7 @@ def bucket(
   no gain: each is padded to a multiple of what a layout trains together.
 
   Args:
-    owned: [N, M] bool, the sensors on board.
+    owned: [N, M] bool, installed sensors.
     task: the model, for the work of a signature.
     most: buckets, at least 1.
     multiple: of clients that a layout trains together on all devices.
@@ -117,7 +117,7 @@ def map_reduce(
   buckets: tuple[Bucket, ...],
   work: Array | None = None,
 ) -> tuple[PyTree, PyTree]:
-  """`placement.map_reduce`, bucket by bucket.
+  """Applies `placement.map_reduce`, bucket by bucket.
 
   Args:
     client_of: numbers of the modalities that may run (static; None: all) ->

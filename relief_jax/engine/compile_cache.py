@@ -1,4 +1,4 @@
-"""Compiled programs kept on disk between processes; opt-in.
+"""Keeps compiled programs on disk between processes; opt-in.
 
 Entries are native code. One directory for every kind of machine and version
 of JAX, so that a home folder that several machines share never hands one of
@@ -62,7 +62,7 @@ def kind() -> str:
 
 
 def _features() -> str:
-  """Model and features of the processor."""
+  """Reads model and features of the processor."""
   try:
     text = pathlib.Path('/proc/cpuinfo').read_text()
   except OSError:

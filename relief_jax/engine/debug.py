@@ -1,4 +1,4 @@
-"""The layout `debug`: one client after the other without jit. **Ours.**
+"""Runs one client after the other without jit: layout `debug`. **Ours.**
 
 Values are numbers and not tracers, so that `print` and a debugger show them,
 and an error of one client's computation says whose it is.
@@ -16,7 +16,7 @@ from relief_jax.types import PyTree, Task
 
 
 class ClientError(Portable, RuntimeError):
-  """An error in what one client computes, raised from the error itself.
+  """Raised when the computation of one client fails, from the error itself.
 
   Attributes:
     round: number of the round, from 1; None where it is not known.
@@ -43,7 +43,7 @@ class ClientError(Portable, RuntimeError):
     return ClientError(self.round, self.client, tier, self.why, self.block)
 
 
-class _NotFinite(FloatingPointError):
+class _NotFinite(Portable, FloatingPointError):
   """A number that is not finite, in a block."""
 
   def __init__(self, block: str):

@@ -1,4 +1,4 @@
-"""What of this machine the process may use; starts no backend here.
+"""Finds the cores, memory and GPUs that the process may use; starts no backend.
 
 A job often has a part of its machine only: some cores (affinity, as Slurm and
 taskset set it), a share of their time or of the memory (control groups, as
@@ -21,7 +21,7 @@ _ROOT = pathlib.Path('/')
 
 
 def cores(root: pathlib.Path = _ROOT) -> int:
-  """Cores that this process may use, at least one; a part counts as one.
+  """Counts the cores that this process may use, at least one; a part is one.
 
   Args:
     root: of the file system, for tests.
@@ -35,7 +35,7 @@ def cores(root: pathlib.Path = _ROOT) -> int:
 
 
 def memory(root: pathlib.Path = _ROOT) -> int:
-  """Bytes of memory that this process may use, 0 where nobody tells.
+  """Gives the bytes of memory that this process may use, 0 where not told.
 
   Args:
     root: of the file system, for tests.
@@ -51,7 +51,7 @@ def memory(root: pathlib.Path = _ROOT) -> int:
 
 
 def _quotas(root: pathlib.Path) -> Iterator[float]:
-  """Cores' worth of time that each control group grants."""
+  """Reads the cores' worth of time that each control group grants."""
   for version, folder in _groups('cpu', root):
     with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
       if version == 2:  # '150000 100000', or 'max 100000'
@@ -66,7 +66,7 @@ def _quotas(root: pathlib.Path) -> Iterator[float]:
 def _groups(
   controller: str, root: pathlib.Path
 ) -> Iterator[tuple[int, pathlib.Path]]:
-  """Folders of this process's control groups, the innermost first.
+  """Finds the folders of this process's control groups, the innermost first.
 
   Args:
     controller: 'cpu' or 'memory'.
@@ -105,12 +105,12 @@ def _groups(
 
 
 def _plain(text: str) -> str:
-  """A path of mountinfo, which writes blanks as octal numbers."""
+  """Decodes a path of mountinfo, which writes blanks as octal numbers."""
   return text.replace('\\040', ' ').replace('\\011', '\t')
 
 
 def _below(path: str, mounted: str) -> tuple[str, ...]:
-  """Parts of a group's path below what is mounted; none where it is outside."""
+  """Splits a group path below a mount into parts; none where it is outside."""
   try:
     found = pathlib.PurePosixPath(path).relative_to(mounted).parts
   except ValueError:
@@ -129,7 +129,7 @@ _ASK = (
 
 
 def accelerators() -> list[str]:
-  """Accelerators that JAX can use here: names of GPUs; 'tpu' for all TPUs.
+  """Lists accelerators that JAX can use: names of GPUs; 'tpu' for all TPUs.
 
   JAX itself is asked, in a process of its own, where it has a plug-in for
   something else than the CPU. A GPU has the name by which
@@ -149,7 +149,7 @@ def accelerators() -> list[str]:
 
 
 def _plugins() -> bool:
-  """Whether JAX is installed for more than the CPU."""
+  """Tells whether JAX is installed for more than the CPU."""
   if importlib.metadata.entry_points(group='jax_plugins'):
     return True
   with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -159,7 +159,7 @@ def _plugins() -> bool:
 
 @functools.cache
 def _ask(platforms: str, shown: str | None) -> tuple[str, int]:
-  """Backend and number of its devices; the arguments tell answers apart."""
+  """Finds backend and number of devices; the arguments tell answers apart."""
   del platforms, shown
   env = {**os.environ, 'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'}
   try:

@@ -1,8 +1,8 @@
-"""How much memory a run takes, told before it takes it.
+"""Estimates the memory of a run before the run takes it.
 
-On CPU what counts is this process: what it holds when asked plus what the
-compiled programs will reserve on each of its devices. On an accelerator it is
-one device: the arrays on it and what the programs reserve there.
+On CPU this process counts: the bytes that it holds when asked plus those that
+its compiled programs will reserve on each of its devices. On an accelerator it
+is one device: the arrays on it and what the programs reserve there.
 """
 
 import math
@@ -19,7 +19,7 @@ from relief_jax.types import PyTree
 
 
 class Estimate(NamedTuple):
-  """Bytes of a run, of this process on CPU, else of one accelerator.
+  """Holds the bytes of a run, of this process on CPU, else of one accelerator.
 
   Attributes:
     held: before the program runs: on CPU the whole process (interpreter,
@@ -38,7 +38,7 @@ class Estimate(NamedTuple):
 
   @property
   def fits(self) -> bool:
-    """It is not above the limit; an unknown limit refuses nothing."""
+    """Tells whether it is within the limit; an unknown one refuses nothing."""
     return not self.limit or self.total <= self.limit
 
   def __str__(self):
@@ -50,14 +50,14 @@ class Estimate(NamedTuple):
 
 
 def size(value: PyTree) -> int:
-  """Bytes of all arrays (or their shapes) in a pytree, each counted once."""
+  """Counts the bytes of all arrays (or shapes) in a pytree, each once."""
   return sum(
     math.prod(v.shape) * v.dtype.itemsize for v in jax.tree.leaves(value)
   )
 
 
 def on_device(value: PyTree) -> int:
-  """Bytes of the arrays on one of this process's devices."""
+  """Counts the bytes of arrays on one of this process's devices."""
   return sum(
     math.prod(v.sharding.shard_shape(v.shape)) * v.dtype.itemsize
     for v in jax.tree.leaves(value)
@@ -65,7 +65,9 @@ def on_device(value: PyTree) -> int:
 
 
 def limit() -> int:
-  """Bytes that there are: of an accelerator, else of this machine; 0 unknown.
+  """Gives the bytes there are: of an accelerator, else of this machine.
+
+  0 where unknown.
 
   On Linux a container's own limit counts, where that is lower.
   """
@@ -76,7 +78,7 @@ def limit() -> int:
 
 
 def estimate(arrays: int, program: int, most: int | None = None) -> Estimate:
-  """The estimate of a run on this process's devices.
+  """Estimates the memory of a run on this process's devices.
 
   Args:
     arrays: bytes of arrays on one device; on CPU those that are still to be
@@ -92,7 +94,7 @@ def estimate(arrays: int, program: int, most: int | None = None) -> Estimate:
 
 
 def check(found: Estimate, cure: str) -> None:
-  """Refuses what cannot fit.
+  """Refuses a run that cannot fit.
 
   Raises:
     InputError: the estimate is above its limit.
@@ -107,7 +109,7 @@ def check(found: Estimate, cure: str) -> None:
 
 
 def resident() -> int:
-  """Bytes that this process holds now; where not told, its peak."""
+  """Gives the bytes that this process holds now; where not told, its peak."""
   try:
     pages = int(pathlib.Path('/proc/self/statm').read_text().split()[1])
   except (OSError, ValueError, IndexError):
@@ -116,7 +118,7 @@ def resident() -> int:
 
 
 def peak() -> int:
-  """Peak bytes: of the first accelerator, or of this process on CPU."""
+  """Gives peak bytes: of the first accelerator, or of this process on CPU."""
   stats = jax.local_devices()[0].memory_stats()
   if stats and 'peak_bytes_in_use' in stats:
     return int(stats['peak_bytes_in_use'])
@@ -128,7 +130,7 @@ def _peak() -> int:
 
 
 def _human(size: float) -> str:
-  """Bytes to read, in powers of 1000.
+  """Formats bytes for readers, in powers of 1000.
 
   >>> _human(1), _human(2.5e6), _human(123456789012)
   ('1 B', '2.5 MB', '123 GB')

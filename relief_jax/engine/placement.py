@@ -11,7 +11,7 @@ differs):
 
 A fourth one, `debug`, is a loop in Python.
 
-With a mesh the clients are spread over its devices by `shard_map` and the sums
+With a mesh the clients are divided over its devices by `shard_map` and the sums
 end in one `psum`.
 """
 
@@ -42,7 +42,7 @@ _LAYOUT = re.compile(
 
 
 class Layout(NamedTuple):
-  """How clients are laid out; cannot change results beyond rounding.
+  """Describes the layout of clients; cannot change results beyond rounding.
 
   Attributes:
     block: clients trained together; 1 one at a time, 0 all at once.
@@ -60,7 +60,7 @@ class Layout(NamedTuple):
 
   @property
   def branch(self) -> bool:
-    """No vmap: a `lax.cond` on what differs by client really skips."""
+    """Tells whether a `lax.cond` on client values skips work: no vmap."""
     return self.block == 1
 
   def __str__(self):
@@ -73,7 +73,7 @@ class Layout(NamedTuple):
 
 
 def is_layout(name: str) -> bool:
-  """Whether `parse_layout` can read it."""
+  """Tells whether `parse_layout` can read a name."""
   return _LAYOUT.fullmatch(name) is not None
 
 
@@ -143,7 +143,7 @@ def map_reduce(
       with such rows to a multiple of block times devices.
     layout: of the clients.
     work: [K] predicted work of each client. With several devices the clients
-      are dealt out in its order, so that no device waits for another.
+      are distributed in its order, so that no device waits for another.
 
   Returns:
     The sums over K, and the records [K, ...].
@@ -282,7 +282,7 @@ def _in_python(client, shared: PyTree, rows: PyTree) -> tuple[PyTree, PyTree]:
 
 
 def clients_mesh(count: int) -> Mesh | None:
-  """A mesh over `count` devices of every process; None for a single device.
+  """Builds a mesh over `count` devices of every process; None for one device.
 
   Raises:
     InputError: a process has fewer.
@@ -333,7 +333,7 @@ def spread_rows(
   shape: tuple[int, int],
   layout: Layout,
 ) -> Array:
-  """A table of one row per client, cut over the devices of the mesh.
+  """Builds a table of a row per client, sharded over the devices of the mesh.
 
   Every process makes and holds only the rows that its own devices hold.
 
@@ -362,5 +362,5 @@ def spread_rows(
 
 
 def local(value: PyTree) -> PyTree:
-  """This process's own copy of replicated arrays, on one device."""
+  """Gives this process's own copy of replicated arrays, on one device."""
   return jax.tree.map(lambda v: v.addressable_data(0), value)

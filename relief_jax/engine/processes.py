@@ -1,4 +1,4 @@
-"""Several processes that run one simulation, and how they agree.
+"""Joins several processes in one simulation, and makes them agree.
 
 `jax.distributed` joins the devices of all processes into one mesh; the round
 itself (`placement.py`) does not know the difference. Every process runs the
@@ -25,7 +25,7 @@ _START, _HEARTBEAT, _SHUTDOWN = 120, 30, 30
 
 
 class PeerError(RuntimeError):
-  """Another process of this run failed; its own words are in the message."""
+  """Raised when another process of this run failed; its message is included."""
 
 
 def start(
@@ -105,22 +105,22 @@ def _join(options: dict[str, Any]) -> None:
 
 
 def started() -> bool:
-  """Whether `start` joined others; starts no backend, as `count` does."""
+  """Tells whether `start` joined others; starts no backend, as `count` does."""
   return jax.distributed.is_initialized()
 
 
 def count() -> int:
-  """Number of processes of this run."""
+  """Counts the processes of this run."""
   return jax.process_count()
 
 
 def is_main() -> bool:
-  """Whether this process is the one that writes files."""
+  """Tells whether this process is the one that writes files."""
   return jax.process_index() == 0
 
 
 def gather(value: Any) -> list[Any]:
-  """Everybody's value, in the order of the processes; JSON types only."""
+  """Gathers the values of all processes, in their order; JSON types only."""
   if count() == 1:
     return [value]
   text = np.frombuffer(json.dumps(value).encode(), np.uint8)
@@ -137,12 +137,12 @@ def gather(value: Any) -> list[Any]:
 
 
 def share(value: Any) -> Any:
-  """Process 0's value; JSON types only."""
+  """Broadcasts process 0's value; JSON types only."""
   return gather(value if is_main() else None)[0]
 
 
 def share_arrays(like: PyTree, value: PyTree | None) -> PyTree:
-  """Process 0's arrays, bit for bit.
+  """Broadcasts process 0's arrays, bit for bit.
 
   Args:
     like: numpy arrays of the same shapes and types, on every process.
@@ -173,7 +173,7 @@ def share_arrays(like: PyTree, value: PyTree | None) -> PyTree:
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-  """All processes leave the block well, or all of them with an error.
+  """Makes all processes leave the block well, or all of them with an error.
 
   The block itself must hold no collective.
 
@@ -197,7 +197,7 @@ def together() -> Iterator[None]:
 
 
 def agree(what: str, value: str) -> None:
-  """Makes sure that all processes hold the same text.
+  """Requires that all processes hold the same text.
 
   Raises:
     InputError: in every process, where they differ.
@@ -214,7 +214,7 @@ def agree(what: str, value: str) -> None:
 
 
 def _difference(a: str, b: str) -> str:
-  """The first line in which two texts differ."""
+  """Finds the first line in which two texts differ."""
   for left, right in zip(a.splitlines(), b.splitlines(), strict=False):
     if left != right:
       return f'{right.strip()} instead of {left.strip()}'

@@ -14,10 +14,13 @@ _MARK = '_relief_jax_forgiving'
 
 
 class _Forgiving(io.RawIOBase):
-  """A file descriptor whose errors are told once and otherwise dropped."""
+  """Wraps a file descriptor; its errors are reported once, else dropped."""
 
   def __init__(self, handle: int, name: str, told: TextIO | None):
-    """Args: handle: of the file. name: for people. told: hears of errors."""
+    """Wraps a descriptor.
+
+    Args: handle: of the file. name: for people. told: receives the errors.
+    """
     self._handle, self._name, self._told = handle, name, told
 
   def writable(self) -> bool:
@@ -49,7 +52,7 @@ class _Forgiving(io.RawIOBase):
 
 
 def _forgiving(stream: TextIO | None, name: str, told: TextIO | None) -> TextIO:
-  """The same place to write to, with errors of writing dropped."""
+  """Wraps a stream so that errors of writing are dropped."""
   if stream is None:  # closed before Python started
     return open(os.devnull, 'w', encoding='utf-8')
   if getattr(stream, _MARK, False):

@@ -1,4 +1,4 @@
-"""Text that a user wrote: read here, whatever it is, with clear errors.
+"""Reads text that a user wrote, with clear errors.
 
 Spreadsheets and editors put a byte order mark before it; it is none of the
 text. **Ours.**
@@ -12,7 +12,7 @@ LARGEST = 1 << 28  # bytes of a text file that is read
 
 
 def read(path: str | pathlib.Path, largest: int = LARGEST) -> str:
-  """The text of a file in UTF-8, without a byte order mark.
+  """Reads the text of a file in UTF-8, without a byte order mark.
 
   Args:
     path: of the file.

@@ -1,4 +1,4 @@
-"""Models: one file each, `Spec -> Task`."""
+"""Builds models: one file each, `Spec -> Task`."""
 
 from collections.abc import Callable
 

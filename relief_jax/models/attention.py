@@ -1,4 +1,4 @@
-"""Attention over modalities, in place of their sum.
+"""Fuses modalities by attention, in place of their sum.
 
 Every modality's features are projected by its own column block, p_m = h_m W_m;
 a head k scores it by q_k . tanh(p_m), soft-max over those that run gives its
@@ -24,7 +24,7 @@ _NEVER = -1e9
 
 
 def weights(score: Array, run: Array) -> Array:
-  """Soft-max over the modalities that run, [m, B, heads].
+  """Computes the soft-max over the modalities that run, [m, B, heads].
 
   Those that do not have weight 0 and no gradient; where none runs all are 0.
 
@@ -40,9 +40,9 @@ def weights(score: Array, run: Array) -> Array:
 
 
 def pool(query: Array, projected: Sequence[Array], run: Array) -> Array:
-  """The fused units, [B, hidden].
+  """Computes the fused units, [B, hidden].
 
-  Modality by modality, so that of one that nobody trains no gradient is taken.
+  Modality by modality, so that no gradient is taken of one that nobody trains.
 
   Args:
     query: [hidden, heads].
@@ -60,7 +60,7 @@ def pool(query: Array, projected: Sequence[Array], run: Array) -> Array:
 
 
 def check(hidden: int, heads: int, fusion_norm: bool) -> None:
-  """Refuses what does not go together.
+  """Refuses sizes and options that do not fit together.
 
   Raises:
     InputError: units that heads cannot share, or a norm of the sum.

@@ -1,4 +1,4 @@
-"""Full-parameter mode: 1-D CNN encoders and a fusion cut by columns.
+"""Builds the full-parameter mode: 1-D CNN encoders, a fusion cut by columns.
 
 h_m = phi_m(x_m), z = sum_m h_m @ W_m, logits = head(relu(z + b)). The fusion
 weight W = [W_1 ... W_M] is kept as one leaf per modality, so that a column
@@ -24,7 +24,7 @@ from relief_jax.types import Array, Axes, Exits, PyTree, Task, Widths, Work
 
 
 def init(key: Array, spec: Spec) -> PyTree:
-  """Parameters: {'encoder': {m: …}, 'fusion': {m: W_m}, 'bias', 'head'}.
+  """Draws parameters: {'encoder': {m: …}, 'fusion': {m: W_m}, 'bias', 'head'}.
 
   With early exits also 'exit', a list of {'fusion', 'bias', 'head'}; with
   attention 'attention' [hidden, heads], zeros at first: the mean of what runs.
@@ -45,7 +45,7 @@ def init(key: Array, spec: Spec) -> PyTree:
 
 
 def cnn(spec: Spec) -> Task:
-  """The full-parameter task.
+  """Builds the full-parameter task.
 
   Args:
     spec: of the model.
@@ -87,21 +87,24 @@ def cnn(spec: Spec) -> Task:
     every = _sizes(spec, groups, len(number.names))
     return whole._replace(
       work=dataclasses.replace(whole.work, size=every),
-      exits=Exits(
-        held=partial(exits.held, number),
-        until=partial(_until, spec, number, groups),
-      ),
+      submodels={
+        'depth': Exits(
+          held=partial(exits.held, number),
+          until=partial(_until, spec, number, groups),
+        )
+      },
     )
   if attends:
     # Heads of attention share the units of the fusion out: no narrower form.
     return whole
   axes = _axes(spec)
   work = partial(_narrow_work, spec, number, groups, axes)
-  return whole._replace(widths=Widths(_units(spec), axes, work))
+  width = Widths(_units(spec), axes, work)
+  return whole._replace(submodels={**whole.submodels, 'width': width})
 
 
 def _until(spec, number, groups, depth, every) -> Task:
-  """The model of the encoders' first `depth` layers; see `types.Exits`."""
+  """Builds the model of the encoders' first `depth` layers (`types.Exits`)."""
   depths = tuple(range(1, depth + 1)) if every else (depth,)
 
   def encode(params, frozen, m, x, cut):
@@ -141,7 +144,7 @@ def _until(spec, number, groups, depth, every) -> Task:
 
 
 def _units(spec: Spec) -> tuple[int, ...]:
-  """Of every encoder's layers, then of the fusion, then classes."""
+  """Lists the units of the encoders' layers, of the fusion, and the classes."""
   return spec.filters * len(spec.modalities) + (spec.hidden, spec.classes)
 
 
@@ -151,7 +154,7 @@ def _sizes(spec, groups, num) -> Array:
 
 
 def _flops(spec: Spec, number: Numbering, kept, depths) -> WorkBuilder:
-  """FLOPs of a sub-model.
+  """Computes the FLOPs of a sub-model.
 
   Args:
     spec: of the model.
@@ -182,7 +185,10 @@ def _flops(spec: Spec, number: Numbering, kept, depths) -> WorkBuilder:
 
 
 def _narrow_work(spec, number, groups, axes, kept) -> Work:
-  """FLOPs and sizes of the sub-model of `kept` units, traced or not."""
+  """Computes FLOPs and sizes of the sub-model of `kept` units.
+
+  Traced or not.
+  """
   shapes = jax.eval_shape(lambda: init(ambient.key(0), spec))
   sizes = tree.group_sum(
     groups, widths.sizes(axes, shapes, kept), len(number.names)
@@ -191,7 +197,7 @@ def _narrow_work(spec, number, groups, axes, kept) -> Work:
 
 
 def _attention_work(spec, number, work, m) -> None:
-  """Adds what one modality's part of the attention costs.
+  """Adds the cost of one modality's part of the attention.
 
   The gradient of the queries is counted for all modalities, also on a device
   that lacks some: a work is per group, and it is a thousandth of an encoder's.
@@ -207,7 +213,7 @@ def _attention_work(spec, number, work, m) -> None:
 
 
 def _axes(spec: Spec) -> PyTree:
-  """Layers are numbered through the encoders, then fusion, then classes."""
+  """Numbers the layers of all leaves: encoders, then fusion, then classes."""
   depth = len(spec.filters)
   fusion = depth * len(spec.modalities)
 

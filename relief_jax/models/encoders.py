@@ -1,4 +1,4 @@
-"""What the models share: 1-D CNN encoders, the fusion's cut, FLOPs, groups."""
+"""Builds the models' shared parts: CNN encoders, fusion, FLOPs, groups."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from relief_jax.types import Array, Blocks, PyTree, Work
 
 
 class Spec(NamedTuple):
-  """Static description of a model.
+  """Describes a model; static.
 
   Attributes:
     modalities: names.
@@ -63,7 +63,7 @@ class Spec(NamedTuple):
     return self.filters[-1]
 
   def lengths(self) -> list[int]:
-    """Length before the first and after every convolution.
+    """Computes the length before the first and after every convolution.
 
     Raises:
       InputError: the window is too short for the convolutions.
@@ -82,7 +82,7 @@ class Spec(NamedTuple):
 
 
 def init_encoder(key: Array, spec: Spec, m: int) -> list[dict[str, Array]]:
-  """One {'w': [c_out, kernel * c_in], 'b': [c_out]} per convolution."""
+  """Draws one {'w': [c_out, kernel * c_in], 'b': [c_out]} per convolution."""
   sizes = (spec.channels[m],) + spec.filters
   keys = jax.random.split(key, len(spec.filters))
   return [
@@ -95,13 +95,13 @@ def init_encoder(key: Array, spec: Spec, m: int) -> list[dict[str, Array]]:
 
 
 def encode(spec: Spec, encoder, x: Array, cut: int, adapters=None) -> Array:
-  """phi_m: windows -> features, [B, T, c] -> [B, d_m]; see `activations`."""
+  """Encodes windows by phi_m, [B, T, c] -> [B, d_m]; see `activations`."""
   *_, last = activations(spec, encoder, x, cut, adapters)
   return last.mean(1)
 
 
 def activations(spec: Spec, encoder, x: Array, cut: int, adapters=None):
-  """What every convolution puts out, one after another, [B, L, f].
+  """Computes the output of every convolution, one after another, [B, L, f].
 
   Args:
     spec: of the model.
@@ -125,25 +125,25 @@ def activations(spec: Spec, encoder, x: Array, cut: int, adapters=None):
 
 
 def fuse_norm(spec: Spec, z: Array, run: Array) -> Array:
-  """z times M / (modalities present) where the option is on."""
+  """Scales z by M / (modalities present) where the option is on."""
   if not spec.fusion_norm:
     return z
   return z * (run.size / jnp.maximum(run.sum(), 1))
 
 
 def head(params: PyTree, z: Array) -> Array:
-  """Class scores from the activated fusion, [B, h] -> [B, C]."""
+  """Computes class scores from the activated fusion, [B, h] -> [B, C]."""
   return layers.bias(jax.nn.relu(z) @ params['w'], params['b'])
 
 
 def init_head(key: Array, spec: Spec) -> dict[str, Array]:
-  """Small weights, so that the first loss is close to log C."""
+  """Draws small weights, so that the first loss is close to log C."""
   w = layers.dense_init(key, spec.hidden, spec.classes)
   return {'w': 0.1 * w, 'b': jnp.zeros(spec.classes)}
 
 
 class ExitGroups(NamedTuple):
-  """Groups of one exit.
+  """Holds the groups of one exit.
 
   Attributes:
     column: [M] of the fusion's column blocks.
@@ -155,7 +155,7 @@ class ExitGroups(NamedTuple):
 
 
 class Numbering(NamedTuple):
-  """Which group a part of the model belongs to.
+  """Holds the group of every part of a model.
 
   Attributes:
     layer: [M][layers] groups of the encoder's layers; () if none trains.
@@ -245,13 +245,13 @@ class WorkBuilder:
     self._agrad: dict[frozenset[int], Any] = {}
 
   def gradient_path(self, flops: Any, groups) -> None:
-    """A pass of the gradient through a layer, needed to train `groups`."""
+    """Adds a gradient pass through a layer, needed to train `groups`."""
     needed = frozenset(groups)
     if needed:
       self._agrad[needed] = self._agrad.get(needed, 0.0) + flops
 
   def build(self, size: Array) -> Work:
-    """The finished record; `size` is [G]."""
+    """Builds the finished record; `size` is [G]."""
     path = np.zeros((len(self._agrad), len(self.wgrad)), bool)
     for row, needed in zip(path, self._agrad, strict=True):
       row[list(needed)] = True
@@ -326,5 +326,5 @@ def encoder_work(
 
 
 def dense_flops(fan_in: int, fan_out: int) -> float:
-  """FLOPs of one pass of a matrix product per sample."""
+  """Counts the FLOPs of one pass of a matrix product per sample."""
   return 2.0 * fan_in * fan_out

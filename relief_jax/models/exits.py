@@ -1,4 +1,4 @@
-"""Early exits of the CNN: fusion, tail and head behind every encoder layer.
+"""Adds early exits to the CNN: fusion, tail, head behind every encoder layer.
 
 As in DepthFL (https://openreview.net/forum?id=pf8RIZTMU58), whose sub-models
 end in a classifier of their own; with parallel encoders an exit fuses the
@@ -21,7 +21,7 @@ _EXITS = 100
 
 
 def check(spec: Spec) -> None:
-  """Refuses what no exit can lie in.
+  """Refuses models without a place for exits.
 
   Raises:
     InputError: the layers of an encoder are in one group with its columns, or
@@ -42,7 +42,7 @@ def check(spec: Spec) -> None:
 
 
 def init_fusion(key: Array, spec: Spec, features: int) -> dict[str, Array]:
-  """Column blocks of one fusion, {modality: [features, hidden]}."""
+  """Draws column blocks of one fusion, {modality: [features, hidden]}."""
   fusion = layers.dense_init(key, len(spec.modalities) * features, spec.hidden)
   if spec.fusion == 'attention':
     # Of a mean every block makes all units, and not its share of a sum.
@@ -52,7 +52,7 @@ def init_fusion(key: Array, spec: Spec, features: int) -> dict[str, Array]:
 
 
 def init(key: Array, spec: Spec) -> list[PyTree]:
-  """The early exits, from the input on: {'fusion', 'bias', 'head'} each.
+  """Draws the early exits, from the input on: {'fusion', 'bias', 'head'} each.
 
   Args:
     key: of the model.
@@ -73,7 +73,7 @@ def init(key: Array, spec: Spec) -> list[PyTree]:
 
 
 def groups(spec: Spec, own: ExitGroups) -> PyTree:
-  """Prefix tree of one exit's parameters; leaves are group numbers."""
+  """Builds the prefix tree of an exit's parameters, with group numbers."""
   return {
     'fusion': dict(zip(spec.modalities, own.column, strict=True)),
     'bias': own.shared,
@@ -82,7 +82,7 @@ def groups(spec: Spec, own: ExitGroups) -> PyTree:
 
 
 def logits(spec: Spec, params: PyTree, features, run: Array) -> Array:
-  """Class scores of one exit, {m: [B, f]} -> [B, C].
+  """Computes class scores of one exit, {m: [B, f]} -> [B, C].
 
   Args:
     spec: of the model.
@@ -100,7 +100,7 @@ def logits(spec: Spec, params: PyTree, features, run: Array) -> Array:
 
 
 def held(number: Numbering, depth: int, every: bool) -> np.ndarray:
-  """The groups of the model cut at a depth, [G] bool.
+  """Marks the groups of the model cut at a depth, [G] bool.
 
   Args:
     number: of the groups.

@@ -1,4 +1,4 @@
-"""Layers written for clients that own their weights.
+"""Computes layers, written for clients that own their weights.
 
 A convolution whose kernel differs per client becomes a grouped one under
 vmap, and inside a loop it is an order of magnitude slower on XLA:CPU
@@ -14,17 +14,17 @@ from relief_jax.types import Array, PyTree
 
 
 def dense_init(key: Array, fan_in: int, fan_out: int) -> Array:
-  """[fan_in, fan_out], He-normal for ReLU."""
+  """Draws [fan_in, fan_out] weights, He-normal for ReLU."""
   return jax.nn.initializers.he_normal()(key, (fan_in, fan_out), jnp.float32)
 
 
 def conv_length(length: int, kernel: int, stride: int) -> int:
-  """Output length of an unpadded convolution."""
+  """Computes the output length of an unpadded convolution."""
   return (length - kernel) // stride + 1
 
 
 def columns(x: Array, kernel: int, stride: int) -> Array:
-  """im2col: [B, L, c] -> [B * L', kernel * c + zeros].
+  """Gathers im2col columns: [B, L, c] -> [B * L', kernel * c + zeros].
 
   The numbers that an output position sees lie one after another in memory, so
   a row is one slice of `kernel * c` numbers, gathered. Slices of the taps that
@@ -51,14 +51,16 @@ def columns(x: Array, kernel: int, stride: int) -> Array:
 
 
 def _zeros_after(size: int) -> int:
-  """Zeros that round a row of columns up to 16 numbers; 0 if too many."""
+  """Counts the zeros that round a row up to 16 numbers; 0 if too many."""
   zeros = -size % 16
   return zeros if 8 * zeros <= size else 0
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def conv1d(x: Array, w: Array, kernel: int, stride: int) -> Array:
-  """Unpadded 1-D convolution, [B, L, c] and [f, kernel * c] -> [B, L', f].
+  """Computes a 1-D convolution, [B, L, c], [f, kernel * c] -> [B, L', f].
+
+  Unpadded.
 
   The gradient of the input is written out by hand: one matrix product gives
   the gradient of the columns, and every input position adds the few of them
@@ -103,9 +105,9 @@ conv1d.defvjp(_conv1d_forward, _conv1d_backward)
 def conv1d_relu(
   x: Array, w: Array, b: Array, kernel: int, stride: int
 ) -> Array:
-  """`relu(conv1d(x, w) + b)`, which keeps no mask for its gradient.
+  """Computes `relu(conv1d(x, w) + b)`, and keeps no mask for its gradient.
 
-  What was positive can be told from the output. At 0 the gradient is 0, as
+  The sign can be read off the output. At 0 the gradient is 0, as
   that of `jax.nn.relu`.
 
   Args:
@@ -145,10 +147,13 @@ def bias(x: Array, b: Array) -> Array:
 
 
 def conv_flops(length: int, kernel: int, c_in: int, c_out: int) -> float:
-  """FLOPs of one pass (forward, weight or input gradient) per sample."""
+  """Counts the FLOPs of one pass (forward or either gradient) per sample.
+
+  The gradient of the weight or of the input.
+  """
   return 2.0 * length * kernel * c_in * c_out
 
 
 def stop_below(tree: PyTree, frozen: bool) -> PyTree:
-  """The same tree, cut from the gradient where `frozen` (static)."""
+  """Stops the gradient of a tree where `frozen` (static)."""
   return jax.lax.stop_gradient(tree) if frozen else tree

@@ -1,8 +1,8 @@
-"""LoRA mode: a frozen base and adapters on the fusion layer, cut by columns.
+"""Builds the LoRA mode: a frozen base, adapters on a fusion cut by columns.
 
 z = sum_m h_m @ W0_m + (alpha / r) * (sum_m h_m @ A_m) @ B, with the frozen W0
-never merged: a merged W0 + A B would be a weight per client. Where the base
-comes from, widths, r and alpha are **ours** (relief.md section 2).
+never merged: a merged W0 + A B would be a weight per client. The source
+of the base, widths, r and alpha are **ours** (relief.md section 2).
 """
 
 import jax
@@ -17,7 +17,7 @@ from relief_jax.types import Array, PyTree, Task
 
 
 def init(key: Array, spec: Spec) -> PyTree:
-  """Trained parameters: A ~ Kaiming, B = 0, adapters that change nothing.
+  """Draws trained parameters: A ~ Kaiming, B = 0, adapters that change nothing.
 
   The head is fresh, or zero where the base has one: training starts from that.
   """
@@ -64,7 +64,7 @@ def freeze(params: PyTree, head: bool = False) -> PyTree:
 
 
 def lora(spec: Spec) -> Task:
-  """The LoRA task; its frozen base is `freeze(cnn.init(...))`.
+  """Builds the LoRA task; its frozen base is `freeze(cnn.init(...))`.
 
   Args:
     spec: of the model; with `cached` the bank holds the frozen encoders'
@@ -132,7 +132,7 @@ def lora(spec: Spec) -> Task:
 
 
 def base(key: Array, spec: Spec) -> PyTree:
-  """A random frozen base."""
+  """Draws a random frozen base."""
   return freeze(cnn.init(key, spec), spec.base_head)
 
 

@@ -6,7 +6,7 @@ not what the fleet has. `scene.take` puts them together: the fleet of a round
 is a `types.Fleet` in which `owned` holds what the sensors deliver, `samples`
 the labelled windows in the buffer (0 for who is away), `speed` and the links
 what they are worth today, so that every method, every cost and every budget
-lives in the online world without knowing of it.
+works in the online world without any code for it.
 
 A process that is off is None and not in the program at all.
 """

@@ -2,7 +2,7 @@
 
 A chain that fails with probability a and recovers with b, a + b <= 1, can be
 driven by one uniform number a round: below a it is down, from 1 - b on it is
-up, in between it stays as it was. So the last decisive number tells the state,
+up, in between it stays as it was. So the last decisive number fixes the state,
 and looking back far enough makes it a pure function of the round (**ours**; the
 same idea as coupling from the past, Propp and Wilson 1996).
 """
@@ -25,7 +25,7 @@ _LONGEST = 4096
 
 
 class Chain(NamedTuple):
-  """Chains of all clients.
+  """Holds the two-state Markov chains of all clients.
 
   Attributes:
     fail: [N, ...] float32, a, of those that are up.
@@ -39,7 +39,7 @@ class Chain(NamedTuple):
 
 
 def make(rate: np.ndarray, length: float, key: str) -> Chain:
-  """Chains that are down for a share of the rounds, some rounds at a time.
+  """Builds chains that are down for a share of the rounds, some at a time.
 
   Args:
     rate: [N, ...] share of rounds that are down.
@@ -86,7 +86,7 @@ def make(rate: np.ndarray, length: float, key: str) -> Chain:
 def down(
   chain: Chain, key: Array, ids: Array, place: Array, number: Array
 ) -> Array:
-  """Which of the participants' chains are down in a round, [K, ...] bool.
+  """Tells whether each participant's chains are down in a round, [K, ...] bool.
 
   Args:
     chain: of all clients.

@@ -1,4 +1,4 @@
-"""Makes the online world of a config, on the host."""
+"""Draws the online world of a config, on the host."""
 
 import jax.numpy as jnp
 import ml_collections
@@ -15,12 +15,12 @@ def draw(
   owned: np.ndarray,
   rng: np.random.Generator,
 ) -> Online | None:
-  """The processes that a config asks for.
+  """Draws the processes of the online world.
 
   Args:
     config: `config.online`.
     names: [M] of the modalities.
-    owned: [N, M] bool, sensors on board.
+    owned: [N, M] bool, installed sensors.
     rng: each process draws from a child of its own, so that one of them
       changes nothing about the others.
 
@@ -47,7 +47,7 @@ def draw(
 
 
 def pace(config: ml_collections.ConfigDict) -> radio.Pace | None:
-  """Of processors and links.
+  """Reads the variation of processors and links from the config.
 
   Args:
     config: `config.online.pace`.

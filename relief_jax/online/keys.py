@@ -1,4 +1,4 @@
-"""Random numbers of the online world: (seed, purpose, round, client id)."""
+"""Derives keys of the online world: seed, purpose, round, client id."""
 
 import jax
 
@@ -12,7 +12,7 @@ _BEFORE = 2**20
 
 
 def of(words: Array, purpose: int) -> Array:
-  """The key of a purpose.
+  """Derives the key of a purpose.
 
   Args:
     words: [2] uint32 of the world.
@@ -22,12 +22,12 @@ def of(words: Array, purpose: int) -> Array:
 
 
 def at(key: Array, number: Array) -> Array:
-  """The key of a round, which may lie before the first one."""
+  """Derives the key of a round, which may lie before the first one."""
   return jax.random.fold_in(key, number + _BEFORE)
 
 
 def each(key: Array, ids: Array) -> Array:
-  """A key per client, [K], tied to its id.
+  """Derives a key per client, [K], tied to its id.
 
   Args:
     key: of a purpose, or of a purpose and a round.
@@ -37,10 +37,10 @@ def each(key: Array, ids: Array) -> Array:
 
 
 def uniform(key: Array, ids: Array, shape: tuple[int, ...] = ()) -> Array:
-  """[K, *shape] in [0, 1), a client's own wherever it stands in the cohort."""
+  """Draws [K, *shape] in [0, 1), tied to clients and not to cohort places."""
   return jax.vmap(lambda k: jax.random.uniform(k, shape))(each(key, ids))
 
 
 def normal(key: Array, ids: Array, shape: tuple[int, ...] = ()) -> Array:
-  """[K, *shape] standard normal, likewise."""
+  """Draws [K, *shape] standard normal, likewise."""
   return jax.vmap(lambda k: jax.random.normal(k, shape))(each(key, ids))

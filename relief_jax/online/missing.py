@@ -1,7 +1,9 @@
-"""Sensors that deliver nothing for a round: `avail` [K, M]. **Ours** but One.
+"""Draws sensors that deliver nothing for a round: `avail` [K, M].
 
-`fleet.owned` says what is on board; what fails delivers no window, so its
-encoder does not run, nothing of it is trained, sent or paid for.
+**Ours** but One.
+
+`fleet.owned` marks the installed sensors; one that fails delivers no window, so
+its encoder does not run, nothing of it is trained, sent or paid for.
 """
 
 from typing import NamedTuple
@@ -16,7 +18,7 @@ from relief_jax.types import Array
 
 
 class Each(NamedTuple):
-  """Every sensor by itself, rounds independent.
+  """Describes failures of every sensor by itself, independent between rounds.
 
   Attributes:
     rate: [N, M] probability that it is missing.
@@ -26,7 +28,7 @@ class Each(NamedTuple):
 
 
 class One(NamedTuple):
-  """With some probability one sensor, drawn uniformly, is missing.
+  """Describes rounds in which one sensor, drawn uniformly, may be missing.
 
   MMO-FL's (https://arxiv.org/abs/2505.16138): the same sensor in the whole
   fleet, or an option, every device its own.
@@ -41,7 +43,7 @@ class One(NamedTuple):
 
 
 class Bursts(NamedTuple):
-  """Every sensor by itself, in outages of several rounds.
+  """Describes failures of every sensor by itself, in outages of several rounds.
 
   Attributes:
     chain: of [N, M].
@@ -51,10 +53,10 @@ class Bursts(NamedTuple):
 
 
 class Outage(NamedTuple):
-  """One that is planned, to see how methods recover.
+  """Describes a planned outage, to see how methods recover.
 
   Attributes:
-    struck: [N, M] bool.
+    struck: [N, M] bool, the sensors that fail.
     first: [] int32, first round without.
     until: [] int32, first round with it again.
   """
@@ -70,7 +72,7 @@ KINDS = ('off', 'each', 'one', 'fleet', 'bursts')
 def rates(
   mean: float, spread: float, shape, rng: np.random.Generator
 ) -> np.ndarray:
-  """Rates that differ between clients: beta-distributed.
+  """Draws rates that differ between clients: beta-distributed.
 
   Args:
     mean: of the rates.
@@ -91,7 +93,7 @@ def draw(
   modalities: int,
   rng: np.random.Generator,
 ) -> Each | One | Bursts | None:
-  """The process that `config.online.missing` describes.
+  """Draws the process that `config.online.missing` describes.
 
   Args:
     config: `kind`, `rate`, `spread`, `length`.
@@ -138,14 +140,14 @@ def parse_outage(text: str) -> tuple[str, int, int]:
 def outage(
   text: str, share: float, names, owned: np.ndarray, rng: np.random.Generator
 ) -> Outage | None:
-  """A planned outage.
+  """Draws the clients of a planned outage.
 
   Args:
     text: of `parse_outage`; '' for none.
-    share: of the owners, drawn, whom it strikes; at least one.
+    share: of the owners, drawn, whose sensor fails; at least one.
     names: [M] of the modalities.
     owned: [N, M] bool.
-    rng: draws who is struck.
+    rng: draws whose sensor fails.
 
   Raises:
     InputError: it cannot be read, or no such modality.
@@ -172,7 +174,7 @@ def gone(
   number: Array,
   modalities: int,
 ) -> Array:
-  """Sensors that are missing in a round, [K, M] bool, owned or not.
+  """Marks the sensors that are missing in a round, [K, M] bool, owned or not.
 
   Args:
     process: of all clients.

@@ -1,7 +1,7 @@
-"""Devices that are away for a round. **Ours**, but for the axis (FLGo's).
+"""Draws devices that are away for a round. **Ours**, but for the axis (FLGo's).
 
-Who is drawn and away sits the round out, at no cost: the server finds out when
-it asks. So a round may be smaller than `clients_per_round`.
+A client that is drawn and away sits the round out, at no cost: the server finds
+out when it asks. So a round may be smaller than `clients_per_round`.
 """
 
 import csv
@@ -19,11 +19,11 @@ from relief_jax.types import Array
 
 
 class Rates(NamedTuple):
-  """Rounds independent, or by the time of day.
+  """Describes presence that is independent between rounds, or daily.
 
   Attributes:
     rate: [N] probability of being there, its mean over a day.
-    swing: [] 0, or 1 for a rate that goes as 1 + sin over a day.
+    swing: [] amplitude: 0, or 1 for a rate that goes as 1 + sin over a day.
     period: [] rounds in a day.
     phase: [N] in [0, 1), time zones.
   """
@@ -35,7 +35,7 @@ class Rates(NamedTuple):
 
 
 class Stays(NamedTuple):
-  """Away for several rounds at a time.
+  """Describes devices that are away for several rounds at a time.
 
   Attributes:
     chain: of [N], `down` is away.
@@ -45,7 +45,7 @@ class Stays(NamedTuple):
 
 
 class Trace(NamedTuple):
-  """As recorded; begins again after its last round.
+  """Holds a recorded presence; begins again after its last round.
 
   Attributes:
     here: [R, N] bool.
@@ -60,7 +60,7 @@ KINDS = ('off', 'each', 'diurnal', 'stays', 'trace')
 def draw(
   config: ml_collections.ConfigDict, clients: int, rng: np.random.Generator
 ) -> Rates | Stays | Trace | None:
-  """The process that `config.online.presence` describes.
+  """Draws the process that `config.online.presence` describes.
 
   Args:
     config: `kind`, `rate`, `spread`, `period`, `length`, `path`.
@@ -69,8 +69,7 @@ def draw(
 
   Raises:
     InputError: a trace that cannot be read, that nobody would read, or of
-      other devices; of
-      `chain.make`.
+      other devices; of `chain.make`.
   """
   if config.path and config.kind != 'trace':
     raise InputError(
@@ -102,7 +101,7 @@ def draw(
 
 
 def read(path: str) -> np.ndarray:
-  """A trace: one line per round of 0 and 1, one column per device.
+  """Reads a trace: one line per round of 0 and 1, one column per device.
 
   Args:
     path: of a CSV file without a header.
@@ -143,7 +142,7 @@ def here(
   place: Array,
   number: Array,
 ) -> Array:
-  """Which participants are there in a round, [K] bool.
+  """Tells whether each participant is present in a round, [K] bool.
 
   Args:
     process: of all clients.

@@ -1,4 +1,4 @@
-"""Processors and links that are not the same every round. **Ours.**"""
+"""Varies processors and links from round to round. **Ours.**"""
 
 import dataclasses
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from relief_jax.types import Array, Fleet
 
 
 class Pace(NamedTuple):
-  """How much a round's speed and links differ from the data sheet.
+  """Describes how a round's speed and links differ from the data sheet.
 
   Attributes:
     slowdown: [] deviation of the log of a device's speed, or None.
@@ -24,7 +24,7 @@ class Pace(NamedTuple):
 
 
 def paced(pace: Pace, words: Array, fleet: Fleet, number: Array) -> Fleet:
-  """The participants with the speeds and bandwidths of a round.
+  """Gives the participants the speeds and bandwidths of a round.
 
   Budgets stay: the server plans with the data sheet.
 
@@ -48,6 +48,6 @@ def paced(pace: Pace, words: Array, fleet: Fleet, number: Array) -> Fleet:
 
 
 def luck(words: Array, ids: Array, number: Array) -> Array:
-  """[K, 2] standard normal, for packets lost on the way up and down."""
+  """Draws [K, 2] standard normal, for packets lost on the way up and down."""
   key = keys.at(keys.of(words, keys.LUCK), number)
   return keys.normal(key, ids, (2,))

@@ -1,4 +1,4 @@
-"""How long a federation needs after a sensor fails or comes back. **Ours.**"""
+"""Measures the recovery after a sensor fails or comes back. **Ours.**"""
 
 import statistics
 from collections.abc import Sequence
@@ -14,7 +14,9 @@ _BEFORE = 5  # evaluations
 def parts(
   history: Sequence[dict[str, Any]], first: int, until: int, key: str
 ) -> tuple[list, list, list]:
-  """(round, value) of the evaluations before, during and after an outage.
+  """Splits evaluations into before, during and after an outage.
+
+  Each is a list of (round, value).
 
   Args: as `recovery`.
   """
@@ -33,13 +35,13 @@ def recovery(
   until: int,
   key: str = 'prequential',
 ) -> dict[str, Any]:
-  """Rounds until the accuracy on what arrives is back, and how deep it fell.
+  """Counts the rounds until accuracy on arrivals recovers; finds its lowest.
 
   The level before an event is the mean over the last five evaluations, so that
   a run that still learns is not held to what it knew long ago. The event is
   over at the first evaluation at 95 % of the level or more; a sensor that is
-  gone may well leave a lower level for ever. The return is measured against the
-  level before the failure.
+  missing may well leave a lower level for ever. The return is measured against
+  the level before the failure.
 
   Args:
     history: records of a run, in order.

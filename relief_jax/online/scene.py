@@ -1,4 +1,4 @@
-"""What a round finds: the processes of the online world put together."""
+"""Combines the processes of the online world into the conditions of a round."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from relief_jax.types import Array, Population, PyTree
 
 
 class Online(NamedTuple):
-  """The processes of a world; None for what is off.
+  """Holds the processes of a world; None for what is off.
 
   Attributes:
     words: [2] uint32, the key of all their draws.
@@ -31,14 +31,14 @@ class Online(NamedTuple):
 
 
 class Scene(NamedTuple):
-  """What of a round does not fit into the other fields of `types.Fleet`.
+  """Holds those conditions of a round that `types.Fleet` has no field for.
 
   Attributes:
-    on_board: [K, M] bool, the sensors that a device has, delivering or not.
+    on_board: [K, M] bool, the installed sensors, delivering or not.
     fresh: [K, A] int32, rows that arrived in this round, or None.
     arrived: [K] int32, how many of them are real, or None.
-    loss: [K] of packets, or None.
-    luck: [K, 2] of those up and down, or None.
+    loss: [K] probability that a packet is lost, or None.
+    luck: [K, 2] standard normal draws for packets up and down, or None.
   """
 
   on_board: Array
@@ -49,7 +49,7 @@ class Scene(NamedTuple):
 
 
 def take(population: Population, index: Array, number: Array):
-  """The participants of a round and their windows.
+  """Gathers the participants of a round and their windows.
 
   Args:
     population: all clients.

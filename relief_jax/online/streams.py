@@ -1,4 +1,4 @@
-"""Windows that arrive, stay a while in a small buffer, and go. **Ours.**
+"""Keeps the windows that arrive in a small buffer for a while. **Ours.**
 
 A device's windows come in an order of its own and begin again after the last
 one. Of the arrivals so far it keeps the newest N_b: a ring buffer of row
@@ -23,7 +23,7 @@ from relief_jax.types import Array
 
 
 class Stream(NamedTuple):
-  """Arrivals on all clients.
+  """Describes the arrivals on all clients.
 
   Attributes:
     rate: [N] float32, windows a round.
@@ -43,7 +43,7 @@ class Stream(NamedTuple):
 
 
 class View(NamedTuple):
-  """What a round finds on its participants.
+  """Holds the buffers and arrivals of the participants in a round.
 
   Attributes:
     own: [K, N_b] int32, rows of the bank in the buffers, those with labels
@@ -62,7 +62,7 @@ class View(NamedTuple):
 def draw(
   config: ml_collections.ConfigDict, clients: int, rng: np.random.Generator
 ) -> Stream | None:
-  """The stream that `config.online.stream` describes, None without a buffer.
+  """Draws the stream of `config.online.stream`, None without a buffer.
 
   Args:
     config: `buffer`, `arrive`, `spread`, `drift`, `delay`.
@@ -86,7 +86,7 @@ def draw(
 
 
 def order(key: Array, y: Array, count: Array, drift: Array) -> Array:
-  """The order in which a client's windows arrive, [W] places; real ones first.
+  """Orders a client's windows by arrival, [W] places; real ones first.
 
   Args:
     key: of the client; the order does not depend on the round.
@@ -104,7 +104,7 @@ def order(key: Array, y: Array, count: Array, drift: Array) -> Array:
 
 
 def arrivals(stream: Stream, place: Array, number: Array) -> Array:
-  """How many windows had arrived by the end of a round, [K] int32."""
+  """Counts the windows that had arrived by the end of a round, [K] int32."""
   passed = stream.rate[place] * number + stream.phase[place]
   return stream.slots.shape[0] + jnp.floor(passed).astype(jnp.int32)
 
@@ -119,7 +119,7 @@ def view(
   samples: Array,
   y: Array,
 ) -> View:
-  """The buffers of the participants in a round.
+  """Gathers the buffers of the participants in a round.
 
   Args:
     stream: of all clients.

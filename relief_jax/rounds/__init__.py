@@ -1,1 +1,1 @@
-"""One round: who takes part, what runs, what it costs."""
+"""Runs one round: its participants, work and costs."""

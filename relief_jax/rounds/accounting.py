@@ -1,4 +1,4 @@
-"""What a round costs its participants, and what an online world shows."""
+"""Computes costs of a round's participants, and an online world's record."""
 
 import jax.numpy as jnp
 
@@ -10,28 +10,28 @@ from relief_jax.types import Array, Fleet, Online, Plan, RoundInfo, Task
 
 
 def received(task: Task, fleet: Fleet, plan: Plan) -> Array:
-  """Gives the blocks that a device is sent: those that it runs, [K, G]."""
+  """Marks the blocks that a device is sent: those that it runs, [K, G]."""
   if plan.cost.received is not None:
     return plan.cost.received
   found = blocks.owned_groups(plan.run, task.blocks.modality)
   found &= costs.working(fleet, plan)[:, None]
-  return found if plan.private is None else found & ~plan.private
+  return found if plan.private is None else found & ~plan.private[None]
 
 
 def sent(plan: Plan) -> Array:
-  """Gives the blocks that a device sends: those that it trains, [K, G]."""
+  """Marks the blocks that a device sends: those that it trains, [K, G]."""
   if plan.private is None:
     return plan.trained
-  return plan.trained & ~plan.private
+  return plan.trained & ~plan.private[None]
 
 
 def tested(info: RoundInfo, fleet: Fleet, correct: Array) -> RoundInfo:
-  """Adds the test of what has just arrived to the record of a round.
+  """Adds the test on windows just arrived to the record of a round.
 
   Args:
     info: of the round.
     fleet: [K] participants.
-    correct: [K] int32 windows that the model classified right.
+    correct: [K] int32 windows that the model classified correctly.
   """
   assert info.online is not None  # there is a scene
   online = info.online._replace(tested=fleet.scene.arrived, correct=correct)
@@ -46,7 +46,7 @@ def account(
   upload: Array,
   download: Array,
 ) -> tuple[RoundInfo, stragglers.Patience | None]:
-  """Computes what the round cost; the caller fills in loss and divergence.
+  """Computes the costs of a round; the caller fills in loss and divergence.
 
   Args:
     task: the model.
@@ -57,7 +57,7 @@ def account(
     download: [K] float32 bytes sent to it.
 
   Returns:
-    The record, and who was late for the end, None where the server waits.
+    The record, and the stragglers [K] bool, None where the server waits.
   """
   fleet = round.fleet
   samples, end = setting.samples(fleet), None

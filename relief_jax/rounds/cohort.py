@@ -1,4 +1,4 @@
-"""Draws who takes part in a round."""
+"""Draws the participants of a round."""
 
 import dataclasses
 from typing import Any
@@ -10,7 +10,7 @@ from relief_jax.types import Array, Fleet, Population
 
 
 def draw(key: Array, fleet: Fleet, size: int) -> Array:
-  """Indices of the clients of a round, [size] int32, in increasing order.
+  """Draws the clients of a round, [size] int32 places in increasing order.
 
   Everybody when `size` is the whole fleet, else a uniform draw without
   replacement, whose cost does not grow with the fleet.
@@ -25,7 +25,7 @@ def draw(key: Array, fleet: Fleet, size: int) -> Array:
 
 
 def _distinct(key: Array, num: int, size: int) -> Array:
-  """`size` distinct numbers below `num`, [size] int32; `size <= num / 4`.
+  """Draws `size` distinct numbers below `num`, [size] int32; `size <= num / 4`.
 
   The first `size` distinct ones of a long draw with replacement: uniform, since
   no number is treated unlike another. A quarter more than needed is drawn; in
@@ -54,7 +54,7 @@ def _distinct(key: Array, num: int, size: int) -> Array:
 
 
 def shared(population: Population) -> Population:
-  """What every client sees: the bank and the frozen base, nobody's rows."""
+  """Gives the data that every client sees: the bank and the frozen base."""
   nobody: Any = None
   return dataclasses.replace(
     population, fleet=nobody, rows=nobody, online=nobody

@@ -1,4 +1,4 @@
-"""Opens and closes a round of any kind: who is in it, and what it costs."""
+"""Opens and closes a round of any kind: its participants and costs."""
 
 from typing import NamedTuple
 
@@ -56,7 +56,7 @@ def seen(
   place: Array,
   index: Array,
 ) -> Round:
-  """Gives what a plan may look at.
+  """Gathers the data that a plan may look at.
 
   Args:
     key: of the round's plan.
@@ -82,7 +82,9 @@ def seen(
 def last(
   task: Task, setting: Setting, hparams: HParams, fleet: Fleet, done: Array
 ) -> Round:
-  """Gives what the plan of the last round saw, of a whole static fleet.
+  """Gathers the data that the last round's plan saw, of a static fleet.
+
+  Of the whole fleet.
 
   Args:
     task: the model.

@@ -1,4 +1,4 @@
-"""What a method cannot be combined with, said once for all methods."""
+"""Refuses settings that a method cannot be combined with, for all methods."""
 
 from relief_jax.errors import InputError
 from relief_jax.rounds.method import Method
@@ -50,7 +50,7 @@ def check(
 
 
 def _robust(setting: Setting, method: Method) -> None:
-  """Refuses weights, dilution and sums where every client has one vote."""
+  """Refuses weights, means over all, and sums where every client has a vote."""
   for found, cure in (
     (setting.weight == 'samples' and 'weights by samples', 'weight=uniform'),
     (
@@ -98,7 +98,7 @@ def codes(setting: Setting, name: str, why: str) -> None:
 
 
 def alone(setting: Setting, name: str) -> None:
-  """Refuses what only a server that averages updates has a use for.
+  """Refuses settings that only a server that averages updates can use.
 
   Args:
     setting: of the round.

@@ -1,4 +1,4 @@
-"""A method as five functions, and what they see.
+"""Defines a method as five functions, and their arguments.
 
     plan -> client -> aggregate -> server, and init before the first round
 
@@ -16,7 +16,7 @@ from relief_jax.types import Array, Fleet, Plan, PyTree, SubModels
 
 
 class Server(NamedTuple):
-  """Holds what the server carries from round to round.
+  """Holds the server's state from round to round.
 
   Attributes:
     params: P, the global model.
@@ -30,7 +30,7 @@ class Server(NamedTuple):
 
 
 class Round(NamedTuple):
-  """Holds what the server knows of a round and its participants.
+  """Holds the server's view of a round and its participants.
 
   Attributes:
     key: of this round's plan; `batches.client_keys` makes the devices' of it.
@@ -47,8 +47,8 @@ class Round(NamedTuple):
     each: (function, shared, rows, work=None) -> (sums, records): maps a
       function (shared, row) -> (sums, record) over clients now, in the run's
       layout; as `placement.map_reduce`. None outside a round.
-    plan: of the round, once it is made; who was late or was left out has
-      trained nothing in it.
+    plan: of the round, once it is made; a straggler or a client left out
+      has trained nothing in it.
   """
 
   key: Array
@@ -67,11 +67,11 @@ class Round(NamedTuple):
 
 
 class Traits(NamedTuple):
-  """Says what a method does that not every setting can be combined with.
+  """Describes traits of a method that not every setting can be combined with.
 
   Attributes:
     submodels: devices train parts of blocks, which no code can carry.
-    finds_weights: devices find their weights themselves.
+    finds_weights: devices compute their weights themselves.
     sums: plain sums of `Update.sums` are used.
     projects: what is sent is not free to be scaled, such as ternary weights.
     personal: every client has a model of its own.
@@ -94,7 +94,7 @@ class Traits(NamedTuple):
 
 
 class Method(NamedTuple):
-  """Is a federated method. All functions are pure.
+  """Describes a federated method. All functions are pure.
 
   Attributes:
     plan: (Server, Round) -> Plan, of the whole cohort on the server: who runs,

@@ -1,4 +1,4 @@
-"""Observers: what a round records beside its costs, in `RoundInfo.extra`."""
+"""Records observations of a round beside its costs, in `RoundInfo.extra`."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from relief_jax.types import Array, PyTree
 
 
 class Observer(NamedTuple):
-  """Looks at updates as they arrive; what it sees changes nothing.
+  """Observes updates as they arrive; it changes nothing.
 
   Attributes:
     client: (Device, Update) -> pytree, kept apart by client.

@@ -1,4 +1,4 @@
-"""The parallel-then-average round of a method.
+"""Builds the parallel-then-average round of a method.
 
     plan -> send -> train -> updates' chain -> mean -> server
 
@@ -31,13 +31,13 @@ from relief_jax.updates import link, stack
 
 
 class RoundState(NamedTuple):
-  """Holds what is carried between rounds.
+  """Holds the state between rounds.
 
   Attributes:
     server: model, optimiser and the method's memory.
     clients: [N, ...] what stays on the devices.
     round: [] int32, rounds done.
-    replica: what the server knows of a coded broadcast.
+    replica: the server's state of a coded broadcast.
   """
 
   server: Server
@@ -52,7 +52,7 @@ class RoundState(NamedTuple):
 
 
 class Shared(NamedTuple):
-  """Holds what all devices of a round see.
+  """Holds the data that all devices of a round see.
 
   Attributes:
     known: beside what they receive.

@@ -1,4 +1,4 @@
-"""Blocks that stay on the devices: one method made of another."""
+"""Keeps blocks on the devices: makes one method of another."""
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ def personal(task: Task, method: Method, keep: np.ndarray) -> Method:
   own = jax.tree.map(lambda g: bool(keep[g]), task.groups)
 
   def kept(params: PyTree) -> PyTree:
-    """The kept parameters; None for the others."""
+    """Selects the kept parameters; None for the others."""
     return jax.tree.map(lambda k, part: part if k else None, own, params)
 
   def joined(mine: PyTree, params: PyTree) -> PyTree:

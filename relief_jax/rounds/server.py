@@ -1,4 +1,4 @@
-"""The server's step after the mean, for methods to call."""
+"""Applies the mean update on the server, for methods to call."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,8 @@ from relief_jax.types import PyTree
 def server_step(setting: Setting):
   """Builds the step of the server's optimiser on the mean update.
 
-  What nobody touched keeps its bits, and devices keep what they have.
+  Parameters that no client trained keep their bits, and devices keep what they
+  have.
 
   Args:
     setting: names the optimiser.

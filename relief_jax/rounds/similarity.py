@@ -1,4 +1,4 @@
-"""How alike the updates of two devices are, block by block of the fusion.
+"""Compares the updates of every two devices, block by block of the fusion.
 
 The interference that RELIEF's Fig. 2 shows: where devices train the columns of
 a sensor that they lack, their updates of that block point elsewhere than those
@@ -91,7 +91,7 @@ def check(infos: RoundInfo, method: str) -> None:
 def lines(
   task: Task, infos: RoundInfo, done: int, last: int
 ) -> list[dict[str, Any]]:
-  """Records of rounds, as `cosines.jsonl` keeps them.
+  """Builds records of rounds, as `cosines.jsonl` keeps them.
 
   Args:
     task: the model.

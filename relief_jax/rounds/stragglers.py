@@ -1,6 +1,6 @@
-"""A server that does not wait for the last one. **Ours.**
+"""Ends rounds without waiting for stragglers. **Ours.**
 
-It waits so many times the median participant's time. What would come later is
+The server waits a multiple of the median participant's time. A later update is
 lost, although the device has paid for it, or (`partial`) the device, which
 knows the limit, takes as many local steps as fit beside its transfers.
 """
@@ -14,11 +14,11 @@ from relief_jax.types import Array, Plan
 
 
 class Patience(NamedTuple):
-  """What a round's end makes of its participants.
+  """Describes the end of a round: its limit, stragglers and local steps.
 
   Attributes:
     limit: [] seconds, when the round ends.
-    late: [K] bool, whose update does not come.
+    late: [K] bool, stragglers, whose update does not come.
     steps: [K] int32, local steps that a device takes.
     share: [K] of those planned.
   """
@@ -32,13 +32,13 @@ class Patience(NamedTuple):
 def patience(
   kind: str, wait: Array, cost: Costs, works: Array, steps: Array
 ) -> Patience:
-  """Who is late.
+  """Finds the stragglers of a round, or the steps that fit before its end.
 
   Args:
     kind: `lost` or `partial`.
     wait: [] in medians of the participants' seconds.
     cost: of the round as planned, [K].
-    works: [K] bool, who takes part.
+    works: [K] bool, participants.
     steps: [K] int32, local steps as planned.
   """
   limit = wait * jnp.nanmedian(jnp.where(works, cost.seconds, jnp.nan))
@@ -56,7 +56,7 @@ def patience(
 
 
 def arrived(plan: Plan, late: Array) -> Plan:
-  """The plan as the server sees it in the end: who is late did nothing."""
+  """Removes the stragglers' work from the plan, as the server sees it."""
   return plan._replace(
     trained=plan.trained & ~late[:, None],
     counted=jnp.where(late[:, None], 0.0, plan.counted),

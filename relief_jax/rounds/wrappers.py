@@ -1,4 +1,4 @@
-"""Wrappers of the function that is mapped over clients.
+"""Wraps the function that is mapped over clients.
 
 Each takes a `ClientFn`, (known, row) -> (sums, record), and gives another one.
 """
@@ -16,7 +16,7 @@ from relief_jax.types import Array, PyTree
 
 
 class Record(NamedTuple):
-  """Holds what is kept apart by participant, [K, ...] after the map.
+  """Holds the outputs by participant, [K, ...] after the map.
 
   Attributes:
     loss: [] mean over the local steps.
@@ -26,7 +26,7 @@ class Record(NamedTuple):
     stacked: of the aggregator.
     finite: of `Update.finite`.
     observed: rows of every observer.
-    correct: [] int32, fresh windows that were classified right; () without.
+    correct: [] int32, fresh windows classified correctly; () without.
   """
 
   loss: Array
@@ -43,13 +43,13 @@ ClientFn = Callable[[Any, Any], tuple[PyTree, Record]]
 
 
 def rest(client: ClientFn, known, row) -> tuple[PyTree, Record]:
-  """Gives what a client that does nothing contributes: it keeps its store."""
+  """Gives the outcome of a client that does nothing: it keeps its store."""
   sums, record = tree.zeros_like_output(partial(client, known), row)
   return sums, record._replace(store=row.store)
 
 
 def skip_inactive(client: ClientFn, branch: bool) -> ClientFn:
-  """Does no work for padding and for devices that train nothing.
+  """Skips the work of padding and of devices that train nothing.
 
   Args:
     client: of one that works.
@@ -69,7 +69,7 @@ def skip_inactive(client: ClientFn, branch: bool) -> ClientFn:
 
 
 def drop_nonfinite(client: ClientFn) -> ClientFn:
-  """Takes a client whose update is not finite for one that did nothing."""
+  """Treats a client whose update is not finite as one that did nothing."""
 
   def wrapped(known, row):
     sums, record = client(known, row)
@@ -82,11 +82,11 @@ def drop_nonfinite(client: ClientFn) -> ClientFn:
 def test_then_train(
   client: ClientFn, test: Callable[[Any, Any], Array]
 ) -> ClientFn:
-  """Tests the model on what has just arrived, before it trains on it.
+  """Tests the model on windows just arrived, before it trains on them.
 
   Args:
     client: of one client.
-    test: (known, row) -> [] int32, windows that were classified right.
+    test: (known, row) -> [] int32, windows classified correctly.
   """
 
   def wrapped(known, row):

@@ -1,1 +1,1 @@
-"""A whole run: its compiled program, evaluation, totals and records."""
+"""Runs a simulation: its compiled program, evaluation, totals and records."""

@@ -1,4 +1,4 @@
-"""What single devices did: who trained what, how long a round took whom.
+"""Logs single devices: the blocks each trained, the seconds of its round.
 
 Kept on the host between two evaluations, for a few hundred devices at most:
 where a fleet is larger, for that many of them at even distances. Ours.
@@ -14,14 +14,14 @@ MOST = 256
 
 
 class Logbook:
-  """Notes on the devices of a run, from evaluation to evaluation."""
+  """Logs the devices of a run, from evaluation to evaluation."""
 
   def __init__(self, fleet: Fleet, most: int = MOST):
     """Chooses the devices.
 
     Args:
       fleet: of all.
-      most: devices that are noted.
+      most: devices that are logged.
     """
     clients = len(fleet.id)
     self._ids = np.unique(
@@ -35,7 +35,7 @@ class Logbook:
     self.begin()
 
   def describe(self, modalities, tiers) -> dict[str, Any]:
-    """The devices that are noted: their ids, tiers and sensors.
+    """Describes the logged devices: their ids, tiers and sensors.
 
     Args:
       modalities: [M] names.
@@ -51,7 +51,7 @@ class Logbook:
     }
 
   def begin(self) -> None:
-    """A new window."""
+    """Starts a new window."""
     self._rounds = np.zeros(len(self._ids), int)
     self._trained: Any = 0
     self._dropped: np.ndarray | None = None
@@ -89,7 +89,7 @@ class Logbook:
     )
 
   def _round(self, found: dict[str, np.ndarray], number: int, transfer):
-    """Seconds of one round by what they were spent on (costs.py)."""
+    """Splits a round's seconds into download, compute, upload (costs.py)."""
     who = found['client']
     if transfer is None:  # links are as the data sheet says
       down = 8 * found['download'] / self._downlink[who]
@@ -106,14 +106,14 @@ class Logbook:
     }
 
   def window(self, names: tuple[str, ...]) -> dict[str, Any]:
-    """Since `begin`: rounds of each device, and in how many it trained what.
+    """Counts rounds and trained groups of each device since `begin`.
 
     Args:
       names: [G] of the groups.
 
     Returns:
       `rounds` [n], `trained` group -> [n] and `last`, the seconds of the last
-      round of the window by what they were spent on (None before any round).
+      round of the window by download, compute, upload (None before any round).
       Where updates that are not finite are dropped, also `dropped` [n], in how
       many rounds it was so.
     """
@@ -126,7 +126,7 @@ class Logbook:
     }
 
   def pick(self, values: np.ndarray) -> list[float | None]:
-    """Takes the values of the noted devices, [n].
+    """Takes the values of the logged devices, [n].
 
     Args:
       values: [N], of all devices; NaN becomes None.

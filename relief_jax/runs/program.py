@@ -27,7 +27,7 @@ _STAGES = ('trace', 'lower', 'compile')
 
 
 class Call(NamedTuple):
-  """What is static about a program beside the setting.
+  """Describes the static part of a program beside the setting.
 
   Attributes:
     method: as `algorithms.find`.
@@ -46,7 +46,7 @@ class Call(NamedTuple):
 
 
 class Program(NamedTuple):
-  """Compiled functions.
+  """Holds compiled functions.
 
   Attributes:
     rounds: (state, population, key, first round, all rounds, hparams) ->
@@ -67,7 +67,7 @@ class Program(NamedTuple):
 def setting(
   config: ml_collections.ConfigDict, world: World, layout: placement.Layout
 ) -> Setting:
-  """The round that a config describes.
+  """Reads the setting of a round from a config.
 
   Args:
     config: of the run.
@@ -123,7 +123,7 @@ def hparams(config: ml_collections.ConfigDict, world: World) -> HParams:
 
 
 def _buckets(config, world, layout) -> tuple[buckets.Bucket, ...]:
-  """Those that a config asks for, () where they are no use."""
+  """Builds the buckets that a config asks for, () where they are no use."""
   everybody = config.clients_per_round in (0, config.clients)
   use = everybody and not layout.branch and world.fill == 'skip'
   if config.buckets == 1 or not use:
@@ -144,7 +144,7 @@ _programs: dict[Hashable, Program] = {}
 def get(
   task: Task, setting: Setting, call: Call, args: tuple, test: tuple
 ) -> tuple[Program, bool]:
-  """The program, from memory where an equal one was compiled before.
+  """Gets the program, from memory where an equal one was compiled before.
 
   Values (seed, hyperparameters, data, budgets) are arguments: a sweep over
   them compiles nothing.
@@ -154,7 +154,7 @@ def get(
     setting: of the round.
     call: what else is static.
     args: of `Program.rounds`, for their shapes and places.
-    test: what `Program.evaluate` is to see beside the parameters, likewise.
+    test: arguments of `Program.evaluate` after the parameters, likewise.
 
   Returns:
     The program, and whether it had to be compiled.
@@ -169,7 +169,7 @@ def get(
 def identity(
   setting: Setting, call: Call, args: tuple, test: tuple
 ) -> Hashable:
-  """Gives what is equal for what runs in the same program.
+  """Gives a key that is equal for all runs of the same program.
 
   Args: as `get`.
   """
@@ -184,7 +184,7 @@ def clear() -> None:
 
 
 def runner(task: Task, setting: Setting, call: Call):
-  """What `Program.rounds` compiles, see there.
+  """Builds the function that `Program.rounds` compiles, see there.
 
   Args:
     task: the model.
@@ -242,7 +242,7 @@ def _compile(task, setting, call, args, test) -> Program:
 
 
 def evaluator(task: Task, setting: Setting, call: Call):
-  """Builds what `Program.evaluate` compiles, see there.
+  """Builds the function that `Program.evaluate` compiles, see there.
 
   Args:
     task: the model.
@@ -271,13 +271,13 @@ def evaluator(task: Task, setting: Setting, call: Call):
 
 
 def keys(seed) -> tuple[jax.Array, jax.Array]:
-  """The keys of a seed's initial parameters and of its rounds."""
+  """Derives the keys of a seed's initial parameters and of its rounds."""
   key = ambient.key(seed)
   return jax.random.fold_in(key, _PARAMS), jax.random.fold_in(key, _ROUNDS)
 
 
 def build(jitted, args: tuple, seconds: dict[str, float]):
-  """Compiles.
+  """Compiles a function, and adds up the time of each stage.
 
   Args:
     jitted: from `jax.jit`.
@@ -297,7 +297,7 @@ def build(jitted, args: tuple, seconds: dict[str, float]):
 
 
 def reserved(compiled) -> int:
-  """Bytes on a device beside the arguments; 0 where XLA does not tell.
+  """Gives bytes on a device beside the arguments; 0 where XLA does not tell.
 
   Args:
     compiled: a compiled program.

@@ -1,4 +1,4 @@
-"""What a finished run hands back."""
+"""Holds the results of a finished run."""
 
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ from relief_jax.types import PyTree
 
 
 class Result(NamedTuple):
-  """A finished run.
+  """Holds the results of a finished run.
 
   Attributes:
     config: the resolved config.
@@ -25,9 +25,9 @@ class Result(NamedTuple):
   params: PyTree
 
   def to_pandas(self) -> pd.DataFrame:
-    """The history, a row per evaluation, indexed by `round`.
+    """Builds a table of the history, a row per evaluation, indexed by `round`.
 
-    What is told by tier, class, group or subset of sensors has a column for
+    A score by tier, class, group or subset of sensors has a column for
     each, named `f1_by_tier.low`, `f1_by_class.0`, `trained_share.shared`.
 
     >>> last = {'round': 5, 'f1': 0.5, 'f1_by_tier': {'low': 0.4}}

@@ -1,4 +1,4 @@
-"""Adds rounds up on the host, in float64, and finds what is not finite."""
+"""Adds rounds up on the host, in float64, and finds non-finite values."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ TOTALS = ('sim_seconds', 'joules', 'up_bytes', 'down_bytes')
 
 
 class Diverged(Portable, RuntimeError):
-  """A loss or a parameter is no finite number any more.
+  """Raised when a loss or a parameter is no finite number any more.
 
   Attributes:
     round: the first one with such a loss; else the evaluation that found the
@@ -32,19 +32,19 @@ class Diverged(Portable, RuntimeError):
 
 
 class Tally:
-  """What rounds cost so far, and what happened since the last evaluation.
+  """Adds up the costs of rounds, and statistics since the last evaluation.
 
   Attributes:
     totals: simulated seconds, joules and bytes of all rounds.
   """
 
   def __init__(self) -> None:
-    """Nothing has happened yet."""
+    """Starts without any round."""
     self.totals: dict[str, float] = dict.fromkeys(TOTALS, 0.0)
     self.begin()
 
   def begin(self) -> None:
-    """A new window: what is averaged between two evaluations."""
+    """Starts a new window: the statistics between two evaluations."""
     self._rounds, self._loss = 0, 0.0
     self._trained: Any = 0.0
     self._divergence: np.ndarray | None = None
@@ -96,13 +96,13 @@ class Tally:
     return None
 
   def window(self, names: tuple[str, ...]) -> dict[str, Any]:
-    """Divergence, trained share and loss since the last evaluation.
+    """Averages divergence, trained share, loss since the last evaluation.
 
-    Where devices find weights of their own, also the least, the mean and the
+    Where clients compute weights of their own, also the least, the mean and the
     largest of them, `found_weight`; where updates that are not finite are
     dropped, how many were, `dropped`. In an online world also `prequential`,
-    the share of the windows that arrived which the model told before training
-    on them, and `late`, updates that the server did not wait for.
+    the share of the arrived windows that the model classified correctly before
+    training on them, and `late`, updates that the server did not wait for.
 
     Args:
       names: [G] of the groups.
@@ -129,7 +129,7 @@ class Tally:
 
 
 def by_name(names, values) -> dict[str, float | None]:
-  """Names -> floats; what is not a finite number becomes None (JSON)."""
+  """Gives names -> floats; a number that is not finite becomes None (JSON)."""
   if values is None:
     return dict.fromkeys(names)
   return {

@@ -1,4 +1,4 @@
-"""What a run says of itself: before it starts, and in its summary."""
+"""Describes a run: before it starts, and in its summary."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ _SCORES = (
 
 
 def describe(world: World, task: Task, cohort: int) -> dict[str, Any]:
-  """Short facts on clients, data and model.
+  """Lists short facts on clients, data and model.
 
   Args:
     world: of the run.
@@ -62,7 +62,7 @@ def describe(world: World, task: Task, cohort: int) -> dict[str, Any]:
 
 
 def _windows(world: World) -> dict[str, int]:
-  """Number of windows that are tested on, by what they are for."""
+  """Counts the windows that are tested on, by their use."""
   tests = world.tests
   validation = np.asarray(world.validation, bool)[np.asarray(tests.person)]
   found = {'test': int((~validation).sum())}
@@ -74,7 +74,9 @@ def _windows(world: World) -> dict[str, int]:
 
 
 def smallest_cohort(world: World) -> tuple[str, int]:
-  """The modality with the fewest devices (`fleets.rarest`), and their number.
+  """Finds the modality with the fewest devices, and their number.
+
+  See `fleets.rarest`.
 
   Args:
     world: of the run; devices without data do not count.
@@ -87,7 +89,7 @@ def smallest_cohort(world: World) -> tuple[str, int]:
 
 
 def warnings(world: World, whole: bool) -> list[str]:
-  """What a reader of the results should know, a sentence each.
+  """Lists warnings for a reader of the results, a sentence each.
 
   Args:
     world: of the run.
@@ -123,7 +125,7 @@ def outcome(
   done: int,
   totals: dict[str, float],
 ) -> dict[str, Any]:
-  """What came out of a run so far.
+  """Summarizes the scores and costs of a run so far.
 
   Args:
     config: of the run.
@@ -161,14 +163,14 @@ def outcome(
 
 
 def _best(history: list[dict[str, Any]], key: str) -> float | None:
-  """The largest value of a score over the evaluations that have it."""
+  """Finds the largest value of a score over the evaluations that have it."""
   return max((r[key] for r in history if r.get(key) is not None), default=None)
 
 
 def recovered(
   config: ml_collections.ConfigDict, history: list[dict[str, Any]]
 ) -> dict[str, Any]:
-  """`recovery` of a run with a planned outage (online/recovery.py).
+  """Computes `recovery` of a run with a planned outage (online/recovery.py).
 
   Nothing where there is none, or where evaluations before, during and after it
   are not all there: the run is not past it, or tests more rarely.
@@ -187,7 +189,7 @@ def recovered(
 
 
 def speed(wall: dict[str, float], done: int, cohort: int) -> dict[str, Any]:
-  """Wall clock of a run.
+  """Computes the speed of a run from its wall clock.
 
   Args:
     wall: seconds by stage; rounds are `run`.

@@ -46,7 +46,7 @@ def macro_f1(confusion: np.ndarray) -> Any:
 
 
 def _f1(hits, predicted, true):
-  """F1 and presence of every class, [..., C] each."""
+  """Computes F1 and presence of every class, [..., C] each."""
   total = np.asarray(predicted + true, np.float64)
   score = np.divide(2 * hits, total, out=np.zeros(total.shape), where=total > 0)
   return score, total > 0
@@ -58,7 +58,7 @@ def _macro(hits, predicted, true):
 
 
 class Facts(NamedTuple):
-  """What a report must know of fleet and persons.
+  """Holds the facts of fleet and persons that a report needs.
 
   Attributes:
     owned: [N, M] bool.
@@ -80,7 +80,7 @@ class Facts(NamedTuple):
 
 
 class Report(NamedTuple):
-  """The scores of an evaluation.
+  """Holds the scores of an evaluation.
 
   Attributes:
     record: name -> score, see docs/metrics.md.
@@ -95,7 +95,7 @@ class Report(NamedTuple):
 
 
 class _Models(NamedTuple):
-  """Confusion matrices of distinct (model, sensor set) pairs.
+  """Holds confusion matrices of distinct (model, sensor set) pairs.
 
   Attributes:
     counts: [U, Z, C, C].
@@ -106,7 +106,7 @@ class _Models(NamedTuple):
   device: np.ndarray
 
   def over(self, persons: np.ndarray) -> np.ndarray:
-    """Macro-F1 of every device over some persons together, [N]."""
+    """Computes macro-F1 of every device over some persons together, [N]."""
     return macro_f1(self.counts[:, persons].sum(1))[self.device]
 
 
@@ -155,7 +155,7 @@ def report(counts: Counts, scope: Scope, facts: Facts) -> Report:
 
 
 def _devices(counts: Counts, scope: Scope, place: np.ndarray) -> _Models:
-  """What every device is tested with."""
+  """Finds the model and sensor set that every device is tested with."""
   if counts.whole.ndim == 5:  # personal
     every = np.asarray(counts.whole)[np.arange(len(place)), place]
     return _Models(every, np.arange(len(place)))
@@ -204,7 +204,7 @@ def _label(mask: np.ndarray, facts: Facts) -> str:
 
 
 def _probes(counts, scope, facts, f1, tested) -> dict[str, Any]:
-  """Scores of the server's model with sensors on and off.
+  """Computes scores of the server's model with sensors on and off.
 
   A personal model is tested with sensors that its device owns: there `f1_all`
   means those, and the others are means over the owners of the sensor.
@@ -249,7 +249,7 @@ def _probes(counts, scope, facts, f1, tested) -> dict[str, Any]:
 
 
 def _own(counts: np.ndarray, facts: Facts, record: dict) -> np.ndarray:
-  """Scores on own windows, added to the record; returns those by device."""
+  """Adds scores on own windows to the record; returns those by device."""
   hits, predicted, true = np.moveaxis(counts, 1, 0)
   has = true.sum(-1) > 0
   f1 = np.where(has, _macro(hits, predicted, true), np.nan)

@@ -58,7 +58,7 @@ _log = logging.getLogger(__name__)
 
 
 class Job(NamedTuple):
-  """The round whose layout is sought.
+  """Describes the round whose layout is sought.
 
   Attributes:
     method: in `ALGORITHMS`.
@@ -83,7 +83,7 @@ class Job(NamedTuple):
 
 
 class Choice(NamedTuple):
-  """A layout and why.
+  """Holds a layout and the reason for it.
 
   Attributes:
     name: as `placement.parse_layout` reads it.
@@ -122,7 +122,7 @@ class Choice(NamedTuple):
 
 
 def settle(asked: str, job: Job) -> Choice:
-  """The layout of a run; the same in all of its processes.
+  """Chooses the layout of a run; the same in all of its processes.
 
   Process 0 decides by what it has kept or by its own clock.
 
@@ -160,7 +160,7 @@ def settle(asked: str, job: Job) -> Choice:
 
 
 def candidates(cohort: int, devices: int, backend: str) -> tuple[str, ...]:
-  """Layouts that may be the fastest; few, since each is compiled.
+  """Lists layouts that may be the fastest; few, since each is compiled.
 
   Args:
     cohort: K.
@@ -196,7 +196,7 @@ def candidates(cohort: int, devices: int, backend: str) -> tuple[str, ...]:
 
 
 def fastest(seconds: Mapping[str, float | None]) -> str:
-  """The fastest layout; the first one unless another gains 5 %.
+  """Finds the fastest layout; the first one unless another gains 5 %.
 
   >>> fastest({'one': 1.0, 'all': 0.97}), fastest({'one': 1.0, 'all': 0.9})
   ('one', 'all')
@@ -218,10 +218,10 @@ def fastest(seconds: Mapping[str, float | None]) -> str:
 
 
 class Sample(NamedTuple):
-  """A round in small, on the host.
+  """Holds a round in small, on the host.
 
   Attributes:
-    job: what it is a round of; setting and population are those of some
+    job: of which it is a round; setting and population are those of some
       clients and few steps.
     state: before the round.
     rows: [K, W] int32 of these clients; the population's are not set.
@@ -233,9 +233,9 @@ class Sample(NamedTuple):
 
 
 def sample(job: Job) -> Sample:
-  """Few steps of the real model on real clients.
+  """Builds a round of few steps of the real model on real clients.
 
-  On CPU on some of them, dealt evenly over the fleet, since a client takes
+  On CPU on some of them, spaced evenly over the fleet, since a client takes
   its own time there; on an accelerator on as many as a round has, since how
   many fill it is the question.
 
@@ -289,12 +289,12 @@ def measure(
   part: Sample,
   clock: Callable[[], float] = time.perf_counter,
 ) -> float | None:
-  """Seconds of one round in a layout, the least of a few.
+  """Times one round in a layout, in seconds, the least of a few.
 
   Args:
     name: of the layout.
     part: the round.
-    clock: tells seconds.
+    clock: gives seconds.
 
   Returns:
     Seconds, or None where it does not fit into some process's memory.
@@ -332,7 +332,7 @@ def measure(
 
 
 def _fitting(jitted, args, limit: int | None):
-  """Compiled, or None where it does not fit into this process's memory."""
+  """Compiles, or gives None where it does not fit into the process's memory."""
   try:
     compiled = jitted.lower(*args).compile()
   except jax.errors.JaxRuntimeError as error:
@@ -347,7 +347,10 @@ def _fitting(jitted, args, limit: int | None):
 
 
 def key(job: Job) -> dict[str, Any]:
-  """What an answer holds for: machine, versions, shapes; plain values."""
+  """Describes the validity of an answer: machine, versions, shapes.
+
+  Plain values.
+  """
   setting = job.setting._replace(layout=Layout(), buckets=())
   return {
     'machine': {
@@ -378,7 +381,7 @@ def _version() -> str | None:
 
 
 def _path(identity: dict[str, Any]) -> Path | None:
-  """The file of an answer; None for a user without home."""
+  """Finds the file of an answer; None for a user without home."""
   home = cache.user_cache()
   text = json.dumps(identity, sort_keys=True)
   name = hashlib.sha256(text.encode()).hexdigest()[:32]
@@ -388,7 +391,7 @@ def _path(identity: dict[str, Any]) -> Path | None:
 def _read(
   path: Path | None, identity: dict[str, Any], names: tuple[str, ...]
 ) -> dict[str, Any] | None:
-  """The kept answer; None where there is none that can be used."""
+  """Reads the kept answer; None where there is none that can be used."""
   if path is None:
     return None
   try:

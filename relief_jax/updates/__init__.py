@@ -1,1 +1,1 @@
-"""What happens to one client's update on its way to the server."""
+"""Treats one client's update on its way to the server."""

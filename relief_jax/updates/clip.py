@@ -1,11 +1,11 @@
-"""Treatments of one client's update that look at it alone.
+"""Treats one client's update alone: drops it, or clips its norm.
 
 *Drop.* An update counts as not finite where the loss, a weight that the device
-found, or the update's squared norm in float32 is not (numbers beyond 1e19 are
-as useless to a mean as NaN). Its sender is charged as always, but the server
-goes on as if it had sat the round out: it counts nowhere, does not dilute
-either, and what it keeps (momentum, the memory of its link) stays as it was.
-**Ours.**
+computed, or the update's squared norm in float32 is not (numbers beyond 1e19
+are as useless to a mean as NaN). Its sender is charged as always, but the
+server goes on as if it had sat the round out: it counts nowhere, does not
+dilute either, and its kept state (momentum, the error feedback of its link)
+stays as it was. **Ours.**
 
 *Clip* to a norm: as in differential privacy (McMahan et al., 2018,
 https://arxiv.org/abs/1710.06963, there against single clients' influence).

@@ -1,7 +1,7 @@
-"""Byzantine clients: what they send in place of an update, to test a mean with.
+"""Injects Byzantine clients' updates, to test a mean with.
 
-Who they are is drawn on the host and traced (`hparams['faulty']`). Means that
-bear a few of them are in aggregation/robust.py.
+The faulty clients are drawn on the host and traced (`hparams['faulty']`). Means
+that bear a few of them are in aggregation/robust.py.
 """
 
 import jax
@@ -21,7 +21,7 @@ _NOISE, _DRAW = 2, 61
 
 
 def draw(config: ml_collections.ConfigDict, fleet: Fleet) -> dict[str, Array]:
-  """Draws who is faulty, a traced value; {} where nobody is.
+  """Draws the faulty clients, a traced value; {} where there are none.
 
   Args:
     config: of the run; its seed and `faults.share` of the clients with data.
@@ -60,10 +60,10 @@ def tampered(
   mask: PyTree,
   delta: PyTree,
 ) -> PyTree:
-  """Gives what a client sends, P.
+  """Computes the update that a client sends in place of its own, P.
 
   Args:
-    faults: what faulty clients send.
+    faults: description of the faulty updates.
     key: of the round's links.
     client: [] its id.
     faulty: [] above 0 for a faulty one.

@@ -1,10 +1,10 @@
-"""The two links between server and devices: what arrives, and its bytes.
+"""Codes the two links between server and devices, and counts their bytes.
 
     down   theta_n = what arrives of the broadcast, the same for everybody
     up     u_n = what arrives of theta_n' - theta_n, trained blocks only
 
-Either link may have a memory of what its code left out. A device's is error
-feedback (Seide et al., 2014; Karimireddy et al., 2019,
+Either link may have a memory of the part that its code left out. A device's is
+error feedback (Seide et al., 2014; Karimireddy et al., 2019,
 https://arxiv.org/abs/1901.09847): what did not arrive is added to the next
 update. The server's is the model as the devices know it: only the *change*
 against that replica is coded, and the server, which sees what arrives, keeps
@@ -50,7 +50,7 @@ class Links(NamedTuple):
 
 
 class Replica(NamedTuple):
-  """Holds what the server knows of a coded broadcast; () without a memory.
+  """Holds the server's state of a coded broadcast; () without a memory.
 
   Attributes:
     params: P, the model as the devices know it.
@@ -112,7 +112,7 @@ def coded(up: Compressor) -> transform.Transform:
 
 
 def error_feedback(code: transform.Transform) -> transform.Transform:
-  """Adds to an update what its code left out of the last ones.
+  """Adds the residual of earlier codes to an update (error feedback).
 
   Of blocks that are not trained nothing is sent, nor forgotten. State: P, the
   residual of one client.
@@ -172,13 +172,13 @@ def message_bytes(
   chosen: Array,
   way: int,
 ) -> Array:
-  """Computes the bytes that each client sends or is sent, [K] float32.
+  """Computes the bytes that each client sends or receives, [K] float32.
 
   Args:
     compressor: of every array.
     task: the model.
     params: P, for its shapes.
-    plan: tells whose model is smaller, and what the method codes itself.
+    plan: names smaller models, and messages that the method codes itself.
     chosen: [K, G] bool, blocks of the message.
     way: `UP` or `DOWN`.
   """

@@ -1,4 +1,4 @@
-"""The order in which a run treats updates."""
+"""Orders the treatments of updates in a run."""
 
 from relief_jax.settings import Setting
 from relief_jax.updates import clip, faults, link, transform

@@ -1,4 +1,4 @@
-"""What happens to an update between training and mean, as stackable pieces.
+"""Chains treatments of an update between training and mean, as pieces.
 
     train -> (inject faults) -> finite? -> clip -> code -> mean
 
@@ -15,7 +15,7 @@ from relief_jax.types import Array, PyTree
 
 
 class Transform(NamedTuple):
-  """Is a pair of pure functions on one client's update.
+  """Holds a pair of pure functions on one client's update.
 
   Attributes:
     init: params -> its state of one client, kept in the client store; ().

@@ -1,7 +1,7 @@
 """Builds the world of a run on the host: data, clients, fleet, frozen base.
 
-Who has what comes from `deal.py`; this file scales the windows and adds
-what the method and the model need.
+The partition of data and sensors comes from `deal.py`; this file scales the
+windows and adds what the method and the model need.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ _DROPOUT = 2
 
 
 class World(NamedTuple):
-  """What a simulation runs in.
+  """Holds the data, clients, model description and deadlines of a simulation.
 
   Attributes:
     population: clients and training windows.
@@ -83,7 +83,7 @@ def build(
   data_dir: str | None,
   layout: placement.Layout | None = None,
 ) -> World:
-  """Deals and scales; for LoRA also makes the frozen base.
+  """Builds a world from its config; for LoRA also the frozen base.
 
   Args:
     config: of the run.
@@ -198,7 +198,7 @@ def build(
 
 
 def _own_windows(bank, split, own, fleet) -> OwnWindows | None:
-  """The devices' own later windows; None where none are held back."""
+  """Gathers the devices' own later windows; None where none are held back."""
   if not len(split.own):
     return None
   rows, count = partition.pad_rows(
@@ -218,7 +218,7 @@ def _own_windows(bank, split, own, fleet) -> OwnWindows | None:
 
 
 def _online(config, modalities, owned):
-  """Processes of the world.
+  """Draws the online processes of the world.
 
   Raises:
     InputError: processes that no world can have, or a method without rounds.
@@ -351,7 +351,7 @@ def pretrain(
 
 @functools.partial(jax.jit, static_argnums=0)
 def cache_features(spec: Spec, frozen: PyTree, bank: Bank) -> Bank:
-  """Frozen encoders' features of every window, computed once.
+  """Computes the frozen encoders' features of every window, once.
 
   Args:
     spec: of the model.

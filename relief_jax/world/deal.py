@@ -1,4 +1,4 @@
-"""Deals data, sensors and devices to clients, on the host (**ours**).
+"""Partitions data, sensors and devices over clients, on the host (**ours**).
 
 Everything random comes from (seed, purpose), so that two methods with one
 seed meet the same clients, the same tiers and the same frozen base.
@@ -30,7 +30,7 @@ _PARTITION, _FLEET, _SPLIT, BASE, _SHIFT, ONLINE = range(6)
 
 
 class Clients(NamedTuple):
-  """Who has which windows and which sensors, before anything is scaled.
+  """Holds the windows and sensors of every client, before any scaling.
 
   Attributes:
     data: every window, in physical units.
@@ -51,7 +51,7 @@ class Clients(NamedTuple):
 
 @ambient.pinned()
 def deal(config: ml_collections.ConfigDict, data_dir: str | None) -> Clients:
-  """Loads, splits, deals: what one looks at before training (seconds).
+  """Loads the data, splits it and partitions it over the clients (seconds).
 
   Args:
     config: of the run.
@@ -92,7 +92,7 @@ def deal(config: ml_collections.ConfigDict, data_dir: str | None) -> Clients:
 
 
 def _parts(config, data, train) -> list[np.ndarray]:
-  """Training windows of every client."""
+  """Gives the training windows of every client."""
   rng = _rng(config, _PARTITION)
 
   def lap(clients):
@@ -117,7 +117,7 @@ def _rng(config, purpose):
 
 
 def _load(config, data_dir):
-  """The windows; the last few data sets stay in memory for sweeps."""
+  """Loads the windows; the last few data sets stay in memory for sweeps."""
   keys = ('dataset', 'data_path', 'data', 'synthetic')
   relevant = {k: config[k] for k in keys}
   relevant['stamp'] = datasets.stamp(config, data_dir)

@@ -38,12 +38,12 @@ _KEYS = ('name', 'share', 'count', 'sensors', 'device')
 
 
 def is_path(name: str) -> bool:
-  """Whether a fleet's name is that of a file."""
+  """Tells whether a fleet's name is that of a file."""
   return name.endswith(('.csv', '.json'))
 
 
 def read(path: str) -> Tiers:
-  """The fleet in a file.
+  """Reads a fleet from a file.
 
   Args:
     path: ends in .csv or .json.
@@ -94,13 +94,13 @@ def read(path: str) -> Tiers:
 
 
 def sources(path: str) -> list[pathlib.Path]:
-  """The files that `read` reads: the fleet, then devices of the user's own.
+  """Lists the files that `read` reads: the fleet, then the user's own devices.
 
   Args:
     path: ends in .csv or .json.
 
   Raises:
-    InputError: rows that cannot be told.
+    InputError: rows that cannot be read.
   """
   found = [pathlib.Path(path)]
   if not found[0].exists():
@@ -128,7 +128,7 @@ def _need(row: dict[str, Any], key: str, where: str) -> Any:
 
 
 def _csv(path: str) -> list[tuple[str, dict[str, Any]]]:
-  """Rows with their places; row numbers are those of a spreadsheet."""
+  """Reads rows with their places; row numbers are those of a spreadsheet."""
   text = io.StringIO(text_files.read(path, figures.LARGEST), newline='')
   try:
     lines = list(csv.reader(text, skipinitialspace=True, strict=True))
@@ -190,7 +190,7 @@ def _json(path: str) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _amount(value: Any, counted: bool, where: str) -> int | Fraction:
-  """Percent, exact, or a number of devices."""
+  """Reads a percentage, exact, or a number of devices."""
   column = 'count' if counted else 'share'
   number = _fraction(value)
   whole = number.denominator == 1
@@ -201,7 +201,7 @@ def _amount(value: Any, counted: bool, where: str) -> int | Fraction:
 
 
 def _fraction(value: Any) -> Fraction:
-  """An exact number from text, 0 for what is none or far too large."""
+  """Reads an exact number from text, 0 for what is none or far too large."""
   text = str(value)
   try:
     # Fraction('1e999999999') would write out all of its digits.
@@ -213,7 +213,7 @@ def _fraction(value: Any) -> Fraction:
 
 
 def _sensors(value: Any, where: str) -> tuple[Fraction, tuple[str, ...]]:
-  """Part of the modalities and their names, one of which counts."""
+  """Reads the part of the modalities or their names, one of which counts."""
   if value == 'all':
     return Fraction(1), ()
   if isinstance(value, str) and '/' in value:
@@ -232,7 +232,7 @@ def _sensors(value: Any, where: str) -> tuple[Fraction, tuple[str, ...]]:
 
 
 def _device(row: dict[str, Any], folder: pathlib.Path, where: str) -> Device:
-  """The profile with the row's own figures."""
+  """Builds the device profile of a row from its own figures."""
   values = {k: v for k, v in row.items() if k not in _KEYS}
   name = row.get('device')
   if name is None:

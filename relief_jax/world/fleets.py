@@ -1,4 +1,4 @@
-"""Who owns which sensors on which device: the fleets (relief.md section 7).
+"""Assigns sensors and devices to clients: the fleets (relief.md section 7).
 
 A fleet is a tuple of tiers. Tiers are nested, cheap devices carry fewer
 sensors: a tier owns the first of the data set's modalities. Everything here is
@@ -83,7 +83,7 @@ KIND = plugins.Kind(
 
 
 def find(name: str) -> Tiers:
-  """The description of a fleet; a path of a .csv or .json is read.
+  """Finds the description of a fleet; a path of a .csv or .json is read.
 
   Raises:
     InputError: no such fleet, or a file that is none.
@@ -94,7 +94,7 @@ def find(name: str) -> Tiers:
 
 
 def tier_names(name: str) -> tuple[str, ...]:
-  """Names of a fleet's tiers, in the order of `Fleet.tier`.
+  """Gives the names of a fleet's tiers, in the order of `Fleet.tier`.
 
   >>> tier_names('four_tiers')
   ('low', 'mid', 'high', 'full')
@@ -113,7 +113,7 @@ def build(
   rng: np.random.Generator,
   coupling: float = 1.0,
 ) -> Fleet:
-  """The clients of a fleet, tiers dealt at random.
+  """Builds the clients of a fleet, with tiers assigned at random.
 
   A permutation makes tier and data independent: else the first subjects would
   always be the slow ones.
@@ -123,7 +123,7 @@ def build(
     clients: N.
     modalities: names in the data set's order, common ones first.
     samples: [N] int, windows of every client.
-    rng: deals the tiers, and the sensors where they are shuffled.
+    rng: assigns the tiers, and the sensors where they are shuffled.
     coupling: of speed and number of sensors, see `tiers.shuffle_sensors`.
 
   Returns:
@@ -183,7 +183,7 @@ def build(
 
 
 def smallest(name: str, modalities: int | Sequence[str]) -> int:
-  """Fewest clients with which every modality has an owner; 0: no number does.
+  """Finds the fewest clients with an owner for every modality; 0: none do.
 
   >>> smallest('four_tiers', 4)
   5
@@ -228,7 +228,7 @@ def _refuse_orphans(
 
 
 def rarest(fleet: Fleet, modalities: tuple[str, ...]) -> int:
-  """Index of the modality with the fewest owners; the last one of a tie.
+  """Finds the index of the modality with the fewest owners, the last of a tie.
 
   Padding clients (no samples) are not counted.
 

@@ -1,7 +1,7 @@
 """Holds every device's later windows back, for a test on its own data.
 
 The last `data.own_share` of every run of every training person is kept from
-training, with a gap of a window, and dealt to the devices that train on that
+training, with a gap of a window, and given to the devices that train on that
 run (relief.md section 6). So a device is also tested on *its own* person, with
 its own sensors, later in time: what a personal method is made for.
 """
@@ -56,7 +56,7 @@ def hold_back(windows: Windows, split: Split, share: float) -> Split:
 def deal(
   windows: Windows, parts: Sequence[NDArray], own: NDArray
 ) -> list[NDArray]:
-  """Deals later windows to the devices that train on the same run (**ours**).
+  """Assigns later windows to the devices that train on the same run (**ours**).
 
   A run's later windows go to its devices in the proportions of their training
   windows there, neighbours to the same device. Where devices share training

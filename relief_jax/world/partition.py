@@ -1,4 +1,4 @@
-"""Which person's windows are on which device, and who is held out. **Ours.**
+"""Partitions the persons' windows over devices and held-out sets. **Ours.**
 
 Test persons are never on a device, so no raw sample is in both train and
 test. Windows that overlap (stride < width) and come from the same run may
@@ -23,7 +23,7 @@ _REDRAWS = 100
 
 
 class Split(NamedTuple):
-  """Row numbers of the windows, disjoint by person; each ascending int64.
+  """Holds the rows of the windows, disjoint by person; each ascending int64.
 
   Attributes:
     train: for the devices.
@@ -48,7 +48,7 @@ def split_subjects(
   public_subjects: int,
   rng: np.random.Generator,
 ) -> Split:
-  """Holds whole persons out.
+  """Splits the windows by whole persons.
 
   Args:
     windows: of all persons.
@@ -106,17 +106,17 @@ def assign(
   min_size: int = 1,
   sigma: float = 0.0,
 ) -> list[NDArray]:
-  """Deals training windows to clients; every row goes to exactly one.
+  """Partitions training windows over clients; every row goes to exactly one.
 
   'contiguous': persons share the clients by their number of windows; every
     run of a person is cut into neighbouring stretches, one per client of the
-    person. What does not divide goes round, so that the clients of a person
+    person. The remainder goes round, so that the clients of a person
     differ by at most one window.
-  'subject': as 'contiguous', but the windows of a run are dealt one by one to
+  'subject': as 'contiguous', but the windows of a run go one by one to
     the person's clients: clients of a person differ by chance alone.
   Both: a client has one person's data only; with fewer clients than persons,
     whole persons are merged, sizes kept even.
-  'dirichlet': every class is dealt to all clients in proportions drawn from
+  'dirichlet': every class is divided over all clients in shares drawn from
     Dirichlet(alpha), T.-M. H. Hsu, H. Qi, M. Brown, arXiv:1909.06335 as Q. Li
     and others draw it, arXiv:2102.02079; redrawn up to 100 times until every
     client has `min_size` windows. Persons are mixed.
@@ -207,7 +207,7 @@ def pad_rows(
 
 
 def no_overlap(windows: Windows, a: NDArray, b: NDArray) -> bool:
-  """Whether no raw sample is both in a window of `a` and in one of `b`.
+  """Tells whether no raw sample is in windows of both `a` and `b`.
 
   Args:
     windows: what the rows point into.
@@ -235,7 +235,7 @@ def _by_person(
   least: int,
   interleave: bool,
 ) -> NDArray:
-  """Client of every row [rows], which are sorted by person, run and time."""
+  """Gives the client of every row; rows are sorted by person, run and time."""
   _, person, sizes = np.unique(
     windows.subject[rows], return_inverse=True, return_counts=True
   )
@@ -273,7 +273,7 @@ def _by_person(
 def _stretch(
   rank: NDArray, each: NDArray, extra: NDArray, turn: NDArray, k: NDArray
 ) -> NDArray:
-  """Which of a run's `k` neighbouring stretches holds its window `rank`.
+  """Finds the neighbouring stretch of a run, of `k`, that holds window `rank`.
 
   Stretch j is `each` windows long, and one longer for the `extra` numbers
   from `turn` on, counted modulo `k`. All arguments [rows]. In closed form,
@@ -297,7 +297,7 @@ def _stretch(
 
 
 def _apportion(sizes: NDArray, clients: int) -> NDArray:
-  """Shares `clients` by size: at least one each, at most one per window.
+  """Divides `clients` over persons: one each at least, at most one per window.
 
   The floor of the fair share first, the rest one by one to the person whose
   clients have the most windows.
@@ -313,7 +313,7 @@ def _apportion(sizes: NDArray, clients: int) -> NDArray:
 
 
 def _merge(sizes: NDArray, clients: int) -> NDArray:
-  """Client of every person: the largest persons first, to the emptiest."""
+  """Assigns every person to a client: the largest first, to the emptiest."""
   client = np.empty(len(sizes), np.int64)
   heap = [(0, n) for n in range(clients)]
   for person in np.argsort(-sizes, kind='stable'):
@@ -331,7 +331,7 @@ def _dirichlet(
   alpha: float,
   min_size: int,
 ) -> NDArray:
-  """Client of every row [rows] of class `y`."""
+  """Assigns every row of class `y` to a client, [rows] ints."""
   if not alpha > 0:  # NaN too
     raise InputError(
       f'config.alpha is {alpha}', 'above 0', 'set --config.alpha=0.5'
@@ -367,7 +367,7 @@ def _shares(
   alpha: float,
   wish: NDArray | None,
 ) -> NDArray:
-  """`total` windows cut by Dirichlet proportions, [clients] ints."""
+  """Cuts `total` windows by Dirichlet proportions, [clients] ints."""
   share = rng.dirichlet(np.full(clients, alpha))
   if wish is not None:
     share = share * wish

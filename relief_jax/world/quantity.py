@@ -1,12 +1,12 @@
-"""Devices with unequal amounts of data, and more devices than the data feed.
+"""Draws unequal amounts of data, and lets devices share windows.
 
 *Quantity skew*: the wished size of a client is log-normal, exp(sigma * Z) for a
-standard normal Z; the partition then deals every window, in these proportions.
+standard normal Z; the partition then assigns every window in these shares.
 FedLab's `lognormal_unbalance_split` (D. Zeng and others, arXiv:2107.11621)
 draws sizes alike. That persons and runs keep their shares is **ours**.
 
-*Laps*: where clients outnumber the windows, the bank is dealt out several
-times over, each time to other clients. **Ours.**
+*Reuse*: where clients outnumber the windows, the bank is partitioned several
+times over, each time (a *lap*) over other clients. **Ours.**
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ _TRIES = 30
 def draw(
   clients: int, sigma: float, rng: np.random.Generator
 ) -> NDArray | None:
-  """Wished sizes, up to a factor.
+  """Draws the wished sizes of the clients, up to a factor.
 
   Args:
     clients: N.
@@ -36,15 +36,17 @@ def draw(
 
 
 def sizes(wish: NDArray, total: int, least: int = 1) -> NDArray:
-  """Whole numbers in proportion: `least` each, the rest by largest remainder.
+  """Rounds proportions to whole numbers that add up to `total`.
+
+  Each gets `least`, the rest goes by largest remainder.
 
   >>> sizes(np.array([1.0, 2.0, 5.0]), 10)
   array([2, 3, 5])
 
   Args:
     wish: [k] above 0.
-    total: what to deal, at least k.
-    least: for each, or what an even deal gives where that is less.
+    total: number to divide, at least k.
+    least: for each, or what an even division gives where that is less.
 
   Returns:
     [k] int64, each at least `least`, which add up to `total`.
@@ -60,7 +62,7 @@ def sizes(wish: NDArray, total: int, least: int = 1) -> NDArray:
 
 
 def interleave(size: NDArray) -> NDArray:
-  """Who gets which of `size.sum()` windows in a row, spread evenly.
+  """Assigns the `size.sum()` windows of a row to clients, spread evenly.
 
   Client j's t-th window is wished at the place (t + 1/2) / size[j]; sorting
   these places makes any stretch of the row hold about everybody's share.
@@ -87,7 +89,7 @@ def deal(
   least: int,
   stretches: bool,
 ) -> NDArray:
-  """Deals every person's windows to the person's clients by wished sizes.
+  """Assigns every person's windows to the person's clients by wished sizes.
 
   Args:
     person: [rows] int, from 0, ascending.
@@ -96,7 +98,7 @@ def deal(
     wish: [N] above 0; N is the sum of `share`.
     least: windows of every client, where there are so many.
     stretches: sort the clients within a run, so that each has a stretch of it;
-      else its windows stay dealt one by one.
+      else its windows stay assigned one by one.
 
   Returns:
     [rows] int64, clients.
@@ -116,7 +118,7 @@ def deal(
 
 
 def merge(size: NDArray, wish: NDArray) -> NDArray:
-  """Deals whole persons to fewer clients, near the wished sizes.
+  """Assigns whole persons to fewer clients, near the wished sizes.
 
   The largest persons first: one to each client, the largest to the one that
   wishes most; every further one where it keeps the load per wish lowest.
@@ -147,7 +149,7 @@ def laps(
   rows: int,
   mean: int,
 ) -> list[NDArray]:
-  """Deals the same windows several times, each time to other clients.
+  """Partitions the same windows several times, each time over other clients.
 
   No two clients of a lap share a window; clients of different laps may hold
   the same ones, also exactly the same where `deal` draws nothing. They then

@@ -1,9 +1,9 @@
-"""Who, or which stretch of time, is held out: every split of a run. **Ours.**
+"""Splits the windows into train and test, by person or by time. **Ours.**
 
 No raw sample is in train and test, whatever the windows' overlap:
 
 - 'subjects': the persons in `data.test_subjects` are held out.
-- 'folds': the persons, in order, are dealt to `data.folds` parts (0: one part
+- 'folds': the persons, in order, are cut into `data.folds` parts (0: one part
   per person, leave-one-subject-out); part `data.fold` is held out. A sweep over
   `data.fold` tests on every person once.
 - 'time': the last `data.test_share` of every run is held out, person by person.
@@ -33,7 +33,7 @@ def split(
   public_subjects: int,
   rng: np.random.Generator,
 ) -> Split:
-  """Splits as the config says.
+  """Splits the windows into train, test, public and validation rows.
 
   Args:
     windows: of all persons.
@@ -78,7 +78,7 @@ def split(
 
 
 def _validating(windows, data, chosen, public_subjects, rng) -> Split:
-  """Splits what is left without the persons to validate on."""
+  """Splits the windows without those of the persons to validate on."""
   known = np.unique(windows.subject)
   number = {name: n for n, name in windows.people.items()}
   chosen = [number.get(person, person) for person in chosen]
@@ -115,7 +115,7 @@ def _validating(windows, data, chosen, public_subjects, rng) -> Split:
 
 
 def notes(windows: Windows, found: Split, kind: str) -> tuple[str, ...]:
-  """Sentences on classes and persons that the split leaves without windows.
+  """Lists classes and persons that the split leaves without windows.
 
   Args:
     windows: of all persons.
@@ -138,14 +138,14 @@ def notes(windows: Windows, found: Split, kind: str) -> tuple[str, ...]:
 
 
 def fold_subjects(subjects: NDArray, folds: int, fold: int) -> NDArray:
-  """The persons of one part.
+  """Finds the persons of one fold.
 
   >>> fold_subjects(np.arange(1, 9), folds=3, fold=1)
   array([2, 5, 8])
 
   Args:
     subjects: [persons] ascending.
-    folds: parts; 0 for one per person.
+    folds: their number; 0 for one per person.
     fold: which part, from 0.
 
   Raises:
@@ -222,7 +222,7 @@ def select(windows: Windows, rows: NDArray) -> Windows:
 
 
 def official(windows: Windows) -> tuple[NDArray, NDArray]:
-  """Train and test rows as the data set's authors chose.
+  """Gives the train and test rows chosen by the data set's authors.
 
   Raises:
     InputError: they chose none.
@@ -238,7 +238,10 @@ def official(windows: Windows) -> tuple[NDArray, NDArray]:
 
 
 def _near(windows: Windows, is_test: NDArray, distance: int) -> NDArray:
-  """[windows] bool: starts less than `distance` from a person's test window."""
+  """Marks windows that start within `distance` of a person's test window.
+
+  [windows] bool; the distance itself is not within.
+  """
   near = np.zeros(len(is_test), bool)
   for person in np.unique(windows.subject):
     rows = np.flatnonzero(windows.subject == person)

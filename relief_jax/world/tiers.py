@@ -1,4 +1,4 @@
-"""What a fleet is made of: the records that `fleets.py` turns into clients."""
+"""Describes fleets: the records that `fleets.py` turns into clients."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -10,7 +10,7 @@ from relief_jax.devices import Device
 
 
 class Tier(NamedTuple):
-  """One kind of device in a fleet.
+  """Describes one kind of device in a fleet.
 
   Attributes:
     name: for reports.
@@ -30,7 +30,7 @@ class Tier(NamedTuple):
 
 
 class Tiers(NamedTuple):
-  """A fleet's description.
+  """Describes a fleet.
 
   Attributes:
     tiers: from fewest to most sensors; shares add up to 100.
@@ -42,7 +42,7 @@ class Tiers(NamedTuple):
 
 
 def counts(tiers: tuple[Tier, ...], clients: int) -> list[int]:
-  """Clients of every tier by the largest remainder, in whole numbers.
+  """Counts the clients of every tier by the largest remainder.
 
   Ties go to the tier with more sensors, so that a small fleet keeps a rare
   cohort rather than one more of the common devices.
@@ -71,7 +71,7 @@ def counts(tiers: tuple[Tier, ...], clients: int) -> list[int]:
 def owned_by(
   tiers: tuple[Tier, ...], modalities: int | Sequence[str]
 ) -> np.ndarray:
-  """Which modalities every tier owns.
+  """Marks the modalities that every tier owns.
 
   >>> owned_by((Tier('a', 100, Fraction(1, 4), ''),), 3)
   array([[ True, False, False]])
@@ -97,7 +97,7 @@ def owned_by(
 def shuffle_sensors(
   owned: np.ndarray, coupling: float, rng: np.random.Generator
 ) -> np.ndarray:
-  """Loosens the tie between a device and the sensors on board.
+  """Loosens the tie between a device and the installed sensors.
 
   A share of 1 - `coupling` of the clients, drawn at random, swap their sensor
   sets among each other by a random permutation. How many devices carry which

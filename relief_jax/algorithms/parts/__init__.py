@@ -1,1 +1,1 @@
-"""Pieces that several methods share."""
+"""Holds pieces that several methods share."""

@@ -1,4 +1,4 @@
-"""k-means in every group of devices at once. **Ours**, without a draw.
+"""Clusters by k-means in all groups of devices at once. **Ours**, no draw.
 
 Groups of devices differ in size and so in their number of centres; all are
 padded to those of the largest possible group. In place of k-means++ the first
@@ -51,7 +51,7 @@ def kmeans(points: Array, group: Array, groups: int, size: int) -> Array:
   centres = jnp.broadcast_to(mean[:, None], (groups, most, points.shape[1]))
 
   def gap(centres):
-    """Squared distances to the own group's centres, [N, most]."""
+    """Computes squared distances to the own group's centres, [N, most]."""
     return jnp.square(points[:, None] - centres[group]).sum(-1)
 
   def farthest(i, carry):
@@ -80,7 +80,7 @@ def kmeans(points: Array, group: Array, groups: int, size: int) -> Array:
 
 
 def means(values: Array, place: Array, places: int) -> Array:
-  """Mean of the values at each place, [places, ...]; 0 where there are none.
+  """Averages the values at each place, [places, ...]; 0 where there are none.
 
   Args:
     values: [N, ...] float32.

@@ -1,4 +1,4 @@
-"""Norms of the divergence d_g of a block's updates."""
+"""Normalizes the divergence d_g of a block's updates."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from relief_jax.types import Array, Task
 
 
 def raw(task: Task, mean: Mean) -> Array:
-  """Is the variance |.|^2 itself."""
+  """Gives the variance |.|^2 itself."""
   del task
   return mean.variance
 

@@ -1,4 +1,4 @@
-"""Class prototypes of features, and how far a sensor's features are from them.
+"""Computes class prototypes of features, and a sensor's distance from them.
 
 A prototype is the mean feature of a class in one modality. Devices send sums
 over their windows; the server keeps a running mean over the updates of each
@@ -17,10 +17,10 @@ from relief_jax.types import Array, PyTree, Task
 
 
 class Prototypes(NamedTuple):
-  """What the server keeps.
+  """Holds the server's class prototypes.
 
   Attributes:
-    mean: {modality: [C, d_m]}, zeros until somebody sent one.
+    mean: {modality: [C, d_m]}, zeros until a device sent one.
     updates: {modality: [C] int32}, how many made it.
   """
 
@@ -29,7 +29,7 @@ class Prototypes(NamedTuple):
 
 
 class Sums(NamedTuple):
-  """What devices send, weighted and summed.
+  """Holds the devices' class sums, weighted and summed.
 
   Attributes:
     features: {modality: [C, d_m]}.
@@ -41,7 +41,7 @@ class Sums(NamedTuple):
 
 
 def init(task: Task) -> Prototypes:
-  """No prototype yet."""
+  """Builds the state without a prototype."""
   widths = dict(zip(task.modalities, task.features, strict=True))
   return Prototypes(
     mean={m: jnp.zeros((task.classes, d)) for m, d in widths.items()},
@@ -55,14 +55,14 @@ def sizes(task: Task) -> Array:
 
 
 def known(prototypes: Prototypes, task: Task) -> Array:
-  """Modalities with at least one prototype, [M] bool."""
+  """Marks modalities with at least one prototype, [M] bool."""
   return jnp.stack([(prototypes.updates[m] > 0).any() for m in task.modalities])
 
 
 def survey(
   task: Task, params: PyTree, device: Device, prototypes: Prototypes
 ) -> tuple[Sums, Array]:
-  """Class sums and dispersions of a device's own windows.
+  """Computes class sums and dispersions of a device's own windows.
 
   Args:
     task: the model.
@@ -105,7 +105,7 @@ def survey(
 
 
 def weighted(sums: Sums, weight: dict[str, Array], mean: bool = False) -> Sums:
-  """A device's contribution.
+  """Computes a device's contribution.
 
   Args:
     sums: of the device.
@@ -127,7 +127,7 @@ def weighted(sums: Sums, weight: dict[str, Array], mean: bool = False) -> Sums:
 
 
 def update(old: Prototypes, sums: Sums, now: Array) -> Prototypes:
-  """The running means after a round (eq. 17, by the count of updates).
+  """Updates the running means after a round (eq. 17, by count of updates).
 
   Args:
     old: prototypes.
@@ -173,7 +173,7 @@ def substitute(
 
 
 def confidence(dispersion: Array, owned: Array, beta: Array | float) -> Array:
-  """How far each sensor is to be trusted, [N, M] in [0, 1] (**ours**).
+  """Computes the trust in each sensor, [N, M] in [0, 1] (**ours**).
 
   exp(-beta relu(disp / median - 1)), the median over the owners that have been
   measured; 1 for who has not been.
@@ -191,7 +191,7 @@ def confidence(dispersion: Array, owned: Array, beta: Array | float) -> Array:
 
 
 def running(old: Array, new: Array, ema: Array) -> Array:
-  """(1 - ema) old + ema new where measured; the first measure as it is.
+  """Blends (1 - ema) old + ema new where measured; keeps a first measure.
 
   Args:
     old: [K, M], NaN where never measured.

@@ -12,7 +12,7 @@ from relief_jax.types import Array
 
 
 class Known(NamedTuple):
-  """Holds what scores may look at.
+  """Holds the facts that scores may use.
 
   Attributes:
     divergence: [G] D_g.

@@ -1,8 +1,8 @@
-"""What a server knows of how well each sensor measures (**ours**).
+"""Tracks the server's confidence in the measures of each sensor (**ours**).
 
 The parts that `qqr_style` is made of and that RELIEF takes as an option:
 prototypes of features, the dispersion of every sensor around them, and a
-confidence in it that weighs updates.
+confidence in it by which updates are weighted.
 """
 
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from relief_jax.types import Array, CostOverride, Fleet, PyTree, Task
 
 
 class Quality(NamedTuple):
-  """What the server keeps.
+  """Holds the server's prototypes and dispersions.
 
   Attributes:
     prototypes: of features.
@@ -31,7 +31,7 @@ class Quality(NamedTuple):
 
 
 def init(task: Task, clients: int) -> Quality:
-  """Nothing has been measured.
+  """Builds the state before any measure.
 
   Args:
     task: the model.
@@ -46,12 +46,14 @@ def init(task: Task, clients: int) -> Quality:
 def confidence(
   memory: Quality, round: Round, owned: Array, beta: float, start: int
 ) -> Array:
-  """Of the participants' sensors, [K, M] in [0, 1]; 0 where none delivers.
+  """Computes confidence in participants' sensors, [K, M] in [0, 1].
+
+  0 where none delivers.
 
   Args:
     memory: of all clients.
     round: of the participants.
-    owned: [K, M] bool, what delivers.
+    owned: [K, M] bool, sensors that deliver.
     beta: of `prototypes.confidence`.
     start: rounds before which every sensor is trusted.
   """
@@ -62,7 +64,7 @@ def confidence(
 
 
 def weights(task: Task, trust: Array) -> Array:
-  """Factor of each group's weight, [K, G]; 1 for shared groups.
+  """Computes the factor of each group's weight, [K, G]; 1 for shared groups.
 
   Args:
     task: the model.
@@ -92,7 +94,7 @@ def client_statistics(
 
 
 def remember(memory: Quality, mean: Mean, round: Round) -> Quality:
-  """Updates what the server keeps after a round.
+  """Updates the server's state after a round.
 
   Args:
     memory: before it.
@@ -133,7 +135,7 @@ def extra_cost(
 def with_confidence(
   task: Task, method: Method, clients: int, beta: float, start: int
 ) -> Method:
-  """Weighs a method's updates by how well their sensors measure (**ours**).
+  """Weights a method's updates by confidence in their sensors (**ours**).
 
   Args:
     task: the model.

@@ -1,4 +1,4 @@
-"""Shapley values of a handful of players, exactly.
+"""Computes Shapley values of a handful of players, exactly.
 
 phi_m is what player m adds to a coalition, in the mean over all orders in which
 the players may join (Shapley, 1953): a weighted sum over the 2^M coalitions.
@@ -15,7 +15,7 @@ MOST = 8
 
 
 def coalitions(players: int) -> np.ndarray:
-  """All of them, [2^M, M] bool; the first is empty, the last is everybody.
+  """Lists all coalitions, [2^M, M] bool: empty first, everybody last.
 
   Raises:
     InputError: too many players.
@@ -31,7 +31,7 @@ def coalitions(players: int) -> np.ndarray:
 
 
 def values(worth: Array) -> Array:
-  """phi, [M]: they add up to the worth of everybody less that of nobody.
+  """Computes phi, [M]: they add up to the worth of all less that of none.
 
   Args:
     worth: [2^M] of the coalitions, in their order.

@@ -1,0 +1,172 @@
+"""Counts what devices' models predict on the devices' own later windows."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from relief_jax import tree
+from relief_jax.clients import sensor_faults
+from relief_jax.types import Array, Fleet, OwnWindows, PyTree, Task
+
+
+def own_counts(
+  models: list[tuple[Task, PyTree]],
+  index: Array,
+  frozen: PyTree,
+  own: OwnWindows,
+  fleet: Fleet,
+  fill: str,
+  batch: int = 256,
+) -> Array:
+  """Tests every device on its own later windows, with its own sensors.
+
+  Args:
+    models: tasks and parameters.
+    index: [N] int32, the model of each device.
+    frozen: parameters that never train.
+    own: the windows.
+    fleet: [N] devices; windows are seen through their sensors' faults.
+    fill: `input` or `skip`.
+    batch: windows at a time.
+
+  Returns:
+    [N, 3, C] int32 as in `Counts`.
+  """
+  device = own.order // own.rows.shape[1]
+  pairs = (own.rows.ravel()[own.order], device, jnp.ones(device.shape, bool))
+  return count_own(models, index, frozen, own, fleet, fill, pairs, batch)
+
+
+def count_own(models, index, frozen, own, fleet, fill, pairs, batch=256):
+  """Counts predictions over (row, device, real) pairs, [L] each."""
+  classes = jax.eval_shape(
+    lambda: _logits(*models[0], frozen, own, fleet, fill, *_first(pairs))
+  ).shape[-1]
+  chunks = batches(pairs, batch)
+
+  def body(total, chunk):
+    (row, device, real), weight = chunk
+    weight *= real
+    guess = jnp.zeros(row.shape, jnp.int32)
+    for v, model in enumerate(models):
+      here = (index[device] == v) & (weight > 0)
+      run = partial(
+        lambda model, here: _logits(
+          *model, frozen, own, fleet, fill, row, device, here
+        ).argmax(-1),
+        model,
+        here,
+      )
+      told = where_needed(None if len(models) == 1 else here.any(), run)
+      guess = jnp.where(here, told, guess)
+    y = own.bank.y[row]
+    right = weight * (guess == y)
+    return (
+      total.at[device, 0, y]
+      .add(right)
+      .at[device, 1, guess]
+      .add(weight)
+      .at[device, 2, y]
+      .add(weight)
+    ), None
+
+  start = jnp.zeros((fleet.id.size, 3, classes), jnp.int32)
+  return jax.lax.scan(body, start, chunks)[0]
+
+
+def _logits(task, params, frozen, own, fleet, fill, row, device, here):
+  """Computes class scores of windows on unlike devices, [B, C].
+
+  Args:
+    task: the model.
+    params: P.
+    frozen: parameters that never train.
+    own: the windows.
+    fleet: [N] devices.
+    fill: `input` or `skip`.
+    row: [B] int32, of the windows.
+    device: [B] int32.
+    here: [B] bool, whose scores are asked for; an encoder that none of them
+      needs is not run.
+  """
+  bank, sensed = own.bank, fleet.owned[device]
+  faults = None
+  if fleet.shift is not None:
+    faults = jax.tree.map(lambda v: v[device], fleet.shift)
+    sensed &= ~_lost(faults, row + own.first, sensed.shape[1])
+  features = {}
+  for i, name in enumerate(task.modalities):
+
+    def encode(i=i, name=name):
+      x = bank.x[name][row]
+      if faults is not None:
+        x = _faulty(faults, i, x, row + own.first)
+      return task.encode(params, frozen, i, x, task.cuts)
+
+    seen = where_needed((sensed[:, i] & here).any(), encode)
+    absent = jax.tree.map(jnp.zeros_like, seen)
+    if fill == 'input':
+      empty = jnp.broadcast_to(bank.fill[name], (1,) + bank.x[name].shape[1:])
+      absent = task.encode(params, frozen, i, empty, task.cuts)
+    features[name] = jax.tree.map(
+      lambda a, b, i=i: jnp.where(sensed[:, i, None], a, b), seen, absent
+    )
+  run = jnp.ones_like(sensed) if fill == 'input' else sensed
+
+  def fuse(features, run):
+    one = jax.tree.map(lambda h: h[None], features)
+    return task.fuse(params, frozen, one, run)[..., 0, :]
+
+  scores = jax.vmap(fuse)(features, run)
+  return scores.mean(1) if scores.ndim == 3 else scores
+
+
+def encode_raw(task, params, frozen, bank, i, row):
+  x = bank.x[task.modalities[i]][row]
+  return task.encode(params, frozen, i, x, task.cuts)
+
+
+def where_needed(flag: Array | None, function):
+  """Evaluates the function; gives zeros where `flag` is off; None: always."""
+  if flag is None:
+    return function()
+  return jax.lax.cond(flag, function, lambda: tree.zeros_like_output(function))
+
+
+def batches(values: PyTree, batch: int) -> tuple[PyTree, Array]:
+  """Cuts [L, ...] into [steps, batch, ...]; weights are 0 for padding."""
+  total = len(jax.tree.leaves(values)[0])
+  steps = -(-total // batch)
+  at = jnp.arange(steps * batch)
+  place = jnp.minimum(at, total - 1).reshape(steps, batch)
+  weight = (at < total).astype(jnp.int32).reshape(steps, batch)
+  return jax.tree.map(lambda v: v[place], values), weight
+
+
+def _first(pairs):
+  return jax.tree.map(lambda v: v[:1], pairs)
+
+
+def _lost(faults, row: Array, modalities: int) -> Array:
+  """Marks sensors that do not deliver a window, [B, M] bool."""
+  if faults.gone is None:
+    return jnp.zeros((row.size, modalities), bool)
+
+  def one(fault, row):
+    found = [sensor_faults.lost(fault, m, row[None]) for m in range(modalities)]
+    return jnp.concatenate(found)
+
+  return jax.vmap(one)(faults, row)
+
+
+def _faulty(faults, modality: int, x: Array, row: Array) -> Array:
+  """Applies the faults of the devices' own sensors to windows, [B, time, c]."""
+
+  def one(fault, x, row):
+    found = sensor_faults.apply(
+      fault, modality, x[None], row[None], branch=False
+    )
+    return found[0]
+
+  return jax.vmap(one)(faults, x, row)

@@ -1,0 +1,113 @@
+"""Prepares a run before its first round: layout, places, first state."""
+
+import dataclasses
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from relief_jax.engine import memory, placement, processes
+from relief_jax.engine.placement import Layout
+from relief_jax.runs import program, tuner
+from relief_jax.types import Algorithm, Array, Population, PyTree, Task
+from relief_jax.world import World
+
+# Compiled initial states, one per static configuration.
+_starts: dict[Hashable, Callable[..., PyTree]] = {}
+
+
+def clear() -> None:
+  """Forgets compiled initial states."""
+  _starts.clear()
+
+
+def settle_layout(
+  config: ml_collections.ConfigDict,
+  found: World,
+  task: Task,
+  layout: Layout,
+  memory_limit: int | None,
+) -> tuple[tuner.Choice, Layout, World]:
+  """Chooses the layout where a config leaves it open, and sets it.
+
+  Args:
+    config: of the run; its `layout` is set.
+    found: the world, its rows placed as `layout` says.
+    task: the model.
+    layout: by the rule of thumb.
+    memory_limit: bytes that the run may take, None for the machine's.
+
+  Returns:
+    The choice and its reason, the layout, and the world placed by it.
+  """
+  if config.layout not in placement.OPEN:
+    return tuner.Choice(config.layout, 'config'), layout, found
+  choice = tuner.settle(
+    config.layout,
+    tuner.Job(
+      method=config.method,
+      backbone=config.backbone,
+      spec=found.spec,
+      task=task,
+      setting=program.setting(config, found, layout),
+      hparams=program.hparams(config, found),
+      population=found.population,
+      memory_limit=memory_limit,
+    ),
+  )
+  config.layout = choice.name
+  chosen = placement.parse_layout(choice.name, config.devices)
+  if chosen.mesh != layout.mesh:  # in one process only
+    population = found.population
+    rows = np.asarray(population.rows)[: len(population.fleet.id)]
+    moved = placement.spread_rows(
+      lambda first, last: rows[first:last], rows.shape, chosen
+    )
+    population = dataclasses.replace(population, rows=moved)
+    found = found._replace(population=population)
+  return choice, chosen, found
+
+
+def place_population(population: Population, layout: Layout) -> Population:
+  """Replicates all but the clients' rows, which are in place already."""
+  nothing: Any = None
+  rest = placement.replicate(
+    dataclasses.replace(population, rows=nothing), layout
+  )
+  return dataclasses.replace(rest, rows=population.rows)
+
+
+def initial_state(
+  identity: Hashable,
+  algorithm: Algorithm,
+  task: Task,
+  key: Array,
+  memory_limit: int | None,
+) -> PyTree:
+  """Makes the state before the first round.
+
+  Args:
+    identity: equal where the same program makes it.
+    algorithm: of the run.
+    task: the model.
+    key: of the parameters.
+    memory_limit: bytes that the run may take, None for the machine's.
+
+  Raises:
+    InputError: it does not fit into memory.
+    PeerError: nor does another process's.
+  """
+  if identity not in _starts:
+    _starts[identity] = jax.jit(lambda k: algorithm.init(k, task.init(k)))
+  need = memory.size(jax.eval_shape(_starts[identity], key))
+  with processes.together():
+    memory.check(
+      memory.estimate(need, 0, memory_limit),
+      'lower --config.clients where every client keeps a model, momentum or '
+      'a memory of its own (--config.keep_client_state, '
+      '--config.uplink_codec.memory), make the model smaller, or take a '
+      'larger machine',
+    )
+  return _starts[identity](key)

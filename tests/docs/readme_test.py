@@ -1,0 +1,108 @@
+"""The Python of README and docs runs, page by page, as a reader pastes it."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from relief_jax import algorithms, datasets, devices
+from relief_jax.world import fleets
+from tests.support.paths import ROOT
+
+README = ROOT / 'README.md'
+PAGES = [README, *sorted((README.parent / 'docs').glob('*.md'))]
+REGISTRIES = (
+  algorithms.ALGORITHMS,
+  datasets.DATASETS,
+  devices.DEVICES,
+  fleets.FLEETS,
+)
+
+
+@pytest.fixture
+def registries():
+  before = [dict(r) for r in REGISTRIES]
+  yield
+  for registry, old in zip(REGISTRIES, before, strict=True):
+    registry.clear()
+    registry.update(old)
+
+
+@pytest.mark.slow
+def test_python_blocks(registries, capsys):
+  outputs = {}
+  for page in PAGES:
+    space = {}
+    for block in re.findall(r'```python\n(.*?)```', page.read_text(), re.S):
+      exec(compile(block, str(page), 'exec'), space)  # our own pages
+      outputs.setdefault(page.stem, []).append(capsys.readouterr().out)
+    if page == README:
+      result = space['simulate'].run(space['c'])
+  assert {k: len(v) for k, v in outputs.items()} == {
+    'README': 2,
+    'data': 1,
+    'devices': 1,
+    'reliability': 1,
+    'scaling': 1,
+  }
+  assert 'round 20: F1' in outputs['README'][0]
+  shares = result.history[-1]['trained_share']
+  assert all(0 < share < 1 for share in shares.values())
+  swept = re.findall(
+    r"^0 {'client_lr': (.*)} (.*)$", outputs['scaling'][0], re.M
+  )
+  assert [float(lr) for lr, _ in swept] == [0.02, 0.1]
+  assert all(float(f1) > 0.3 for _, f1 in swept)  # chance is 1/8
+  assert "'node': 17, 'hub': 7" in outputs['devices'][0]
+  # Four devices in five rounds, twice, and the others go on.
+  assert outputs['reliability'][0].count(' 20.0\n') == 2
+  # Chance is 1/3: a method that does not learn fails here.
+  assert float(outputs['data'][0]) > 0.6
+
+
+@pytest.mark.slow
+def test_the_walk_through_with_a_file_of_ones_own(tmp_path):
+  """The section's shell commands, as they stand there, in an empty folder."""
+  text = README.read_text()
+  start = text.index('\n## Your own data\n')
+  (block,) = re.findall(r'```\n(.*?)```', text[start:].split('\n## ')[1], re.S)
+  block = block.replace('.venv/bin/python', shlex.quote(sys.executable))
+  block = block.replace('=experiments/', f'={README.parent}/experiments/')
+  done = subprocess.run(
+    ['bash', '-euc', block],
+    cwd=tmp_path,
+    capture_output=True,
+    text=True,
+    env={**os.environ, 'PYTHONPATH': str(README.parent)},
+    timeout=500,
+  )
+  out = done.stdout
+  assert done.returncode == 0, out + done.stderr
+  # What `check` finds in the file that the first command made.
+  assert 'layout      continuous, 27000 samples' in out
+  assert '  1         4500 samples (ann)' in out
+  assert 'gaps' not in out and out.count('nothing wrong') == 1
+  # What the run was about, and that it learnt: chance is 1/2.
+  summary = json.loads((tmp_path / 'runs/mine/summary.json').read_text())
+  assert summary['status'] == 'complete' and summary['dataset'] == 'npz'
+  assert len(summary['world']['subjects']['test']) == 2
+  assert len(summary['world']['subjects']['train']) == 4
+  assert summary['last']['f1_all'] > 0.7
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.stem)
+def test_what_a_page_names_exists(page):
+  text, root = page.read_text(), README.parent
+  makefile = (root / 'Makefile').read_text()
+  for target in re.findall(r'^make (\w+)', text, re.M):
+    assert re.search(rf'^{target}:', makefile, re.M)
+  for path in re.findall(
+    r'(?:experiments|relief_jax|benchmarks|tests)/[\w/]+\.\w+', text
+  ):
+    assert (root / path).exists(), path
+  for link in re.findall(r'\]\(([^)#]+)', text):
+    assert '://' in link or (page.parent / link).exists(), link
