@@ -114,7 +114,7 @@ def test_python_blocks(registries, capsys):
     'data': 1,
     'devices': 1,
     'hooks_to_functions': 16,
-    'method': 5,
+    'method': 6,
     'reliability': 1,
     'scaling': 1,
   }
