@@ -46,7 +46,7 @@ def scaffold_by_hand(task, population, setting):
   count = np.append(np.asarray(population.fleet.owned).sum(0), 6.0)
   owners = jax.tree.map(
     lambda g, part: jax.tree.map(
-      lambda _: float(count[task.blocks.modality[g]]), part
+      lambda _: jnp.float32(count[task.blocks.modality[g]]), part
     ),
     task.groups,
     x,
@@ -101,9 +101,25 @@ def scaffold_by_hand(task, population, setting):
       masks.append(mask)
       own[n] = fresh
     here = jax.tree.map(lambda *m: max(sum(m), 1.0), *masks)
-    x = jax.tree.map(lambda x, k, *d: x + sum(d) / k, x, here, *deltas)
-    c = jax.tree.map(lambda c, k, *d: c + sum(d) / k, c, owners, *changes)
+    x = jax.tree.map(lambda x, k, *d: x + 1 / k * sum(d), x, here, *deltas)
+    c = jax.tree.map(lambda c, k, *d: c + 1 / k * sum(d), c, owners, *changes)
   return x, c, own
+
+
+def test_scaffold_equals_a_loop_to_the_bit():
+  """Operation by operation, as in the layout `debug`."""
+  task, population, setting = world(cohort=4)
+  setting = setting._replace(layout=placement.parse_layout('debug', 1))
+  algorithm = tiny.algorithm(scaffold.scaffold, task, setting)
+  with jax.disable_jit():
+    state = tiny.start(scaffold.scaffold, task, setting)
+    for number in range(ROUNDS):
+      key = tiny.round_key(0, number)
+      state, _ = algorithm.step(key, state, population, setting.hparams)
+    x, c, own = scaffold_by_hand(task, population, setting)
+  same(state.params, x)
+  same(state.server.memory, c)
+  same(state.clients.method, jax.tree.map(lambda *v: jnp.stack(v), *own))
 
 
 def test_scaffold_equals_a_loop():
