@@ -16,7 +16,6 @@ other one with probability 0.45. Data is random: this measures speed only.
 import dataclasses
 from typing import Any, NamedTuple
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,7 +25,6 @@ from benchmarks import common
 from experiments import command
 from relief_jax import (
   algorithms,
-  config,
   costs,
   models,
   simulate,
@@ -128,7 +126,7 @@ def make_round(name: str, method: str) -> Round:
   layout = placement.parse_layout(_LAYOUT.value, _DEVICES.value)
   together = layout.devices * max(layout.block, 1)
   owned = np.asarray(fleet.owned)
-  fill = algorithms.DEFAULT_FILL.get(method, 'skip')
+  fill = algorithms.facts(method).fill
   cut: tuple[buckets.Bucket, ...] = ()
   if _BUCKETS.value > 1 and fill == 'skip' and not layout.branch:
     cut = buckets.bucket(owned, task, _BUCKETS.value, together)
@@ -138,7 +136,7 @@ def make_round(name: str, method: str) -> Round:
     clients=_CLIENTS.value,
     cohort=_CLIENTS.value,
     fill=fill,
-    options=flax.core.freeze(config.default().to_dict().get(method, {})),
+    options=algorithms.facts(method).make(),
   )
   algorithm = algorithms.build(method, task, setting)
   state = algorithm.init(key, task.init(key))

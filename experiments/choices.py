@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from experiments import axes, columns, gather, records, tables
+from relief_jax import plugins
 from relief_jax.errors import InputError
 from relief_jax.files import paths
 
@@ -151,7 +152,8 @@ def _status(place: gather.Place) -> str:
 def _label(place: gather.Place, stored: Mapping[str, Any]) -> str:
   """The label that is tuned: what the sweep put before it is taken off."""
   if 'methods' not in stored:  # a sweep of one config
-    return records.read_json(place.folder / 'config.json')['method']
+    stored = records.read_json(place.folder / 'config.json')
+    return plugins.short(stored['method'])
   if place.label in stored['methods']:
     return place.label
   return place.label.partition('/')[2]

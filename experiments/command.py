@@ -169,7 +169,7 @@ def launch(
     if swept is not None:
       argv, found = points.split_argv(argv)
       swept.update(found)
-    rest = _parse(argv)
+    rest = _parse(argv, swept)
     known = list(flags.FLAGS)
     wrong = [
       arg
@@ -194,9 +194,9 @@ def launch(
   )
 
 
-def _parse(argv: list[str]) -> list[str]:
+def _parse(argv: list[str], swept: dict[str, str] | None = None) -> list[str]:
   """Flags from the command line; absl's own errors become input errors."""
-  argv = config_door.prepare(rewrite(argv))
+  argv = config_door.prepare(rewrite(argv), swept)
   before = registries.contents()
   try:
     rest = flags.FLAGS(argv)

@@ -7,6 +7,7 @@ from typing import Any
 
 from experiments import axes, choices, naming, pool, records, sweep_jobs
 from experiments.configs import compare as comparisons
+from relief_jax import config as config_lib
 from relief_jax.config.validation import check, validate
 from relief_jax.errors import InputError
 
@@ -66,6 +67,7 @@ def expand(
         f'point {point}': point,
       }
       run = _config(shared, parts)
+      config_lib.prune(run)
       for number in numbers:
         records.override(run, sweep_jobs.nested(number))
         try:

@@ -19,10 +19,11 @@ from ml_collections import config_flags
 from experiments import points
 from experiments.configs import compare
 from relief_jax import config as config_lib
+from relief_jax import plugins
 from relief_jax.config import modules, registries
-from relief_jax.config.keys import Key
 from relief_jax.config.validation import check
 from relief_jax.errors import InputError
+from relief_jax.keys import Key
 
 _KEY = re.compile(r'--?config\.([\w.]+)=(.*)', re.DOTALL)
 _REFUSED = re.compile(r'flag --config\.([\w.]+)=(.*?): ', re.DOTALL)
@@ -35,38 +36,52 @@ def rows() -> dict[str, Key]:
   return config_lib.rows() | compare.ROWS
 
 
-def prepare(argv: Sequence[str]) -> list[str]:
-  """Imports `--config.modules`, and spells tuples as config flags take them.
+def prepare(
+  argv: Sequence[str], swept: dict[str, str] | None = None
+) -> list[str]:
+  """Imports what flags name, and spells tuples as config flags take them.
 
-  The modules come first: the config file and other flags may need them.
+  `--config.modules` and names that lead outside of the package come first: the
+  config file and other flags may need their keys.
 
   >>> prepare(['x', '--config.seeds=0:3', '--config.rounds=2'])
   ['x', '--config.seeds=(0, 1, 2)', '--config.rounds=2']
 
   Args:
     argv: of the command.
+    swept: texts of `--sweep.KEY`; names that lead to a file get its whole path.
 
   Raises:
-    InputError: a module that cannot be imported, or an empty range.
+    InputError: what cannot be imported, or an empty range.
   """
   given = [(arg, _KEY.fullmatch(arg)) for arg in argv]
   for _, found in given:
     if found and found[1] == 'modules':
       modules.load(_members(found[2]))
+  for _, found in given:
+    if found:
+      registries.meet({found[1]: found[2]})
+  swept = {} if swept is None else swept
+  for key, text in swept.items():
+    parts = text.split(',')
+    met = [registries.meet({key: part}).get(key, part) for part in parts]
+    swept[key] = ','.join(met)
   known = rows()
   return [
-    f'--config.{found[1]}={_tuple(known[found[1]], *found.groups())}'
+    f'--config.{found[1]}={_spelled(known[found[1]], *found.groups())}'
     if found and found[1] in known
     else arg
     for arg, found in given
   ]
 
 
-def _tuple(row: Key, key: str, text: str) -> str:
-  """A tuple in Python's words; what is none of it stays as it is."""
+def _spelled(row: Key, key: str, text: str) -> str:
+  """A tuple in Python's words, a path in full; the rest stays as it is."""
+  if registries.kind_of(row):  # later runs may start elsewhere
+    return plugins.absolute(text)
   if row.kind in ('wholes', 'labels') and points.is_range(text):
     return repr(tuple(points.parse(key, text, 0)))
-  if key == 'modules':  # later runs may start elsewhere
+  if key == 'modules':
     return repr(tuple(map(modules.identity, _members(text))))
   if row.kind == 'names' and text:
     return repr(_members(text))

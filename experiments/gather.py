@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from experiments import axes, pool, records, tables
+from relief_jax import plugins
 from relief_jax.errors import InputError
 
 
@@ -144,7 +145,7 @@ def places(folder: pathlib.Path) -> tuple[list[Place], dict[str, Any]]:
     command = (
       f'python -m experiments.main --config={folder}/config.json --workdir=NEW'
     )
-    place = Place(config['method'], config['seed'], folder, {})
+    place = Place(plugins.short(config['method']), config['seed'], folder, {})
     return [place], {'commands': [command]}
   if found := sorted(folder.glob('manifest*.json'), key=_shard):
     return _of_manifests(folder, [records.read_json(p) for p in found])

@@ -15,7 +15,7 @@ from typing import Any
 import ml_collections
 
 from experiments import records
-from relief_jax import algorithms, datasets
+from relief_jax import algorithms, datasets, plugins
 from relief_jax import config as config_lib
 from relief_jax.engine import ambient, placement
 from relief_jax.errors import InputError
@@ -44,8 +44,9 @@ _PATHS = ('data_path', 'fleet', 'online.presence.path')
 def _free(key: str, config: ml_collections.ConfigDict) -> bool:
   """Whether a key cannot change the results of a config."""
   group = key.partition('.')[0]
+  methods = {*algorithms.ALGORITHMS, *config_lib.outside()}
   return key in FREE or (  # options of a method that is not run
-    group in algorithms.ALGORITHMS and group != config.method
+    group in methods and group != plugins.short(config.method)
   )
 
 
@@ -62,8 +63,7 @@ def adopt(config: ml_collections.ConfigDict, stored: dict) -> None:
 def resolved(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   """A copy with the defaults that depend on other keys, as a run stores it."""
   config = config.copy_and_resolve_references()
-  if config.method in algorithms.ALGORITHMS:  # else the run itself refuses
-    config.fill = algorithms.resolve_fill(config.method, config.fill)
+  config.fill = algorithms.resolve_fill(config.method, config.fill)
   return config
 
 
@@ -78,8 +78,11 @@ def changes(
   old = records.flatten(records.clean(config_lib.default()))
   old |= records.flatten(stored)
   new = records.flatten(records.clean(config))
+  others = config_lib.outside(but=config.method)
   found = {}
   for key in sorted(new.keys() | old.keys()):
+    if key.partition('.')[0] in others:
+      continue
     if key == 'layout' and old[key] in placement.OPEN:
       continue  # stored before layouts were
     if new.get(key) != old.get(key):

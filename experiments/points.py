@@ -26,9 +26,9 @@ import numpy as np
 
 from experiments import records
 from relief_jax import config as config_lib
-from relief_jax.config.keys import shown
 from relief_jax.config.validation import check
 from relief_jax.errors import InputError
+from relief_jax.keys import shown
 
 PREFIX = '--sweep.'
 _MOST = 100_000  # values of a range

@@ -21,12 +21,12 @@ import ml_collections
 import numpy as np
 
 from relief_jax import config as config_lib
-from relief_jax.config import modules
-from relief_jax.config.keys import shown
+from relief_jax.config import modules, registries
 from relief_jax.config.validation import check
 from relief_jax.engine import machine
 from relief_jax.errors import InputError, StorageError
 from relief_jax.files import text_files
+from relief_jax.keys import shown
 
 SCHEMA = 1
 COMPLETE, INTERRUPTED, DIVERGED = 'complete', 'interrupted', 'diverged'
@@ -197,7 +197,8 @@ def _lines(path: pathlib.Path) -> list[tuple[dict, int]]:
 def config_from_dict(values: dict) -> ml_collections.ConfigDict:
   """A locked config from what `config.json` holds.
 
-  The modules that it names are imported first: they may add keys and names.
+  What it names outside of this package is imported first: it may add keys and
+  names.
 
   Raises:
     InputError: a key that no config has, or a value that it does not take.
@@ -205,19 +206,27 @@ def config_from_dict(values: dict) -> ml_collections.ConfigDict:
   own = values.get('modules', ())
   check('modules', own, config_lib.rows()['modules'])
   modules.load(own)
+  registries.meet(flatten(values))
   config = config_lib.default()
   _update(config, values, '')
+  registries.settle(config)
+  config_lib.prune(config, kept=values)
   return config
 
 
 def override(config: ml_collections.ConfigDict, values: dict) -> None:
   """Sets nested keys of a locked config.
 
+  Names that lead outside of this package may bring keys of their own.
+
   Raises:
     InputError: a key that the config does not have, or a value that it does
       not take.
   """
+  found = registries.meet(flatten(values))
+  config_lib.complete(config, found.get('method', config.method))
   _update(config, values, '')
+  registries.settle(config)
 
 
 def _update(config: ml_collections.ConfigDict, values: dict, at: str) -> None:

@@ -22,7 +22,9 @@ import ml_collections
 from experiments import board, identity, locks, pool, progress, records
 from experiments.checkpoints import Checkpoints
 from experiments.stop import Stop
-from relief_jax import datasets, simulate, sweep, world
+from relief_jax import config as config_lib
+from relief_jax import datasets, plugins, simulate, sweep, world
+from relief_jax.config import registries
 from relief_jax.engine import processes
 from relief_jax.errors import InputError
 from relief_jax.files import paths
@@ -190,6 +192,8 @@ def _open(
     config = records.config_from_dict(config)
   folder = pathlib.Path(paths.expand(member.workdir, 'workdir'))
   config = config.copy_and_resolve_references()
+  registries.settle(config)
+  config_lib.prune(config)
   with processes.together():
     stored = _stored_config(folder, resume) if processes.is_main() else None
   stored = processes.share(stored)
@@ -459,7 +463,7 @@ def title(simulation) -> str:
   config, facts = simulation.config, simulation.description
   tiers = ', '.join(f'{n} {k}' for k, n in facts['tiers'].items())
   return (
-    f'{config.method} on {facts["dataset"]}, {config.backbone}, '
+    f'{plugins.short(config.method)} on {facts["dataset"]}, {config.backbone}, '
     f'seed {config.seed}: {facts["clients_per_round"]} of '
     f'{facts["clients"]} clients a round ({tiers}), speed ratio '
     f'{facts["speed_ratio"]:.0f}, deadline {facts["deadline"][0]:.3g}, '

@@ -225,7 +225,7 @@ def _model(config: ml_collections.ConfigDict) -> tuple[Task, Population]:
   made.data.split, made.data.test_subjects = 'subjects', (4,)
   made.data.stride, made.model.base = made.data.width, 'random'
   built = world.build(made, None)
-  return models.MODELS[made.backbone](built.spec), built.population
+  return models.make(made.backbone, built.spec), built.population
 
 
 def _steps(task: Task, population: Population, batch, steps, run, train):

@@ -42,6 +42,7 @@ from experiments import (
   pool,
   sweep_jobs,
 )
+from relief_jax import config as config_lib
 from relief_jax.errors import InputError
 
 SWEPT: dict[str, str] = {}  # filled from the command line before flags are
@@ -115,6 +116,7 @@ def main(argv) -> int:
     jobs = sweep_jobs.jobs_of(
       config, found, folder, given.data_dir, given.keep_models
     )
+    config_lib.prune(config)  # its points know what they are of
   part = sweep_jobs.parse_shard(given.shard)
   if given.dry_run:
     for job in jobs[part[0] - 1 :: part[1]]:

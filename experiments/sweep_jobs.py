@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments import axes, naming, pool, records
-from relief_jax import algorithms
 from relief_jax import config as config_lib
+from relief_jax import plugins
 from relief_jax.config.validation import validate
-from relief_jax.errors import InputError, unknown
+from relief_jax.errors import InputError
 
 
 def label(values: Mapping[str, Any], keys: Sequence[str]) -> str:
@@ -29,7 +29,10 @@ def label(values: Mapping[str, Any], keys: Sequence[str]) -> str:
   for key, short in zip(keys, last, strict=True):
     if key in values:
       name = short if last.count(short) == 1 else key
-      text = repr(values[key]).replace("'", '').replace(' ', '')
+      value = values[key]
+      if plugins.is_reference(value):
+        value = plugins.short(value)
+      text = repr(value).replace("'", '').replace(' ', '')
       parts.append(f'{name}={re.sub(r"[^A-Za-z0-9_.+*()=,:-]", "_", text)}')
   return naming.fit(','.join(parts) or 'run')
 
@@ -68,16 +71,15 @@ def jobs_of(
     try:
       records.override(run, nested(point))
       validate(run)
-      if run.method not in algorithms.ALGORITHMS:
-        raise unknown('method', run.method, algorithms.ALGORITHMS)
     except InputError as error:
       raise InputError(
         f'point {point}: {error}', 'keys and values of a run', 'correct it'
       ) from error
+    config_lib.prune(run)
     run.devices = run.devices or 1  # of each worker process
     name = label(point, keys) if keys or 'method' not in every else ''
     if 'method' in every:  # methods of equal values are a group
-      name = f'{name}/{run.method}'.lstrip('/')
+      name = f'{name}/{plugins.short(run.method)}'.lstrip('/')
     numbers = {vary: config_lib.get(run, vary)}
     if both:  # seeds within folds
       numbers['seed'] = run.seed

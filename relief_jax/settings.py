@@ -88,7 +88,7 @@ class Setting(NamedTuple):
     guard: against diverging and Byzantine clients (updates/faults.py,
       aggregation/robust.py).
     cosines: updates are compared in pairs (rounds/similarity.py).
-    options: options of the algorithm.
+    options: of the method, the record that its file declares; () without.
   """
 
   layout: placement.Layout = placement.Layout()
@@ -111,7 +111,7 @@ class Setting(NamedTuple):
   downlink_codec: Codec = Codec()
   guard: Guard = Guard()
   cosines: bool = False
-  options: Mapping[str, Any] = {}
+  options: Any = ()
 
   def client_tx(
     self, hparams: HParams = ANY, round_index: Array | int = 0

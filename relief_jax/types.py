@@ -291,7 +291,7 @@ class Exits(NamedTuple):
 
   It chooses between depths by a `lax.switch` over d, in which what lies above
   costs nothing; under a vmap all would run, so it takes the deepest, masked.
-  A method with exits is named in `algorithms.EXITS`; the config has no key.
+  Methods with exits say so in their facts; the config has no key.
 
   Attributes:
     held: (d, every) -> [G] bools, the groups of the sub-model.

@@ -91,13 +91,12 @@ def apply(c: ml_collections.ConfigDict, arg: str | None, **own) -> None:
 
 
 def method(name: str, arg: str | None, **own) -> ml_collections.ConfigDict:
-  """The default config of a method with its variants applied.
+  """The default config of a method, yours too, with its variants applied.
 
   Raises:
     InputError: an unknown variant.
   """
-  c = config_lib.default()
-  c.method = name
+  c = config_lib.default(name)
   apply(c, arg, **own)
   return c
 

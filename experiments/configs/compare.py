@@ -13,7 +13,8 @@ each with several seeds: `--config.repeats='(0,1)'`.
 from experiments import records
 from experiments.configs import common
 from relief_jax import config as config_lib
-from relief_jax.config.keys import (
+from relief_jax.config import registries
+from relief_jax.keys import (
   LARGEST_SEED,
   name,
   names,
@@ -76,6 +77,9 @@ def comparison(c, methods, seeds, baseline='fedavg', vary='seed', repeats=()):
     repeats: with folds, the seeds that each of them is run with: a fold's
       value is the mean over them; () for the config's own seed.
   """
+  methods = {label: _met(keys) for label, keys in methods.items()}
+  for keys in methods.values():
+    config_lib.complete(c, keys.get('method', c.method))
   with c.unlocked():
     c.methods = methods
     c.labels = tuple(methods)  # their order
@@ -88,6 +92,12 @@ def comparison(c, methods, seeds, baseline='fedavg', vary='seed', repeats=()):
   return c
 
 
+def _met(keys):
+  """A label's keys; what they name outside of the package may bring others."""
+  found = registries.meet(records.flatten(keys))
+  return {**keys, **{k: found[k] for k in found.keys() & keys.keys()}}
+
+
 def from_dict(values):
   """The config of a comparison from its JSON form.
 
@@ -96,6 +106,8 @@ def from_dict(values):
   """
   values = with_defaults(dict(values))
   own = {k: values.pop(k) for k in OWN_KEYS}
+  for keys in own['methods'].values():
+    _met(keys)
   c = records.config_from_dict(values)
   methods = {label: own['methods'][label] for label in own['labels']}
   comparison(

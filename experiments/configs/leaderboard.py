@@ -50,15 +50,10 @@ CODECS = ('int4', 'ternary', 'top_k', 'sign')
 # Made for sensors that fail from round to round: robustness.py.
 ONLINE = ('pmm', 'qqr_style')
 # Budgeted methods whose publications know no modalities.
-WHOLE = (
-  'depthfl',
-  'elastic_fl',
-  'feddrop',
-  'fedel',
-  'fedpmt',
-  'fedrolex',
-  'fiarse',
-  'heterofl',
+WHOLE = tuple(
+  name
+  for name, factory in sorted(algorithms.ALGORITHMS.items())
+  if (facts := algorithms.facts(factory)).budgeted and not facts.skips
 )
 # The least of .01, .1 and 1 that changes anything: on the validation person of
 # DSADS, 30 rounds, F1 was 58.8, 58.6 and 56.0 %, so that none of them helps.

@@ -11,17 +11,7 @@ static.
 import functools
 
 from experiments.configs import common
-
-RULES = (
-  'greedy',
-  'greedy_ratio',
-  'knapsack',
-  'aged',
-  'random',
-  'round_robin',
-  'magnitude',
-  'static',
-)
+from relief_jax.algorithms import relief
 
 
 def rule(name, c):
@@ -35,5 +25,5 @@ def get_config(arg=None):
   Raises:
     InputError: an unknown variant.
   """
-  rules = {name: functools.partial(rule, name) for name in RULES}
+  rules = {name: functools.partial(rule, name) for name in relief.RULES}
   return common.method('relief', arg, **rules)

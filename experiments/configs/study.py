@@ -17,17 +17,8 @@ out persons 1 and 2 and keeps the main four methods. Also `smoke`, `cnn` and
 """
 
 from experiments.configs import common, compare
+from relief_jax.algorithms import relief
 
-RULES = (
-  'greedy',
-  'greedy_ratio',
-  'knapsack',
-  'aged',
-  'random',
-  'round_robin',
-  'magnitude',
-  'static',
-)
 PLAIN = {
   'fedavg': {'method': 'fedavg'},
   'fedavg_skip': {'method': 'fedavg', 'fill': 'skip'},
@@ -56,7 +47,7 @@ ABLATIONS = {
       'deadline': '1.75*tight',
       'relief': {'rule': rule},
     }
-    for rule in RULES
+    for rule in relief.RULES
   },
 }
 MAIN = ('fedavg', 'fedavg_skip', 'cohort_mean', 'relief_tight', 'relief_full')

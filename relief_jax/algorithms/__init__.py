@@ -1,120 +1,99 @@
-"""Federated systems: one file each, `(Task, Setting) -> Method`.
+"""Federated systems: a file NAME.py each, whose NAME is a factory.
 
-A few, whose round is no parallel one, give an Algorithm.
+A factory `(Task, Setting) -> Method` declares its facts (`rounds/facts.py`):
+options, default fill, budget, ... A few, whose round is no parallel one, give
+an Algorithm. A file in this folder is a method; nothing lists it again. Methods
+of your own need no file here (`plugins.py`).
 """
 
+import importlib
+import pkgutil
 from collections.abc import Callable
 
-from relief_jax.algorithms import (
-  centralized,
-  cohort_mean,
-  depthfl,
-  elastic_fl,
-  fedavg,
-  feddrop,
-  fedel,
-  fedmfs_style,
-  fedpmt,
-  fedprox,
-  fedrolex,
-  fiarse,
-  flism,
-  harmony,
-  heterofl,
-  local_only,
-  pmm,
-  qqr_style,
-  relief,
-  tfedavg,
-)
+from relief_jax import plugins
 from relief_jax.errors import InputError
+from relief_jax.rounds import facts as facts_lib
 from relief_jax.rounds import parallel
+from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method
 from relief_jax.settings import Setting
 from relief_jax.types import Algorithm, Task
 
 Factory = Callable[[Task, Setting], Method | Algorithm]
 
-ALGORITHMS: dict[str, Factory] = {
-  'centralized': centralized.centralized,
-  'cohort_mean': cohort_mean.cohort_mean,
-  'depthfl': depthfl.depthfl,
-  'elastic_fl': elastic_fl.elastic_fl,
-  'fedavg': fedavg.fedavg,
-  'feddrop': feddrop.feddrop,
-  'fedel': fedel.fedel,
-  'fedmfs_style': fedmfs_style.fedmfs_style,
-  'fedpmt': fedpmt.fedpmt,
-  'fedprox': fedprox.fedprox,
-  'fedrolex': fedrolex.fedrolex,
-  'fiarse': fiarse.fiarse,
-  'flism': flism.flism,
-  'harmony': harmony.harmony,
-  'heterofl': heterofl.heterofl,
-  'local_only': local_only.local_only,
-  'pmm': pmm.pmm,
-  'qqr_style': qqr_style.qqr_style,
-  'relief': relief.relief,
-  'tfedavg': tfedavg.tfedavg,
-}
 
-# What a method does with absent modalities where the config leaves it open:
-# the others skip them.
-DEFAULT_FILL = {
-  'fedavg': 'input',
-  'fedprox': 'input',
-  'flism': 'input',
-  'tfedavg': 'input',
-}
+def _discover() -> dict[str, Factory]:
+  """Imports every file of this folder and takes the function of its name."""
+  names = [m.name for m in pkgutil.iter_modules(__path__) if not m.ispkg]
+  return {
+    name: getattr(importlib.import_module(f'{__name__}.{name}'), name)
+    for name in sorted(names)
+  }
 
-# Methods in which a device never runs the encoder of a sensor that it lacks: a
-# model that was trained so is not to be tested on filled windows.
-SKIPPING = (
-  'fedmfs_style',
-  'harmony',
-  'local_only',
-  'pmm',
-  'qqr_style',
-  'relief',
+
+ALGORITHMS: dict[str, Factory] = _discover()
+
+KIND = plugins.Kind(
+  'method',
+  'method',
+  'relief_jax.methods',
+  ALGORITHMS,
+  'a function (task, setting) that gives a Method',
+  plugins.takes(2),
 )
 
-# Methods whose model has an exit behind every layer (`types.Exits`).
-EXITS = ('depthfl', 'fedel')
 
-# Methods that choose what to train under `config.deadline`.
-BUDGETED = (
-  'depthfl',
-  'elastic_fl',
-  'feddrop',
-  'fedel',
-  'fedmfs_style',
-  'fedpmt',
-  'fedrolex',
-  'fiarse',
-  'heterofl',
-  'relief',
-)
+def find(method: str | Factory) -> Factory:
+  """Looks up a method.
 
-# Methods that have no rounds on devices: an online world means nothing to them.
-STATIC = ('centralized',)
+  Args:
+    method: in `ALGORITHMS`, outside of this package (`plugins.py`), or a
+      factory itself.
+
+  Raises:
+    InputError: there is none of that name.
+  """
+  return plugins.find(KIND, method) if isinstance(method, str) else method
+
+
+def facts(method: str | Factory) -> Facts:
+  """Gives what a method declares (`rounds/facts.py`).
+
+  Args:
+    method: as `find`.
+
+  Raises:
+    InputError: as `find`.
+  """
+  return facts_lib.of(find(method))
+
+
+def known() -> dict[str, Factory]:
+  """Gives all methods, those found outside so far among them, by name."""
+  return {**ALGORITHMS, **plugins.outside(KIND)}
 
 
 def build(method: str | Factory, task: Task, setting: Setting) -> Algorithm:
   """Builds the round of a method.
 
   Args:
-    method: in `ALGORITHMS`, or a factory like those there.
+    method: as `find`.
     task: the model.
     setting: the round.
 
   Raises:
-    InputError: what the method cannot be combined with.
+    InputError: what the method cannot be combined with, or what is none.
   """
   name = method if isinstance(method, str) else 'the method'
-  factory = ALGORITHMS[method] if isinstance(method, str) else method
-  found = factory(task, setting)
+  found = find(method)(task, setting)
   if isinstance(found, Algorithm):
     return found
+  if not isinstance(found, Method):
+    raise InputError(
+      f'{name}, whose factory gives a {type(found).__name__}',
+      'a rounds.method.Method, or an Algorithm',
+      'return fedavg(task, setting)._replace(...), say',
+    )
   return parallel.build(task, setting, found, name)
 
 
@@ -122,7 +101,7 @@ def resolve_fill(method: str, fill: str) -> str:
   """Settles what a method does with absent modalities.
 
   Args:
-    method: in `ALGORITHMS`.
+    method: as `find`.
     fill: `input`, `skip`, or '' for the method's own.
 
   Returns:
@@ -131,10 +110,11 @@ def resolve_fill(method: str, fill: str) -> str:
   Raises:
     InputError: filled inputs for a method that never runs them.
   """
-  if fill == 'input' and method in SKIPPING:
+  declared = facts(method)
+  if fill == 'input' and declared.skips:
     raise InputError(
       f'config.fill is input for {method!r}',
       "'skip': its devices never run the encoder of a sensor that they lack",
       'set --config.fill=skip',
     )
-  return fill or DEFAULT_FILL.get(method, 'skip')
+  return fill or declared.fill

@@ -19,6 +19,8 @@ sensors that exist are sent once, in the first round, and the fleet's fastest
 device does the training.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -26,17 +28,31 @@ import optax
 from relief_jax import blocks, costs, tree
 from relief_jax.clients import device as device_lib
 from relief_jax.clients import training
+from relief_jax.keys import name, option
 from relief_jax.rounds import legality
+from relief_jax.rounds.facts import Facts
 from relief_jax.settings import ANY, HParams, Setting
 from relief_jax.types import Algorithm, Array, Fleet, RoundInfo, Steps, Task
 
 
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """Holds the options of pooled SGD."""
+
+  sensors: str = option(
+    name(
+      'fleet', ('fleet', 'complete'), 'on in a step: of a device drawn, or all'
+    )
+  )
+
+
+@Facts(options=Options, rounds=False)
 def centralized(task: Task, setting: Setting) -> Algorithm:
   """Builds pooled SGD; state is (params, optimiser state, round).
 
   Args:
     task: the model.
-    setting: the round; `options` holds `sensors` (`fleet`, `complete`).
+    setting: the round, with `Options`.
 
   Raises:
     InputError: a codec or a guard is set: raw windows are sent here, once; or
@@ -46,7 +62,7 @@ def centralized(task: Task, setting: Setting) -> Algorithm:
   legality.alone(setting, 'centralized')
   num, num_modalities = task.num_blocks, len(task.modalities)
   everything = jnp.ones(num, bool)
-  whole_fleet = setting.options['sensors'] == 'fleet'
+  whole_fleet = setting.options.sensors == 'fleet'
   mask = tree.spread(task.groups, everything)
 
   def optimizer(hparams: HParams, length: int):

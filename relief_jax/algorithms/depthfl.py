@@ -27,6 +27,7 @@ operations per class of the distillation are not counted. *Bytes*: layers and
 exits held, both ways.
 """
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -39,7 +40,9 @@ from relief_jax.budgets import depth, widths
 from relief_jax.clients import training
 from relief_jax.clients.device import Device
 from relief_jax.clients.work import local_sgd
+from relief_jax.keys import name, option, real, switch
 from relief_jax.rounds import frame
+from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method, Round, Traits
 from relief_jax.settings import Setting
 from relief_jax.types import (
@@ -93,6 +96,20 @@ def mutual(
   return loss + jnp.where(on.sum() > 1, strength / others * mean, 0.0)
 
 
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """Holds the options of DepthFL."""
+
+  exits: str = option(
+    name('all', ('all', 'last'), 'trained by a device; last: InclusiveFL')
+  )
+  distill: bool = option(switch(True, 'exits teach each other'))
+  fade: float = option(
+    real(0.3, 0, 1, 'share of the rounds over which that fades in; 0: at once')
+  )
+
+
+@Facts(options=Options, exits=True, budgeted=True)
 def depthfl(task: Task, setting: Setting) -> Method:
   """Builds DepthFL and its ablation InclusiveFL.
 
@@ -101,16 +118,15 @@ def depthfl(task: Task, setting: Setting) -> Method:
 
   Args:
     task: the model, with `exits`.
-    setting: the round; `options` holds `exits` (`all`, `last`), `distill` and
-      `fade` (T, a share of the run's rounds).
+    setting: the round, with `Options`.
 
   Raises:
     InputError: a model without early exits.
   """
   options, count = setting.options, task.cuts
   exits = depth.required(task, 'depthfl')
-  every = options['exits'] == 'all'
-  distill = every and options['distill']
+  every = options.exits == 'all'
+  distill = every and options.distill
   depths = range(1, count + 1)
   subs = [exits.until(d, every) for d in depths]
   held = jnp.asarray(np.stack([exits.held(d, every) for d in depths]))
@@ -134,7 +150,7 @@ def depthfl(task: Task, setting: Setting) -> Method:
     own = jnp.maximum(found, 1)
     strength: Array | tuple = ()
     if distill:
-      length = options['fade'] * round.hparams['rounds']
+      length = options.fade * round.hparams['rounds']
       now = fading(round.round_index, length)
       strength = jnp.broadcast_to(now, own.shape)
     cut = widths.narrow(

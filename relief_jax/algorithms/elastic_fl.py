@@ -35,6 +35,7 @@ from relief_jax.budgets.greedy import SLACK
 from relief_jax.clients import batches
 from relief_jax.clients.work import local_sgd
 from relief_jax.errors import InputError
+from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method, Round
 from relief_jax.settings import Setting
 from relief_jax.types import Array, Fleet, Plan, PyTree, Task
@@ -80,6 +81,7 @@ def measured(known: Array, mean: Mean, round: Round) -> Array:
   return jnp.where(round.plan.trained, mean.rows, known)
 
 
+@Facts(budgeted=True)
 def elastic_fl(task: Task, setting: Setting) -> Method:
   """Builds ElasticTrainer on every device; without a deadline it is FedAvg.
 

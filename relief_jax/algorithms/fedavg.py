@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from relief_jax.aggregation.mean import masked_mean
 from relief_jax.clients.work import local_sgd
+from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method, Round
 from relief_jax.rounds.server import server_step
 from relief_jax.settings import Setting
@@ -29,6 +30,7 @@ def everybody(setting: Setting, round: Round) -> Plan:
   )
 
 
+@Facts(fill='input')
 def fedavg(task: Task, setting: Setting) -> Method:
   """Builds FedAvg; grade: published."""
   return Method(

@@ -18,6 +18,8 @@ source): `contributors`, over those who hold an element, or `all`, which with
 the scaling has less bias and more variance.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
@@ -29,6 +31,8 @@ from relief_jax.clients import batches
 from relief_jax.clients.device import Device
 from relief_jax.clients.work import local_sgd
 from relief_jax.costs import step_flops
+from relief_jax.keys import name, option, switch
+from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method, Traits
 from relief_jax.settings import Setting
 from relief_jax.types import Array, Plan, SubModel, Task
@@ -36,13 +40,33 @@ from relief_jax.types import Array, Plan, SubModel, Task
 SMALLEST = 1 / 16
 
 
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """Holds the options of FedDrop."""
+
+  rate: str = option(
+    name('fit', ('fit', 'sqrt'), 'how a budget becomes a dropout rate')
+  )
+  exact: bool = option(
+    switch(False, 'a fixed number of units per layer: Federated Dropout')
+  )
+  denominator: str = option(
+    name(
+      'contributors',
+      ('contributors', 'all'),
+      'a group is averaged over those who trained it, or over all',
+    )
+  )
+  scale: bool = option(switch(True, 'activations by 1 / (1 - rate)'))
+
+
+@Facts(options=Options, budgeted=True)
 def feddrop(task: Task, setting: Setting) -> Method:
   """Builds FedDrop; with nothing dropped it is FedAvg.
 
   Args:
     task: the model, with `widths`.
-    setting: the round; `options` holds `rate` (`fit`, `sqrt`), `exact`,
-      `denominator` (`contributors`, `all`) and `scale`.
+    setting: the round, with `Options`.
 
   Raises:
     InputError: a model without a narrower form.
@@ -52,7 +76,7 @@ def feddrop(task: Task, setting: Setting) -> Method:
 
   def keep(key: Array, limit: Array) -> list[Array]:
     """Kept units of one client, the same here and on the device."""
-    return widths.drawn(units, key, limit, options['exact'])
+    return widths.drawn(units, key, limit, options.exact)
 
   def price(key: Array, limit: Array, run: Array, trained: Array) -> Array:
     """Computes FLOPs per sample of one client's draw, []."""
@@ -85,7 +109,7 @@ def feddrop(task: Task, setting: Setting) -> Method:
       work = units.work([part * size for size in hidden] + [classes])
       return step_flops(work, run, trained)
 
-    if options['rate'] == 'sqrt':
+    if options.rate == 'sqrt':
       found = jnp.sqrt(budget / flops(1.0))
     else:
       # F(p) = c + b p + a p^2 through three of its points.
@@ -114,12 +138,12 @@ def feddrop(task: Task, setting: Setting) -> Method:
   def kept(params, device: Device) -> SubModel:
     share, limit = device.args
     held = widths.elements(units, params, keep(device.key, limit))
-    factor = 1 / share if options['scale'] else jnp.float32(1.0)
+    factor = 1 / share if options.scale else jnp.float32(1.0)
     return SubModel(held, widths.scaled(units, held, factor))
 
   return fedavg.fedavg(task, setting)._replace(
     plan=plan,
     client=local_sgd(task, submodel=kept),
-    aggregate=masked_mean(task, options['denominator']),
+    aggregate=masked_mean(task, options.denominator),
     traits=Traits(submodels=True),
   )

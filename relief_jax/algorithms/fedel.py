@@ -24,6 +24,7 @@ held come down, the chosen groups go up; the mean of a group is over those who
 trained it. The model answers by its last exit.
 """
 
+import dataclasses
 from functools import partial
 from typing import NamedTuple
 
@@ -39,6 +40,8 @@ from relief_jax.budgets import depth, elastic
 from relief_jax.clients import batches, training
 from relief_jax.clients.device import Device
 from relief_jax.clients.work import local_sgd
+from relief_jax.keys import option, real
+from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method, Round
 from relief_jax.settings import Setting
 from relief_jax.types import Array, CostOverride, Plan, Task
@@ -58,20 +61,30 @@ class Memory(NamedTuple):
   start: Array
 
 
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """Holds the options of FedEL."""
+
+  beta: float = option(
+    real(0.6, 0, 1, "of a device's own importance; the rest is everybody's")
+  )
+
+
+@Facts(options=Options, exits=True, budgeted=True)
 def fedel(task: Task, setting: Setting) -> Method:
   """Builds FedEL; without a deadline it is FedAvg.
 
   Args:
     task: the model, with `exits`.
-    setting: the round; `options` holds `beta`. The server
-      remembers its model of one round ago, P.
+    setting: the round, with `Options`. The server remembers its model of one
+      round ago, P.
 
   Raises:
     InputError: a model without early exits.
   """
   options, count = setting.options, task.cuts
   exits = depth.required(task, 'fedel')
-  num, beta = task.num_blocks, options['beta']
+  num, beta = task.num_blocks, options.beta
   # A run is traced around this, and what is read on the host must be there.
   with jax.ensure_compile_time_eval():
     subs = [exits.until(d, False) for d in range(1, count + 1)]

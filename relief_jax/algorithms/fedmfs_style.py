@@ -26,6 +26,7 @@ and where phi has no weight; then phi counts 0. *Bytes*: groups that run come
 down, trained ones go up; the device chooses, so that no score is sent.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -38,6 +39,8 @@ from relief_jax.algorithms.parts import shapley
 from relief_jax.budgets.greedy import SLACK
 from relief_jax.clients import batches, training
 from relief_jax.engine import ambient
+from relief_jax.keys import LARGE, option, real, whole
+from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method, Round
 from relief_jax.settings import Setting
 from relief_jax.types import (
@@ -100,6 +103,17 @@ def worth(
   return jax.vmap(one)(shapley.coalitions(run.size) & run[None])
 
 
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """Holds the options of the choice of modalities."""
+
+  shapley: float = option(real(1 / 3, 0, LARGE, 'weight of it in the score'))
+  size: float = option(real(1 / 3, 0, LARGE, 'weight of it in the score'))
+  recency: float = option(real(1 / 3, 0, LARGE, 'weight of it in the score'))
+  top: int = option(whole(0, 0, 8, 'modalities trained at most; 0: what fits'))
+
+
+@Facts(options=Options, skips=True, budgeted=True)
 def fedmfs_style(task: Task, setting: Setting) -> Method:
   """Builds a choice of modalities by Shapley value, size and recency.
 
@@ -107,9 +121,8 @@ def fedmfs_style(task: Task, setting: Setting) -> Method:
 
   Args:
     task: the model.
-    setting: the round; `options` holds the weights `shapley`, `size` and
-      `recency`, `top` (modalities at most, 0: what fits). A device keeps
-      the round in which it last trained each modality, [M].
+    setting: the round, with `Options`. A device keeps the round in which it
+      last trained each modality, [M].
 
   Raises:
     InputError: more modalities than subsets can be tried of.
@@ -122,8 +135,8 @@ def fedmfs_style(task: Task, setting: Setting) -> Method:
   # [M, G], the groups of each.
   parts = jnp.asarray(modality[None] == np.arange(num)[:, None])
   size = costs.total(parts, task.work.size)
-  most = options['top'] or num
-  weighs = options['shapley'] != 0
+  most = options.top or num
+  weighs = options.shapley != 0
 
   def fits(cost, budget):
     return cost <= budget * (1 + SLACK)
@@ -204,9 +217,9 @@ def fedmfs_style(task: Task, setting: Setting) -> Method:
     recency = (now - round.clients) / (now + 1)
     phi = values(server, round) if weighs else jnp.zeros(owned.shape)
     score = (
-      options['shapley'] * jax.vmap(scaled)(phi, owned)
-      + options['size'] * (1 - jax.vmap(scaled, (None, 0))(size, owned))
-      + options['recency'] * recency
+      options.shapley * jax.vmap(scaled)(phi, owned)
+      + options.size * (1 - jax.vmap(scaled, (None, 0))(size, owned))
+      + options.recency * recency
     )
     _, price = measuring(round)
     run = owned & round.active[:, None]

@@ -11,17 +11,38 @@ public. *Bytes*: the groups that run come down (frozen layers still change,
 since others train them), the trained ones go up.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
 from relief_jax import blocks
 from relief_jax.algorithms import fedavg
 from relief_jax.budgets import depth
+from relief_jax.keys import name, option
+from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method
 from relief_jax.settings import Setting
 from relief_jax.types import Fleet, Plan, Task
 
 
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """Holds the options of FedPMT."""
+
+  depth: str = option(
+    name('budget', ('budget', 'cycle'), 'how deep a device trains')
+  )
+  side: str = option(
+    name(
+      'output',
+      ('output', 'input'),
+      'trained from: output, or input (prefix training)',
+    )
+  )
+
+
+@Facts(options=Options, budgeted=True)
 def fedpmt(task: Task, setting: Setting) -> Method:
   """Builds FedPMT and its ablation, prefix training.
 
@@ -30,12 +51,12 @@ def fedpmt(task: Task, setting: Setting) -> Method:
 
   Args:
     task: the model; `config.model.groups='layer'` gives a level per layer.
-    setting: the round; `options` holds `depth` (`budget`, or `cycle`: the
-      library's default of depths 1..L by device, whatever the deadline) and
-      `side` (`output`, or `input`: train shallow, freeze deep).
+    setting: the round, with `Options`. `depth='cycle'` is the library's default
+      of depths 1..L by device, whatever the deadline; `side='input'` trains
+      shallow and freezes deep.
   """
   rank = depth.levels(task)
-  if setting.options['side'] == 'input':
+  if setting.options.side == 'input':
     rank = rank.max() - rank
   count = int(rank.max()) + 1
   everywhere = setting.fill == 'input'
@@ -45,7 +66,7 @@ def fedpmt(task: Task, setting: Setting) -> Method:
 
   def depths(fleet: Fleet, budget):
     """Finds the levels that each device trains, [K] int32."""
-    if setting.options['depth'] == 'cycle':
+    if setting.options.depth == 'cycle':
       return 1 + fleet.id % count
     run, access = reach(fleet)
     return jax.vmap(depth.largest, (None, 0, 0, None, 0))(

@@ -10,11 +10,13 @@ import optax
 
 from relief_jax.algorithms.fedavg import fedavg
 from relief_jax.clients.work import local_sgd
+from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method
 from relief_jax.settings import Setting
 from relief_jax.types import Task
 
 
+@Facts(fill='input')
 def fedprox(task: Task, setting: Setting) -> Method:
   """Builds FedProx, mu = hparams['prox']; 0 is FedAvg. Grade: published."""
 

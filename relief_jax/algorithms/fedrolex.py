@@ -10,11 +10,13 @@ scaler and masked cross-entropy: as `heterofl`.
 """
 
 from relief_jax.algorithms import heterofl
+from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method
 from relief_jax.settings import Setting
 from relief_jax.types import Task
 
 
+@Facts(options=heterofl.Options, budgeted=True)
 def fedrolex(task: Task, setting: Setting) -> Method:
   """Builds FedRolex; its first round is HeteroFL's."""
   return heterofl.sliced(task, setting, 'fedrolex', lambda index: index)

@@ -20,6 +20,8 @@ gradient of zero until whole devices have made the head grow. With
 `threshold='layer'` every array keeps its own share.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,7 +30,9 @@ from relief_jax import blocks, tree
 from relief_jax.algorithms import fedavg
 from relief_jax.budgets import widths
 from relief_jax.clients.work import local_sgd
+from relief_jax.keys import name, option
 from relief_jax.rounds import frame
+from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method, Round, Traits
 from relief_jax.settings import Setting
 from relief_jax.types import (
@@ -124,13 +128,27 @@ def holds(params: PyTree, tau: PyTree, last: PyTree) -> PyTree:
   return jax.tree.map(one, params, tau, last)
 
 
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """Holds the options of FIARSE."""
+
+  threshold: str = option(
+    name(
+      'model',
+      ('model', 'layer'),
+      'the largest weights of the model, or of every layer',
+    )
+  )
+  flops: str = option(name('kept', ('kept', 'dense'), 'that are charged'))
+
+
+@Facts(options=Options, budgeted=True)
 def fiarse(task: Task, setting: Setting) -> Method:
   """Builds FIARSE; all at s = 1 it is FedAvg.
 
   Args:
     task: the model; all of its layers must train.
-    setting: the round; `options` holds `threshold` (`model`, `layer`) and
-      `flops` (`kept`, `dense`).
+    setting: the round, with `Options`.
 
   Raises:
     InputError: a model with a frozen base: the half of LoRA that starts at
@@ -139,7 +157,7 @@ def fiarse(task: Task, setting: Setting) -> Method:
   widths.required(task, 'fiarse')
   num = task.num_blocks
   shares = np.array(SHARES, np.float32)
-  layer = setting.options['threshold'] == 'layer'
+  layer = setting.options.threshold == 'layer'
 
   def priced(share: Array, work):
     """Computes the work of a share of the model, its sizes apart."""
@@ -168,7 +186,7 @@ def fiarse(task: Task, setting: Setting) -> Method:
 
     levels = priced_levels
     level = jnp.minimum(found, len(SHARES) - 1)
-    if setting.options['flops'] == 'dense':
+    if setting.options.flops == 'dense':
       levels = jax.vmap(lambda s: task.work)(shares)
     levels = levels.replace(size=jax.lax.map(kept, ends))
     narrow = widths.narrow(

@@ -20,6 +20,8 @@ the entropy. A little too many for the second view, which ends before the
 fusion, and none for the contrast of pairs: both a few percent.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -32,6 +34,8 @@ from relief_jax.clients.device import Device, Received
 from relief_jax.clients.training import cross_entropy
 from relief_jax.clients.work import local_sgd
 from relief_jax.errors import InputError
+from relief_jax.keys import option, real, switch
+from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method, Round, Traits
 from relief_jax.settings import Setting
 from relief_jax.types import Array, CostOverride, Plan, Task
@@ -92,20 +96,33 @@ def entropy(logits: Array) -> Array:
   return -(jnp.exp(logs) * logs).sum(-1)
 
 
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """Holds the options of FLISM."""
+
+  contrast: bool = option(switch(True, 'of two views of a batch'))
+  temperature: float = option(real(0.1, 1e-3, 1000, 'of the contrast'))
+  noise: float = option(real(0.7, 0, 1000, 'deviation, in the second view'))
+  entropy: bool = option(switch(True, 'devices count by 1 / entropy'))
+  floor: float = option(
+    real(0.1, 1e-6, 1000, 'entropies below it count as it', 'nats')
+  )
+  kd: float = option(real(1.0, 0, 1000, "of the teacher's term; 0: no teacher"))
+
+
+@Facts(options=Options, fill='input')
 def flism(task: Task, setting: Setting) -> Method:
   """Builds FLISM; with `contrast` and `entropy` off and `kd` 0 it is FedAvg.
 
   Args:
     task: the model.
-    setting: the round; `options` holds `contrast`, `temperature`, `noise`
-      (deviation, in z-scored units), `entropy`, `floor` (nats) and `kd` (of
-      the teacher's term, 0: no teacher).
+    setting: the round, with `Options`.
 
   Raises:
     InputError: a contrast of features that no group trains.
   """
   options = setting.options
-  contrast, teach = options['contrast'], options['kd'] > 0
+  contrast, teach = options.contrast, options.kd > 0
   if contrast and not any(task.blocks.layers):
     raise InputError(
       'config.flism.contrast with encoders that are all frozen',
@@ -130,12 +147,12 @@ def flism(task: Task, setting: Setting) -> Method:
       again = costs.step_flops(task.work, seen, moved)
       flops += jnp.where(fleet.owned.sum(-1) > 1, again, 0.0)
     flops *= setting.samples(fleet)
-    if options['entropy']:
+    if options.entropy:
       flops += once * fleet.samples
     received = blocks.owned_groups(whole.run, task.blocks.modality)
     cost = CostOverride(
       download=teach * costs.total(received, 4.0 * task.work.size),
-      upload=jnp.full(once.shape, 4.0 * options['entropy']),
+      upload=jnp.full(once.shape, 4.0 * options.entropy),
       flops=flops,
     )
     return whole._replace(client_args=left, cost=cost)
@@ -147,7 +164,7 @@ def flism(task: Task, setting: Setting) -> Method:
     def noisy(step):
       def add(m, x):
         key = jax.random.fold_in(step.key, m)
-        return x + options['noise'] * noise.normal(key, x.shape)
+        return x + options.noise * noise.normal(key, x.shape)
 
       return add
 
@@ -161,7 +178,7 @@ def flism(task: Task, setting: Setting) -> Method:
         jnp.concatenate([f.reshape(len(y), -1) for f in side.values()], -1)
         for side in (first, second)
       )
-      return supcon(*sides, y, step.weight, options['temperature'])
+      return supcon(*sides, y, step.weight, options.temperature)
 
     def loss(params, step):
       found, y = device.forward(params, step), device.classes(step)
@@ -183,7 +200,7 @@ def flism(task: Task, setting: Setting) -> Method:
           jax.nn.log_softmax(found.logits), jax.nn.softmax(target)
         )
         total = jnp.maximum(step.weight.sum(), 1e-9)
-        value += options['kd'] * tree.scale(step.weight, each).sum() / total
+        value += options.kd * tree.scale(step.weight, each).sum() / total
       return value
 
     return loss
@@ -194,19 +211,19 @@ def flism(task: Task, setting: Setting) -> Method:
 
   def client(received: Received, device: Device):
     update = train(received, device)
-    if not options['entropy']:
+    if not options.entropy:
       return update
     params = jax.tree.map(jnp.add, received.params, update.delta)
     mean = device.average(
       lambda step: entropy(device.forward(params, step).logits)
     )
-    weight = 1 / jnp.maximum(mean, options['floor'])
+    weight = 1 / jnp.maximum(mean, options.floor)
     return update.weighted(jnp.full(num, weight))
 
   method = base._replace(
     plan=plan,
     client=client,
-    traits=Traits(finds_weights=bool(options['entropy'])),
+    traits=Traits(finds_weights=bool(options.entropy)),
   )
   if not teach:
     return method

@@ -30,6 +30,7 @@ turn. Who has one sensor rests there. The server's optimiser and weights by
 samples are of stage 1; the means of stage 2 are plain.
 """
 
+import dataclasses
 from functools import partial
 from typing import NamedTuple
 
@@ -43,7 +44,9 @@ from relief_jax.algorithms.parts import encoder_clusters, unimodal
 from relief_jax.clients import batches, device, training
 from relief_jax.engine import buckets
 from relief_jax.errors import InputError
+from relief_jax.keys import MANY, option, real, whole
 from relief_jax.rounds import accounting, frame, legality
+from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.stages import stages
 from relief_jax.settings import HParams, Setting
 from relief_jax.types import Algorithm, Array, Fleet, Plan, PyTree, Task
@@ -81,13 +84,26 @@ class _Row(NamedTuple):
   distance: Array
 
 
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """Holds the options of Harmony."""
+
+  alone: float = option(
+    real(2 / 3, 0, 1, 'share of the rounds in which each modality trains alone')
+  )
+  encoder_lr: float = option(real(1e-4, 0, 10, 'of the encoders, afterwards'))
+  members: int = option(
+    whole(5, 1, MANY, 'devices per cluster of a combination of sensors')
+  )
+
+
+@Facts(options=Options, skips=True)
 def harmony(task: Task, setting: Setting) -> Algorithm:
   """Builds Harmony; with one modality stage 1 is FedAvg.
 
   Args:
     task: the model; encoders have blocks of their own.
-    setting: the round; `options` holds `alone` (share of the rounds that are
-      stage 1), `encoder_lr` (of stage 2) and `members` (per cluster).
+    setting: the round, with `Options`.
 
   Raises:
     InputError: encoders that do not train or share a block with what is sent,
@@ -96,7 +112,7 @@ def harmony(task: Task, setting: Setting) -> Algorithm:
   _check(task, setting)
 
   def begin(hparams):
-    first = jnp.ceil(setting.options['alone'] * hparams['rounds'])
+    first = jnp.ceil(setting.options.alone * hparams['rounds'])
     return first.astype(jnp.int32)
 
   def hand_over(states, second: Clustered, population):
@@ -131,7 +147,7 @@ def clustered(task: Task, setting: Setting) -> Algorithm:
 
   def local_tx(hparams: HParams) -> optax.GradientTransformation:
     """Builds the local optimiser, with two rates."""
-    rates = jnp.where(classifier, hparams['client_lr'], options['encoder_lr'])
+    rates = jnp.where(classifier, hparams['client_lr'], options.encoder_lr)
     rates = tree.spread(task.groups, rates)
     return optax.chain(
       optax.trace(decay=hparams['client_momentum']),
@@ -206,7 +222,7 @@ def clustered(task: Task, setting: Setting) -> Algorithm:
     )
     distance = state.distance.at[place].set(moved)
     combination, cluster = encoder_clusters.clustered(
-      population.fleet, distance, options['members']
+      population.fleet, distance, options.members
     )
     # In the first round of the stage all of a combination are one cluster.
     cluster = jnp.where(state.done == 0, 0, cluster)

@@ -19,6 +19,7 @@ not afford the smallest sits out. *Bytes*: the sub-model, both ways, heads of
 absent classes included as in the code; indices are known to both sides.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -30,7 +31,9 @@ from relief_jax.budgets import widths
 from relief_jax.clients.device import Device
 from relief_jax.clients.training import cross_entropy
 from relief_jax.clients.work import local_sgd
+from relief_jax.keys import name, option, switch
 from relief_jax.rounds import frame
+from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method, Round, Traits
 from relief_jax.settings import Setting
 from relief_jax.types import (
@@ -53,6 +56,18 @@ def present(device: Device, classes: int) -> Array:
   return jnp.zeros(classes, bool).at[device.labels].max(real)
 
 
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """Holds the options of sub-models of neighbouring units."""
+
+  masked: str = option(
+    name(
+      'zero', ('zero', 'inf', 'off'), 'logits of classes that a device lacks'
+    )
+  )
+  scale: bool = option(switch(True, 'activations by 1 / share'))
+
+
 def sliced(
   task: Task, setting: Setting, method: str, start: Callable[[Array], Array]
 ) -> Method:
@@ -60,8 +75,7 @@ def sliced(
 
   Args:
     task: the model, with `widths`.
-    setting: the round; `options` holds `masked` (`zero`, `inf`, `off`) and
-      `scale`.
+    setting: the round, with `Options`.
     method: name, for the error.
     start: round -> the first unit kept, [] int32.
 
@@ -99,10 +113,10 @@ def sliced(
   def window(params, device: Device) -> SubModel:
     share, turn = device.args
     keep = widths.rolling(units, share, turn)
-    if options['masked'] != 'off':
+    if options.masked != 'off':
       keep[-1] = present(device, classes)
     held = widths.elements(units, params, keep)
-    factor = 1 / share if options['scale'] else jnp.float32(1.0)
+    factor = 1 / share if options.scale else jnp.float32(1.0)
     return SubModel(held, widths.scaled(units, held, factor))
 
   def without_absent(received, device: Device):
@@ -125,7 +139,7 @@ def sliced(
         params,
         share,
         start(last.round_index),
-        1 / share if options['scale'] else 1.0,
+        1 / share if options.scale else 1.0,
       )
       for share in SHARES[1:]
     ]
@@ -136,13 +150,14 @@ def sliced(
     client=local_sgd(
       task,
       submodel=window,
-      objective=without_absent if options['masked'] == 'inf' else None,
+      objective=without_absent if options.masked == 'inf' else None,
     ),
     held=held,
     traits=Traits(submodels=True),
   )
 
 
+@Facts(options=Options, budgeted=True)
 def heterofl(task: Task, setting: Setting) -> Method:
   """Builds HeteroFL; all at s = 1, with `masked='off'`, is FedAvg."""
   return sliced(task, setting, 'heterofl', jnp.zeros_like)

@@ -7,12 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from relief_jax.algorithms import fedavg
+from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method
 from relief_jax.rounds.personal import personal
 from relief_jax.settings import Setting
 from relief_jax.types import Task
 
 
+@Facts(skips=True)
 def local_only(task: Task, setting: Setting) -> Method:
   """Builds local training: FedAvg all of whose blocks are personal."""
   num = task.num_blocks

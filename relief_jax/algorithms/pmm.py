@@ -25,6 +25,7 @@ a substituted modality's columns go both ways. *FLOPs*: a forward pass of the
 encoders over the buffer where sums are made.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -39,6 +40,8 @@ from relief_jax.clients.training import cross_entropy
 from relief_jax.clients.work import local_sgd
 from relief_jax.compressors import COMPRESSORS, Codec
 from relief_jax.compressors import base as codes
+from relief_jax.keys import MANY, name, option, switch, whole
+from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method, Round, Traits
 from relief_jax.settings import Setting
 from relief_jax.types import Array, CostOverride, Fleet, Plan, Task
@@ -65,16 +68,35 @@ def on_board(fleet: Fleet) -> Array:
   return fleet.owned if fleet.scene is None else fleet.scene.on_board
 
 
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """Holds the options of MMO-FL."""
+
+  substitute: bool = option(
+    switch(True, 'a prototype for what is missing; False: PM')
+  )
+  owners: bool = option(
+    switch(False, 'encoders are averaged over those whose sensor delivers')
+  )
+  means: bool = option(
+    switch(False, 'prototypes are means of device means (eq. 16)')
+  )
+  bits: int = option(name(32, BITS, 'of what is sent of a prototype'))
+  refresh: int = option(
+    whole(1, 1, MANY, 'from one building of prototypes to the next', 'rounds')
+  )
+
+
+@Facts(options=Options, skips=True)
 def pmm(task: Task, setting: Setting) -> Method:
   """Builds MMO-FL; with every sensor working it trains as FedAvg does.
 
   Args:
     task: the model.
-    setting: the round; `options` holds `substitute`, `owners`, `means`, `bits`
-      (of a prototype's number) and `refresh` (rounds).
+    setting: the round, with `Options`.
   """
   options = setting.options
-  bits, refresh = options['bits'], options['refresh']
+  bits, refresh = options.bits, options.refresh
   codec = COMPRESSORS['none' if bits == 32 else f'int{bits}'](Codec())
   columns = jnp.asarray(blocks.columns(task))
   encoders = ~columns & (jnp.asarray(task.blocks.modality) >= 0)
@@ -91,10 +113,10 @@ def pmm(task: Task, setting: Setting) -> Method:
 
   def plan(server, round: Round) -> Plan:
     memory, whole = server.memory, fedavg.everybody(setting, round)
-    if options['owners']:
+    if options.owners:
       away = encoders[None] & ~round.access
       whole = whole._replace(counted=jnp.where(away, 0.0, whole.counted))
-    if not options['substitute']:
+    if not options.substitute:
       return whole
     fleet, active = round.fleet, round.active[:, None]
     fillable = prototypes.known(memory.sent, task)[None] & active
@@ -134,7 +156,7 @@ def pmm(task: Task, setting: Setting) -> Method:
 
     def measure():
       sums, _ = prototypes.survey(task, received.params, device, received.extra)
-      sums = prototypes.weighted(sums, everything, options['means'])
+      sums = prototypes.weighted(sums, everything, options.means)
       key = jax.random.fold_in(device.key, _SUMS)
       return sums._replace(features=coded(key, sums.features))
 
@@ -152,7 +174,7 @@ def pmm(task: Task, setting: Setting) -> Method:
     return Memory(built, sent)
 
   base = fedavg.fedavg(task, setting)._replace(plan=plan)
-  if not options['substitute']:
+  if not options.substitute:
     return base
   train = local_sgd(task, objective=objective)
 

@@ -22,6 +22,8 @@ With all of them off it is a cohort mean. At test a missing feature is zero.
 *FLOPs*: a forward pass over the device's windows.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
@@ -30,21 +32,47 @@ from relief_jax.algorithms.parts import prototypes, sensor_confidence
 from relief_jax.clients.device import Device, Received
 from relief_jax.clients.training import cross_entropy
 from relief_jax.clients.work import local_sgd
+from relief_jax.keys import LARGE, MANY, option, real, switch, whole
+from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method, Round, Traits
 from relief_jax.settings import Setting
 from relief_jax.types import Plan, Task
 
 
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """Holds the options of the reconstruction."""
+
+  beta: float = option(
+    real(2.0, 0, LARGE, 'confidence falls so fast with dispersion')
+  )
+  start: int = option(
+    whole(5, 0, MANY, 'before sensors are told apart', 'rounds')
+  )
+  confidence: bool = option(switch(True, 'weighs updates'))
+  weighted: bool = option(switch(True, 'prototypes are weighted by it'))
+  align: float = option(
+    real(0.05, 0, LARGE, 'of the distance to prototypes in the loss; 0: off')
+  )
+  mix: bool = option(
+    switch(False, 'doubtful features towards the prototype; leaks the label')
+  )
+  substitute: bool = option(
+    switch(False, 'prototypes for what is missing; leaks the label')
+  )
+
+
+@Facts(options=Options, skips=True)
 def qqr_style(task: Task, setting: Setting) -> Method:
   """Builds the reconstruction; grade: reconstruction.
 
   Args:
     task: the model.
-    setting: the round; `options` holds `beta`, `start`, `confidence`,
-      `weighted`, `align`, `mix`, `substitute` and `clients` (N).
+    setting: the round, with `Options`.
   """
   options = setting.options
-  uses = any(options[k] for k in ('confidence', 'align', 'mix', 'substitute'))
+  changes = options.align or options.mix or options.substitute
+  uses = options.confidence or changes
 
   def plan(server, round: Round) -> Plan:
     whole = fedavg.everybody(setting, round)
@@ -56,16 +84,16 @@ def qqr_style(task: Task, setting: Setting) -> Method:
       server.memory,
       round,
       round.fleet.owned,
-      options['beta'],
-      options['start'],
+      options.beta,
+      options.start,
     )
-    if options['confidence']:
+    if options.confidence:
       counted *= sensor_confidence.weights(task, trust)
     return whole._replace(
       counted=counted,
       client_args=trust,
       cost=sensor_confidence.extra_cost(
-        task, round.fleet, whole.run, options['substitute']
+        task, round.fleet, whole.run, options.substitute
       ),
     )
 
@@ -74,9 +102,9 @@ def qqr_style(task: Task, setting: Setting) -> Method:
     trust = device.args
 
     def mend(y, features, run):
-      if options['substitute']:
+      if options.substitute:
         features, run = prototypes.substitute(known, y, features, run)
-      if options['mix']:
+      if options.mix:
         for i, m in enumerate(task.modalities):
           if m not in features:
             continue
@@ -88,14 +116,14 @@ def qqr_style(task: Task, setting: Setting) -> Method:
 
     def loss(params, step):
       y = device.classes(step)
-      changes = options['substitute'] or options['mix']
+      mends = options.substitute or options.mix
       output = device.forward(
         params,
         step,
-        mend=(lambda z, run: mend(y, z, run)) if changes else None,
+        mend=(lambda z, run: mend(y, z, run)) if mends else None,
       )
       value = cross_entropy(output.logits, y, step.weight)
-      if not options['align']:
+      if not options.align:
         return value
       far = jnp.float32(0.0)
       for i, m in enumerate(task.modalities):
@@ -105,21 +133,18 @@ def qqr_style(task: Task, setting: Setting) -> Method:
         apart = jnp.square(output.features[m] - slot).sum(-1)
         counts = step.weight * (known.updates[m][y] > 0) * step.run[i]
         far += trust[i] * jnp.where(counts > 0, counts * apart, 0.0).sum()
-      return value + options['align'] * far / jnp.maximum(
-        step.weight.sum(), 1e-9
-      )
+      return value + options.align * far / jnp.maximum(step.weight.sum(), 1e-9)
 
     return loss
 
   base = fedavg.fedavg(task, setting)._replace(plan=plan)
   if not uses:
     return base
-  changes = options['align'] or options['mix'] or options['substitute']
   train = local_sgd(task, objective=objective if changes else None)
 
   def client(received: Received, device: Device):
     trust = device.args
-    if not options['weighted']:
+    if not options.weighted:
       trust = device.fleet.owned.astype(jnp.float32)
     sums, far = sensor_confidence.client_statistics(
       task, received, device, trust

@@ -8,6 +8,7 @@ relief.md section 3 marks so; the alternatives are options, and parts of their
 own: scores and norms, shrinkage, confidence in the sensors.
 """
 
+import dataclasses
 from functools import partial
 from typing import NamedTuple
 
@@ -22,6 +23,8 @@ from relief_jax.algorithms.parts.shrinkage import with_shrinkage
 from relief_jax.budgets import BUDGETS
 from relief_jax.budgets.greedy import SLACK
 from relief_jax.errors import InputError, unknown
+from relief_jax.keys import LARGE, MANY, name, option, real, switch, whole
+from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method
 from relief_jax.settings import Setting
 from relief_jax.types import Array, Plan, Task
@@ -41,14 +44,44 @@ class Memory(NamedTuple):
   magnitude: Array
 
 
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """Holds the options of RELIEF (relief.md sections 3 and 8)."""
+
+  rule: str = option(name('greedy', RULES, 'how groups are selected'))
+  norm: str = option(name('per_param', tuple(norms.NORMS), 'of the divergence'))
+  max_stale: int = option(
+    whole(0, 0, MANY, 'a group is then trained whatever it costs; 0: never')
+  )
+  shrinkage: bool = option(
+    switch(False, 'of cohort means towards the global mean')
+  )
+  denominator: str = option(
+    name(
+      'contributors',
+      ('contributors', 'cohort'),
+      'a group is averaged over those who trained it, or over all who own '
+      'its sensor',
+    )
+  )
+  confidence: bool = option(
+    switch(False, 'cohort means weighted by it (parts/sensor_confidence.py)')
+  )
+  beta: float = option(
+    real(2.0, 0, LARGE, 'of the confidence, as in qqr_style')
+  )
+  start: int = option(
+    whole(5, 0, MANY, 'of the confidence, as in qqr_style', 'rounds')
+  )
+
+
+@Facts(options=Options, skips=True, budgeted=True)
 def relief(task: Task, setting: Setting) -> Method:
   """Builds RELIEF with all options of relief.md section 3.
 
   Args:
     task: the model.
-    setting: the round; `options` holds `rule` (one of RULES), `norm`,
-      `max_stale`, `shrinkage`, `denominator`, `confidence` with `beta` and
-      `start` (updates count by how well their sensor measures, **ours**).
+    setting: the round, with `Options`.
 
   Raises:
     InputError: an unknown rule, the knapsack over more than 12 blocks, or a
@@ -57,11 +90,11 @@ def relief(task: Task, setting: Setting) -> Method:
   options = setting.options
   _check(setting)
   method = core(task, setting)
-  if options['shrinkage']:
+  if options.shrinkage:
     method = with_shrinkage(task, method)
-  if options['confidence']:
+  if options.confidence:
     method = with_confidence(
-      task, method, setting.clients, options['beta'], options['start']
+      task, method, setting.clients, options.beta, options.start
     )
   return method
 
@@ -72,14 +105,14 @@ def core(task: Task, setting: Setting) -> Method:
   What a device keeps is the round in which it last trained each block, [G].
   """
   base, options, num = fedavg(task, setting), setting.options, task.num_blocks
-  score, norm = scores.RULES[options['rule']], norms.NORMS[options['norm']]
-  whole_cohort = options['denominator'] == 'cohort'
+  score, norm = scores.RULES[options.rule], norms.NORMS[options.norm]
+  whole_cohort = options.denominator == 'cohort'
 
   def plan(server, round):
     known = scores.Known(*server.memory, round.clients)
     run = round.fleet.owned & round.active[:, None]
     # A device on its first turn has waited for ever only if never chosen.
-    overdue = round.round_index - known.last > options['max_stale']
+    overdue = round.round_index - known.last > options.max_stale
     rows = run, round.access, round.budget, score(known, round), known.last
     trained = jax.vmap(partial(choose, task, options))(*rows, overdue)
     trained &= round.active[:, None]
@@ -102,7 +135,7 @@ def core(task: Task, setting: Setting) -> Method:
   return base._replace(
     plan=plan,
     server=server,
-    aggregate=norms.measured(task, options['norm'], base.aggregate),
+    aggregate=norms.measured(task, options.norm, base.aggregate),
     init=lambda params: Memory(*(jnp.full(num, jnp.inf, jnp.float32),) * 2),
     client_init=lambda params: jnp.full(num, -1, jnp.int32),
     divergence=lambda memory: memory.divergence,
@@ -124,7 +157,7 @@ def choose(
     last: [G] int32, the round in which it last trained them; the ties.
     overdue: [G] bool, waited longer than `max_stale`.
   """
-  num, rule = task.num_blocks, options['rule']
+  num, rule = task.num_blocks, options.rule
   shared = jnp.asarray([m < 0 for m in task.blocks.modality])
 
   def cost(chosen):
@@ -133,7 +166,7 @@ def choose(
   if rule == 'greedy_ratio':
     alone = jax.vmap(cost)(jnp.eye(num, dtype=bool))
     score = score / jnp.maximum(alone - cost(jnp.zeros(num, bool)), 1.0)
-  if options['max_stale']:
+  if options.max_stale:
     score = jnp.where(overdue, jnp.inf, score)
   pack = BUDGETS['knapsack' if rule == 'knapsack' else 'greedy']
   tie = last.astype(jnp.float32)
@@ -145,9 +178,9 @@ def choose(
 def _check(setting: Setting) -> None:
   """Refuses options that mean nothing; see `relief`."""
   options = setting.options
-  if options['rule'] not in RULES:
-    raise unknown('selection rule', options['rule'], RULES)
-  if options['denominator'] == 'cohort' and setting.guard.robust:
+  if options.rule not in RULES:
+    raise unknown('selection rule', options.rule, RULES)
+  if options.denominator == 'cohort' and setting.guard.robust:
     raise InputError(
       f'config.relief.denominator=cohort with config.mean={setting.guard.mean}',
       'contributors: who did not train has no vote in such a mean',

@@ -25,6 +25,8 @@ what ternary products may save, are not charged. *Bytes*: two bits a weight and
 s up; the same down where the broadcast is ternary, else four bytes.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
@@ -34,6 +36,8 @@ from relief_jax.clients.work import local_sgd, projected
 from relief_jax.compressors import Codec, none, ternary
 from relief_jax.compressors import base as codes
 from relief_jax.engine import ambient
+from relief_jax.keys import name, option, real
+from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method, Round, Traits
 from relief_jax.settings import Setting
 from relief_jax.types import Array, Plan, PyTree, SubModels, Task
@@ -89,20 +93,37 @@ def lost(value: Array, mode: str) -> Array:
   return jnp.sqrt(missing / jnp.maximum(jnp.square(value).sum(), 1e-30))
 
 
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """Holds the options of T-FedAvg."""
+
+  mode: str = option(name('twn', tuple(ternary.MODES), 'its threshold'))
+  exempt: str = option(
+    name(
+      'ends',
+      ('ends', 'none', 'all'),
+      'full precision: first and last layer; none, all',
+    )
+  )
+  lost: float = option(
+    real(0.2, 0, 1, 'relative error at most for a ternary broadcast; 0: none')
+  )
+
+
+@Facts(options=Options, fill='input')
 def tfedavg(task: Task, setting: Setting) -> Method:
   """Builds T-FedAvg; with `exempt='all'` it is FedAvg.
 
   Args:
     task: the model.
-    setting: the round; `options` holds `mode` (`twn`, `released`), `exempt`
-      (`ends`, `all`, `none`: what stays in full precision beside the biases)
-      and `lost` (0: the broadcast is never made ternary).
+    setting: the round, with `Options`. `exempt` says what stays in full
+      precision beside the biases; with `lost=0` the broadcast is never ternary.
 
   Raises:
     InputError: an unknown mode, a codec of the links, or a server's optimiser
       that adds more than the mean, which would not stay ternary.
   """
-  mode, most = setting.options['mode'], setting.options['lost']
+  mode, most = setting.options.mode, setting.options.lost
   code = ternary.ternary(Codec('ternary', mode=mode))
   base = fedavg.fedavg(task, setting)
   num = task.num_blocks
@@ -110,7 +131,7 @@ def tfedavg(task: Task, setting: Setting) -> Method:
   exempt = {'ends': task.ends, 'all': True, 'none': False}
   coded = jax.tree.map(
     lambda end, part: jax.tree.map(lambda v: not end and v.ndim > 1, part),
-    exempt[setting.options['exempt']],
+    exempt[setting.options.exempt],
     shapes,
   )
 

@@ -2,20 +2,19 @@
 
 A method, model, data set, fleet, device, codec or key that a module adds to its
 registry is there in the process that imported it. Other processes of a sweep
-and later runs know it by `config.modules`, which a run's config.json keeps.
+and later runs know it by `config.modules`, which a run's config.json keeps. One
+method, model, data set, fleet or codec needs no module here: it can be named
+where it is (`plugins.py`).
 
 To import a module is to run it. Only what the config names is imported, and the
 log says so once: read the `modules` of a config.json that somebody else wrote
 before you run it.
 """
 
-import importlib
-import importlib.util
 import logging
-import pathlib
-import sys
 from collections.abc import Iterable
 
+from relief_jax import plugins
 from relief_jax.errors import InputError
 
 _log = logging.getLogger(__name__)
@@ -36,13 +35,13 @@ def load(names: Iterable[str]) -> None:
     if key in _loaded:
       continue
     _log.warning('importing %s, as config.modules says', name)
-    _import(name, key)
+    _import(name)
     _loaded.add(key)
 
 
 def identity(name: str) -> str:
   """The same for all spellings of a file's path; a module's own name."""
-  return str(pathlib.Path(name).resolve()) if name.endswith('.py') else name
+  return plugins.absolute(name)
 
 
 def note(name: str) -> None:
@@ -54,17 +53,9 @@ def note(name: str) -> None:
   _loaded.add(identity(name))
 
 
-def _import(name: str, key: str) -> None:
+def _import(name: str) -> None:
   try:
-    if not name.endswith('.py'):
-      importlib.import_module(name)
-      return
-    stem = f'relief_jax_own_{pathlib.Path(key).stem}_{len(_loaded)}'
-    spec = importlib.util.spec_from_file_location(stem, key)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[stem] = module  # as of any import, while it runs
-    spec.loader.exec_module(module)
+    plugins.load_module(name)
   except InputError:
     raise
   except Exception as error:  # whatever is wrong there

@@ -1,4 +1,4 @@
-"""The configuration of a run: the table of every key.
+"""The configuration of a run: the table of its keys.
 
 A config is a locked `ml_collections.ConfigDict`. What changes a shape or a
 branch of the program is a plain key (static); what changes a value only lives
@@ -6,8 +6,10 @@ under `hparams` and is traced: sweeping it recompiles nothing.
 
 A row names the key's type by its function (`keys.py`), then its default, least
 and most value or its choices, and its meaning. `validation.py` holds every
-value against its row. A module of your own adds a key by a row of its own:
+value against its row. The options of a method are rows in its own file
+(`rounds/facts.py`). A module of your own adds a key by a row of its own:
 
+>>> from relief_jax.config import default
 >>> ROWS['coin'] = {'heads': real(0.5, 0, 1, 'probability of training')}
 >>> default().coin.heads
 0.5
@@ -16,13 +18,10 @@ value against its row. A module of your own adds a key by a row of its own:
 
 from typing import Any
 
-import ml_collections
-
-from relief_jax.config.keys import (
+from relief_jax.keys import (
   LARGE,
   LARGEST_SEED,
   MANY,
-  Key,
   labels,
   name,
   names,
@@ -32,7 +31,6 @@ from relief_jax.config.keys import (
   whole,
   wholes,
 )
-from relief_jax.config.method_options import METHODS
 
 _CODEC = {
   'name': name('none', 'codecs', 'how numbers are coded'),
@@ -261,7 +259,6 @@ ROWS: dict[str, Any] = {
   'fill_value': name(
     'mean', ('mean', 'zero'), 'mean (0 after z-scoring), or the physical zero'
   ),
-  **METHODS,
   'modality_dropout': real(
     0.0, 0, 1, 'probability that a step drops a modality on board', below=True
   ),
@@ -332,49 +329,3 @@ ROWS: dict[str, Any] = {
   ),
   'target_f1': real(0.8, 0, 1, 'for rounds, seconds and joules to target'),
 }
-
-
-def rows() -> dict[str, Key]:
-  """Gives the row of every key, by its dotted name.
-
-  >>> rows()['hparams.client_lr'].range
-  'from 0 to 1000'
-  """
-  found: dict[str, Key] = {}
-
-  def walk(at, group):
-    for part, row in group.items():
-      if isinstance(row, Key):
-        found[at + part] = row
-      else:
-        walk(f'{at}{part}.', row)
-
-  walk('', ROWS)
-  return found
-
-
-def default() -> ml_collections.ConfigDict:
-  """Every key with its default.
-
-  >>> config = default()
-  >>> config.rounds = 10
-  >>> config.hparams.client_lr
-  0.05
-  """
-
-  def values(group):
-    return {
-      part: row.default if isinstance(row, Key) else values(row)
-      for part, row in group.items()
-    }
-
-  c = ml_collections.ConfigDict(values(ROWS))
-  c.lock()
-  return c
-
-
-def get(config: ml_collections.ConfigDict, key: str):
-  """Gets the value under a dotted key."""
-  for part in key.split('.'):
-    config = config[part]
-  return config

@@ -5,11 +5,12 @@ from typing import Any
 
 import ml_collections
 
-from relief_jax.config import modules
-from relief_jax.config.keys import Key, shown, spelled
+from relief_jax import plugins
+from relief_jax.config import modules, registries
+from relief_jax.config.assembly import get, outside, rows
 from relief_jax.config.registries import REGISTRIES
-from relief_jax.config.table import get, rows
 from relief_jax.errors import InputError
+from relief_jax.keys import Key, shown, spelled
 
 _MOST_COMPARED = 64  # devices whose updates are held at once
 
@@ -17,7 +18,8 @@ _MOST_COMPARED = 64  # devices whose updates are held at once
 def validate(config: ml_collections.ConfigDict) -> None:
   """Refuses values that no run can use, before any work starts.
 
-  What `config.modules` names is imported first: it may add names and keys.
+  What `config.modules` names is imported first, then what other keys name
+  outside of this package: both may add keys.
 
   Raises:
     InputError: what was found, what was expected and the usual cure.
@@ -25,14 +27,17 @@ def validate(config: ml_collections.ConfigDict) -> None:
   known = rows()
   check('modules', config.modules, known['modules'])
   modules.load(config.modules)
-  known = rows()
+  registries.meet(dict(_leaves(config.to_dict())))
+  known, more = rows(), outside()
   for key, row in known.items():
     try:
       value = get(config, key)
     except (KeyError, TypeError):
+      if key.partition('.')[0] in more:  # defaults, see `registries.settle`
+        continue
       raise _misfit(f'config without {key}') from None
     check(key, value, row)
-  for key in _leaves(config.to_dict()):
+  for key, _ in _leaves(config.to_dict()):
     if key not in known:
       raise _misfit(f'config.{key}, a key without a row')
   _validate_rounds(config)
@@ -56,14 +61,20 @@ def check(key: str, value: Any, row: Key) -> None:
   found = REGISTRIES[row.choices] if isinstance(row.choices, str) else None
   if found and isinstance(value, str) and found.also(value):
     return
+  if found and found.kind and plugins.is_reference(value):
+    registries.admit(found.kind, value)
+    return
   choices = tuple(found.names()) if found else ()
   if row.takes(value, choices):
     return
   expected, cure = row.expected(choices), spelled(row.default)
   if found and found.others:
     expected += f', {found.others}'
-  if found and found.grows:
-    cure += ', or name what adds it in --config.modules'
+  if found and found.kind:
+    cure += (
+      ', or name what adds it in --config.modules, or say where it is: '
+      'MODULE:ATTRIBUTE'
+    )
   raise InputError(
     f'config.{key} is {shown(value)}',
     f'{expected} ({row.meaning})',
@@ -80,13 +91,13 @@ def _misfit(found: str) -> InputError:
   )
 
 
-def _leaves(group: dict, at: str = '') -> Iterator[str]:
-  """Dotted names of the values in a config."""
+def _leaves(group: dict, at: str = '') -> Iterator[tuple[str, Any]]:
+  """The values in a config with their dotted names."""
   for part, value in group.items():
     if isinstance(value, dict):
       yield from _leaves(value, f'{at}{part}.')
     else:
-      yield at + part
+      yield at + part, value
 
 
 def _validate_rounds(config: ml_collections.ConfigDict) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import ml_collections
 
+from relief_jax import plugins
 from relief_jax.datasets import (
   cache,
   download,
@@ -32,6 +33,15 @@ DATASETS: dict[str, Callable[..., Windows]] = {
   'ucihar': ucihar.load,
 }
 
+KIND = plugins.Kind(
+  'data set',
+  'dataset',
+  'relief_jax.datasets',
+  DATASETS,
+  'a function (config, root) that gives Windows',
+  plugins.takes(2),
+)
+
 # How the data sets that can be downloaded are found.
 _FILES: dict[str, Callable[[Path | None], list[Path]]] = {
   'dsads': dsads.files,
@@ -54,12 +64,14 @@ def remark(names: Iterable[str | None]) -> str:
   known = sorted({name for name in names if name})
   if not known:
     return 'Data: not recorded.'
-  if 'synthetic' not in known:
-    return f'Data: {", ".join(known)}, read from files, nothing synthetic.'
-  return (
-    f'Data: {", ".join(known)}. Synthetic data are made of random numbers; '
-    '--data_dir and --config.dataset name real ones.'
-  )
+  if 'synthetic' in known:
+    return (
+      f'Data: {", ".join(known)}. Synthetic data are made of random numbers; '
+      '--data_dir and --config.dataset name real ones.'
+    )
+  if own := [name for name in known if name not in DATASETS]:
+    return f'Data: {", ".join(known)}, {", ".join(own)} as its loader gives it.'
+  return f'Data: {", ".join(known)}, read from files, nothing synthetic.'
 
 
 def find_data_dir(flag: str | Path | None) -> Path | None:
@@ -120,8 +132,9 @@ def resolve(
       or does not hold the data set, a `data_path` that nobody would read.
   """
   name = config.dataset
-  if name not in DATASETS and name != 'auto':
-    raise unknown('data set', name, (*DATASETS, 'auto'))
+  known = *plugins.names(KIND), 'auto'
+  if name not in known and not plugins.is_reference(name):
+    raise unknown('data set', name, known)
   if config.data_path and name != 'npz':
     raise InputError(
       f'config.data_path={config.data_path!r} with config.dataset={name!r}, '
@@ -172,7 +185,7 @@ def load(
   name, root = resolve(config, data_dir)
   if name in _FILES:
     root = download.home(name, root, _FILES[name], config.data.download)
-  windows = DATASETS[name](config, root)
+  windows = plugins.find(KIND, name)(config, root)
   validate(windows)
   return windows._replace(title=windows.title or name), name
 

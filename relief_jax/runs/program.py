@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
-import flax
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -12,7 +11,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from relief_jax import algorithms, models, settings, tree
+from relief_jax import algorithms, models, plugins, settings, tree
 from relief_jax.clients import sensor_faults
 from relief_jax.compressors import Codec
 from relief_jax.engine import ambient, buckets, debug, placement
@@ -31,7 +30,7 @@ class Call(NamedTuple):
   """Describes the static part of a program beside the setting.
 
   Attributes:
-    method: in `ALGORITHMS`.
+    method: as `algorithms.find`.
     spec: of the model.
     rounds: in one call.
     even: the run's rounds are a multiple of that, those that are done too, so
@@ -96,8 +95,8 @@ def setting(
     downlink_codec=Codec(**config.downlink_codec.to_dict()),
     guard=settings.make_guard(config),
     cosines=config.cosines > 0,
-    options=flax.core.freeze(
-      config[config.method].to_dict() if config.method in config else {}
+    options=algorithms.facts(config.method).make(
+      config.get(plugins.short(config.method))
     ),
   )
 
@@ -132,7 +131,7 @@ def _buckets(config, world, layout) -> tuple[buckets.Bucket, ...]:
   together = layout.devices * max(layout.block, 1)
   found = buckets.bucket(
     np.asarray(world.population.fleet.owned),
-    models.MODELS[config.backbone](world.spec),
+    models.make(config.backbone, world.spec),
     config.buckets,
     together,
   )

@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 
 from relief_jax import algorithms, models, tree, world
-from relief_jax.config import validation
+from relief_jax.config import registries, validation
 from relief_jax.engine import ambient, memory, placement, processes
 from relief_jax.engine.debug import ClientError
 from relief_jax.rounds import similarity
@@ -70,6 +70,7 @@ class Simulation:
     config = config.copy_and_resolve_references()
     with processes.together():
       validation.validate(config)  # a world that was found is no check
+      registries.settle(config)
       asked = 'auto' if config.layout in placement.OPEN else config.layout
       self._layout = placement.parse_layout(asked, config.devices)
       self._world = (found and found()) or world.build(
@@ -81,7 +82,7 @@ class Simulation:
     processes.agree('config', repr(config))
     self.config = config
     self._memory_limit = memory_limit
-    self.task = models.MODELS[config.backbone](self._world.spec)
+    self.task = models.make(config.backbone, self._world.spec)
     self.choice, self._layout, self._world = start.settle_layout(
       config, self._world, self.task, self._layout, memory_limit
     )

@@ -98,7 +98,7 @@ def build(
   modalities = tuple(data.x)
   pretrained = config.backbone == 'lora' and config.model.base == 'pretrained'
   spec = _spec(config, data, pretrained)
-  task = models.MODELS[config.backbone](spec)
+  task = models.make(config.backbone, spec)
   group_modality = task.blocks.modality
   fleet = deadlines.with_budgets(fleet, task.work, group_modality)
 
@@ -225,7 +225,7 @@ def _online(config, modalities, owned):
   """
   rng = np.random.default_rng([config.seed, deal.ONLINE])
   found = online_lib.draw(config.online, modalities, owned, rng)
-  if found is not None and config.method in algorithms.STATIC:
+  if found is not None and not algorithms.facts(config.method).rounds:
     raise InputError(
       f'config.method is {config.method!r} with config.online',
       'a method with rounds on devices',
@@ -251,7 +251,7 @@ def _spec(config, data, pretrained: bool) -> Spec:
     adapters=model.adapters and config.backbone == 'lora',
     base_head=model.base_head and pretrained,
     fusion_norm=config.fusion_norm,
-    exits=config.backbone == 'cnn' and config.method in algorithms.EXITS,
+    exits=config.backbone == 'cnn' and algorithms.facts(config.method).exits,
     fusion=model.fusion,
     heads=model.heads,
   )
@@ -272,7 +272,7 @@ def _rare(config, fleet, modalities) -> int:
 
 
 def _deadlines(config, fleet, task) -> tuple[float, float]:
-  if config.method not in algorithms.BUDGETED:
+  if not algorithms.facts(config.method).budgeted:
     return math.inf, math.inf
 
   def resolve(kind):

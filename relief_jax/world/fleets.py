@@ -5,7 +5,8 @@ sensors: a tier owns the first of the data set's modalities. Everything here is
 **ours**; the paper names only its two-device testbed.
 
 To add a fleet, add it to `FLEETS`, or write it into a file (`fleet_files.py`)
-and give its path for the name. To use the figures of your own device:
+and give its path for the name, or name it where it is (`plugins.py`). To use
+the figures of your own device:
 
 >>> from relief_jax.devices import DEVICES, Device
 >>> DEVICES['mine'] = Device(1e9, 0.5, 2.0, 1.0, 1.0, 0.5, 1e7, 1e7)
@@ -22,6 +23,7 @@ from fractions import Fraction
 import jax.numpy as jnp
 import numpy as np
 
+from relief_jax import plugins
 from relief_jax.devices import Device, device
 from relief_jax.errors import InputError, unknown
 from relief_jax.types import Fleet
@@ -70,6 +72,15 @@ FLEETS = {
   'testbed': Tiers((Tier('full', 100, _ALL, 'jetson_agx_orin'),), clients=2),
 }
 
+KIND = plugins.Kind(
+  'fleet',
+  'fleet',
+  'relief_jax.fleets',
+  FLEETS,
+  'a world.tiers.Tiers',
+  lambda value: isinstance(value, Tiers),
+)
+
 
 def find(name: str) -> Tiers:
   """Finds the description of a fleet; a path of a .csv or .json is read.
@@ -79,9 +90,7 @@ def find(name: str) -> Tiers:
   """
   if fleet_files.is_path(name):
     return fleet_files.read(name)
-  if name not in FLEETS:
-    raise unknown('fleet', name, FLEETS)
-  return FLEETS[name]
+  return plugins.find(KIND, name)
 
 
 def tier_names(name: str) -> tuple[str, ...]:

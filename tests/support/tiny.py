@@ -8,7 +8,6 @@ import dataclasses
 import functools
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -205,19 +204,18 @@ def setting(
       method, each by its own name.
   """
   clients = population.fleet.id.shape[0]
-  options = config_lib.default().to_dict().get(method, {})
-  hparams = dict(HPARAMS)
-  fields = {}
+  facts = algorithms.facts(method)
+  options, hparams, fields = {}, dict(HPARAMS), {}
   for key, value in overrides.items():
     if key in hparams:
       hparams[key] = value
-    elif key in options:
+    elif key in facts.rows:
       options[key] = value
     else:
       fields[key] = value
   values = dict(clients=clients, cohort=clients, steps=2, batch=4)
   return Given(
-    Setting(options=flax.core.freeze(options), **{**values, **fields}),
+    Setting(options=facts.make(options), **{**values, **fields}),
     {k: jnp.float32(v) for k, v in hparams.items()},
   )
 

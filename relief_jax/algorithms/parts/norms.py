@@ -40,8 +40,8 @@ def cosine(task: Task, mean: Mean) -> Array:
 
 # Norm -> d_g of a round, [G].
 NORMS: dict[str, Callable[[Task, Mean], Array]] = {
-  'raw': raw,
   'per_param': per_param,
+  'raw': raw,
   'relative': relative,
   'cosine': cosine,
 }

@@ -1,8 +1,15 @@
 """Defines the kinds of keys of a config: type, range or choices, unit, meaning.
 
-A row of the table in `table.py` is one `Key`, made by one of the functions
-below. The same row serves the check of a value, the default and the list of all
-keys, so a key is added in one line.
+A row of the table in `config/table.py` is one `Key`, made by one of the
+functions below. The same row serves the check of a value, the default and the
+list of all keys, so a key is added in one line. So are the options of a method,
+which are fields of a record beside it:
+
+>>> @dataclasses.dataclass(frozen=True)
+... class Options:
+...   heads: float = option(real(0.5, 0, 1, 'probability of training'))
+>>> Options().heads, rows_of(Options)['heads'].range
+(0.5, 'from 0 to 1')
 """
 
 import dataclasses
@@ -18,6 +25,7 @@ LARGE = 1e6
 _INT32 = 2**31 - 1
 _INTEGERS = (int, np.integer)
 _REALS = (*_INTEGERS, float, np.floating)
+_ROW = 'row'  # of a field
 _SHOWN = 60  # characters of a value in a message
 
 
@@ -36,7 +44,7 @@ class Key:
     above: `least` itself is left out.
     below: `most` itself is left out.
     choices: of a 'name', all that it may be; where that is a registry, its
-      name in `registries.REGISTRIES`, which is looked up at the check.
+      name in `config.registries.REGISTRIES`, which is looked up at the check.
     count: least length of a tuple.
 
   >>> row = real(0.5, 0, 1, 'a share')
@@ -226,3 +234,24 @@ def labels(
 ) -> Key:
   """Builds a key that takes names or integers, such as those of persons."""
   return Key('labels', default, meaning, '', least, _INT32, count=count)
+
+
+def option(row: Key) -> Any:
+  """Declares a field of a record of options by its row.
+
+  Args:
+    row: with the default.
+
+  Returns:
+    What a dataclass takes as a field.
+  """
+  return dataclasses.field(default=row.default, metadata={_ROW: row})
+
+
+def rows_of(record: type) -> dict[str, Key]:
+  """Gives the rows of a record of options, by field.
+
+  Args:
+    record: frozen dataclass whose fields are all made by `option`.
+  """
+  return {f.name: f.metadata[_ROW] for f in dataclasses.fields(record)}
