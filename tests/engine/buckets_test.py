@@ -19,7 +19,7 @@ SAMPLES = [5, 6, 0, 7, 8, 9, 3, 4]  # the third is padding and owns nothing
 
 
 def world(backbone, method='relief'):
-  return made_world(backbone, method in algorithms.EXITS)
+  return made_world(backbone, algorithms.facts(method).exits)
 
 
 @functools.cache
