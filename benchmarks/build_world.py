@@ -5,8 +5,8 @@ python -m benchmarks.build_world [--clients=100000] [--smoke]
 `world.build` on synthetic windows, 20 on a device on average (a window is on
 several), in every partition of them. Each case is a process of its own: that
 is what makes its peak memory its own. `deal_seconds` is the part of it that
-assigns windows, sensors and devices, once more with the windows at hand; nothing
-of a round is compiled.
+assigns windows, sensors and devices, once more with the windows at hand;
+nothing of a round is compiled.
 """
 
 import json

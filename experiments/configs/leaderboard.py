@@ -124,7 +124,7 @@ def mhealth(c) -> None:
 
 
 def tune(c) -> None:
-  """Shortens runs and tests on a person of training, where values are chosen."""
+  """Shortens runs, tested on a person of the training set, to choose values."""
   c.data.validation_subjects = VALIDATION
   c.rounds, c.eval_every, c.rounds_per_call = 40, 20, 10
 
