@@ -132,7 +132,12 @@ def open_round(
 
   round = seen(plan_key, task, setting, hparams, fleet, place, index)
   return Opened(
-    round._replace(population=everybody, windows=windows, each=each),
+    round._replace(
+      population=everybody,
+      windows=windows,
+      everyone=population.fleet,
+      each=each,
+    ),
     Known(everybody, index, hparams, plan_key, step_key, link_key),
   )
 

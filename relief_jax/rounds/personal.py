@@ -17,9 +17,11 @@ def personal(task: Task, method: Method, keep: np.ndarray) -> Method:
   Args:
     task: the model.
     method: of the other blocks; its plan says what is trained.
-    keep: [G] bool, static.
+    keep: [G] bool, static; where nothing is kept it is the method itself.
   """
   keep = np.asarray(keep, bool)
+  if not keep.any():
+    return method
   own = jax.tree.map(lambda g: bool(keep[g]), task.groups)
 
   def kept(params: PyTree) -> PyTree:

@@ -34,17 +34,29 @@ def world(**overrides):
 
 
 def scaffold_by_hand(task, population, setting):
-  """SCAFFOLD client by client and step by step, as the paper prints it."""
+  """SCAFFOLD client by client and step by step.
+
+  The mean of a block and its N are of those who have it; else as the paper
+  prints it.
+  """
   x = tiny.init(task)
   c = jax.tree.map(jnp.zeros_like, x)
   own = [c for _ in range(6)]
   eta = setting.hparams['client_lr']
+  count = np.append(np.asarray(population.fleet.owned).sum(0), 6.0)
+  owners = jax.tree.map(
+    lambda g, part: jax.tree.map(
+      lambda _: jnp.float32(count[task.blocks.modality[g]]), part
+    ),
+    task.groups,
+    x,
+  )
   for number in range(ROUNDS):
     key = tiny.round_key(0, number)
     cohort_key, _, step_key, _ = jax.random.split(key, 4)
     fleet = population.fleet
     place = cohort.draw(cohort_key, fleet, setting.cohort)
-    deltas, changes = [], []
+    deltas, changes, masks = [], [], []
     for n in place.tolist():
       row = jax.tree.map(lambda v, n=n: v[n], fleet)
       access = np.append(np.asarray(row.owned), True)
@@ -59,7 +71,7 @@ def scaffold_by_hand(task, population, setting):
       )
       loss = device.client_loss(task, population, trained)
       mask = jax.tree.map(
-        lambda m, part: jax.tree.map(lambda v: jnp.where(m, 1.0, 0.0), part),
+        lambda m, part: jax.tree.map(lambda v: m.astype(v.dtype), part),
         tree.spread(task.groups, trained),
         x,
       )
@@ -86,10 +98,28 @@ def scaffold_by_hand(task, population, setting):
       )
       changes.append(jax.tree.map(jnp.subtract, fresh, own[n]))
       deltas.append(jax.tree.map(jnp.subtract, y, x))
+      masks.append(mask)
       own[n] = fresh
-    x = jax.tree.map(lambda x, *d: x + sum(d) / len(d), x, *deltas)
-    c = jax.tree.map(lambda c, *d: c + sum(d) / 6, c, *changes)
+    here = jax.tree.map(lambda *m: max(sum(m), 1.0), *masks)
+    x = jax.tree.map(lambda x, k, *d: x + 1 / k * sum(d), x, here, *deltas)
+    c = jax.tree.map(lambda c, k, *d: c + 1 / k * sum(d), c, owners, *changes)
   return x, c, own
+
+
+def test_scaffold_equals_a_loop_to_the_bit():
+  """Operation by operation, as in the layout `debug`."""
+  task, population, setting = world(cohort=4)
+  setting = setting._replace(layout=placement.parse_layout('debug', 1))
+  algorithm = tiny.algorithm(scaffold.scaffold, task, setting)
+  with jax.disable_jit():
+    state = tiny.start(scaffold.scaffold, task, setting)
+    for number in range(ROUNDS):
+      key = tiny.round_key(0, number)
+      state, _ = algorithm.step(key, state, population, setting.hparams)
+    x, c, own = scaffold_by_hand(task, population, setting)
+  same(state.params, x)
+  same(state.server.memory, c)
+  same(state.clients.method, jax.tree.map(lambda *v: jnp.stack(v), *own))
 
 
 def test_scaffold_equals_a_loop():
