@@ -75,7 +75,7 @@ def feddrop(task: Task, setting: Setting) -> Method:
   options = setting.options
 
   def keep(key: Array, limit: Array) -> list[Array]:
-    """Kept units of one client, the same here and on the device."""
+    """Draws the kept units of one client, the same here and on the device."""
     return widths.drawn(units, key, limit, options.exact)
 
   def price(key: Array, limit: Array, run: Array, trained: Array) -> Array:

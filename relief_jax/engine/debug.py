@@ -44,7 +44,7 @@ class ClientError(Portable, RuntimeError):
 
 
 class _NotFinite(Portable, FloatingPointError):
-  """A number that is not finite, in a block."""
+  """Raised when a number in a block is not finite."""
 
   def __init__(self, block: str):
     super().__init__('the update is not finite')
