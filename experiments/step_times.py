@@ -23,7 +23,8 @@ from relief_jax import models, tree, world
 from relief_jax.clients import training
 from relief_jax.devices import Device
 from relief_jax.engine import ambient
-from relief_jax.types import Batch, Gate, Population, PyTree, Task, Work
+from relief_jax.task import Batch, Gate, Task, Work
+from relief_jax.types import Population, PyTree
 
 PHASES = ('forward', 'weight_gradient', 'layer_gradient')
 

@@ -17,7 +17,8 @@ from benchmarks.peers import winograd
 from benchmarks.peers.common import Setup
 from relief_jax import tree
 from relief_jax.models import encoders, layers
-from relief_jax.types import Array, Blocks, PyTree, Task
+from relief_jax.task import Blocks, Task
+from relief_jax.types import Array, PyTree
 
 _FILTERS = (32, 64)
 _HIDDEN = 128

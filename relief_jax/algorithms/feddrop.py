@@ -35,7 +35,8 @@ from relief_jax.keys import name, option, switch
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method, Traits
 from relief_jax.settings import Setting
-from relief_jax.types import Array, Plan, SubModel, Task
+from relief_jax.task import Plan, SubModel, Task
+from relief_jax.types import Array
 
 SMALLEST = 1 / 16
 

@@ -12,7 +12,8 @@ import jax
 import numpy as np
 
 from relief_jax.errors import Portable
-from relief_jax.types import PyTree, Task
+from relief_jax.task import Task
+from relief_jax.types import PyTree
 
 
 class ClientError(Portable, RuntimeError):
