@@ -1,7 +1,7 @@
-"""Defines the records that the modules of the simulator share.
+"""Defines the records of the world that modules share; of models: task.py.
 
 Shape letters, used everywhere: `N` clients in the population, `K` in the
-round, `M` modalities, `G` parameter groups, `W` windows per client (padded),
+round, `M` modalities, `G` blocks of parameters, `W` windows per client (padded),
 `T` local steps, `B` batch, `R` rounds, `C` classes, `Q` gradient paths. The
 client axis comes first, always. `P` means "shaped like the parameters".
 """
