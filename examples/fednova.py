@@ -24,7 +24,8 @@ from relief_jax.algorithms.fedavg import fedavg
 from relief_jax.errors import InputError
 from relief_jax.rounds.method import Method, Traits
 from relief_jax.settings import Setting
-from relief_jax.types import Array, CostOverride, Task
+from relief_jax.task import CostOverride, Task
+from relief_jax.types import Array
 
 
 def length(steps: Array, momentum: Array) -> Array:

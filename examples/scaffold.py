@@ -30,7 +30,7 @@ from relief_jax.clients.work import local_sgd
 from relief_jax.rounds import frame
 from relief_jax.rounds.method import Method, Traits
 from relief_jax.settings import Setting
-from relief_jax.types import CostOverride, Task
+from relief_jax.task import CostOverride, Task
 
 
 def scaffold(task: Task, setting: Setting) -> Method:

@@ -16,6 +16,7 @@ OURS = ('relief_jax', 'experiments', 'benchmarks')
 LEVELS = (
   'errors',
   'types',
+  'task',
   'tree',
   'files',
   'blocks',

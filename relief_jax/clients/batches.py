@@ -5,7 +5,8 @@ import jax.numpy as jnp
 
 from relief_jax.clients import training
 from relief_jax.settings import HParams, Setting
-from relief_jax.types import Array, Fleet, Steps
+from relief_jax.task import Steps
+from relief_jax.types import Array, Fleet
 
 
 def client_keys(key: Array, fleet: Fleet) -> Array:

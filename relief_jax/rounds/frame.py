@@ -12,7 +12,8 @@ from relief_jax.online import scene
 from relief_jax.rounds import cohort
 from relief_jax.rounds.method import Round
 from relief_jax.settings import HParams, Setting
-from relief_jax.types import Array, Fleet, Population, PyTree, Task
+from relief_jax.task import Task
+from relief_jax.types import Array, Fleet, Population, PyTree
 
 
 class Opened(NamedTuple):

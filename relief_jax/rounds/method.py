@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from relief_jax.aggregation.mean import Aggregator, Mean
 from relief_jax.clients.device import Device, Received, Update
 from relief_jax.settings import HParams
-from relief_jax.types import Array, Fleet, Plan, PyTree, SubModels
+from relief_jax.task import Plan, SubModels
+from relief_jax.types import Array, Fleet, PyTree
 
 
 class Server(NamedTuple):

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from relief_jax.rounds.method import Method
-from relief_jax.types import PyTree, Task
+from relief_jax.task import Task
+from relief_jax.types import PyTree
 
 
 def personal(task: Task, method: Method, keep: np.ndarray) -> Method:

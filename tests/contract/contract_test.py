@@ -14,7 +14,7 @@ from relief_jax import world as world_lib
 from relief_jax.algorithms.parts import prototypes
 from relief_jax.budgets import deadlines
 from relief_jax.errors import InputError
-from relief_jax.types import Algorithm, RoundInfo
+from relief_jax.task import Algorithm, RoundInfo
 from tests.support import tiny
 from tests.twins import (
   elastic_twin,

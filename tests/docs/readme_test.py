@@ -1,5 +1,10 @@
-"""The Python of README and docs runs, page by page, as a reader pastes it."""
+"""The Python of README and docs runs, page by page, as a reader pastes it.
 
+Blocks marked `python` run; those marked `py` show what is no more.
+"""
+
+import ast
+import inspect
 import json
 import os
 import re
@@ -7,10 +12,14 @@ import shlex
 import subprocess
 import sys
 
+import jax
+import numpy as np
 import pytest
 
 from relief_jax import algorithms, datasets, devices
+from relief_jax.rounds import facts
 from relief_jax.world import fleets
+from tests.support import tiny
 from tests.support.paths import ROOT
 
 README = ROOT / 'README.md'
@@ -32,12 +41,70 @@ def registries():
     registry.update(old)
 
 
+def blocks(page):
+  return re.findall(r'```python\n(.*?)```', page.read_text(), re.S)
+
+
+def methods(page):
+  """The factories that a page defines."""
+  space = {}
+  for block in blocks(page):
+    if 'simulate' not in block:  # no whole runs
+      exec(compile(block, str(page), 'exec'), space)  # our own pages
+  return {
+    name: made
+    for name, made in space.items()
+    if inspect.isfunction(made)
+    and made.__globals__ is space
+    and list(inspect.signature(made).parameters) == ['task', 'setting']
+  }
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.stem)
+def test_what_a_page_imports_is_there(page):
+  for block in blocks(page):
+    for node in ast.parse(block).body:
+      if isinstance(node, ast.Import | ast.ImportFrom):
+        exec(ast.unparse(node), {})
+
+
+def test_fedavg_as_it_is_explained():
+  task = tiny.task()
+  population = tiny.population(task)
+  setting = tiny.setting(population, 'fedavg')
+  made = methods(README.parent / 'docs' / 'method.md')['my_fedavg']
+  found, info = tiny.step(made, task, population, setting, 2)
+  want, wanted = tiny.step('fedavg', task, population, setting, 2)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6),
+    (found.params, info),
+    (want.params, wanted),
+  )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('page', ['method', 'hooks_to_functions'])
+def test_every_method_of_a_page_takes_a_round(page):
+  task = tiny.task()
+  population = tiny.population(task)
+  plain = tiny.setting(population, 'fedavg')
+  start = task.init(jax.random.key(0))
+  made = methods(README.parent / 'docs' / f'{page}.md')
+  assert len(made) == {'method': 5, 'hooks_to_functions': 15}[page]
+  for name, factory in made.items():
+    setting = plain._replace(options=facts.of(factory).make())
+    state, info = tiny.step(factory, task, population, setting)
+    assert np.isfinite(info.loss).all(), name
+    moved = jax.tree.map(lambda a, b: (a != b).any(), state.params, start)
+    assert any(map(bool, jax.tree.leaves(moved))), name
+
+
 @pytest.mark.slow
 def test_python_blocks(registries, capsys):
   outputs = {}
   for page in PAGES:
     space = {}
-    for block in re.findall(r'```python\n(.*?)```', page.read_text(), re.S):
+    for block in blocks(page):
       exec(compile(block, str(page), 'exec'), space)  # our own pages
       outputs.setdefault(page.stem, []).append(capsys.readouterr().out)
     if page == README:
@@ -46,12 +113,17 @@ def test_python_blocks(registries, capsys):
     'README': 2,
     'data': 1,
     'devices': 1,
+    'hooks_to_functions': 16,
+    'method': 6,
     'reliability': 1,
     'scaling': 1,
   }
   assert 'round 20: F1' in outputs['README'][0]
   shares = result.history[-1]['trained_share']
   assert all(0 < share < 1 for share in shares.values())
+  # FedAvg of the library and of the page have the same loss.
+  losses = dict(map(str.split, outputs['method'][2].splitlines()))
+  assert len(losses) == 2 and len(set(losses.values())) == 1
   swept = re.findall(
     r"^0 {'client_lr': (.*)} (.*)$", outputs['scaling'][0], re.M
   )
