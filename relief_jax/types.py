@@ -1,9 +1,10 @@
 """Defines the records of the world that modules share; of models: task.py.
 
 Shape letters, used everywhere: `N` clients in the population, `K` in the
-round, `M` modalities, `G` blocks of parameters, `W` windows per client (padded),
-`T` local steps, `B` batch, `R` rounds, `C` classes, `Q` gradient paths. The
-client axis comes first, always. `P` means "shaped like the parameters".
+round, `M` modalities, `G` blocks of parameters, `W` windows per client
+(padded), `T` local steps, `B` batch, `R` rounds, `C` classes, `Q` gradient
+paths. The client axis comes first, always. `P` means "shaped like the
+parameters".
 """
 
 from typing import Any, NamedTuple
