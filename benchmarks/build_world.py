@@ -3,10 +3,10 @@
 python -m benchmarks.build_world [--clients=100000] [--smoke]
 
 `world.build` on synthetic windows, 20 on a device on average (a window is on
-several), in every way of dealing them. Each case is a process of its own: that
+several), in every partition of them. Each case is a process of its own: that
 is what makes its peak memory its own. `deal_seconds` is the part of it that
-deals windows, sensors and devices, once more with the windows at hand; nothing
-of a round is compiled.
+assigns windows, sensors and devices, once more with the windows at hand;
+nothing of a round is compiled.
 """
 
 import json
@@ -35,7 +35,7 @@ def _peak_mb() -> int:
 
 
 def measure(case: str, clients: int) -> dict:
-  """Builds a world and tells seconds and peak memory of this process.
+  """Builds a world and reports seconds and peak memory of this process.
 
   Args:
     case: one of `CASES`.

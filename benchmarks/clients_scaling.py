@@ -35,7 +35,7 @@ _CASE = flags.DEFINE_integer('case', 0, 'internal: one number of clients')
 
 
 def make_config(clients: int):
-  """The same work for every client, whatever their number."""
+  """Builds a config with the same work for every client, of any number."""
   c = config_lib.default()
   c.method, c.dataset, c.clients = _METHOD.value, 'synthetic', clients
   c.clients_per_round, c.devices = _COHORT.value, _DEVICES.value
@@ -51,7 +51,7 @@ def make_config(clients: int):
 
 
 def case(clients: int) -> None:
-  """One case's process: times rounds and reads its own peak memory."""
+  """Runs one case's process: times rounds and reads its own peak memory."""
   simulate.set_devices(_DEVICES.value)
   simulation = simulate.Simulation(make_config(clients))
   cohort = _COHORT.value or clients
@@ -78,7 +78,7 @@ def case(clients: int) -> None:
 
 
 def compare(changes: list[dict]) -> list[dict]:
-  """A line per case, in the order given; all flags but the changed are ours.
+  """Runs a case per change, a line each in order; other flags are our own.
 
   Args:
     changes: to the flags, `case` (clients) among them.

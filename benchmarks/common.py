@@ -20,7 +20,7 @@ from relief_jax.simulate import Simulation
 
 
 class Product(NamedTuple):
-  """A matrix product on every device at once: the machine's measured peak.
+  """Holds a matrix product on every device at once: the measured peak.
 
   Attributes:
     call: computes it.
@@ -32,7 +32,7 @@ class Product(NamedTuple):
 
 
 def matrix_product(size: int, layout: placement.Layout) -> Product:
-  """float32 products of two matrices [size, size], eight in a row per device.
+  """Builds float32 products of matrices [size, size], eight in a row a device.
 
   Args:
     size: of the matrices.
@@ -62,7 +62,7 @@ _IN_A_ROW = 8
 
 
 def times(call: Callable[[], Any], repeats: int) -> dict[str, float]:
-  """Seconds of a call: the first is dropped, then minimum and median.
+  """Times a call: the first is dropped, then minimum and median, seconds.
 
   Args:
     call: returns arrays; they are waited for.
@@ -73,7 +73,7 @@ def times(call: Callable[[], Any], repeats: int) -> dict[str, float]:
 
 
 def round_times(simulation: Simulation, repeats: int) -> dict[str, float]:
-  """`times` of a simulation's rounds, one per call, after its first test.
+  """Times a simulation's rounds, one per call, after its first test.
 
   Args:
     simulation: with `rounds_per_call` 1 and rounds enough.
@@ -117,7 +117,7 @@ def child(
 
 
 def command(name: str, **options: Any) -> list[str]:
-  """That of a benchmark with these flags."""
+  """Builds the command of a benchmark with these flags."""
   flags = [f'--{key}={value}' for key, value in options.items()]
   return [sys.executable, '-m', f'benchmarks.{name}', *flags]
 
@@ -125,7 +125,7 @@ def command(name: str, **options: Any) -> list[str]:
 def start(
   name: str, environment: dict[str, str] | None = None, **options: Any
 ) -> subprocess.Popen:
-  """As `child`, without waiting."""
+  """Starts a benchmark like `child`, without waiting."""
   return subprocess.Popen(
     command(name, **options),
     stdout=subprocess.PIPE,
@@ -137,7 +137,7 @@ def start(
 def collect(
   name: str, case: dict[str, Any], process: subprocess.Popen
 ) -> list[dict[str, Any]]:
-  """Waits for a process of `start`; its lines, or one on its failure."""
+  """Collects the lines of a process of `start`, or one on its failure."""
   out, _ = process.communicate()
   if process.returncode:
     return [{'benchmark': name, **case, 'failed': True}]

@@ -26,7 +26,7 @@ _STATE = flags.DEFINE_string('state', '', 'internal: cold or warm')
 
 
 def make_config(method: str):
-  """The default model on synthetic data; the shapes make the program."""
+  """Builds the config of the default model on synthetic data."""
   c = config_lib.default()
   c.method, c.dataset, c.clients, c.devices = method, 'synthetic', 48, 1
   c.rounds = c.rounds_per_call = c.eval_every = 1

@@ -103,7 +103,7 @@ FORMS = {
 
 
 def make_steps(form, bank, rows, params, together: int):
-  """A compiled () -> params after one SGD step per row of `rows`."""
+  """Compiles () -> params after one SGD step per row of `rows`."""
 
   def encode(params, x):
     for w, b in params:

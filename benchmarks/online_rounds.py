@@ -54,7 +54,7 @@ CASES: dict[str, dict] = {
 
 
 def simulation(keys: dict) -> simulate.Simulation:
-  """A run of one round a call, past its first test."""
+  """Starts a run of one round a call, past its first test."""
   c = config_lib.default()
   c.method, c.layout, c.devices = _METHOD.value, 'one', 1
   c.clients, c.rounds, c.rounds_per_call = _CLIENTS.value, 10_000, 1

@@ -21,7 +21,7 @@ _TOP = flags.DEFINE_integer('top', 0, 'longest operations to list')
 
 
 def main(argv):
-  """One JSON line per workload and method."""
+  """Traces every workload and method and prints a JSON line each."""
   del argv
   values = flags.FLAGS  # those of round_throughput
   values.devices = 1

@@ -76,7 +76,7 @@ def write(root: pathlib.Path, smoke: bool) -> None:
 
 
 def measure(case: str, root: str, smoke: bool) -> dict:
-  """Loads a data set and tells seconds and peak memory of this process."""
+  """Loads a data set and reports seconds and peak memory of this process."""
   from relief_jax import config as config_lib
   from relief_jax import datasets
 

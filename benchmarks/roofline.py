@@ -19,7 +19,7 @@ from relief_jax import simulate
 
 
 def main(argv):
-  """One JSON line per workload and method."""
+  """Times every workload and method and prints a JSON line each."""
   del argv
   values = flags.FLAGS  # those of round_throughput
   simulate.set_devices(values.devices)

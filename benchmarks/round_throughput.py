@@ -49,7 +49,7 @@ _SMOKE = flags.DEFINE_bool('smoke', False, 'a tiny case, in seconds')
 
 
 def workload(clients: int, smoke: bool) -> tuple[Spec, Population]:
-  """The model's shapes, and clients with random windows."""
+  """Builds the model's shapes, and clients with random windows."""
   rng = np.random.default_rng(0)
   width, windows = (32, 40) if smoke else (128, 4000)
   spec = Spec(
@@ -84,7 +84,7 @@ def workload(clients: int, smoke: bool) -> tuple[Spec, Population]:
 
 
 class Round(NamedTuple):
-  """A round that can be timed.
+  """Holds a round that can be timed.
 
   Attributes:
     step: compiled when it is first called.
@@ -102,12 +102,12 @@ class Round(NamedTuple):
   facts: dict[str, Any]
 
   def call(self):
-    """Runs it."""
+    """Runs the round."""
     return self.step(*self.args)
 
 
 def make_round(name: str, method: str) -> Round:
-  """A round of a workload, over the flags' clients, layout and devices."""
+  """Builds a workload's round, over the flags' clients, layout and devices."""
   spec, population = workload(_CLIENTS.value, _SMOKE.value)
   key = ambient.key(0)
   if WORKLOADS[name] == 'lora':
@@ -163,7 +163,7 @@ def make_round(name: str, method: str) -> Round:
 
 
 def main(argv):
-  """One JSON line per workload and method."""
+  """Times every workload and method and prints a JSON line each."""
   del argv
   simulate.set_devices(_DEVICES.value)
   for name in _WORKLOADS.value:

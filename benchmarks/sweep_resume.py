@@ -41,7 +41,7 @@ flags.mark_flags_as_required(['workdir'])
 
 
 def command_line(folder: pathlib.Path) -> list[str]:
-  """The sweep's command line."""
+  """Builds the sweep's command line."""
   variant = ':smoke' if _SMOKE.value else ''
   rates = ','.join(f'{0.01 * 1.2**i:.4g}' for i in range(_RATES.value))
   found = [
@@ -69,7 +69,7 @@ def command_line(folder: pathlib.Path) -> list[str]:
 
 
 def start(folder: pathlib.Path, log) -> subprocess.Popen:
-  """The sweep, from the root of the source tree."""
+  """Starts the sweep, from the root of the source tree."""
   root = pathlib.Path(__file__).parent.parent
   return subprocess.Popen(
     command_line(folder), cwd=root, stdout=log, stderr=log
@@ -77,17 +77,17 @@ def start(folder: pathlib.Path, log) -> subprocess.Popen:
 
 
 def files(folder: pathlib.Path, name: str) -> list[pathlib.Path]:
-  """A file of every run: RATE/METHOD/SEED/NAME, and not what is below it."""
+  """Finds a file of every run: RATE/METHOD/SEED/NAME, and none below it."""
   return sorted(folder.glob(f'*/*/*/{name}'))
 
 
 def summaries(folder: pathlib.Path) -> list[dict]:
-  """Of the runs that have ended."""
+  """Reads the summaries of the runs that have ended."""
   return [records.read_json(p) for p in files(folder, 'summary.json')]
 
 
 def tables(folder: pathlib.Path) -> list[list[str]]:
-  """table.csv without the columns of the wall clock."""
+  """Reads table.csv without the columns of the wall clock."""
   text = (folder / 'table.csv').read_text(encoding='utf-8')
   rows = list(csv.reader(io.StringIO(text)))
   kept = [i for i, name in enumerate(rows[0]) if 'wall' not in name]
@@ -95,7 +95,7 @@ def tables(folder: pathlib.Path) -> list[list[str]]:
 
 
 def facts(folder: pathlib.Path, seconds: float) -> dict:
-  """What both sweeps tell."""
+  """Collects the facts that both sweeps report."""
   workers = _WORKERS.value or pool.default_workers()
   found = summaries(folder)
   own = [sum(s['wall_seconds'].values()) for s in found]
@@ -112,7 +112,7 @@ def facts(folder: pathlib.Path, seconds: float) -> dict:
 
 
 def parts(folder: pathlib.Path, found: dict) -> dict[str, float]:
-  """Of the overhead of a sweep that was not interrupted; they add up to it.
+  """Splits the overhead of an uninterrupted sweep into parts that add up.
 
   Args:
     folder: of the sweep.
@@ -130,7 +130,7 @@ def parts(folder: pathlib.Path, found: dict) -> dict[str, float]:
 
 
 def main(argv):
-  """Both sweeps, one after the other."""
+  """Runs both sweeps, one after the other."""
   del argv
   base = pathlib.Path(_WORKDIR.value)
   whole, killed = base / 'whole', base / 'killed'

@@ -25,7 +25,7 @@ _SMOKE = flags.DEFINE_bool('smoke', False, 'a tiny case, in seconds')
 
 
 def make_config():
-  """48 clients of RELIEF on synthetic data."""
+  """Builds the config of 48 clients of RELIEF on synthetic data."""
   c = config_lib.default()
   c.dataset, c.clients, c.devices = 'synthetic', 48, _DEVICES.value
   c.rounds = c.rounds_per_call = c.eval_every = _ROUNDS.value
@@ -39,7 +39,7 @@ def make_config():
 
 
 def main(argv):
-  """Both ways, in this process."""
+  """Times both ways, in this process."""
   del argv
   simulate.set_devices(_DEVICES.value)
   config = make_config()

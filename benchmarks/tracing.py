@@ -18,7 +18,7 @@ _FILLING = {'broadcast', 'constant', 'bitcast', 'parameter', 'fusion'}
 
 
 def opcodes(program: str) -> dict[str, set[str]]:
-  """{operation: its opcodes, those inside a fusion among them}.
+  """Maps operations to their opcodes, those inside a fusion among them.
 
   >>> text = '''
   ... %inside (p: f32[2]) -> f32[2] {
@@ -57,7 +57,7 @@ def opcodes(program: str) -> dict[str, set[str]]:
 
 
 def kind(codes: set[str]) -> str | None:
-  """What an operation is, None for a branch or a loop.
+  """Names the kind of an operation, None for a branch or a loop.
 
   >>> kind({'fusion', 'dot'}), kind({'fusion', 'broadcast', 'constant'})
   ('products', 'zeros')
@@ -76,7 +76,7 @@ def kind(codes: set[str]) -> str | None:
 
 
 def traced(call) -> dict[str, float]:
-  """Seconds of every operation of one call, {name: seconds}."""
+  """Traces one call: seconds of every operation, {name: seconds}."""
   jax.block_until_ready(call())
   found: dict[str, float] = collections.defaultdict(float)
   with tempfile.TemporaryDirectory() as folder:
@@ -94,7 +94,7 @@ def traced(call) -> dict[str, float]:
 
 
 def profile(compiled, call: Callable[[], Any], top: int) -> dict[str, Any]:
-  """Where a program's time goes.
+  """Measures where a program's time goes.
 
   Args:
     compiled: the program.

@@ -46,7 +46,7 @@ def launch(main: Callable[[list[str]], Any]) -> None:
 
 
 class Clock:
-  """Seconds of rounds; with `--asked` each begins when a line is read.
+  """Times rounds; with `--asked` each begins when a line is read.
 
   Attributes:
     seconds: of every round so far.
@@ -57,20 +57,20 @@ class Clock:
     self._began = 0.0
 
   def start(self) -> None:
-    """A round begins."""
+    """Starts a round, with `--asked` when a line was read."""
     if _ASKED.value and not sys.stdin.readline():
       sys.exit('nobody asks for rounds any more')
     self._began = time.perf_counter()
 
   def stop(self) -> None:
-    """It ended; told at once to who asked for it."""
+    """Ends a round; its seconds are printed at once if they were asked for."""
     self.seconds.append(time.perf_counter() - self._began)
     if _ASKED.value:
       print(json.dumps({'seconds': self.seconds[-1]}), flush=True)
 
 
 def timed(one_round: Callable[[], Any], rounds: int) -> list[float]:
-  """Seconds of each round; one before them is dropped."""
+  """Times rounds, seconds of each; one before them is dropped."""
   clock = Clock()
   for _ in range(1 + rounds):
     clock.start()
@@ -80,11 +80,11 @@ def timed(one_round: Callable[[], Any], rounds: int) -> list[float]:
 
 
 class Ended(Exception):
-  """A process ended before its case was done; its last words."""
+  """Raised when a process ended before its case did; holds its last words."""
 
 
 class Job:
-  """A process that runs rounds when asked to."""
+  """Runs rounds in a process, each when asked to."""
 
   def __init__(
     self,
@@ -92,7 +92,7 @@ class Job:
     timeout: float | None = None,
     **options: Any,
   ):
-    """Starts it.
+    """Starts the process.
 
     Args:
       command: of the process, which gets `--asked` too.
@@ -117,7 +117,7 @@ class Job:
       raise Ended(str(error)) from error
 
   def round(self) -> float:
-    """Seconds of one more round; raises `Ended`."""
+    """Runs one more round and gives its seconds; raises `Ended`."""
     assert self._process.stdin
     try:
       self._process.stdin.write('\n')
@@ -127,7 +127,7 @@ class Job:
     return self.line()['seconds']
 
   def line(self) -> dict[str, Any]:
-    """What it tells next; raises `Ended`."""
+    """Reads the next JSON line of the process; raises `Ended`."""
     assert self._process.stdout
     watch = threading.Timer(self._timeout or 0, self._process.kill)
     if self._timeout:
@@ -144,14 +144,14 @@ class Job:
     raise Ended(''.join(last) or f'exit code {self._process.returncode}')
 
   def end(self) -> None:
-    """Ends it, if it has not."""
+    """Ends the process, if it has not ended."""
     self._process.kill()
     self._process.communicate()
     self._errors.close()
 
 
 class Ratio(NamedTuple):
-  """One case's times over another's, turn by turn.
+  """Holds one case's times over another's, turn by turn.
 
   Attributes:
     median: of the turns.
@@ -167,7 +167,7 @@ class Ratio(NamedTuple):
 def ratio(
   ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]
 ) -> Ratio:
-  """Seconds of a round over those of another case in the same turn.
+  """Divides seconds of a round by those of another case in the same turn.
 
   >>> ratio([[2.0, 4.0], [9.0]], [[1.0], [3.0, 3.0]])
   Ratio(median=3.0, least=3.0, most=3.0)
@@ -184,7 +184,7 @@ def ratio(
 
 
 def order(cases: Sequence[Any], turn: int) -> list[Any]:
-  """The cases, backwards in every second turn.
+  """Orders the cases, backwards in every second turn.
 
   Args:
     cases: any.

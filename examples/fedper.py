@@ -9,7 +9,7 @@ from relief_jax.algorithms.fedavg import fedavg
 from relief_jax.rounds.method import Method
 from relief_jax.rounds.personal import personal
 from relief_jax.settings import Setting
-from relief_jax.types import Task
+from relief_jax.task import Task
 
 
 def fedper(task: Task, setting: Setting) -> Method:

@@ -12,7 +12,7 @@ _DASHES = '-\u2010\u2011\u2012\u2013\u2014\u2015\u2212'
 def stray(
   rest: Sequence[str], argv: Sequence[str], known: Container[str]
 ) -> tuple[str, str, str]:
-  """What was found, what was expected and the cure.
+  """Describes a stray argument: what was found, what was expected, the cure.
 
   Args:
     rest: what is left of the command line without its flags; not empty.
@@ -30,7 +30,7 @@ def stray(
 
 
 def looks_like_a_flag(text: str, known: Container[str]) -> str:
-  """The flag that an argument without its dashes is, '' where it is none.
+  """Gives the flag that an argument without its dashes is, '' where it is none.
 
   Args:
     text: the argument.

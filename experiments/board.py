@@ -18,7 +18,7 @@ from experiments import pool, records
 
 
 class Board:
-  """An event file; use it in a `with` statement."""
+  """Writes a TensorBoard event file; use it in a `with` statement."""
 
   def __init__(self, folder: pathlib.Path, purge: int | None = None):
     """Opens a new file.
@@ -84,7 +84,7 @@ class Board:
 
 
 def scalars(record: dict) -> dict[str, float]:
-  """The finite numbers of an evaluation by their tag.
+  """Picks the finite numbers of an evaluation, by their tag.
 
   Args:
     record: of the evaluation.
@@ -99,7 +99,7 @@ def scalars(record: dict) -> dict[str, float]:
 
 
 def parameters(job: pool.Job) -> None:
-  """Puts what a finished run set, and its F1, on the HParams page.
+  """Writes the values that a finished run set, and its F1, for HParams.
 
   Args:
     job: complete.

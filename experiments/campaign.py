@@ -38,7 +38,7 @@ WAITING, FAILED = 'waiting', 'failed'
 
 
 def status_of(job: pool.Job) -> dict[str, Any]:
-  """How a run stands by its directory: `status`, `round`, `reason`.
+  """Reads the state of a run from its directory: `status`, `round`, `reason`.
 
   Raises:
     InputError: the folder holds a run of another config, or on other files.
@@ -64,7 +64,7 @@ def status_of(job: pool.Job) -> dict[str, Any]:
 
 
 def data_of(jobs: Sequence[pool.Job]) -> set[str]:
-  """Names of the data sets that the runs will be on.
+  """Names the data sets that the runs will be on.
 
   Raises:
     InputError: of `datasets.resolve`, before anything runs.
@@ -81,7 +81,7 @@ def data_of(jobs: Sequence[pool.Job]) -> set[str]:
 
 
 class Manifest:
-  """What the runs are and how each stands, in a file beside them."""
+  """Holds the runs and the status of each, in a file beside them."""
 
   def __init__(
     self, path: pathlib.Path, jobs: Sequence[pool.Job], **facts: str
@@ -102,13 +102,13 @@ class Manifest:
     self._jobs, self._facts, self._written = list(jobs), facts, 0.0
 
   def with_status(self, *statuses: str) -> list[pool.Job]:
-    """Jobs that stand so."""
+    """Lists the jobs that have one of these statuses."""
     return [
       j for j in self._jobs if self._rows[j.workdir]['status'] in statuses
     ]
 
   def left(self) -> list[pool.Job]:
-    """Jobs that are neither complete nor diverged."""
+    """Lists the jobs that are neither complete nor diverged."""
     ended = (records.COMPLETE, records.DIVERGED)
     return [
       job
@@ -117,7 +117,7 @@ class Manifest:
     ]
 
   def failures(self) -> dict[str, str]:
-    """Name of each run that failed or diverged -> why."""
+    """Maps the name of each run that failed or diverged to the reason."""
     return {
       job.name: f'{row["status"]}: {row.get("reason", "")}'
       for job in self.with_status(FAILED, records.DIVERGED)
@@ -125,7 +125,7 @@ class Manifest:
     }
 
   def event(self, job: pool.Job, message: dict) -> None:
-    """What a worker tells; see `pool.Pool.run`."""
+    """Takes up a message of a worker; see `pool.Pool.run`."""
     if message['event'] != 'end':
       self._rows[job.workdir] = {
         'status': 'running',
@@ -176,7 +176,7 @@ class Manifest:
 
 
 def command_line() -> str:
-  """The command that this process was started with."""
+  """Gives the command that this process was started with."""
   spec = getattr(sys.modules['__main__'], '__spec__', None)
   name, *sub = sys.argv[0].split(' ')
   if pathlib.PurePath(name).stem == 'relief' and sub:  # see `cli`
@@ -187,7 +187,7 @@ def command_line() -> str:
 
 
 def foremost(cells, baseline: str, most: int = 24, kept: int = 8):
-  """The rows of a table that fit on a screen.
+  """Selects the rows of a table that fit on a screen.
 
   Args:
     cells: from `tables.table`.
@@ -210,7 +210,11 @@ class Stop(stop.Stop):
   """Tells the pool to stop at the first signal."""
 
   def __init__(self, crew: pool.Pool):
-    """Args: crew: told to stop."""
+    """Prepares to stop a pool.
+
+    Args:
+      crew: told to stop.
+    """
     super().__init__()
     self._crew = crew
 
@@ -220,7 +224,7 @@ class Stop(stop.Stop):
 
 
 class Campaign:
-  """Jobs in a folder, to be run and reported.
+  """Runs the jobs of a folder and reports them.
 
   Args:
     jobs: all of them; their order is that of the tables.
@@ -250,7 +254,7 @@ class Campaign:
     self._note = note
 
   def run(self, workers: int = 0) -> int:
-    """Runs what is not done yet and reports; returns the exit code.
+    """Runs the jobs that are not done and reports; returns the exit code.
 
     Args:
       workers: processes; 0: one per core or accelerator.
@@ -280,7 +284,7 @@ class Campaign:
       return self._run(workers, logs)
 
   def _run(self, workers: int, logs: pathlib.Path) -> int:
-    """As `run`, in a folder that is claimed."""
+    """Runs and reports like `run`, in a folder that is claimed."""
     console, folder = progress.console(), self._folder
     number, parts = self._part
     mine = self._jobs[number - 1 :: parts]
@@ -336,7 +340,7 @@ class Campaign:
     return command.FAILED if failures else 0
 
   def report(self, console) -> None:
-    """Tables and figures of what is finished, in whatever part.
+    """Writes tables and figures of the finished runs, of every part.
 
     Args:
       console: to print on.

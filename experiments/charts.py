@@ -13,7 +13,7 @@ GROUPS = 6
 
 
 class Chart(NamedTuple):
-  """One figure.
+  """Describes one figure.
 
   Attributes:
     name: of its files.
@@ -29,7 +29,7 @@ class Chart(NamedTuple):
 
 
 def legend(figure, handles: dict[str, Any], short: bool = True) -> None:
-  """Below all panels."""
+  """Draws a legend below all panels."""
   names = [tables.short(label) if short else label for label in handles]
   wide = max(map(len, names), default=0)
   palette.legend(
@@ -44,12 +44,12 @@ def legend(figure, handles: dict[str, Any], short: bool = True) -> None:
 
 
 def titled(text: str, group: str) -> str:
-  """A heading, with the group where there is one."""
+  """Gives a heading, with the group where there is one."""
   return f'{text}: {group}' if group else text
 
 
 def those(collection: Collection, labels, group: str) -> str:
-  """Which labels of a group are drawn, for a caption."""
+  """Says which labels of a group are drawn, for a caption."""
   every = {
     one.run.label
     for one in collection.found

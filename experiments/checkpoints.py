@@ -30,11 +30,11 @@ _SYSTEM = re.compile(r"os_error_code='(\d+)'")
 
 
 class Damaged(Exception):
-  """A checkpoint whose bytes are not those that were written."""
+  """Raised when a checkpoint's bytes are not those that were written."""
 
 
 class Checkpoints:
-  """The newest few snapshots under a folder; use it in a `with` statement.
+  """Keeps the newest snapshots under a folder; use it in a `with` statement.
 
   Attributes:
     notes: what happened while restoring that a user wants to know.
@@ -97,7 +97,7 @@ class Checkpoints:
         raise OSError(int(found[1]), 'by tensorstore') from error
 
   def read(self) -> dict[str, np.ndarray]:
-    """The newest whole snapshot's leaves by their path, as stored.
+    """Reads the newest whole snapshot's leaves by their path, as stored.
 
     A damaged one is moved aside, to `damaged_ROUND` beside the folder, and the
     one before it counts; if none is whole, nothing is touched.
@@ -143,7 +143,7 @@ class Checkpoints:
     )
 
   def _read(self, step: int) -> dict[str, np.ndarray]:
-    """The leaves of one checkpoint.
+    """Reads the leaves of one checkpoint.
 
     Raises:
       Damaged: its bytes are others than those that were written.
@@ -165,7 +165,7 @@ class Checkpoints:
     return leaves
 
   def restore(self, like: PyTree) -> PyTree:
-    """The newest whole snapshot, see `read`.
+    """Restores the newest whole snapshot, see `read`.
 
     Args:
       like: a snapshot of the same shapes and types.
@@ -190,9 +190,9 @@ class Checkpoints:
 
 @functools.cache
 def _hush_libraries() -> None:
-  """On a full disk their threads print tracebacks, also after `save` failed.
+  """Silences libraries whose threads print tracebacks on a full disk.
 
-  What went wrong is in what `save` raises.
+  They do so also after `save` failed; what went wrong is in what it raises.
   """
   logging.get_absl_logger().addFilter(
     lambda record: '_SignalingThread.run() raised' not in str(record.msg)
@@ -208,7 +208,7 @@ def _hush_libraries() -> None:
 
 
 def _checksum(leaves: dict[str, np.ndarray]) -> np.ndarray:
-  """[32] uint8, of names, types, shapes and bytes."""
+  """Computes the SHA-256 of names, types, shapes and bytes, [32] uint8."""
   found = hashlib.sha256()
   for key, leaf in sorted(leaves.items()):
     found.update(f'{key} {_kind(leaf)} '.encode())
@@ -217,12 +217,12 @@ def _checksum(leaves: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _kind(leaf: np.ndarray) -> str:
-  """Type and shape, such as float32[2, 3]."""
+  """Gives type and shape as text, such as float32[2, 3]."""
   return f'{leaf.dtype}{list(leaf.shape)}'
 
 
 def _flat(tree: PyTree) -> dict[str, np.ndarray]:
-  """Leaves by their path."""
+  """Maps the path of each leaf to its value."""
   leaves, _ = jax.tree_util.tree_flatten_with_path(jax.device_get(tree))
   return {
     jax.tree_util.keystr(path, simple=True, separator='.'): np.asarray(leaf)

@@ -22,7 +22,7 @@ _SCORES = ('f1', 'accuracy')
 
 
 class Candidate(NamedTuple):
-  """Values that a label was run with.
+  """Holds the values that a label was run with, and their score.
 
   Attributes:
     values: swept key -> value.
@@ -150,7 +150,7 @@ def _status(place: gather.Place) -> str:
 
 
 def _label(place: gather.Place, stored: Mapping[str, Any]) -> str:
-  """The label that is tuned: what the sweep put before it is taken off."""
+  """Gives the label that is tuned, without what the sweep put before it."""
   if 'methods' not in stored:  # a sweep of one config
     stored = records.read_json(place.folder / 'config.json')
     return plugins.short(stored['method'])
@@ -160,7 +160,7 @@ def _label(place: gather.Place, stored: Mapping[str, Any]) -> str:
 
 
 def _swept(own: Sequence[gather.Place]) -> list[str]:
-  """Keys whose values differ between the runs of a label."""
+  """Lists the keys whose values differ between the runs of a label."""
   every = dict.fromkeys(k for p in own for k in p.values if k not in _AVERAGED)
   return [
     key
@@ -224,7 +224,7 @@ def _candidate(values, own, by: str, last: int) -> Candidate:
 
 
 class Chosen(NamedTuple):
-  """A file of chosen values.
+  """Holds the content of a file of chosen values.
 
   Attributes:
     values: label -> dotted key -> value; None where every candidate diverged.

@@ -12,7 +12,7 @@ import numpy as np
 
 
 class Run(NamedTuple):
-  """One finished run.
+  """Holds one finished run.
 
   Attributes:
     label: what is compared.
@@ -30,12 +30,12 @@ class Run(NamedTuple):
 
   @property
   def pair(self) -> tuple[int, int]:
-    """What a run of another label must share to be compared with it."""
+    """The fold and seed by which runs of different labels are paired."""
     return self.seed, self.repeat
 
 
 class Ended(float):
-  """The last F1 of a run that was over before the cost it is asked for."""
+  """Holds the last F1 of a run that was over before the cost asked for."""
 
 
 # Run and the baseline's of the same pair, if there is one -> number, if any.
@@ -44,7 +44,7 @@ MEAN, MEDIAN, HELD = 'mean', 'median', 'held'
 
 
 class Column(NamedTuple):
-  """A column of the table.
+  """Describes a column of the table.
 
   Attributes:
     name: in `table.csv`.
@@ -64,7 +64,7 @@ class Column(NamedTuple):
 
 
 class Group(NamedTuple):
-  """Columns of one table.
+  """Describes the columns of one table.
 
   Attributes:
     name: of its files.
@@ -169,7 +169,7 @@ def _last(key: str) -> Value:
 
 
 def _over(key: str, take: Callable[[list[float]], float]) -> Value:
-  """Of the last numbers by tier or by person, %."""
+  """Builds a statistic of the last numbers by tier or by person, in %."""
 
   def value(run: Run, base: Run | None) -> float | None:
     del base
@@ -201,7 +201,7 @@ def _target(cost: str) -> Value:
 
 
 def _equal(cost: str, rounds: int) -> Value:
-  """F1, %, at what the baseline has spent after so many rounds."""
+  """Builds the F1, %, at the cost of the baseline after so many rounds."""
 
   def value(run: Run, base: Run | None) -> float | None:
     spent = base and cost_at(base, cost, rounds)
@@ -212,7 +212,7 @@ def _equal(cost: str, rounds: int) -> Value:
 
 
 def _against(value: Value, compare: Callable[[float, float], float]) -> Value:
-  """A run's number compared with the baseline's."""
+  """Builds a comparison of a run's number with the baseline's."""
 
   def both(run: Run, base: Run | None) -> float | None:
     own = value(run, base)
@@ -227,7 +227,7 @@ def _minus(own: float, base: float) -> float:
 
 
 def _times(own: float, base: float) -> float:
-  """How many times less than the baseline."""
+  """Computes how many times a number fits into the baseline's."""
   return base / own if own else math.nan
 
 

@@ -37,14 +37,18 @@ _HELPERS = ('common', 'from_json')  # files beside the configs that are none
 
 
 class _Path(flags.ArgumentParser):
-  """A path in which ~ is the home folder."""
+  """Parses a path in which ~ is the home folder."""
 
   def __init__(self, name: str):
-    """Args: name: of the flag."""
+    """Prepares to parse a flag.
+
+    Args:
+      name: of the flag.
+    """
     self._name = name
 
   def parse(self, argument):
-    """The path as the system takes it.
+    """Gives the path as the system takes it.
 
     Raises:
       InputError: an empty one.
@@ -78,13 +82,13 @@ def define_data_dir() -> None:
 
 
 def configs() -> list[str]:
-  """Names of the configs that come with the package."""
+  """Lists the names of the configs that come with the package."""
   found = (path.stem for path in _CONFIGS.glob('[a-z]*.py'))
   return sorted(name for name in found if name not in _HELPERS)
 
 
 def find_config(text: str) -> str:
-  """A config as a config flag reads it, PATH.py or PATH.py:VARIANT.
+  """Finds a config as a config flag reads it, PATH.py or PATH.py:VARIANT.
 
   A JSON file is handed to the config `from_json.py`, its path as the variant.
 
@@ -195,7 +199,7 @@ def launch(
 
 
 def _parse(argv: list[str], swept: dict[str, str] | None = None) -> list[str]:
-  """Flags from the command line; absl's own errors become input errors."""
+  """Parses the flags of the command line; absl's errors become input errors."""
   argv = config_door.prepare(rewrite(argv), swept)
   before = registries.contents()
   try:
@@ -224,7 +228,7 @@ def _parse(argv: list[str], swept: dict[str, str] | None = None) -> list[str]:
 
 
 def _quietly(main, argv: list[str]):
-  """Without the chatter of libraries, unless --verbosity asks for it."""
+  """Runs `main` without logs of libraries, unless --verbosity asks for them."""
   if not any(
     arg.lstrip('-').startswith(('verbosity', 'v=')) for arg in sys.argv
   ):
@@ -233,7 +237,7 @@ def _quietly(main, argv: list[str]):
 
 
 def call(function, keep: bool = False):
-  """Calls, and shows what the user can mend in one line."""
+  """Calls a function and shows an error that the user can mend in one line."""
   try:
     result = function()
   except InputError as error:
@@ -297,7 +301,7 @@ def _leave(error: Exception) -> None:
 
 
 def _exit(code: int) -> None:
-  """At once: on its way out a process would wait for the others."""
+  """Exits at once: on its way out a process would wait for the others."""
   sys.stdout.flush()
   sys.stderr.flush()
   os._exit(code)

@@ -37,7 +37,7 @@ def define() -> None:
 def compare(
   config, folder: pathlib.Path, data_dir: str | None, workers: int
 ) -> int:
-  """Runs what is not done yet and reports; returns the exit code.
+  """Runs the jobs that are not done and reports; returns the exit code.
 
   Raises:
     InputError: bad config, or a folder with other runs in it.

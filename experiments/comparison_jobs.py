@@ -91,7 +91,7 @@ def expand(
 
 
 def _config(shared: dict, parts: dict[str, dict[str, Any]]):
-  """What all share, and then what each part sets, by dotted key."""
+  """Builds a run's config from shared keys and each part's, by dotted key."""
   run = records.config_from_dict(shared)
   for where, values in parts.items():
     try:
@@ -104,7 +104,7 @@ def _config(shared: dict, parts: dict[str, dict[str, Any]]):
 
 
 def _labels(own: dict[str, Any]) -> list[str]:
-  """Labels that are run."""
+  """Selects the labels that are run."""
   for label in own['labels']:
     naming.check_label(label)
   patterns = [p for p in own['only'].split(',') if p] or ['*']
@@ -123,7 +123,7 @@ def _labels(own: dict[str, Any]) -> list[str]:
 
 
 def _numbers(own: dict[str, Any], shared: dict) -> list[dict[str, int]]:
-  """What the runs of a label differ in, by config key."""
+  """Lists the seeds or folds of a label's runs, by config key."""
   vary, seeds, repeats = own['vary'], own['seeds'], own['repeats']
   if vary == 'data.fold' and not seeds:
     seeds = range(shared['data']['folds'])
@@ -145,7 +145,7 @@ def _numbers(own: dict[str, Any], shared: dict) -> list[dict[str, int]]:
 
 
 def _chosen(own: dict[str, Any]) -> dict[str, dict[str, Any] | None]:
-  """Values chosen for labels."""
+  """Reads the values chosen for labels."""
   if not own['values_file']:
     return {}
   path = pathlib.Path(own['values_file'])

@@ -32,7 +32,7 @@ _SHOWN = 160  # characters of an error's own words
 
 
 def rows() -> dict[str, Key]:
-  """The row of every key, those of a comparison among them."""
+  """Gives the row of every key, those of a comparison among them."""
   return config_lib.rows() | compare.ROWS
 
 
@@ -76,7 +76,7 @@ def prepare(
 
 
 def _spelled(row: Key, key: str, text: str) -> str:
-  """A tuple in Python's words, a path in full; the rest stays as it is."""
+  """Spells a tuple in Python and a path in full; the rest stays as it is."""
   if registries.kind_of(row):  # later runs may start elsewhere
     return plugins.absolute(text)
   if row.kind in ('wholes', 'labels') and points.is_range(text):
@@ -89,7 +89,7 @@ def _spelled(row: Key, key: str, text: str) -> str:
 
 
 def _members(text: str) -> tuple[str, ...]:
-  """Names of a tuple: as Python writes them, or joined by commas.
+  """Splits a tuple's names, written as in Python or joined by commas.
 
   >>> _members('a.b,c.py'), _members("('a.b',)")
   (('a.b', 'c.py'), ('a.b',))
@@ -99,7 +99,7 @@ def _members(text: str) -> tuple[str, ...]:
 
 
 def explain(error: BaseException, argv: Sequence[str]) -> InputError | None:
-  """What is wrong with a key or with the config file.
+  """Explains an error in a key or in the config file.
 
   Args:
     error: that parsing the flags raised.
@@ -152,7 +152,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _refused(key: str, text: str) -> InputError | None:
-  """The error of a value that its type's parser did not take."""
+  """Builds the error of a value that its type's parser did not take."""
   row = rows().get(key)
   if row:
     try:
@@ -167,7 +167,7 @@ def _refused(key: str, text: str) -> InputError | None:
 
 
 def _path(argv: Sequence[str]) -> str:
-  """The config file that is asked for."""
+  """Finds the config file that is asked for."""
   for i, arg in enumerate(argv):
     name, equals, value = arg.partition('=')
     if name in ('--config', '-config'):

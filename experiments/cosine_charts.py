@@ -12,7 +12,7 @@ _LABELS, _ROUNDS = 4, 5
 
 
 def heat_maps(collection: Collection) -> list[charts.Chart]:
-  """A figure per round: a row per label, a column per block."""
+  """Draws a figure per round: a row per label, a column of maps per block."""
   labels = gather.foremost(collection, _LABELS)
   firsts = (
     next((o for o in own if o.cosines), None) for own in labels.values()
@@ -73,7 +73,7 @@ def _of_round(runs: list[Found], number: int) -> charts.Chart:
 
 
 def arrange(one: Found, client: list[int], block: str) -> tuple[list[int], int]:
-  """Places of the devices, those that own the block's sensor first.
+  """Orders the places of the devices, those that own the block's sensor first.
 
   Args:
     one: the run.
@@ -98,7 +98,7 @@ def arrange(one: Found, client: list[int], block: str) -> tuple[list[int], int]:
 
 
 def means(cosines: np.ndarray, owners: int) -> tuple[str, str]:
-  """Mean cosine of pairs of owners, and of an owner with another device.
+  """Averages the cosine of pairs of owners, and of an owner with another.
 
   >>> means(np.array([[1, 0.5, 0], [0.5, 1, 0], [0, 0, 1]]), 2)
   ('0.50', '0.00')

@@ -13,7 +13,7 @@ _DEVICES = 32
 
 
 def tiers(collection: Collection) -> list[charts.Chart]:
-  """F1 of slow and of fast devices."""
+  """Draws the F1 of slow and of fast devices."""
   made = []
   for group in gather.groups(collection, charts.GROUPS):
     labels = gather.foremost(collection, charts.LINES + 1, group)
@@ -76,13 +76,13 @@ def tiers(collection: Collection) -> list[charts.Chart]:
 
 
 def device_f1(own: Sequence[Found]) -> np.ndarray:
-  """Last F1 of every recorded device of every run, %."""
+  """Lists the last F1 of every recorded device of every run, %."""
   found = [one.devices[-1]['f1'] for one in own if one.devices]
   return 100 * np.array([f1 for row in found for f1 in row])
 
 
 def histograms(collection: Collection) -> list[charts.Chart]:
-  """How F1 is spread over the devices."""
+  """Draws the distribution of F1 over the devices."""
   made = []
   for group in gather.groups(collection, charts.GROUPS):
     labels = {
@@ -141,12 +141,12 @@ def histograms(collection: Collection) -> list[charts.Chart]:
 
 
 def worst_tenth(values: np.ndarray) -> float:
-  """Mean of the worst tenth of the values, at least of one."""
+  """Averages the worst tenth of the values, at least one."""
   return float(np.sort(values)[: max(1, round(len(values) / 10))].mean())
 
 
 def gini(values: np.ndarray) -> float:
-  """Gini coefficient: 0 where all are equal, towards 1 where one has all.
+  """Computes the Gini coefficient: 0 if all are equal, near 1 if one has all.
 
   >>> gini(np.array([1.0, 1.0])), gini(np.array([0.0, 1.0]))
   (0.0, 0.5)
@@ -160,7 +160,7 @@ def gini(values: np.ndarray) -> float:
 
 
 def by_tier(one: Found) -> np.ndarray:
-  """Recorded devices by tier, slow ones first, then by number."""
+  """Orders the recorded devices by tier, slow ones first, then by number."""
   fleet = one.run.summary['fleet']
   tier = fleet['tier']
   known = list(one.run.metrics[-1].get('f1_by_tier') or {})
@@ -172,7 +172,7 @@ def by_tier(one: Found) -> np.ndarray:
 
 
 def _with_devices(collection: Collection, most: int) -> list[Found]:
-  """The first run of the best labels that recorded its devices."""
+  """Finds the first run of the best labels that recorded its devices."""
   labels = gather.foremost(collection, most)
   runs = [next((o for o in own if o.devices), None) for own in labels.values()]
   return [one for one in runs if one and 'fleet' in one.run.summary]
@@ -183,7 +183,7 @@ def _name(one: Found) -> str:
 
 
 def rasters(collection: Collection) -> list[charts.Chart]:
-  """Who trained what when: devices x rounds, a panel per group."""
+  """Draws the groups trained in each round: devices x rounds, a panel each."""
   made = []
   for one in _with_devices(collection, 4):
     rows = [row for row in one.devices if row['round']]
@@ -265,7 +265,7 @@ _PHASES = (
 
 
 def gantt(collection: Collection) -> list[charts.Chart]:
-  """A round's seconds by device."""
+  """Draws the seconds of a round by device."""
   runs = [
     one for one in _with_devices(collection, 4) if one.devices[-1]['last']
   ]

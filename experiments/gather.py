@@ -11,7 +11,7 @@ from relief_jax.errors import InputError
 
 
 class Found(NamedTuple):
-  """A finished run and all that it left behind.
+  """Holds a finished run and all that it left behind.
 
   Attributes:
     run: for the tables.
@@ -31,7 +31,7 @@ class Found(NamedTuple):
 
 
 class Collection(NamedTuple):
-  """What a report is about.
+  """Holds the runs that a report is about.
 
   Attributes:
     found: the finished runs.
@@ -51,12 +51,12 @@ class Collection(NamedTuple):
 
   @property
   def runs(self) -> list[tables.Run]:
-    """For the tables."""
+    """The finished runs as the tables read them."""
     return [one.run for one in self.found]
 
 
 class Place(NamedTuple):
-  """A run that should be there.
+  """Describes a run that should be there.
 
   Attributes:
     label: what is compared.
@@ -74,7 +74,7 @@ class Place(NamedTuple):
 
 
 def gather(folders: Sequence[pathlib.Path], baseline: str = '') -> Collection:
-  """Reads everything.
+  """Reads the runs below folders, and lists those that did not finish.
 
   Args:
     folders: run directories, or folders of a comparison or a sweep. With
@@ -181,7 +181,7 @@ def places(folder: pathlib.Path) -> tuple[list[Place], dict[str, Any]]:
 
 
 def _run_folders(folder: pathlib.Path) -> list[pathlib.Path]:
-  """Run directories below a folder, whatever changes inside them."""
+  """Finds the run directories below a folder, whatever changes in them."""
   found = []
   for path, folders, files in os.walk(folder):
     if 'metrics.jsonl' in files:
@@ -191,7 +191,7 @@ def _run_folders(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _shard(path: pathlib.Path) -> tuple[int, int]:
-  """Number of a manifest's shard, after how many there are."""
+  """Gives the number of a manifest's shard, after how many there are."""
   number, _, parts = path.stem.partition('-')[2].partition('of')
   return (int(parts), int(number)) if parts else (0, 0)
 
@@ -211,7 +211,7 @@ def missing_shards(folder: pathlib.Path) -> list[str]:
 
 
 def _of_manifests(folder, manifests) -> tuple[list[Place], dict[str, Any]]:
-  """Shards are dealt like cards: put them together in that order."""
+  """Joins the shards' points, in the order in which they were handed out."""
   rows = [
     row
     for i in range(max(len(one['points']) for one in manifests))
@@ -235,7 +235,7 @@ def _of_manifests(folder, manifests) -> tuple[list[Place], dict[str, Any]]:
 
 
 def _load(place: Place, head: str, alone: bool) -> Found | str:
-  """The run, or how it stands."""
+  """Reads a run, or gives how it stands."""
   folder, label = place.folder, head + place.label
   run = tables.load(folder, label, place.seed)
   if run is None and alone:  # a single run may be looked at on its way
@@ -259,7 +259,7 @@ def _load(place: Place, head: str, alone: bool) -> Found | str:
 
 
 def by_label(found: Sequence[Found]) -> dict[str, list[Found]]:
-  """Runs of every label, in the order in which labels come."""
+  """Groups the runs by label, in the order in which labels come."""
   grouped: dict[str, list[Found]] = {}
   for one in found:
     grouped.setdefault(one.run.label, []).append(one)
@@ -267,14 +267,14 @@ def by_label(found: Sequence[Found]) -> dict[str, list[Found]]:
 
 
 def f1_of(own: Sequence[Found]) -> float:
-  """Mean last F1, %, of the runs of a label."""
+  """Averages the last F1, %, over the runs of a label."""
   return 100 * sum(one.run.metrics[-1]['f1'] for one in own) / len(own)
 
 
 def foremost(
   collection: Collection, most: int, group: str | None = None
 ) -> dict[str, list[Found]]:
-  """The labels with the largest F1, baselines first, at most so many.
+  """Selects the labels with the largest F1, baselines first, at most so many.
 
   Args:
     collection: of runs.
@@ -296,6 +296,6 @@ def foremost(
 
 
 def groups(collection: Collection, most: int) -> list[str]:
-  """The groups with the largest F1 in them, in their own order."""
+  """Selects the groups with the largest F1 in them, in their own order."""
   labels = by_label(collection.found).items()
   return tables.best_groups({k: f1_of(own) for k, own in labels}, most)

@@ -42,7 +42,7 @@ _PATHS = ('data_path', 'fleet', 'online.presence.path')
 
 
 def _free(key: str, config: ml_collections.ConfigDict) -> bool:
-  """Whether a key cannot change the results of a config."""
+  """Tells whether a key cannot change the results of a config."""
   group = key.partition('.')[0]
   methods = {*algorithms.ALGORITHMS, *config_lib.outside()}
   return key in FREE or (  # options of a method that is not run
@@ -61,7 +61,7 @@ def adopt(config: ml_collections.ConfigDict, stored: dict) -> None:
 
 
 def resolved(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-  """A copy with the defaults that depend on other keys, as a run stores it."""
+  """Copies a config with the defaults that depend on other keys filled in."""
   config = config.copy_and_resolve_references()
   config.fill = algorithms.resolve_fill(config.method, config.fill)
   return config
@@ -70,7 +70,7 @@ def resolved(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 def changes(
   config: ml_collections.ConfigDict, stored: dict
 ) -> dict[str, tuple[Any, Any]]:
-  """Keys that differ from a stored config: (now, then), in order.
+  """Lists the keys that differ from a stored config: (now, then), in order.
 
   A key that is not stored counts as its default: runs from before the key
   existed go on.
@@ -93,7 +93,7 @@ def changes(
 def difference(
   config: ml_collections.ConfigDict, stored: dict, files: bool = False
 ) -> str:
-  """Names the first key that makes it another run, '' if none does.
+  """Names the first key that makes a config another run, '' if none does.
 
   Args:
     config: of the run as it is asked for.
@@ -167,7 +167,7 @@ def refuse_rounds(
 def planned(
   config: ml_collections.ConfigDict, stored: dict, what: str
 ) -> InputError:
-  """The error for another number of rounds where results depend on it."""
+  """Builds the error for another number of rounds if results depend on it."""
   return InputError(
     f'config.rounds={config.rounds} where {stored["rounds"]} is stored, and '
     f'{what} plans over all rounds of a run',
@@ -179,7 +179,7 @@ def planned(
 def of(
   config: ml_collections.ConfigDict, data_dir: str | os.PathLike | None
 ) -> dict[str, Any]:
-  """What `identity.json` holds: contents of files, and settings.
+  """Collects the content of `identity.json`: files' checksums, and settings.
 
   Files that are not there are left out: whoever needs them says so.
 
@@ -203,7 +203,7 @@ def other(
   data_dir: str | os.PathLike | None,
   stored: dict[str, Any],
 ) -> str:
-  """Names the first file or setting that is another one, '' if none is.
+  """Names the first file or setting that differs from the stored, '' if none.
 
   Of a kind of file (the data, the fleet, ...) of which nothing is there any
   more nothing is said: a finished run does not need it.
@@ -232,7 +232,7 @@ def other(
 
 
 def _files(config, data_dir) -> dict[str, pathlib.Path]:
-  """The files of a run; a name begins with the key that is about them."""
+  """Lists the files of a run; a name begins with the key that is about them."""
   found = {
     f'dataset: {name}': path
     for name, path in datasets.sources(config, data_dir).items()
@@ -251,7 +251,7 @@ def _kind(name: str) -> str:
 
 
 def _file(key: str, value: Any) -> bool:
-  """Whether a key's value is the path of a file."""
+  """Tells whether a key's value is the path of a file."""
   return bool(value) and (key != 'fleet' or fleet_files.is_path(str(value)))
 
 
@@ -262,7 +262,7 @@ def _sum(path: pathlib.Path) -> str:
 
 @functools.lru_cache(maxsize=1 << 16)
 def _hashed(path: pathlib.Path, size: int, time: int) -> str:
-  """SHA-256 of a file, read once for as long as size and time are the same.
+  """Computes the SHA-256 of a file, anew only where size or time changed.
 
   Raises:
     InputError: it cannot be read.

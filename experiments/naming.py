@@ -32,7 +32,7 @@ def fit(text: str, most: int = MOST) -> str:
 
 
 def file_name(*parts: str) -> str:
-  """A file's name of letters, digits, dots, dashes and underscores.
+  """Joins parts to a file's name of letters, digits, dots, dashes and _.
 
   >>> file_name('a/b', '', 'f1')
   'a_b_f1'
@@ -43,7 +43,7 @@ def file_name(*parts: str) -> str:
 
 
 def shorten(text: str, most: int = 60) -> str:
-  """A name for a figure: of a long one the two ends, where names differ.
+  """Shortens a name for a figure to its two ends, where names differ.
 
   >>> shorten('relief'), shorten('a' * 9 + 'b' * 9, 9)
   ('relief', 'aaaa…bbbb')
@@ -77,7 +77,7 @@ _MARKS = re.compile(r'[\\`*|<>&$\[\]~#]|(?<![^\W_])_|_(?![^\W_])')
 
 
 def markdown(text: str) -> str:
-  """A user's words in a Markdown table, shown as they are.
+  """Escapes a user's words for a Markdown table.
 
   >>> markdown('client_lr=0.1'), markdown('a|b_')
   ('client_lr=0.1', 'a\\\\|b\\\\_')

@@ -9,10 +9,16 @@ from experiments import pool, progress, records
 
 
 class Overview:
-  """Shows how far all are, how fast, what is best so far and what failed."""
+  """Shows the progress and speed of all runs, the best one and failures."""
 
   def __init__(self, console: rich.console.Console, left, done: int):
-    """Args: left: jobs to do; done: how many have ended already."""
+    """Prepares the display.
+
+    Args:
+      console: to draw on.
+      left: jobs to do.
+      done: how many have ended already.
+    """
     self._console, self._live = console, console.is_terminal
     self._total, self._ended = done + len(left), done
     self._before = done
@@ -40,7 +46,7 @@ class Overview:
     self._bar.stop()
 
   def event(self, job: pool.Job, message: dict) -> None:
-    """What a worker tells."""
+    """Shows a message of a worker."""
     name = job.name
     if message['event'] == 'start':
       self._from[job.workdir] = message['round']
@@ -68,7 +74,7 @@ class Overview:
     self._show(name)
 
   def state(self) -> str:
-    """Rates, time left, best so far and failures."""
+    """Describes the rates, the time left, the best so far and failures."""
     taken = max(time.monotonic() - self._started, 1e-9)
     here = sum(at - self._from.get(w, 0) for w, at in self._at.items())
     left = self._rounds - sum(self._at.values())

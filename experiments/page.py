@@ -57,7 +57,7 @@ pre { font-size: .8rem; background: #f2f2f2; padding: .7rem;
 
 
 class Saved(NamedTuple):
-  """A figure that was written.
+  """Holds a figure that was written.
 
   Attributes:
     chart: what it shows.
@@ -96,7 +96,7 @@ def save(chart: Chart, folder: pathlib.Path) -> Saved:
 def render(
   collection: Collection, charts: list[Saved], shown: list[Table]
 ) -> str:
-  """The page.
+  """Builds the page.
 
   Args:
     collection: of runs.

@@ -47,13 +47,13 @@ _PLAIN = {
 
 
 class Figure(figure.Figure):
-  """A figure whose texts are drawn as they are, with no mathematics in them.
+  """Draws the texts of a figure as they are, with no mathematics in them.
 
   A tier or a class may be called `band_$20_v1_$`.
   """
 
   def draw(self, renderer):
-    """Draws all, ticks that are only made now among it."""
+    """Draws all, among it the ticks that are only made now."""
     with matplotlib.rc_context(_PLAIN):
       for text in self.findobj(Text):
         text.set_parse_math(False)
@@ -67,7 +67,7 @@ def subplots(
   figsize: tuple[float, float] = (8.6, 4.2),
   **options: Any,
 ) -> tuple[Figure, Any]:
-  """A new figure and its axes, as `pyplot.subplots` without its state.
+  """Makes a figure and its axes, as `pyplot.subplots` without its state.
 
   Args:
     rows: of axes.
@@ -80,7 +80,7 @@ def subplots(
 
 
 def legend(owner, handles, names, **options) -> None:
-  """A legend that leaves no name out; one that begins with _ would be.
+  """Draws a legend that keeps names which begin with _, too.
 
   Long names are shortened.
 
@@ -96,7 +96,7 @@ def legend(owner, handles, names, **options) -> None:
 
 
 def style(number: int) -> dict[str, Any]:
-  """Colour, dashes and marker of line `number`."""
+  """Gives the colour, dashes and marker of line `number`."""
   count = len(COLOURS)
   return {
     'color': COLOURS[number % count],
@@ -108,13 +108,13 @@ def style(number: int) -> dict[str, Any]:
 
 
 def tidy(axes) -> None:
-  """A faint grid and no frame."""
+  """Draws a faint grid and removes the frame."""
   axes.grid(alpha=0.25, linewidth=0.6)
   axes.spines[['top', 'right']].set_visible(False)
 
 
 def logarithmic(axes) -> None:
-  """A logarithmic x axis with plain numbers."""
+  """Makes the x axis logarithmic, with plain numbers."""
   axes.set_xscale('log')
   axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
   axes.xaxis.set_major_formatter(ticker.FormatStrFormatter('%g'))
@@ -122,7 +122,7 @@ def logarithmic(axes) -> None:
 
 
 def logarithmic_y(axes) -> None:
-  """A logarithmic y axis with plain numbers, between decades where few."""
+  """Makes the y axis logarithmic, with plain numbers, minor ones if few."""
   axes.set_yscale('log')
   axes.yaxis.set_major_formatter(ticker.FormatStrFormatter('%g'))
   axes.yaxis.set_minor_formatter(

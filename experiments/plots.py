@@ -13,7 +13,7 @@ PER_PANEL = len(palette.COLOURS)
 
 
 def curve(runs: Sequence[tables.Run], axis: str):
-  """A label's mean curve.
+  """Computes a label's mean curve.
 
   Args:
     runs: of one label.
@@ -72,7 +72,7 @@ def figures(
 
 
 def _panels(labels: list[str], base: str) -> list[list[str]]:
-  """Labels of each panel; a crowd is spread, the baseline is in all."""
+  """Divides labels among panels; the baseline is in all."""
   rest = [label for label in labels if label != base]
   first = [base] if base in labels else []
   size = PER_PANEL - 1
@@ -126,7 +126,7 @@ def _draw(members, axis: str, path: pathlib.Path, head, baseline) -> None:
 
 
 def _panel(here, labels: list[str], curves, base: str) -> None:
-  """One panel; the legend beside it is in the order of the curves' ends."""
+  """Draws one panel; its legend is in the order of the curves' ends."""
   base_line, *others = zip(palette.COLOURS, palette.STYLES, strict=True)
   left = iter(others)
   handles = {}

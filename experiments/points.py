@@ -37,7 +37,7 @@ _DRAW = re.compile(r'(log|uniform|int)\(([^,()]+),([^,()]+)\)')
 
 
 class Draw(NamedTuple):
-  """A value that is drawn.
+  """Describes a value that is drawn at random.
 
   Attributes:
     kind: log, uniform or int.
@@ -50,7 +50,7 @@ class Draw(NamedTuple):
   high: float
 
   def __call__(self, rng: np.random.Generator) -> float | int:
-    """A value, to four digits where it is no integer: it names a folder."""
+    """Draws a value, of four digits if no integer: it names a folder."""
     if self.kind == 'int':
       return int(rng.integers(int(self.low), int(self.high), endpoint=True))
     low, high = self.low, self.high
@@ -88,12 +88,12 @@ def split_argv(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def is_range(text: str) -> bool:
-  """Whether it is FIRST:END or FIRST:END:STEP."""
+  """Tells whether a text is FIRST:END or FIRST:END:STEP."""
   return _RANGE.fullmatch(text) is not None
 
 
 def parse(key: str, text: str, like: Any) -> list[Any] | Draw:
-  """The values of a flag.
+  """Parses the values of a flag.
 
   Args:
     key: of the config.
@@ -157,7 +157,7 @@ def _number(key: str, text: str) -> float:
 
 
 def _value(key: str, text: str, like: Any) -> Any:
-  """One value, of the type of the config's own."""
+  """Parses one value, of the type of the config's own."""
   if isinstance(like, str):
     return text
   try:
@@ -182,7 +182,7 @@ def expand(
   trials: int = 0,
   seed: int = 0,
 ) -> list[dict[str, Any]]:
-  """All points, each once.
+  """Builds all points, each once.
 
   Args:
     own: the config's points; none count as one that sets nothing.
@@ -228,7 +228,7 @@ def expand(
 
 
 def collect(sweep: Callable | None) -> list[dict[str, Any]]:
-  """The points that a config's `sweep(add)` adds.
+  """Collects the points that a config's `sweep(add)` adds.
 
   Args:
     sweep: the function, or None.
@@ -251,7 +251,7 @@ def collect(sweep: Callable | None) -> list[dict[str, Any]]:
 
 
 def swept(config, texts: dict[str, str]) -> dict:
-  """The flags `--sweep.KEY=VALUES`, parsed.
+  """Parses the flags `--sweep.KEY=VALUES`.
 
   Raises:
     InputError: a key that the config does not have, or bad values.
@@ -280,7 +280,7 @@ def swept(config, texts: dict[str, str]) -> dict:
 
 
 def own_sweep(path: str) -> Callable | None:
-  """The function `sweep` of a config file, None where it has none."""
+  """Loads the function `sweep` of a config file, None where it has none."""
   path = path.partition(':')[0]
   spec = importlib.util.spec_from_file_location('swept_config', path)
   assert spec and spec.loader

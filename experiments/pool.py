@@ -28,7 +28,7 @@ READY = {'event': 'ready'}  # a worker's first line
 
 
 class Job(NamedTuple):
-  """One run.
+  """Describes one run.
 
   Attributes:
     label: what is compared.
@@ -50,12 +50,12 @@ class Job(NamedTuple):
 
   @property
   def name(self) -> str:
-    """For people, such as 'relief seed 0'."""
+    """A name for people, such as 'relief seed 0'."""
     return f'{self.label} {pathlib.Path(self.workdir).name.replace("_", " ")}'
 
 
 def over(vary: str) -> str:
-  """What the runs of a label differ in, for people.
+  """Names the number in which the runs of a label differ, for people.
 
   >>> over('seed'), over('data.fold')
   ('seed', 'fold')
@@ -68,7 +68,7 @@ _VALUES = ('seed', 'hparams', 'deadline', 'target_f1', 'fold')
 
 
 def structure(config: dict) -> str:
-  """The same for runs that may share a compiled program.
+  """Names a config's structure: runs that may share a program have one name.
 
   Two with one name may still differ in shapes (persons held out, say): then
   they are compiled apart. Two of different names never share a program.
@@ -101,7 +101,7 @@ _TRAINING = (
 
 
 def world(config: dict) -> str:
-  """The same for runs of one world: data, devices, frozen base.
+  """Names a config's world: data, devices and frozen base.
 
   Args:
     config: plain JSON values.
@@ -114,7 +114,7 @@ def world(config: dict) -> str:
 
 
 class Schedule:
-  """Who does what next."""
+  """Decides which worker does which jobs next."""
 
   def __init__(self, jobs: Iterable[Job]):
     """Groups jobs by structure and world, otherwise in their order."""
@@ -128,7 +128,7 @@ class Schedule:
     self._begun: set[str] = set()
 
   def take(self, last: str | None, most: int = 1) -> tuple[str, list[Job]]:
-    """The next jobs, all of one structure.
+    """Takes the next jobs, all of one structure.
 
     The structure that the worker knows first, then one that nobody has begun,
     then help with the one that has most left.
@@ -156,7 +156,7 @@ class Schedule:
 
 
 class Spent(NamedTuple):
-  """Seconds of all workers together.
+  """Holds the seconds of all workers together.
 
   Attributes:
     starting: processes, until they can take a job.
@@ -184,7 +184,7 @@ class Pool:
     log_dir: pathlib.Path,
     together: int = 1,
   ):
-    """Prepares; `run` starts.
+    """Prepares a pool; `run` starts it.
 
     Args:
       jobs: what to do.
@@ -207,7 +207,7 @@ class Pool:
     self.stopped, self.spent = False, Spent()
 
   def run(self, on_event: Callable[[Job, dict], None]) -> None:
-    """Returns when every job was tried, or after `stop`.
+    """Runs all jobs; returns when every one was tried, or after `stop`.
 
     Args:
       on_event: called, one call at a time, with what a worker tells of a job:
@@ -286,7 +286,7 @@ class Pool:
       process.wait()
 
   def _spend(self, **seconds: float) -> None:
-    """Adds to what was spent."""
+    """Adds to the seconds spent."""
     with self._lock:
       found = {k: getattr(self.spent, k) + v for k, v in seconds.items()}
       self.spent = self.spent._replace(**found)
@@ -347,12 +347,12 @@ class Pool:
 
 
 def default_workers() -> int:
-  """One process per GPU, one for all TPUs, else one per core."""
+  """Counts the workers: one per GPU, one for all TPUs, else one per core."""
   return len(machine.accelerators()) or machine.cores()
 
 
 def environment(workers: int, cache: str, number: int = 0) -> dict[str, str]:
-  """The environment of a worker: its threads, its GPU, its store of programs.
+  """Builds the environment of a worker: threads, GPU, compiled programs.
 
   Args:
     workers: that share the machine.

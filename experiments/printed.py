@@ -16,7 +16,7 @@ from relief_jax import datasets
 
 
 def text(value: Cell, digits: int | None, counted: bool = False) -> str:
-  """A cell to read; how many runs have it, where not all do.
+  """Formats a cell, and the number of its runs where not all have it.
 
   Args:
     value: the cell.
@@ -47,7 +47,7 @@ def text(value: Cell, digits: int | None, counted: bool = False) -> str:
 
 
 def shown(column: Column, row: dict[str, Cell]) -> str:
-  """A row's cell of a column, to read."""
+  """Formats a row's cell of a column."""
   return text(row[column.name], column.digits, column.kind == MEDIAN)
 
 
@@ -71,7 +71,7 @@ def filled(
 
 
 def names(some: Sequence[Column]) -> list[str]:
-  """The head of the numbers of some columns in a CSV file.
+  """Names the numbers of some columns in the head of a CSV file.
 
   Args:
     some: columns.
@@ -80,7 +80,7 @@ def names(some: Sequence[Column]) -> list[str]:
 
 
 def numbers_of(some: Sequence[Column], row: dict[str, Cell]) -> list[str]:
-  """A row's numbers in full, '' for none, beneath `names`.
+  """Writes a row's numbers in full, '' for none, beneath `names`.
 
   Args:
     some: columns.
@@ -100,7 +100,7 @@ def numbers_of(some: Sequence[Column], row: dict[str, Cell]) -> list[str]:
 
 
 def raw(value: float) -> str:
-  """A number in full, '' for NaN."""
+  """Writes a number in full, '' for NaN."""
   return '' if math.isnan(value) else repr(value)
 
 

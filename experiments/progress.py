@@ -8,7 +8,7 @@ import rich.progress
 
 
 def duration(seconds: float | None) -> str:
-  """A time to read.
+  """Formats a time.
 
   >>> duration(0.01234), duration(75), duration(7260), duration(None)
   ('0.0123 s', '1 min 15 s', '2 h 01 min', '–')
@@ -23,7 +23,7 @@ def duration(seconds: float | None) -> str:
 
 
 def percent(value: float | None) -> str:
-  """A share as a percentage.
+  """Formats a share as a percentage.
 
   >>> percent(0.5), percent(None)
   ('50.0', '–')
@@ -32,7 +32,7 @@ def percent(value: float | None) -> str:
 
 
 def closing(summary: dict) -> str:
-  """How a run ended and what came out, from its summary."""
+  """Describes from its summary how a run ended and what came out."""
   scores = ', '.join(
     f'{name} {percent(value)} %'
     for name, value in summary['last'].items()
@@ -47,7 +47,7 @@ def closing(summary: dict) -> str:
 
 
 def console() -> rich.console.Console:
-  """The terminal, or what stands in its place; shows texts as they are.
+  """Builds a console on the terminal or its stand-in; texts stay as they are.
 
   Names of users may hold brackets and colons, which rich would interpret.
   """
@@ -61,23 +61,23 @@ def console() -> rich.console.Console:
 
 
 class Quiet:
-  """A reporter that says nothing; the interface of all reporters."""
+  """Reports nothing; the interface of all reporters."""
 
   def start(self, title: str, rounds: int, done: int) -> None:
-    """A run begins, or goes on, after `done` of `rounds`."""
+    """Reports that a run begins, or goes on, after `done` of `rounds`."""
 
   def note(self, text: str) -> None:
-    """Something worth a line in the log."""
+    """Reports something worth a line in the log."""
 
   def update(self, record: dict) -> None:
-    """An evaluation was made."""
+    """Reports an evaluation."""
 
   def finish(self, summary: dict) -> None:
-    """The run ended, whatever way."""
+    """Reports that the run ended, whatever way."""
 
 
 class Lines(Quiet):
-  """One line per evaluation, for logs and pipes."""
+  """Prints one line per evaluation, for logs and pipes."""
 
   def start(self, title: str, rounds: int, done: int) -> None:
     """Prints the title and starts the clock."""
@@ -112,10 +112,14 @@ class Lines(Quiet):
 
 
 class Bar(Quiet):
-  """A live bar: round, F1, simulated time, time left."""
+  """Shows a live bar: round, F1, simulated time, time left."""
 
   def __init__(self, shown: rich.console.Console | None = None):
-    """Args: shown: where it is drawn; the terminal if not given."""
+    """Prepares the bar.
+
+    Args:
+      shown: where it is drawn; the terminal if not given.
+    """
     self._console = shown or console()
     self._bar = rich.progress.Progress(
       rich.progress.TextColumn('round'),
@@ -174,5 +178,5 @@ class Bar(Quiet):
 
 
 def reporter() -> Quiet:
-  """A bar if somebody is watching, else lines."""
+  """Chooses a bar if somebody is watching, else lines."""
   return Bar() if sys.stdout.isatty() else Lines()

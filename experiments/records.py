@@ -34,7 +34,7 @@ PACKAGES = ('jax', 'jaxlib', 'numpy', 'optax', 'flax', 'relief_jax')
 
 
 def clean(value):
-  """Plain JSON values: no arrays, no tuples, `None` for NaN and infinity.
+  """Makes plain JSON values: no arrays or tuples, `None` for NaN, infinity.
 
   >>> clean({'a': (1, float('nan'))})
   {'a': [1, None]}
@@ -57,7 +57,7 @@ def clean(value):
 
 @contextlib.contextmanager
 def storing(path: pathlib.Path) -> Iterator[None]:
-  """What the system says while a file is written becomes one clear line.
+  """Turns the system's errors while a file is written into one clear line.
 
   Args:
     path: what the block writes.
@@ -106,7 +106,7 @@ def remove_drafts(folder: pathlib.Path) -> None:
 
 
 def read_json(path: pathlib.Path) -> dict:
-  """The object in a JSON file.
+  """Reads the object in a JSON file.
 
   Raises:
     InputError: no such file, or no JSON object in it.
@@ -139,7 +139,7 @@ def append_line(path: pathlib.Path, record: dict) -> None:
 
 
 def read_metrics(path: pathlib.Path) -> list[dict]:
-  """The evaluations of a run; a last line that was cut off is left out.
+  """Reads the evaluations of a run, without a last line that was cut off.
 
   Raises:
     InputError: a line inside the file that is not a record.
@@ -148,7 +148,7 @@ def read_metrics(path: pathlib.Path) -> list[dict]:
 
 
 def half_a_line(path: pathlib.Path) -> int:
-  """Bytes at the end of a file that a killed process left without a line end.
+  """Counts the bytes of a last line that a killed process left unfinished.
 
   Raises:
     InputError: a line inside the file that is not a record.
@@ -173,7 +173,7 @@ def truncate_metrics(path: pathlib.Path, last_round: int) -> list[dict]:
 
 
 def _lines(path: pathlib.Path) -> list[tuple[dict, int]]:
-  """Records with the offset of the byte after each."""
+  """Reads the records, each with the offset of the byte after it."""
   if not path.exists():
     return []
   found, end = [], 0
@@ -195,7 +195,7 @@ def _lines(path: pathlib.Path) -> list[tuple[dict, int]]:
 
 
 def config_from_dict(values: dict) -> ml_collections.ConfigDict:
-  """A locked config from what `config.json` holds.
+  """Builds a locked config from the content of `config.json`.
 
   What it names outside of this package is imported first: it may add keys and
   names.
@@ -254,7 +254,7 @@ def _update(config: ml_collections.ConfigDict, values: dict, at: str) -> None:
 
 
 def flatten(values: dict, at: str = '') -> dict:
-  """Nested keys joined by dots.
+  """Flattens nested keys, joined by dots.
 
   >>> flatten({'a': {'b': 1}, 'c': 2})
   {'a.b': 1, 'c': 2}
@@ -270,7 +270,7 @@ def flatten(values: dict, at: str = '') -> dict:
 
 @functools.cache
 def versions() -> dict:
-  """Versions of Python and of the packages that can change a result."""
+  """Lists the versions of Python and of packages that can change results."""
   found: dict[str, str | None] = {}
   for name in PACKAGES:
     try:
@@ -282,7 +282,7 @@ def versions() -> dict:
 
 @functools.cache
 def git_revision() -> str | None:
-  """The commit of the source tree, with '+' if files differ; None outside.
+  """Finds the commit of the source tree, '+' if files differ; None outside.
 
   Of the first call: what was imported does not change with the files.
   """
@@ -307,7 +307,7 @@ def git_revision() -> str | None:
 
 
 def environment() -> dict:
-  """Where a run took place: versions, device kind, git revision."""
+  """Describes where a run took place: versions, device kind, git revision."""
   devices = jax.devices()
   return {
     'versions': versions(),

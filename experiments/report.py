@@ -66,7 +66,7 @@ def write(collection: gather.Collection, out: pathlib.Path) -> pathlib.Path:
 
 
 def _write(collection: gather.Collection, out: pathlib.Path) -> pathlib.Path:
-  """As `write`; raises the system's own errors."""
+  """Writes like `write`; raises the system's own errors."""
   figures, folder = out / 'figures', out / 'tables'
   for path in (figures, folder):
     path.mkdir(parents=True, exist_ok=True)

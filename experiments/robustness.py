@@ -47,7 +47,7 @@ Grid = dict[tuple[int, int, str], dict[tuple[int, int], tables.Run]]
 
 
 def grid(runs: Sequence[tables.Run]) -> Grid:
-  """(missing %, noisy %, method) -> `Run.pair` -> run.
+  """Maps (missing %, noisy %, method) and `Run.pair` to runs.
 
   Args:
     runs: finished ones.
@@ -70,7 +70,7 @@ def grid(runs: Sequence[tables.Run]) -> Grid:
 
 
 def cell(runs: Sequence[tables.Run], score: str) -> tables.Cell:
-  """Mean and interval of a score in percent."""
+  """Computes the mean and interval of a score in percent."""
   value = SCORES[score]
   return tables.interval(
     tables.averaged({run.pair: 100 * value(run.metrics[-1]) for run in runs})
@@ -78,7 +78,7 @@ def cell(runs: Sequence[tables.Run], score: str) -> tables.Cell:
 
 
 def difference(found: Grid, key, baseline: str, score: str) -> tables.Cell:
-  """Of a method to the baseline in the same world, paired by seed.
+  """Compares a method with the baseline in the same world, paired by seed.
 
   Args:
     found: the grid.
@@ -132,7 +132,7 @@ def write_tables(found: Grid, folder: pathlib.Path) -> None:
 
 
 def draw(found: Grid, baseline: str, path: pathlib.Path) -> None:
-  """Heat maps of the differences to the baseline, a row of maps per score.
+  """Draws heat maps of differences to the baseline, a row of maps per score.
 
   Args:
     found: the grid.

@@ -15,7 +15,7 @@ from experiments.gather import Collection, Found
 
 
 def _log(axes, values: Iterable[float]) -> bool:
-  """A logarithmic x axis where values span more than a factor of three."""
+  """Makes the x axis logarithmic if values span more than a factor of three."""
   values = list(values)
   if not values or min(values) <= 0 or max(values) / min(values) <= 3:
     return False
@@ -32,7 +32,7 @@ AXES = (
 
 
 def curves(collection: Collection) -> list[charts.Chart]:
-  """Macro-F1 against rounds, simulated time, energy and bytes."""
+  """Draws macro-F1 against rounds, simulated time, energy and bytes."""
   made = []
   for group in gather.groups(collection, charts.GROUPS):
     labels = gather.foremost(collection, charts.LINES + 1, group)
@@ -82,7 +82,7 @@ def curves(collection: Collection) -> list[charts.Chart]:
 
 
 def divergence(collection: Collection) -> list[charts.Chart]:
-  """Fig. 3 of the paper: how far updates differ, per group of parameters."""
+  """Draws the divergence of updates per group of parameters (paper, Fig. 3)."""
   made = []
   for group in gather.groups(collection, charts.GROUPS):
     labels = {
@@ -130,7 +130,7 @@ def divergence(collection: Collection) -> list[charts.Chart]:
 
 
 def _groups(own: Sequence[Found]) -> list[str]:
-  """Groups of parameters with a divergence that is no constant zero."""
+  """Lists groups of parameters with a divergence that is no constant zero."""
   last = own[0].run.metrics[-1].get('divergence') or {}
   return [name for name, value in last.items() if value]
 
@@ -147,7 +147,7 @@ def _mean_by_round(own: Sequence[Found], name: str):
 
 
 def differences(collection: Collection) -> list[charts.Chart]:
-  """Ablations: every label against its baseline."""
+  """Draws ablations: every label against its baseline."""
   cells = tables.table(collection.runs, collection.baseline)
   made = []
   for group in gather.groups(collection, charts.GROUPS):
@@ -190,7 +190,7 @@ def differences(collection: Collection) -> list[charts.Chart]:
 
 
 def sensitivity(collection: Collection) -> list[charts.Chart]:
-  """F1 against every number that a sweep varied."""
+  """Draws F1 against every number that a sweep varied."""
   vary = {'seed', 'data.fold'}
   keys = dict.fromkeys(
     key
@@ -278,7 +278,7 @@ def _aside(x: Sequence[float], values, log: bool, step: float) -> np.ndarray:
 
 
 def pareto(collection: Collection) -> list[charts.Chart]:
-  """Which labels are beaten by none in F1, time and energy."""
+  """Draws the labels that none beats in F1, time and energy."""
   points = {}
   for label, own in gather.by_label(collection.found).items():
     costs = [
@@ -348,7 +348,7 @@ def _mean(values: Sequence[Any]) -> float:
 
 
 def front(points: dict[str, tuple[float, ...]]) -> list[str]:
-  """Names that no other beats: first number large, all others small.
+  """Finds the names that no other beats: first number large, others small.
 
   >>> front({'a': (2.0, 2.0), 'b': (1.0, 1.0), 'c': (1.0, 3.0)})
   ['b', 'a']

@@ -37,7 +37,7 @@ def run(
   resume: bool = False,
   reporter: progress.Quiet | None = None,
 ) -> str:
-  """Runs a config to its end, or until it is told to stop.
+  """Runs a config to its end, or until it is asked to stop.
 
   Args:
     config: of the run.
@@ -68,7 +68,7 @@ def run(
 
 
 class Member(NamedTuple):
-  """One of several runs.
+  """Describes one of several runs.
 
   Attributes:
     config: of the run, a config or its plain JSON form.
@@ -87,15 +87,15 @@ class Member(NamedTuple):
 
 
 class Worlds:
-  """The world that was built last: runs that differ in training share it."""
+  """Keeps the world built last: runs that differ in training share it."""
 
   def __init__(self) -> None:
-    """Nothing is built yet."""
+    """Starts without a world."""
     self._name = ''
     self._world: world.World | None = None
 
   def find(self, config, data_dir: str | None):
-    """The world of a config, None where the simulation makes its own.
+    """Finds the world of a config, None where the simulation makes its own.
 
     Args:
       config: of the run.
@@ -119,7 +119,7 @@ def run_together(
   worlds: Worlds,
   on_end: Callable[[int, str | Exception], None],
 ) -> None:
-  """Runs several configs of one structure, resuming what was begun.
+  """Runs several configs of one structure, and resumes those begun.
 
   Those that stand at the same round go on in one program. What goes wrong
   with one is its own affair.
@@ -233,7 +233,7 @@ def _open(
 
 
 def _stored_config(folder: pathlib.Path, resume: bool) -> dict | None:
-  """The config of a begun run, None where there is none."""
+  """Reads the config of a begun run, None where there is none."""
   begun = [
     name
     for name in ('config.json', 'metrics.jsonl', 'summary.json', 'checkpoints')
@@ -348,7 +348,7 @@ def _cut(folder: pathlib.Path, newest: int | None, note) -> list[dict]:
 
 
 class _Open:
-  """A simulation and its open run directory.
+  """Holds a simulation and its open run directory.
 
   Attributes:
     simulation: the run.
@@ -420,7 +420,7 @@ class _Open:
 
 
 def _loop(runs: list[_Open]) -> None:
-  """Evaluates, records and saves until all have ended."""
+  """Runs simulations to their ends: evaluates, records and saves."""
   first = runs[0].simulation
   together = (
     sweep.Together([run.simulation for run in runs]) if len(runs) > 1 else None
@@ -451,7 +451,7 @@ def _loop(runs: list[_Open]) -> None:
 
 
 def _advance(simulation) -> dict | simulate.Diverged:
-  """As one of `sweep.Together.advance`."""
+  """Advances one simulation, as `sweep.Together.advance` does several."""
   try:
     return simulation.advance()
   except simulate.Diverged as error:
@@ -459,7 +459,7 @@ def _advance(simulation) -> dict | simulate.Diverged:
 
 
 def title(simulation) -> str:
-  """What is run, in a few words."""
+  """Describes a run in a few words."""
   config, facts = simulation.config, simulation.description
   tiers = ', '.join(f'{n} {k}' for k, n in facts['tiers'].items())
   return (

@@ -23,13 +23,14 @@ from relief_jax import models, tree, world
 from relief_jax.clients import training
 from relief_jax.devices import Device
 from relief_jax.engine import ambient
-from relief_jax.types import Batch, Gate, Population, PyTree, Task, Work
+from relief_jax.task import Batch, Gate, Task, Work
+from relief_jax.types import Population, PyTree
 
 PHASES = ('forward', 'weight_gradient', 'layer_gradient')
 
 
 class Point(NamedTuple):
-  """One measurement.
+  """Holds one measurement.
 
   Attributes:
     name: what runs and trains.
@@ -43,7 +44,7 @@ class Point(NamedTuple):
 
 
 class Fit(NamedTuple):
-  """What one rate says, and what is left.
+  """Holds the fit of one rate, and its residuals.
 
   Attributes:
     speed: FLOP/s.
@@ -57,7 +58,7 @@ class Fit(NamedTuple):
 
 
 class Phases(NamedTuple):
-  """A rate for every phase.
+  """Holds the fit of a rate for every phase.
 
   Attributes:
     constant: seconds of every step, whatever it does.
@@ -75,7 +76,7 @@ Timer = Callable[[dict[str, Callable[[], Any]]], dict[str, float]]
 
 
 def fit(points: Sequence[Point]) -> Fit:
-  """The speed at which `flops / speed` is closest to the seconds, relatively.
+  """Fits the speed at which `flops / speed` is relatively closest to seconds.
 
   >>> fit([Point('a', (2e9, 0, 0), 1.0), Point('b', (2e9, 2e9, 0), 2.0)]).speed
   2000000000.0
@@ -90,7 +91,7 @@ def fit(points: Sequence[Point]) -> Fit:
 
 
 def phases(points: Sequence[Point]) -> Phases:
-  """The same with a rate per phase and a constant, none of them negative.
+  """Fits a rate per phase and a constant, none of them negative.
 
   Args:
     points: more than four, or it says little.
@@ -114,7 +115,7 @@ def _rms(values) -> float:
 
 
 def step_flops(work: Work, run, train) -> tuple[float, float, float]:
-  """`costs.step_flops` of one sample, phase by phase.
+  """Computes `costs.step_flops` of one sample, phase by phase.
 
   Args:
     work: of the model.
@@ -130,7 +131,7 @@ def step_flops(work: Work, run, train) -> tuple[float, float, float]:
 
 
 def cases(task: Task) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-  """What is timed, {name: (run [M], train [G])}.
+  """Lists the cases to time, {name: (run [M], train [G])}.
 
   With every sensor: the forward pass, every group trained alone, all groups.
   Then the same for a device that has one sensor: its forward pass, all it owns.
@@ -151,7 +152,7 @@ def cases(task: Task) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 def in_turns(
   calls: dict[str, Callable[[], Any]], repeats: int
 ) -> dict[str, list[float]]:
-  """Wall-clock seconds of several calls, one after the other in every turn.
+  """Times several calls, one after the other in every turn; wall-clock seconds.
 
   What slows a machine for a while then slows down all of them.
 
@@ -169,7 +170,7 @@ def in_turns(
 
 
 def clock(steps: int, repeats: int) -> Timer:
-  """Seconds of a step, the median of some turns.
+  """Builds a timer of a step: its seconds, the median of some turns.
 
   Args:
     steps: in a call of what is timed.
@@ -216,7 +217,7 @@ def measure(
 
 
 def _model(config: ml_collections.ConfigDict) -> tuple[Task, Population]:
-  """The config's model on a handful of synthetic windows."""
+  """Builds the config's model on a handful of synthetic windows."""
   made = config.copy_and_resolve_references()
   made.dataset, made.method, made.fleet = 'synthetic', 'fedavg', 'uniform'
   made.clients, made.clients_per_round, made.reuse = 2, 0, 0
@@ -229,7 +230,7 @@ def _model(config: ml_collections.ConfigDict) -> tuple[Task, Population]:
 
 
 def _steps(task: Task, population: Population, batch, steps, run, train):
-  """params -> (params, losses) after `steps` steps that train only `train`.
+  """Builds params -> (params, losses): `steps` steps that train `train` only.
 
   Masks are constants here and what does not train is cut from the gradient,
   so that it costs nothing: as on a device, not as in the simulator.
@@ -259,7 +260,7 @@ def _steps(task: Task, population: Population, batch, steps, run, train):
 
 
 def _choose(mask: PyTree, yes: PyTree, no: PyTree) -> PyTree:
-  """Leaves of `yes` under the true ones of a prefix tree, else of `no`."""
+  """Takes leaves of `yes` under the true ones of a prefix tree, or of `no`."""
 
   def pick(chosen, ours, theirs):
     return ours if bool(chosen) else theirs
@@ -268,7 +269,7 @@ def _choose(mask: PyTree, yes: PyTree, no: PyTree) -> PyTree:
 
 
 def table(points: Sequence[Point], one: Fit, each: Phases) -> str:
-  """Every point and both fits, for a terminal."""
+  """Formats every point and both fits, for a terminal."""
   wide = max(len(p.name) for p in points)
   lines = [f'{"trained":{wide}}  MFLOP/step  ms/step  GFLOP/s  fit']
   for p, residual in zip(points, one.residual, strict=True):
@@ -297,7 +298,7 @@ def profile(
   one: Fit,
   each: Phases,
 ) -> dict[str, Any]:
-  """What the file says; `devices.figures.read` takes it.
+  """Builds the content of the file that `devices.figures.read` takes.
 
   Args:
     name: of the device.

@@ -13,7 +13,7 @@ _NOT_OURS = (signal.SIG_IGN, None)
 
 
 def signals() -> list[signal.Signals]:
-  """Those that mean a stop to this process, on this system."""
+  """Lists the signals that mean a stop to this process, on this system."""
   found = [getattr(signal, name, None) for name in _ALWAYS + _OTHERS]
   return [
     one
@@ -32,7 +32,7 @@ def interrupt() -> None:
 
 
 class Stop:
-  """Set by the first signal; a second one acts as it always did."""
+  """Notes the first signal to stop; a second one acts as it always did."""
 
   requested = False
 

@@ -34,7 +34,7 @@ _HEADLINE = (
 
 
 class Table(NamedTuple):
-  """Rows of text.
+  """Holds a table as rows of text.
 
   Attributes:
     name: of its files.
@@ -56,7 +56,7 @@ class Table(NamedTuple):
 
 
 def paired_p(own: Sequence[tables.Run], base: Sequence[tables.Run]) -> float:
-  """p of the paired t-test of the last macro-F1; NaN with fewer than two pairs.
+  """Computes p of the paired t-test of the last F1; NaN with under two pairs.
 
   The seeds of a fold make one pair.
 
@@ -80,7 +80,7 @@ def paired_p(own: Sequence[tables.Run], base: Sequence[tables.Run]) -> float:
 
 
 def holm(values: Sequence[float]) -> list[float]:
-  """p-values corrected for their number, after Holm; NaN stays.
+  """Corrects p-values for their number, after Holm; NaN stays.
 
   >>> [round(p, 3) for p in holm([0.01, 0.04, float('nan')])]
   [0.02, 0.04, nan]
@@ -98,7 +98,7 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 def significance(collection: Collection) -> dict[str, float]:
-  """Label -> corrected p against its baseline."""
+  """Maps each label to its corrected p against its baseline."""
   labels = tables.by_label(collection.runs)
   found: dict[str, float] = {}
   groups: dict[str, list[str]] = {}
@@ -113,7 +113,7 @@ def significance(collection: Collection) -> dict[str, float]:
 
 
 def show_p(value: float) -> str:
-  """A p-value to read.
+  """Formats a p-value.
 
   >>> show_p(0.0004), show_p(0.0312), show_p(float('nan'))
   ('< 0.001', '0.031', '–')
@@ -124,7 +124,7 @@ def show_p(value: float) -> str:
 
 
 def tables_of(collection: Collection) -> list[Table]:
-  """All of them; those without a row are left out."""
+  """Builds all tables; those without a row are left out."""
   cells = tables.table(collection.runs, collection.baseline)
   data = tables.data_sets(collection.runs)
   over = (
@@ -164,7 +164,7 @@ def tables_of(collection: Collection) -> list[Table]:
 
 
 def _headline(collection: Collection, cells, notes: list[str]) -> Table:
-  """A few columns of all groups, and p beside the difference of F1."""
+  """Builds a table of few columns of all groups, p beside the F1 difference."""
   p = significance(collection)
   known = {c.name: c for c in columns.COLUMNS}
   every = [known[name] for name in _HEADLINE]
@@ -209,7 +209,7 @@ def _headline(collection: Collection, cells, notes: list[str]) -> Table:
 
 
 def _fairness(collection: Collection, over: str) -> list[Table]:
-  """Per device: mean, worst tenth, Gini; only runs that recorded devices."""
+  """Computes mean, worst tenth and Gini over the devices that runs recorded."""
   measures = {
     'mean %': lambda v: v.mean(),
     'worst tenth %': device_charts.worst_tenth,
@@ -252,7 +252,7 @@ def _fairness(collection: Collection, over: str) -> list[Table]:
 
 
 def csv_of(table: Table) -> str:
-  """As comma-separated values, numbers in full."""
+  """Formats a table as comma-separated values, numbers in full."""
   file = io.StringIO()
   writer = csv.writer(file, lineterminator='\n')
   writer.writerow(table.raw_head or table.head)
@@ -281,7 +281,7 @@ _TEX = {
 
 
 def tex_of(table: Table) -> str:
-  """As a LaTeX tabular (package booktabs)."""
+  """Formats a table as a LaTeX tabular (package booktabs)."""
 
   def line(cells):
     return ' & '.join(''.join(_TEX.get(c, c) for c in cell) for cell in cells)

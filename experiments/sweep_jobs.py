@@ -13,7 +13,7 @@ from relief_jax.errors import InputError
 
 
 def label(values: Mapping[str, Any], keys: Sequence[str]) -> str:
-  """A name for what a point sets, fit for a folder: a long one is cut.
+  """Builds a point's label, fit for a folder: a long one is cut.
 
   Args:
     values: of the point.
@@ -44,7 +44,7 @@ def jobs_of(
   data_dir: str | None = None,
   keep: bool = False,
 ) -> list[pool.Job]:
-  """The runs of a sweep.
+  """Lists the runs of a sweep.
 
   Args:
     config: of all.
@@ -103,13 +103,13 @@ def jobs_of(
 
 
 def vary_of(found: list[dict]) -> str:
-  """What the runs of a label differ in: the fold where folds are swept."""
+  """Finds the key by which a label's runs differ: the fold if it is swept."""
   folds = any('data.fold' in point for point in found)
   return 'data.fold' if folds else 'seed'
 
 
 def nested(point: dict) -> dict:
-  """Dotted keys as nested ones.
+  """Nests dotted keys.
 
   >>> nested({'a.b': 1, 'c': 2})
   {'a': {'b': 1}, 'c': 2}
@@ -125,7 +125,7 @@ def nested(point: dict) -> dict:
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-  """i/n as numbers.
+  """Parses i/n into numbers.
 
   >>> parse_shard('2/4')
   (2, 4)
@@ -142,7 +142,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def baseline(jobs: Sequence[pool.Job], asked: str = '') -> str:
-  """What the others of a group are compared with.
+  """Chooses the label that the others of a group are compared with.
 
   Args:
     jobs: of the sweep.

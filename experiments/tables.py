@@ -28,7 +28,7 @@ from experiments.columns import (
 
 
 class Cell(NamedTuple):
-  """A number of the table.
+  """Holds a number of the table.
 
   Attributes:
     mean: over the seeds that have one, or the median where its column says so;
@@ -47,7 +47,7 @@ class Cell(NamedTuple):
 
 
 def interval(values: Sequence[float], total: int | None = None) -> Cell:
-  """Mean and half the 95 % t-interval.
+  """Computes the mean and half the 95 % t-interval.
 
   >>> interval([1.0, 2.0, 3.0]).mean
   2.0
@@ -105,7 +105,7 @@ def mean_runs(runs: Iterable[Run]) -> list[Run]:
 
 
 def group_of(label: str) -> str:
-  """What stands before the last slash of a label.
+  """Gives the part of a label before its last slash.
 
   >>> group_of('cnn/best/relief'), group_of('relief')
   ('cnn/best', '')
@@ -114,7 +114,7 @@ def group_of(label: str) -> str:
 
 
 def best_groups(f1: dict[str, float], most: int) -> list[str]:
-  """The groups with the largest F1 in them, in their own order.
+  """Selects the groups with the largest F1 in them, in their own order.
 
   Args:
     f1: of every label.
@@ -132,7 +132,7 @@ def best_groups(f1: dict[str, float], most: int) -> list[str]:
 
 
 def baseline_of(label: str, baseline: str) -> str:
-  """The label that `label` is compared with.
+  """Gives the label that `label` is compared with.
 
   >>> baseline_of('cnn/best/relief', 'fedavg')
   'cnn/best/fedavg'
@@ -142,7 +142,7 @@ def baseline_of(label: str, baseline: str) -> str:
 
 
 def cell(column: Column, runs: Sequence[Run], base: Sequence[Run]) -> Cell:
-  """One number of the table, from the runs of a label and of its baseline."""
+  """Computes a cell from the runs of a label and of its baseline."""
   other = {run.pair: run for run in base}
   values: dict[tuple[int, int], float] = {}
   for run in runs:
@@ -158,7 +158,7 @@ def cell(column: Column, runs: Sequence[Run], base: Sequence[Run]) -> Cell:
 
 
 def by_label(runs: Iterable[Run]) -> dict[str, list[Run]]:
-  """Runs of every label, in the order in which labels come."""
+  """Groups the runs by label, in the order in which labels come."""
   found: dict[str, list[Run]] = {}
   for run in runs:
     found.setdefault(run.label, []).append(run)
@@ -166,13 +166,13 @@ def by_label(runs: Iterable[Run]) -> dict[str, list[Run]]:
 
 
 def data_sets(runs: Iterable[Run]) -> str:
-  """Titles of the data sets that runs are on, with what limits them."""
+  """Joins the titles of the data sets that runs are on, with their limits."""
   titles = {run.summary.get('dataset') for run in runs}
   return '; '.join(sorted(str(title) for title in titles if title))
 
 
 def table(runs: Iterable[Run], baseline: str) -> dict[str, dict[str, Cell]]:
-  """Label -> column name -> cell."""
+  """Computes the table: label -> column name -> cell."""
   labels = by_label(runs)
   return {
     label: {
@@ -186,12 +186,12 @@ def table(runs: Iterable[Run], baseline: str) -> dict[str, dict[str, Cell]]:
 
 
 def short(label: str) -> str:
-  """A label without its group."""
+  """Gives a label without its group."""
   return label.rpartition('/')[2]
 
 
 def load(folder: pathlib.Path, label: str, seed: int) -> Run | None:
-  """A finished run, None where it is not.
+  """Reads a finished run, None where it is not finished.
 
   Args:
     folder: its run directory.

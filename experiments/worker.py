@@ -19,14 +19,18 @@ from relief_jax.files import output
 
 
 class Channel:
-  """The way back to the process that handed out the jobs."""
+  """Sends messages to the process that handed out the jobs."""
 
   def __init__(self, file):
-    """Args: file: a text file."""
+    """Prepares to write.
+
+    Args:
+      file: a text file.
+    """
     self._file = file
 
   def send(self, job: int, **message) -> None:
-    """Sends one line.
+    """Sends one message as a line.
 
     Args:
       job: number of the job that it is about.
@@ -44,11 +48,16 @@ class Messages(progress.Quiet):
   """Reports on one job."""
 
   def __init__(self, channel: Channel, job: int):
-    """Args: channel: where to; job: its number."""
+    """Prepares the reports.
+
+    Args:
+      channel: where they go.
+      job: its number.
+    """
     self._channel, self._job = channel, job
 
   def start(self, title: str, rounds: int, done: int) -> None:
-    """Tells that a run begins."""
+    """Reports that a run begins."""
     self._channel.send(
       self._job, event='start', title=title, rounds=rounds, round=done
     )
@@ -58,13 +67,13 @@ class Messages(progress.Quiet):
     print(text, file=sys.stderr, flush=True)
 
   def update(self, record: dict) -> None:
-    """Tells of an evaluation."""
+    """Reports an evaluation."""
     self._channel.send(
       self._job, event='update', round=record['round'], f1=record['f1']
     )
 
   def end(self, result: str | Exception) -> None:
-    """Tells how it ended: the status, or what went wrong."""
+    """Reports how it ended: the status, or what went wrong."""
     end = {'status': result}
     if isinstance(result, InputError | StorageError):
       end = {'status': 'failed', 'reason': str(result)}
@@ -79,12 +88,16 @@ class Worker:
   """Keeps what the jobs of one structure share."""
 
   def __init__(self, channel: Channel):
-    """Args: channel: where reports go."""
+    """Prepares a worker.
+
+    Args:
+      channel: where reports go.
+    """
     self._channel, self._structure = channel, ''
     self._worlds = runner.Worlds()
 
   def perform(self, jobs: list[dict]) -> None:
-    """Does jobs of one structure, in one program if there are several.
+    """Runs jobs of one structure, in one program if there are several.
 
     A failure is a message, not the end of the worker.
 
@@ -113,14 +126,18 @@ class Worker:
 
 
 class Lines:
-  """Lines of a file, read ahead, so that its end is noticed at once.
+  """Reads the lines of a file ahead, so that its end is noticed at once.
 
   The end in the middle of a job means that whoever handed it out was killed:
   the worker dies too, and its directory is free for the next attempt.
   """
 
   def __init__(self, file):
-    """Args: file: a text file."""
+    """Starts to read.
+
+    Args:
+      file: a text file.
+    """
     self._found: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     self._read, self._done = 0, 0
     threading.Thread(target=self._watch, args=(file,), daemon=True).start()

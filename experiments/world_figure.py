@@ -19,7 +19,7 @@ _KINDS = 8
 
 
 class View(NamedTuple):
-  """What is drawn.
+  """Holds the data that is drawn.
 
   Attributes:
     dataset: its title.
@@ -49,7 +49,7 @@ class View(NamedTuple):
 
 
 def view(found: Clients, tiers: tuple[str, ...]) -> View:
-  """Counts what there is to see.
+  """Counts the windows, classes, persons and sensors of the devices.
 
   Args:
     found: from `deal.deal`.
@@ -100,7 +100,7 @@ def _speeds(speed: NDArray) -> str:
 
 
 def summary(found: View) -> str:
-  """The figure in words, for a terminal."""
+  """Describes the figure in words, for a terminal."""
   size = found.table.sum(1)
   used = size[size > 0]
   share = found.table[size > 0] / used[:, None]
@@ -177,7 +177,7 @@ def _shorten(name: str) -> str:
 
 
 def _classes(here, found: View, at: NDArray) -> None:
-  """Share of each class [C] in the windows of the devices `at`."""
+  """Draws the share of each class [C] in the windows of the devices `at`."""
   part = found.table[at]
   share = part / np.maximum(part.sum(1, keepdims=True), 1)
   image = here.imshow(
@@ -214,7 +214,7 @@ def _classes(here, found: View, at: NDArray) -> None:
 
 
 def _windows(here, found: View) -> None:
-  """Windows of every device, from most to fewest, a line per kind."""
+  """Draws the windows of every device, from most to fewest, a line per kind."""
   size = found.table.sum(1)
   few = len(size) <= 60
   drawn: dict[str, Any] = {}
@@ -268,7 +268,7 @@ def _colour(t: int) -> str:
 
 
 def _sensors(here, found: View) -> None:
-  """How many devices of a kind carry a sensor."""
+  """Draws how many devices of a kind carry a sensor."""
   kinds, num = len(found.kinds), len(found.modalities)
   total = np.bincount(found.kind, minlength=kinds)
   own = np.zeros((num, kinds), int)

@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 
-from relief_jax.types import Array, Fleet, Task
+from relief_jax.task import Task
+from relief_jax.types import Array, Fleet
 
 
 def owned_groups(owned: Array, group_modality: tuple[int, ...]) -> Array:

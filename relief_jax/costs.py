@@ -15,7 +15,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from relief_jax.types import Array, Fleet, Plan, Work
+from relief_jax.task import Plan, Work
+from relief_jax.types import Array, Fleet
 
 _PACKET = 1500.0  # bytes
 

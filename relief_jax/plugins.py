@@ -208,7 +208,7 @@ def _load(kind: Kind, name: str) -> Any:
 
 @functools.cache
 def _entries(group: str) -> dict[str, tuple[str, ...]]:
-  """Entry points of a group: name -> references, those of one package first."""
+  """Lists a group's entry points, name -> references, one package's first."""
   found: dict[str, dict[str, None]] = {}
   for point in importlib.metadata.entry_points(group=group):
     found.setdefault(point.name, {})[point.value] = None

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relief_jax.costs import idle_joules, round_costs, step_flops, total
-from relief_jax.types import Fleet, Plan, Work
+from relief_jax.task import Plan, Work
+from relief_jax.types import Fleet
 
 WORK = Work(
   shared=jnp.float32(100),

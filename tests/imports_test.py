@@ -16,10 +16,13 @@ OURS = ('relief_jax', 'experiments', 'benchmarks')
 LEVELS = (
   'errors',
   'types',
+  'task',
   'tree',
   'files',
   'blocks',
   'costs',
+  'keys',
+  'plugins',
   'engine',
   'compressors',
   'budgets',
@@ -52,7 +55,6 @@ MOST_IN_ROOT = 12  # files right under relief_jax
 # Packages that are a dict NAME -> what the file NAME.py makes, and the files of
 # each that are no entry.
 REGISTRIES = {
-  'algorithms': (),
   'budgets': ('deadlines', 'depth', 'elastic', 'widths'),
   'compressors': ('base', 'rounding'),
   'datasets': None,

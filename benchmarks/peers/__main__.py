@@ -48,7 +48,7 @@ _ROOT = pathlib.Path(__file__).parents[2]
 
 
 def sides(workload: str) -> dict[str, tuple[str | None, str]]:
-  """{side: (interpreter, module)}, ours first."""
+  """Lists the sides, {side: (interpreter, module)}, ours first."""
   if workload == 'sensor':
     found = {
       'relief': (sys.executable, 'benchmarks.round_throughput'),
@@ -65,7 +65,7 @@ def sides(workload: str) -> dict[str, tuple[str | None, str]]:
 
 
 def arguments(workload: str, side: str, count: int) -> list[str]:
-  """Flags of a side that runs `count` rounds, after one dropped."""
+  """Builds the flags of a side that runs `count` rounds, after one dropped."""
   if side == 'relief' and workload == 'sensor':
     given = ['--workload=sensor', f'--devices={_CORES.value}']
     given.append(f'--repeats={count}')
@@ -85,7 +85,7 @@ def arguments(workload: str, side: str, count: int) -> list[str]:
 def begin(
   workload: str, side: str, python: str, module: str, count: int
 ) -> turns.Job:
-  """A side after its first round; raises `turns.Ended`."""
+  """Starts a side and waits for its first round; raises `turns.Ended`."""
   threads = str(_CORES.value if side in _THREADED else 1)
   env = {**os.environ, 'PYTHONPATH': str(_ROOT), 'JAX_PLATFORMS': 'cpu'}
   if side not in ('relief', 'naive_vmap', 'fedjax'):
@@ -105,7 +105,7 @@ def begin(
 
 
 def compare(workload: str, count: int) -> list[dict[str, Any]]:
-  """A line per side, then a line per ratio; prints every round's seconds."""
+  """Times the sides: a line each, then one per ratio; prints all seconds."""
   jobs: dict[str, turns.Job] = {}
   lines: dict[str, dict[str, Any]] = {}
   seconds: dict[str, list[list[float]]] = {}
@@ -160,7 +160,7 @@ def compare(workload: str, count: int) -> list[dict[str, Any]]:
 def versus(
   ours: list[list[float]], theirs: list[list[float]], side: str
 ) -> dict[str, Any]:
-  """Our clients per second over theirs: their seconds over ours."""
+  """Divides our clients per second by theirs: their seconds over ours."""
   found = turns.ratio(theirs, ours)
   return {
     'ours_over': side,
@@ -172,7 +172,7 @@ def versus(
 
 
 def main(argv) -> None:
-  """All workloads; ratios follow each."""
+  """Compares the sides on all workloads; ratios follow each."""
   del argv
   for workload in _WORKLOADS.value:
     if workload not in ('sensor', *_PUBLIC):

@@ -21,7 +21,7 @@ SMOKE = flags.DEFINE_bool('smoke', False, 'a tiny case, in seconds')
 
 
 class Setup(NamedTuple):
-  """A public federated learning benchmark; every client has as much data.
+  """Describes a public federated benchmark; all clients have as much data.
 
   Attributes:
     model: `cnn` (3x3x32, 3x3x64, max-pool 2, dense 128, dense C) or `linear`.
@@ -59,7 +59,7 @@ SETUPS = {
 
 
 def chosen() -> Setup:
-  """The set-up of the flags; a smoke run has few clients and one epoch."""
+  """Gives the set-up of the flags; a smoke run has few clients, one epoch."""
   setup = SETUPS[SETUP.value]
   if COHORT.value:
     setup = setup._replace(cohort=COHORT.value)
@@ -70,7 +70,7 @@ def chosen() -> Setup:
 
 
 def data(setup: Setup) -> tuple[np.ndarray, np.ndarray]:
-  """[N, samples, ...] float32 and [N, samples] int32; speed, not accuracy."""
+  """Draws [N, samples, ...] float32 and [N, samples] int32, to time alone."""
   rng = np.random.default_rng(0)
   size = (setup.clients, setup.samples)
   x = rng.random(size + setup.shape, dtype=np.float32)
@@ -79,7 +79,7 @@ def data(setup: Setup) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Sensor(NamedTuple):
-  """The sensor workload of benchmarks/round_throughput.py, in numpy.
+  """Holds the sensor workload of benchmarks/round_throughput.py, in numpy.
 
   Attributes:
     x: {modality: [windows, time, channels]}.
@@ -101,7 +101,7 @@ class Sensor(NamedTuple):
 
 
 def sensor(clients: int, smoke: bool) -> Sensor:
-  """The same draws as round_throughput, so that everybody owns the same."""
+  """Draws the numbers of round_throughput: clients own the same sensors."""
   rng = np.random.default_rng(0)
   width, windows = (32, 40) if smoke else (128, 4000)
   x = {
@@ -118,7 +118,7 @@ def sensor(clients: int, smoke: bool) -> Sensor:
 def emit(
   side: str, workload: str, clients: int, seconds: list[float], **facts
 ) -> None:
-  """One JSON line: seconds of a round, clients per second, the machine."""
+  """Prints one JSON line: a round's seconds, clients per second, machine."""
   median = statistics.median(seconds)
   case = {
     'benchmark': 'peers',
@@ -138,6 +138,6 @@ def emit(
 
 
 def emit_setup(side: str, setup: Setup, seconds: list[float], **facts) -> None:
-  """`emit` for one of the public set-ups."""
+  """Prints `emit`'s line for one of the public set-ups."""
   steps = {'local_steps': setup.steps, 'batch': setup.batch}
   emit(side, SETUP.value, setup.cohort, seconds, **steps, **facts)

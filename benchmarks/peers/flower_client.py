@@ -10,12 +10,12 @@ from benchmarks.peers import common, torch_models
 
 @functools.cache
 def shards(setup):
-  """The data, once per actor."""
+  """Loads the data, once per actor."""
   return torch_models.tensors(*common.data(setup))
 
 
 def train(setup, message: Message) -> Message:
-  """One client's local epochs."""
+  """Trains one client for its local epochs."""
   torch.set_num_threads(1)
   x, y = shards(setup)
   client = message.metadata.dst_node_id % setup.clients

@@ -17,7 +17,8 @@ from benchmarks.peers import winograd
 from benchmarks.peers.common import Setup
 from relief_jax import tree
 from relief_jax.models import encoders, layers
-from relief_jax.types import Array, Blocks, PyTree, Task
+from relief_jax.task import Blocks, Task
+from relief_jax.types import Array, PyTree
 
 _FILTERS = (32, 64)
 _HIDDEN = 128
@@ -25,7 +26,7 @@ _PARTS = 4  # of the features, by their place in a block
 
 
 def columns(x: Array) -> Array:
-  """im2col of a 3x3 kernel: [B, H, W, c] -> [B, H - 2, W - 2, 9 * c]."""
+  """Applies 3x3 im2col: [B, H, W, c] -> [B, H - 2, W - 2, 9 * c]."""
   h, w = x.shape[1] - 2, x.shape[2] - 2
   wide = jnp.concatenate([x[:, :, j : j + w] for j in range(3)], axis=-1)
   return jnp.concatenate([wide[:, i : i + h] for i in range(3)], axis=-1)
@@ -33,7 +34,7 @@ def columns(x: Array) -> Array:
 
 @jax.custom_vjp
 def dense(x: Array, w: Array) -> Array:
-  """Features in parts times a weight.
+  """Multiplies features in parts by a weight.
 
   For a small batch the weight's gradient is written as a sum over the batch,
   which XLA fuses into the optimiser's update: it never exists in memory.
@@ -67,7 +68,7 @@ dense.defvjp(_dense_forward, _dense_backward)
 
 @jax.custom_vjp
 def pooled(y: Array) -> Array:
-  """Max over 2 x 2 neighbours in blocks, [4, 4, ...] -> [2, 2, ...].
+  """Max-pools 2 x 2 neighbours in blocks, [4, 4, ...] -> [2, 2, ...].
 
   The gradient goes to the first largest of each four, whose number is kept:
   that of `jnp.maximum` shares it out where two are equal, which costs a pass
@@ -98,7 +99,7 @@ pooled.defvjp(_pool_forward, _pool_backward)
 
 
 def encode(params: PyTree, x: Array) -> Array:
-  """Images to features, [B, H, H, c] -> [4, B, d / 4].
+  """Encodes images, [B, H, H, c] -> [4, B, d / 4].
 
   A part holds what is from one of the four places in a block of the pooled
   image; H is 4t + 4. Parts come first, as they lie in memory, where other
@@ -118,7 +119,7 @@ def encode(params: PyTree, x: Array) -> Array:
 
 @jax.custom_vjp
 def _relu(x: Array) -> Array:
-  """A ReLU that keeps its output for the gradient, and no mask beside it."""
+  """Applies a ReLU that keeps its output for the gradient, and no mask."""
   # Not maximum(), which XLA:CPU would hand to a kernel of its own.
   return jnp.where(x > 0, x, 0.0)
 
@@ -132,7 +133,7 @@ _relu.defvjp(_relu_forward, lambda y, dy: (jnp.where(y > 0, dy, 0.0),))
 
 
 def init(key: Array, setup: Setup) -> PyTree:
-  """Parameters: {'encoder': {'image': [layers]}, 'dense': [layers]}."""
+  """Draws parameters: {'encoder': {'image': [layers]}, 'dense': [layers]}."""
   keys = jax.random.split(key, 4)
   if setup.model == 'linear':
     sizes = [(setup.shape[0], setup.classes)]
@@ -152,7 +153,7 @@ def init(key: Array, setup: Setup) -> PyTree:
 
 
 def image_task(setup: Setup) -> Task:
-  """A set-up's model, `cnn` or `linear`."""
+  """Builds a set-up's model, `cnn` or `linear`."""
   linear = setup.model == 'linear'
 
   def encode_image(params, frozen, m, x, cut):

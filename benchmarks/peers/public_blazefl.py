@@ -19,49 +19,49 @@ from benchmarks.peers import common, torch_models
 
 
 class Models:
-  """BlazeFL's model selector for one model."""
+  """Selects the one model, as BlazeFL's model selector."""
 
   def __init__(self, setup):
     self.setup = setup
 
   def select_model(self, model_name):
-    """The set-up's model, whatever its name."""
+    """Builds the set-up's model, whatever its name."""
     del model_name
     return torch_models.build(self.setup)
 
 
 class Data:
-  """BlazeFL's partitioned data set over arrays in memory."""
+  """Holds arrays in memory as BlazeFL's partitioned data set."""
 
   def __init__(self, setup):
     self.x, self.y = torch_models.tensors(*common.data(setup))
 
   def get_dataset(self, type_, cid):
-    """One client's data."""
+    """Gives the data of one client."""
     del type_
     return TensorDataset(self.x[cid], self.y[cid])
 
   def set_dataset(self, type_, cid, dataset):
-    """Not needed here."""
+    """Refuses a data set: none needs to be set here."""
     raise NotImplementedError
 
   def get_dataloader(self, type_, cid, batch_size, generator=None):
-    """One client's shuffled batches."""
+    """Gives the shuffled batches of one client."""
     return DataLoader(
       self.get_dataset(type_, cid), batch_size, True, generator=generator
     )
 
 
 class Trainer(FedAvgThreadPoolClientTrainer):
-  """Without a progress bar."""
+  """Trains without a progress bar."""
 
   def progress_fn(self, it):
-    """The futures as they are."""
+    """Returns the futures as they are."""
     return it
 
 
 def main(argv) -> None:
-  """One JSON line."""
+  """Times BlazeFL's rounds and prints one JSON line."""
   del argv
   torch.set_num_threads(1)
   setup, rounds = common.chosen(), common.ROUNDS.value + 1

@@ -17,7 +17,7 @@ from benchmarks.peers import common
 
 
 def build(setup):
-  """The set-up's model as FedJAX wants it."""
+  """Builds the set-up's model as FedJAX wants it."""
 
   def forward(batch):
     if setup.model == 'linear':
@@ -49,7 +49,7 @@ def build(setup):
 
 
 def main(argv) -> None:
-  """One JSON line."""
+  """Times FedJAX's rounds and prints one JSON line."""
   del argv
   setup = common.chosen()
   x, y = common.data(setup)

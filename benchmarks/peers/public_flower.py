@@ -18,7 +18,7 @@ from benchmarks.peers import common, flower_client, torch_models
 
 
 def main(argv) -> None:
-  """One JSON line."""
+  """Times Flower's rounds and prints one JSON line."""
   del argv
   setup, rounds = common.chosen(), common.ROUNDS.value + 1
   model, clock = torch_models.build(setup), turns.Clock()

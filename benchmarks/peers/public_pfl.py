@@ -23,18 +23,18 @@ from benchmarks.peers import common, torch_models
 
 
 class Model(torch.nn.Module):
-  """The set-up's model with the two methods that pfl asks for."""
+  """Wraps the set-up's model with the two methods that pfl asks for."""
 
   def __init__(self, setup):
     super().__init__()
     self.net = torch_models.build(setup)
 
   def loss(self, x, y):
-    """Mean cross-entropy of a batch."""
+    """Computes the mean cross-entropy of a batch."""
     return torch.nn.functional.cross_entropy(self.net(x), y)
 
   def metrics(self, x, y):
-    """Nothing is evaluated."""
+    """Evaluates nothing."""
     del x, y
     return {}
 
@@ -46,7 +46,7 @@ class Clock(TrainingProcessCallback):
     self.clock, self.rounds = turns.Clock(), rounds
 
   def on_train_begin(self, *, model):
-    """The first round starts here."""
+    """Starts to time the first round."""
     del model
     self.clock.start()
     return Metrics()
@@ -54,7 +54,7 @@ class Clock(TrainingProcessCallback):
   def after_central_iteration(
     self, aggregate_metrics, model, *, central_iteration
   ):
-    """A round has ended."""
+    """Ends the time of a round, and starts that of the next one."""
     del aggregate_metrics, model, central_iteration
     self.clock.stop()
     if len(self.clock.seconds) < self.rounds:
@@ -63,7 +63,7 @@ class Clock(TrainingProcessCallback):
 
 
 def main(argv) -> None:
-  """One JSON line."""
+  """Times pfl's rounds and prints one JSON line."""
   del argv
   torch.set_num_threads(common.CORES.value)
   setup, rounds = common.chosen(), common.ROUNDS.value + 1

@@ -34,7 +34,7 @@ _DRAW = flags.DEFINE_enum(
 
 
 class PlainSgd(Setting):
-  """Local SGD without momentum, as all other sides have it."""
+  """Describes local SGD without momentum, as all other sides have it."""
 
   def client_tx(
     self, hparams: HParams = ANY, round_index: Array | int = 0
@@ -45,7 +45,7 @@ class PlainSgd(Setting):
 
 
 def population(setup: common.Setup) -> Population:
-  """Equal devices with one camera each."""
+  """Builds equal devices with one camera each."""
   x, y = common.data(setup)
   total, n = setup.clients * setup.samples, setup.clients
   ones = jnp.ones(n)
@@ -70,7 +70,7 @@ def population(setup: common.Setup) -> Population:
 
 
 def main(argv) -> None:
-  """One JSON line."""
+  """Times this simulator's rounds and prints one JSON line."""
   del argv
   devices = _DEVICES.value or common.CORES.value
   simulate.set_devices(devices)

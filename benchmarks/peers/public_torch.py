@@ -15,7 +15,7 @@ from benchmarks.peers import common, torch_models
 
 
 def train(model, start, sums, x, y, setup, order) -> None:
-  """One client from `start`; its update is added to `sums`."""
+  """Trains one client from `start` and adds its update to `sums`."""
   params = list(model.parameters())
   with torch.no_grad():
     torch._foreach_copy_(params, start)
@@ -32,7 +32,7 @@ def train(model, start, sums, x, y, setup, order) -> None:
 
 
 def work(rank, setup, start, sums, gate, rounds) -> None:
-  """A process: its share of every round's cohort."""
+  """Trains a process's share of every round's cohort."""
   torch.set_num_threads(1)
   x, y = torch_models.tensors(*common.data(setup))
   model = torch_models.build(setup)
@@ -50,7 +50,7 @@ def work(rank, setup, start, sums, gate, rounds) -> None:
 
 
 def main(argv) -> None:
-  """One JSON line."""
+  """Times the loop's rounds and prints one JSON line."""
   del argv
   setup, rounds = common.chosen(), common.ROUNDS.value + 1
   torch.manual_seed(0)

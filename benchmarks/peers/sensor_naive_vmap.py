@@ -22,7 +22,7 @@ _CLIENTS = flags.DEFINE_integer('clients', 64, 'in the round')
 
 
 def init(key, world: common.Sensor):
-  """Parameters: {modality: …}, 'bias', 'w', 'b'."""
+  """Draws parameters: {modality: …}, 'bias', 'w', 'b'."""
   one, two = world.filters
   params: PyTree = {}
   for i, (name, x) in enumerate(world.x.items()):
@@ -41,14 +41,14 @@ def init(key, world: common.Sensor):
 
 
 def conv(x, w):
-  """Kernel 5, stride 2: [B, L, c] -> [B, L', f]."""
+  """Convolves with kernel 5 and stride 2: [B, L, c] -> [B, L', f]."""
   length = (x.shape[1] - 5) // 2 + 1
   taps = [x[:, i : i + 2 * length - 1 : 2] for i in range(5)]
   return jnp.concatenate(taps, -1) @ w
 
 
 def loss(params, inputs, y, own):
-  """Mean cross-entropy of a batch; absent modalities count zero."""
+  """Averages cross-entropy over a batch; absent modalities count zero."""
   z = params['bias']
   for m, (name, x) in enumerate(inputs.items()):
     p = params[name]
@@ -60,7 +60,7 @@ def loss(params, inputs, y, own):
 
 
 def main(argv) -> None:
-  """One JSON line."""
+  """Times the rounds and prints one JSON line."""
   del argv
   world = common.sensor(_CLIENTS.value, common.SMOKE.value)
   x = {k: jnp.asarray(v) for k, v in world.x.items()}

@@ -25,7 +25,7 @@ _CLIENTS = flags.DEFINE_integer('clients', 64, 'in the round')
 
 
 def init(world: common.Sensor) -> dict[str, torch.Tensor]:
-  """Parameters, by name; the fusion is cut by modality."""
+  """Draws parameters, by name; the fusion is cut by modality."""
   torch.manual_seed(0)
   one, two = world.filters
   params = {}
@@ -42,14 +42,14 @@ def init(world: common.Sensor) -> dict[str, torch.Tensor]:
 
 
 def columns(x: torch.Tensor) -> torch.Tensor:
-  """im2col, kernel 5 and stride 2: [B, L, c] -> [B * L', 5 * c]."""
+  """Applies im2col, kernel 5 and stride 2: [B, L, c] -> [B * L', 5 * c]."""
   length = (x.shape[1] - 5) // 2 + 1
   taps = [x[:, i : i + 2 * length - 1 : 2] for i in range(5)]
   return torch.cat(taps, -1).view(-1, 5 * x.shape[2])
 
 
 def encode(w, b, x: torch.Tensor) -> torch.Tensor:
-  """One convolution and its ReLU; time comes last, or second for im2col."""
+  """Applies a convolution and its ReLU; time is last, or second for im2col."""
   if _FORM.value == 'conv':
     return torch.relu(functional.conv1d(x, w, b, stride=2))
   y = torch.addmm(b, columns(x), w.permute(2, 1, 0).reshape(-1, w.shape[0]))
@@ -57,7 +57,7 @@ def encode(w, b, x: torch.Tensor) -> torch.Tensor:
 
 
 def loss(params, inputs, y) -> torch.Tensor:
-  """Mean cross-entropy of a batch over the modalities given.
+  """Computes the mean cross-entropy of a batch over the modalities given.
 
   Args:
     params: by name.
@@ -96,7 +96,7 @@ class Client:
     self.draw = torch.Generator().manual_seed(0)
 
   def train(self, client: int) -> None:
-    """Five steps of SGD on the sensors this client owns."""
+    """Trains one client: five steps of SGD on the sensors that it owns."""
     world = self.world
     own = [n for n, has in zip(self.x, world.owned[client], strict=True) if has]
     names = [k for k in self.params if '/' not in k or k.split('/')[0] in own]
@@ -119,7 +119,7 @@ class Client:
 
 
 def deal(owned: np.ndarray, cores: int) -> list[list[int]]:
-  """Clients of each process, heaviest first to the least loaded."""
+  """Assigns clients to processes, heaviest first to the least loaded."""
   hands: list[list[int]] = [[] for _ in range(cores)]
   load = [0] * cores
   for client in np.argsort(-owned.sum(1), kind='stable'):
@@ -130,7 +130,7 @@ def deal(owned: np.ndarray, cores: int) -> list[list[int]]:
 
 
 def work(hand, world, start, sums, gate, rounds) -> None:
-  """A process: its share of every round."""
+  """Trains a process's share of every round."""
   torch.set_num_threads(1)
   client = Client(world, start, sums)
   for _ in range(rounds):
@@ -143,7 +143,7 @@ def work(hand, world, start, sums, gate, rounds) -> None:
 
 
 def main(argv) -> None:
-  """One JSON line."""
+  """Times the rounds and prints one JSON line."""
   del argv
   rounds, cores = common.ROUNDS.value, common.CORES.value
   world = common.sensor(_CLIENTS.value, common.SMOKE.value)

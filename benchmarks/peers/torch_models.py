@@ -7,7 +7,7 @@ from benchmarks.peers.common import Setup
 
 
 def build(setup: Setup) -> nn.Module:
-  """The model of a set-up; images are [B, C, H, W].
+  """Builds the model of a set-up; images are [B, C, H, W].
 
   Args:
     setup: `cnn` or `linear`.
@@ -29,12 +29,12 @@ def build(setup: Setup) -> nn.Module:
 
 
 def parameters(model: nn.Module) -> int:
-  """How many numbers train."""
+  """Counts the numbers that train."""
   return sum(p.numel() for p in model.parameters())
 
 
 def tensors(x, y) -> tuple[torch.Tensor, torch.Tensor]:
-  """Data as PyTorch wants it: channels before height, int64 classes."""
+  """Converts data for PyTorch: channels before height, int64 classes."""
   if x.ndim > 3:
     x = x.transpose(0, 1, 4, 2, 3).copy()
   return torch.from_numpy(x), torch.from_numpy(y).long()

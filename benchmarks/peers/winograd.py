@@ -70,7 +70,7 @@ def blocks(x: Array) -> Array:
 
 @jax.custom_vjp
 def conv3x3(x: Array, w: Array) -> Array:
-  """Unpadded 3x3 convolution of an image of side 4t + 2.
+  """Convolves an image of side 4t + 2 with 3x3 kernels, unpadded.
 
   Args:
     x: [4, 4, B, t + 1, t + 1, c], from `blocks`; its positions from 4t + 2 on
@@ -94,7 +94,7 @@ def _forward(x, w):
 
 
 def _positions(t: int) -> Iterator[tuple]:
-  """Where in the blocks the 36 positions of all tiles lie."""
+  """Yields where the 36 positions of all tiles lie in the blocks."""
   for i, j in product(range(6), range(6)):
     a, b = i // TILE, j // TILE
     every = slice(None)
@@ -114,7 +114,7 @@ def _backward(saved, dy):
 
 
 def _overlap(v: Array, position: int, tile: int) -> Array:
-  """Adds what two tiles have in common: [6], [t] -> [4], [t + 1] on two axes.
+  """Adds the overlap of two tiles: [6], [t] -> [4], [t + 1] on two axes.
 
   Args:
     v: six positions of t tiles.

@@ -1,4 +1,4 @@
-"""Clients that lie, and what helps: FedAvg and RELIEF on DSADS.
+"""Byzantine clients, and what helps: FedAvg and RELIEF on DSADS.
 
 python -m experiments.compare --config=experiments/configs/byzantine.py \
     --workdir=runs/byzantine --data_dir=DIR
@@ -37,7 +37,7 @@ METHODS: dict[str, dict] = {
 
 
 def labels() -> dict[str, dict]:
-  """label -> keys of a run; NaN updates are dropped and nothing else."""
+  """Maps labels to keys of runs; NaN updates are dropped and nothing else."""
   found = {}
   for method, own in METHODS.items():
     for fault, faults in FAULTS.items():
@@ -50,7 +50,7 @@ def labels() -> dict[str, dict]:
 
 
 def get_config(arg=None):
-  """The config.
+  """Builds the config of the comparison, with the variants in `arg`.
 
   Raises:
     InputError: an unknown variant.

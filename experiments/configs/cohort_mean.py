@@ -10,7 +10,7 @@ from experiments.configs import common
 
 
 def get_config(arg=None):
-  """The config.
+  """Builds the config of the cohort mean, with the variants in `arg`.
 
   Raises:
     InputError: an unknown variant.

@@ -17,7 +17,7 @@ from relief_jax.errors import unknown
 
 
 def smoke(c: ml_collections.ConfigDict) -> None:
-  """Two rounds of eight clients on synthetic data, in seconds."""
+  """Shrinks to two rounds of eight clients on synthetic data, in seconds."""
   c.dataset = 'synthetic'
   c.clients, c.rounds, c.rounds_per_call, c.eval_every = 8, 2, 1, 1
   c.local_steps, c.batch = 2, 8
@@ -30,19 +30,19 @@ def smoke(c: ml_collections.ConfigDict) -> None:
 
 
 def paper(c: ml_collections.ConfigDict) -> None:
-  """The options that go beyond the paper, off."""
+  """Switches off the options that go beyond the paper."""
   c.modality_dropout, c.fusion_norm, c.relief.shrinkage = 0.0, False, False
   c.relief.max_stale, c.deadline_end = 0, ''
 
 
 def best(c: ml_collections.ConfigDict) -> None:
-  """The options beyond the paper that earned their place."""
+  """Switches on the options beyond the paper that earned their place."""
   paper(c)
   c.modality_dropout, c.fusion_norm = 0.3, True
 
 
 def lora(c: ml_collections.ConfigDict) -> None:
-  """A frozen base and trained adapters instead of all parameters.
+  """Freezes the base and trains adapters instead of all parameters.
 
   At the default rate of 0.05 single-sensor devices diverge on DSADS as soon as
   the fusion norm multiplies their features by M.
@@ -52,12 +52,12 @@ def lora(c: ml_collections.ConfigDict) -> None:
 
 
 def tight(c: ml_collections.ConfigDict) -> None:
-  """The smallest deadline that lets every device take part."""
+  """Sets the smallest deadline that lets every device take part."""
   c.deadline = 'tight'
 
 
 def full(c: ml_collections.ConfigDict) -> None:
-  """The smallest deadline that lets every device train all it owns."""
+  """Sets the smallest deadline that lets every device train all it owns."""
   c.deadline = 'full'
 
 
@@ -91,7 +91,7 @@ def apply(c: ml_collections.ConfigDict, arg: str | None, **own) -> None:
 
 
 def method(name: str, arg: str | None, **own) -> ml_collections.ConfigDict:
-  """The default config of a method, yours too, with its variants applied.
+  """Builds a method's default config, yours too, with its variants applied.
 
   Raises:
     InputError: an unknown variant.
@@ -102,7 +102,7 @@ def method(name: str, arg: str | None, **own) -> ml_collections.ConfigDict:
 
 
 def dsads() -> ml_collections.ConfigDict:
-  """What the larger comparisons share: 24 devices of DSADS for 60 rounds."""
+  """Builds the larger comparisons' base: 24 devices of DSADS for 60 rounds."""
   c = config_lib.default()
   c.dataset, c.clients, c.rounds = 'dsads', 24, 60
   c.rounds_per_call = c.eval_every = 5

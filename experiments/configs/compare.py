@@ -93,13 +93,13 @@ def comparison(c, methods, seeds, baseline='fedavg', vary='seed', repeats=()):
 
 
 def _met(keys):
-  """A label's keys; what they name outside of the package may bring others."""
+  """Finds what a label's keys name outside of the package; it may add keys."""
   found = registries.meet(records.flatten(keys))
   return {**keys, **{k: found[k] for k in found.keys() & keys.keys()}}
 
 
 def from_dict(values):
-  """The config of a comparison from its JSON form.
+  """Builds the config of a comparison from its JSON form.
 
   Raises:
     InputError: an unknown key or a value of another type.
@@ -118,13 +118,13 @@ def from_dict(values):
 
 
 def smoke(c):
-  """The small world, with a cohort of everybody in it."""
+  """Shrinks to the small world, with all of its clients in every cohort."""
   common.smoke(c)
   c.clients_per_round = 0
 
 
 def get_config(arg=None):
-  """The config.
+  """Builds the config of the comparison, with the variants in `arg`.
 
   Raises:
     InputError: an unknown variant.

@@ -10,7 +10,7 @@ from experiments.configs import common
 
 
 def get_config(arg=None):
-  """The config.
+  """Builds the config of DepthFL, with the variants in `arg`.
 
   Raises:
     InputError: an unknown variant.
@@ -19,5 +19,5 @@ def get_config(arg=None):
 
 
 def inclusive(c):
-  """InclusiveFL: a device trains the exit behind its last layer alone."""
+  """Trains the exit behind a device's last layer alone, as InclusiveFL does."""
   c.depthfl.exits = 'last'

@@ -10,7 +10,7 @@ from experiments.configs import common
 
 
 def get_config(arg=None):
-  """The config; every layer is a tensor.
+  """Builds the config of ElasticTrainer in FL; every layer is a tensor.
 
   Raises:
     InputError: an unknown variant.

@@ -10,7 +10,7 @@ from experiments.configs import common
 
 
 def get_config(arg=None):
-  """The config.
+  """Builds the config of FedAvg, with the variants in `arg`.
 
   Raises:
     InputError: an unknown variant.
@@ -19,5 +19,5 @@ def get_config(arg=None):
 
 
 def skip(c):
-  """Absent branches do not run: FedAvg without its largest waste."""
+  """Skips absent branches: FedAvg without its largest waste."""
   c.fill = 'skip'

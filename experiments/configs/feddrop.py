@@ -10,7 +10,7 @@ from experiments.configs import common
 
 
 def get_config(arg=None):
-  """The config.
+  """Builds the config of FedDrop, with the variants in `arg`.
 
   Raises:
     InputError: an unknown variant.
@@ -19,10 +19,10 @@ def get_config(arg=None):
 
 
 def exact(c):
-  """Federated Dropout: the same number of units from every layer."""
+  """Draws the same number of units from every layer: Federated Dropout."""
   c.feddrop.exact = True
 
 
 def everybody(c):
-  """The mean over all devices, which the scaling of activations unbiases."""
+  """Averages over all devices, which the scaling of activations unbiases."""
   c.feddrop.denominator = 'all'

@@ -10,7 +10,7 @@ from experiments.configs import common
 
 
 def get_config(arg=None):
-  """The config; early exits cut the model by layer.
+  """Builds the config of FedEL; early exits cut the model by layer.
 
   Raises:
     InputError: an unknown variant.

@@ -10,7 +10,7 @@ from experiments.configs import common
 
 
 def get_config(arg=None):
-  """The config.
+  """Builds the config of FedMFS style, with the variants in `arg`.
 
   Raises:
     InputError: an unknown variant.
@@ -19,12 +19,12 @@ def get_config(arg=None):
 
 
 def impact(c):
-  """By Shapley value alone."""
+  """Scores modalities by Shapley value alone."""
   c.fedmfs_style.shapley = 1.0
   c.fedmfs_style.size = c.fedmfs_style.recency = 0.0
 
 
 def rotate(c):
-  """By recency alone, which takes turns: nothing is measured for it."""
+  """Scores by recency alone, which takes turns: nothing is measured for it."""
   c.fedmfs_style.shapley = c.fedmfs_style.size = 0.0
   c.fedmfs_style.recency = 1.0

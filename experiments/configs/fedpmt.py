@@ -10,7 +10,7 @@ from experiments.configs import common
 
 
 def get_config(arg=None):
-  """The config; every layer is a level.
+  """Builds the config of FedPMT; every layer is a level.
 
   Raises:
     InputError: an unknown variant.
@@ -26,5 +26,5 @@ def prefix(c):
 
 
 def cycle(c):
-  """Depths 1..L by device, whatever the deadline."""
+  """Gives the devices depths 1..L in turn, whatever the deadline."""
   c.fedpmt.depth = 'cycle'

@@ -10,7 +10,7 @@ from experiments.configs import common
 
 
 def get_config(arg=None):
-  """The config.
+  """Builds the config of FIARSE, with the variants in `arg`.
 
   Raises:
     InputError: an unknown variant.
@@ -24,5 +24,5 @@ def dense(c):
 
 
 def layer(c):
-  """Every layer keeps its share, and not the model as a whole."""
+  """Keeps the share of every layer, and not of the model as a whole."""
   c.fiarse.threshold = 'layer'

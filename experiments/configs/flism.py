@@ -10,7 +10,7 @@ from experiments.configs import common
 
 
 def get_config(arg=None):
-  """The config, with all three terms.
+  """Builds the config of FLISM, with all three terms.
 
   Raises:
     InputError: an unknown variant.
@@ -21,23 +21,23 @@ def get_config(arg=None):
 
 
 def lora(c):
-  """As elsewhere; frozen encoders have nothing to contrast."""
+  """Freezes the base as elsewhere; frozen encoders have nothing to contrast."""
   common.lora(c)
   c.flism.contrast = False
 
 
 def none(c):
-  """No term at all: FedAvg."""
+  """Switches off all terms: FedAvg."""
   c.flism.contrast, c.flism.entropy, c.flism.kd = False, False, 0.0
 
 
 def contrast(c):
-  """The two views alone."""
+  """Contrasts the two views, without the other terms."""
   none(c)
   c.flism.contrast = True
 
 
 def weights(c):
-  """The two views and the weights, without a teacher."""
+  """Contrasts the two views and uses the weights, without a teacher."""
   contrast(c)
   c.flism.entropy = True

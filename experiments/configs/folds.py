@@ -8,7 +8,7 @@ python -m experiments.compare --config=experiments/configs/folds.py:central \
 
 A run per label and fold, DIR/LABEL/fold_K; the table is the mean over folds,
 differences are paired by fold. Eight folds of DSADS are one person each;
-`--config.data.folds=4` deals the persons to four parts,
+`--config.data.folds=4` divides the persons among four,
 `--config.seeds='(0,1)'` runs some folds only, `--config.seed=1` is another
 seed for all of them, and `--config.repeats='(0,1)'` runs every fold with both
 seeds, DIR/LABEL/fold_K_seed_S: they are averaged before folds are.
@@ -29,19 +29,19 @@ CENTRAL = {'centralized': {'method': 'centralized'}}
 
 
 def central(c):
-  """One place, every sensor, an epoch a round."""
+  """Puts all data in one place, with every sensor, for an epoch a round."""
   c.clients, c.fleet, c.local_epochs = 1, 'uniform', 1
   c.rounds, c.rounds_per_call, c.eval_every = 10, 2, 2
 
 
 def smoke(c):
-  """Two folds of the small world."""
+  """Shrinks to two folds of the small world."""
   common.smoke(c)
   c.data.folds = 2
 
 
 def get_config(arg=None):
-  """The config.
+  """Builds the config of the comparison, with the variants in `arg`.
 
   Raises:
     InputError: an unknown variant.

@@ -12,7 +12,7 @@ from experiments.configs import compare
 
 
 def get_config(arg):
-  """The config in the file named `arg`.
+  """Reads the config in the file named `arg`.
 
   Raises:
     InputError: no such file, no JSON in it, or a key that no config has.

@@ -10,7 +10,7 @@ from experiments.configs import common
 
 
 def get_config(arg=None):
-  """The config; two thirds of the rounds are the first stage.
+  """Builds the config of Harmony; two thirds of the rounds are stage 1.
 
   Raises:
     InputError: an unknown variant.
@@ -19,11 +19,11 @@ def get_config(arg=None):
 
 
 def lora(c):
-  """As elsewhere, with adapters in the encoders: they become personal."""
+  """Freezes the base, with adapters in the encoders: they become personal."""
   common.lora(c)
   c.model.adapters = True
 
 
 def one(c):
-  """One cluster per combination of sensors, however many devices have it."""
+  """Makes one cluster per combination of sensors, of however many devices."""
   c.harmony.members = 10**6

@@ -3,8 +3,8 @@
 python -m experiments.compare --config=experiments/configs/leaderboard.py \
     --workdir=runs/leaderboard --data_dir=DIR --workers=2
 
-24 devices of four unequal tiers for 100 rounds. DSADS's eight persons are dealt
-to four folds of two, each run with two seeds, which are averaged before the
+24 devices of four unequal tiers for 100 rounds. DSADS's eight persons form
+four folds of two, each run with two seeds, which are averaged before the
 folds are; `:mhealth` has five folds of two persons and one seed. Labels are
 BACKBONE/NAME:
 
@@ -69,7 +69,7 @@ VALIDATION = (8,)
 
 
 def cnn() -> dict[str, dict]:
-  """Label -> keys of a run in which all parameters train."""
+  """Maps each label to keys of a run in which all parameters train."""
   names = sorted(set(algorithms.ALGORITHMS) - set(ONLINE))
   found: dict[str, dict] = {name: {'method': name} for name in names}
   for name in WHOLE:
@@ -89,7 +89,7 @@ def cnn() -> dict[str, dict]:
 
 
 def lora() -> dict[str, dict]:
-  """Label -> keys of a run with a frozen base."""
+  """Maps each label to keys of a run with a frozen base."""
   inside = {'model': {'adapters': True}}
   return FROZEN | {
     f'{name}_adapters': {**keys, **inside} for name, keys in FROZEN.items()
@@ -100,7 +100,7 @@ LABELS = {'cnn': cnn, 'lora': lora}
 
 
 def labels(backbone: str) -> dict[str, dict]:
-  """Every label of a backbone's group, with the keys that the group shares.
+  """Lists every label of a backbone's group, with the keys that all share.
 
   Args:
     backbone: `cnn` or `lora`.
@@ -117,20 +117,20 @@ def labels(backbone: str) -> dict[str, dict]:
 
 
 def mhealth(c) -> None:
-  """Five folds of two persons; without the channels that hold little."""
+  """Takes five folds of two persons, without channels that hold little."""
   c.dataset, c.data.folds = 'mhealth', 5
   c.data.channels = 'acc;gyro=arm_gyro_*;mag'
   c.data.width, c.data.stride = 128, 64
 
 
 def tune(c) -> None:
-  """Values are chosen here: shorter, on a person of the training set."""
+  """Shortens runs, tested on a person of the training set, to choose values."""
   c.data.validation_subjects = VALIDATION
   c.rounds, c.eval_every, c.rounds_per_call = 40, 20, 10
 
 
 def smoke(c) -> None:
-  """Two folds of the small world."""
+  """Shrinks to two folds of the small world."""
   common.smoke(c)
   c.data.folds, c.synthetic.subjects = 2, 6
   c.model.filters = (4, 4, 8)
@@ -139,7 +139,7 @@ def smoke(c) -> None:
 
 
 def get_config(arg=None):
-  """The config.
+  """Builds the config of the comparison, with the variants in `arg`.
 
   Raises:
     InputError: an unknown variant.

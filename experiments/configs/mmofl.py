@@ -37,13 +37,13 @@ PROTOTYPES = {
 
 
 def missing(rate: float) -> dict:
-  """One sensor of the whole fleet is missing at this rate."""
+  """Gives the keys by which one sensor of the fleet is missing at this rate."""
   kind = 'fleet' if rate else 'off'
   return {'online': {'missing': {'kind': kind, 'rate': rate}}}
 
 
 def labels(names):
-  """label -> keys of a run, for the variants asked for."""
+  """Maps each label to keys of a run, for the variants asked for."""
   if 'rates' in names:
     return {
       f'rate{100 * rate:.0f}/{label}': {
@@ -70,13 +70,13 @@ def labels(names):
 
 
 def dsads(c):
-  """Where UCI-HAR is not at hand."""
+  """Takes DSADS, where UCI-HAR is not at hand."""
   c.dataset = 'dsads'
   c.online.stream.update(buffer=250, arrive=20)
 
 
 def get_config(arg=None):
-  """The config.
+  """Builds the config of the comparison, with the variants in `arg`.
 
   Raises:
     InputError: an unknown variant.

@@ -56,7 +56,7 @@ METHODS = {
 
 
 def labels(backbones, rare):
-  """Label -> keys of a run.
+  """Maps each label to keys of a run.
 
   Args:
     backbones: names.
@@ -82,27 +82,27 @@ def labels(backbones, rare):
 
 
 def mhealth(c):
-  """Ten persons at 50 Hz in windows of 2.56 s."""
+  """Takes MHEALTH: ten persons at 50 Hz in windows of 2.56 s."""
   c.dataset, c.data.folds = 'mhealth', 5
   c.data.width, c.data.stride = 128, 64
   c.target_f1 = 0.6  # both backbones get there
 
 
 def pamap2(c):
-  """Nine persons, at half of the recorded 100 Hz so that windows are alike."""
+  """Takes PAMAP2, nine persons, at half of 100 Hz so that windows are alike."""
   c.dataset, c.data.folds, c.data.rate = 'pamap2', 3, 50.0
   c.data.width, c.data.stride = 128, 64
   c.target_f1 = 0.5
 
 
 def smoke(c):
-  """Two folds of the small world, whose own order is all there is."""
+  """Shrinks to two folds of the small world, which has one order of sensors."""
   common.smoke(c)
   c.data.folds, c.data.rate = 2, 0.0
 
 
 def get_config(arg=None):
-  """The config.
+  """Builds the config of the comparison, with the variants in `arg`.
 
   Raises:
     InputError: an unknown variant.

@@ -7,7 +7,7 @@ from experiments.configs import common
 
 
 def get_config(arg=None):
-  """The config.
+  """Builds the config of MMO-FL with PMM, with the variants in `arg`.
 
   Raises:
     InputError: an unknown variant.

@@ -8,7 +8,7 @@ from experiments.configs import common
 
 
 def get_config(arg=None):
-  """The config.
+  """Builds the config of QQR style, with the variants in `arg`.
 
   Raises:
     InputError: an unknown variant.

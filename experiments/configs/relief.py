@@ -20,7 +20,7 @@ def rule(name, c):
 
 
 def get_config(arg=None):
-  """The config.
+  """Builds the config of RELIEF, with the variants in `arg`.
 
   Raises:
     InputError: an unknown variant.

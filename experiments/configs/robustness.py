@@ -33,7 +33,7 @@ METHODS = {
 
 
 def world(missing: float, noisy: float) -> dict:
-  """Keys of a point of the grid.
+  """Gives the keys of a point of the grid.
 
   Args:
     missing: rate at which a sensor delivers nothing in a round.
@@ -46,12 +46,12 @@ def world(missing: float, noisy: float) -> dict:
 
 
 def group(missing: float, noisy: float) -> str:
-  """Name of a point of the grid, in percent."""
+  """Names a point of the grid, in percent."""
   return f'missing{100 * missing:.0f}_noisy{100 * noisy:.0f}'
 
 
 def labels():
-  """label -> keys of a run."""
+  """Maps each label to keys of a run."""
   found = {
     f'{group(0, noisy)}/fm': {
       'method': 'fedavg',
@@ -69,7 +69,7 @@ def labels():
 
 
 def get_config(arg=None):
-  """The config.
+  """Builds the config of the comparison, with the variants in `arg`.
 
   Raises:
     InputError: an unknown variant.

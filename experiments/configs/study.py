@@ -61,7 +61,7 @@ PRESETS = {
 
 
 def labels(backbones=('cnn', 'lora'), chosen=None):
-  """Every label of the study, `backbone/preset/method`."""
+  """Maps every label of the study, `backbone/preset/method`, to its keys."""
   found = {}
   for backbone in backbones:
     for preset, options in PRESETS.items():
@@ -80,7 +80,7 @@ def labels(backbones=('cnn', 'lora'), chosen=None):
 
 
 def get_config(arg=None):
-  """The config.
+  """Builds the config of the study, with the variants in `arg`.
 
   Raises:
     InputError: an unknown variant.

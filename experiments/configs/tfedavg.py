@@ -10,7 +10,7 @@ from experiments.configs import common
 
 
 def get_config(arg=None):
-  """The config.
+  """Builds the config of T-FedAvg, with the variants in `arg`.
 
   Raises:
     InputError: an unknown variant.
@@ -19,5 +19,5 @@ def get_config(arg=None):
 
 
 def released(c):
-  """The threshold of the released code."""
+  """Takes the threshold of the released code."""
   c.tfedavg.mode = 'released'

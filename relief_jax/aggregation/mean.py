@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from relief_jax import tree
 from relief_jax.clients.device import Device, Update
-from relief_jax.types import Array, PyTree, Task
+from relief_jax.task import Task
+from relief_jax.types import Array, PyTree
 
 
 class Mean(NamedTuple):

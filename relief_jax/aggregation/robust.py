@@ -22,7 +22,8 @@ import numpy as np
 from relief_jax import tree
 from relief_jax.aggregation.mean import Aggregator, Mean
 from relief_jax.settings import Guard
-from relief_jax.types import Array, PyTree, Task
+from relief_jax.task import Task
+from relief_jax.types import Array, PyTree
 
 
 def robust_mean(task: Task, guard: Guard) -> Aggregator:

@@ -17,7 +17,7 @@ from relief_jax.rounds import parallel
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method
 from relief_jax.settings import Setting
-from relief_jax.types import Algorithm, Task
+from relief_jax.task import Algorithm, Task
 
 Factory = Callable[[Task, Setting], Method | Algorithm]
 

@@ -32,7 +32,8 @@ from relief_jax.keys import name, option
 from relief_jax.rounds import legality
 from relief_jax.rounds.facts import Facts
 from relief_jax.settings import ANY, HParams, Setting
-from relief_jax.types import Algorithm, Array, Fleet, RoundInfo, Steps, Task
+from relief_jax.task import Algorithm, RoundInfo, Steps, Task
+from relief_jax.types import Array, Fleet
 
 
 @dataclasses.dataclass(frozen=True)

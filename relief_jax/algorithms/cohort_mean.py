@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from relief_jax.algorithms import fedavg
 from relief_jax.rounds.method import Method
 from relief_jax.settings import Setting
-from relief_jax.types import Task
+from relief_jax.task import Task
 
 
 def cohort_mean(task: Task, setting: Setting) -> Method:

@@ -45,13 +45,8 @@ from relief_jax.rounds import frame
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method, Round, Traits
 from relief_jax.settings import Setting
-from relief_jax.types import (
-  Array,
-  Fleet,
-  Plan,
-  SubModels,
-  Task,
-)
+from relief_jax.task import Plan, SubModels, Task
+from relief_jax.types import Array, Fleet
 
 
 def fading(number: Array, length: Array | float) -> Array:

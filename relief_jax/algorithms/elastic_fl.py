@@ -38,7 +38,8 @@ from relief_jax.errors import InputError
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method, Round
 from relief_jax.settings import Setting
-from relief_jax.types import Array, Fleet, Plan, PyTree, Task
+from relief_jax.task import Plan, Task
+from relief_jax.types import Array, Fleet, PyTree
 
 # Devices whose choice is made at once: what they need is CELLS G numbers each.
 TOGETHER = 256

@@ -15,7 +15,7 @@ from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method, Round
 from relief_jax.rounds.server import server_step
 from relief_jax.settings import Setting
-from relief_jax.types import Plan, Task
+from relief_jax.task import Plan, Task
 
 
 def everybody(setting: Setting, round: Round) -> Plan:

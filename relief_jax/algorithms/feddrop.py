@@ -35,7 +35,8 @@ from relief_jax.keys import name, option, switch
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method, Traits
 from relief_jax.settings import Setting
-from relief_jax.types import Array, Plan, SubModel, Task
+from relief_jax.task import Plan, SubModel, Task
+from relief_jax.types import Array
 
 SMALLEST = 1 / 16
 
@@ -75,7 +76,7 @@ def feddrop(task: Task, setting: Setting) -> Method:
   options = setting.options
 
   def keep(key: Array, limit: Array) -> list[Array]:
-    """Kept units of one client, the same here and on the device."""
+    """Draws the kept units of one client, the same here and on the device."""
     return widths.drawn(units, key, limit, options.exact)
 
   def price(key: Array, limit: Array, run: Array, trained: Array) -> Array:

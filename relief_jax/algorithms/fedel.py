@@ -44,7 +44,8 @@ from relief_jax.keys import option, real
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method, Round
 from relief_jax.settings import Setting
-from relief_jax.types import Array, CostOverride, Plan, Task
+from relief_jax.task import CostOverride, Plan, Task
+from relief_jax.types import Array
 
 
 class Memory(NamedTuple):

@@ -43,16 +43,8 @@ from relief_jax.keys import LARGE, option, real, whole
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method, Round
 from relief_jax.settings import Setting
-from relief_jax.types import (
-  Array,
-  Batch,
-  CostOverride,
-  Fleet,
-  Gate,
-  Plan,
-  PyTree,
-  Task,
-)
+from relief_jax.task import Batch, CostOverride, Gate, Plan, Task
+from relief_jax.types import Array, Fleet, PyTree
 
 
 class _Row(NamedTuple):

@@ -23,7 +23,8 @@ from relief_jax.keys import name, option
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method
 from relief_jax.settings import Setting
-from relief_jax.types import Fleet, Plan, Task
+from relief_jax.task import Plan, Task
+from relief_jax.types import Fleet
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ from relief_jax.clients.work import local_sgd
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method
 from relief_jax.settings import Setting
-from relief_jax.types import Task
+from relief_jax.task import Task
 
 
 @Facts(fill='input')

@@ -38,7 +38,8 @@ from relief_jax.keys import option, real, switch
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method, Round, Traits
 from relief_jax.settings import Setting
-from relief_jax.types import Array, CostOverride, Plan, Task
+from relief_jax.task import CostOverride, Plan, Task
+from relief_jax.types import Array
 
 # Purpose of a client's key, beside those of `device`.
 _VIEW = 1

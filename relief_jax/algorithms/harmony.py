@@ -49,7 +49,8 @@ from relief_jax.rounds import accounting, frame, legality
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.stages import stages
 from relief_jax.settings import HParams, Setting
-from relief_jax.types import Algorithm, Array, Fleet, Plan, PyTree, Task
+from relief_jax.task import Algorithm, Plan, Task
+from relief_jax.types import Array, Fleet, PyTree
 
 
 class Clustered(NamedTuple):

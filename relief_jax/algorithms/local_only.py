@@ -11,7 +11,7 @@ from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method
 from relief_jax.rounds.personal import personal
 from relief_jax.settings import Setting
-from relief_jax.types import Task
+from relief_jax.task import Task
 
 
 @Facts(skips=True)

@@ -44,7 +44,8 @@ from relief_jax.keys import MANY, name, option, switch, whole
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method, Round, Traits
 from relief_jax.settings import Setting
-from relief_jax.types import Array, CostOverride, Fleet, Plan, Task
+from relief_jax.task import CostOverride, Plan, Task
+from relief_jax.types import Array, Fleet
 
 BITS = (2, 4, 8, 32)
 # Purpose of a client's key, beside those of `device`.

@@ -36,7 +36,7 @@ from relief_jax.keys import LARGE, MANY, option, real, switch, whole
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method, Round, Traits
 from relief_jax.settings import Setting
-from relief_jax.types import Plan, Task
+from relief_jax.task import Plan, Task
 
 
 @dataclasses.dataclass(frozen=True)

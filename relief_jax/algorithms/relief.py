@@ -27,7 +27,8 @@ from relief_jax.keys import LARGE, MANY, name, option, real, switch, whole
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method
 from relief_jax.settings import Setting
-from relief_jax.types import Array, Plan, Task
+from relief_jax.task import Plan, Task
+from relief_jax.types import Array
 
 RULES = tuple(scores.RULES)
 

@@ -40,7 +40,8 @@ from relief_jax.keys import name, option, real
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method, Round, Traits
 from relief_jax.settings import Setting
-from relief_jax.types import Array, Plan, PyTree, SubModels, Task
+from relief_jax.task import Plan, SubModels, Task
+from relief_jax.types import Array, PyTree
 
 # Q(Q(V)) is Q(V) but for the rounding of a mean of equal numbers.
 _SAME = 1e-5

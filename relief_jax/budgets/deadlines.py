@@ -21,7 +21,8 @@ import numpy as np
 
 from relief_jax.costs import step_flops
 from relief_jax.errors import InputError
-from relief_jax.types import Array, Fleet, Work
+from relief_jax.task import Work
+from relief_jax.types import Array, Fleet
 
 # Relative. float32 rounds to 6e-8 per operation; a sum over a hundred groups
 # stays below 1e-5.

@@ -6,7 +6,8 @@ import numpy as np
 from relief_jax import costs
 from relief_jax.budgets.greedy import SLACK
 from relief_jax.errors import InputError
-from relief_jax.types import Array, Exits, Fleet, Task, Work
+from relief_jax.task import Exits, Task, Work
+from relief_jax.types import Array, Fleet
 
 
 def levels(task: Task) -> np.ndarray:

@@ -19,7 +19,8 @@ import numpy as np
 
 from relief_jax import costs
 from relief_jax.budgets.greedy import SLACK
-from relief_jax.types import Array, Work
+from relief_jax.task import Work
+from relief_jax.types import Array
 
 # Of a table. A set is missed only for one that costs less than G cells more.
 CELLS = 256

@@ -3,7 +3,7 @@
 A method of width says which units of every layer a device keeps. The elements
 of its sub-model are computed here for all methods: an element of a weight from
 unit u to unit v is contained where both are kept, so that adjacent
-layers agree. A model says where its units are by its `types.Widths`.
+layers agree. A model says where its units are by its `task.Widths`.
 """
 
 import math
@@ -14,15 +14,8 @@ import jax.numpy as jnp
 from relief_jax import costs
 from relief_jax.budgets.greedy import SLACK
 from relief_jax.errors import InputError
-from relief_jax.types import (
-  Array,
-  CostOverride,
-  Plan,
-  PyTree,
-  Task,
-  Widths,
-  Work,
-)
+from relief_jax.task import CostOverride, Plan, Task, Widths, Work
+from relief_jax.types import Array, PyTree
 
 
 def rolling(widths: Widths, share: Array, start: Array) -> list[Array]:

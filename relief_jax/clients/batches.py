@@ -5,7 +5,8 @@ import jax.numpy as jnp
 
 from relief_jax.clients import training
 from relief_jax.settings import HParams, Setting
-from relief_jax.types import Array, Fleet, Steps
+from relief_jax.task import Steps
+from relief_jax.types import Array, Fleet
 
 
 def client_keys(key: Array, fleet: Fleet) -> Array:
@@ -158,8 +159,11 @@ def _repeat(value: Array, count: int) -> Array:
 
 
 def cut(steps: Steps, count: Array) -> Steps:
-  """Keeps the first `count` [] of the steps; the others hold only padding."""
-  kept = jnp.arange(steps.weight.shape[0]) < count
+  """Keeps the first `count` [] real steps; the others hold only padding.
+
+  With epochs a smaller client's padding lies between its real steps.
+  """
+  kept = jnp.cumsum((steps.weight > 0).any(-1)) <= count
   return steps._replace(weight=jnp.where(kept[:, None], steps.weight, 0.0))
 
 

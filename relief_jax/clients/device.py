@@ -9,17 +9,8 @@ import jax.numpy as jnp
 from relief_jax import tree
 from relief_jax.clients import batches, training
 from relief_jax.settings import HParams, Setting
-from relief_jax.types import (
-  Array,
-  Batch,
-  Fleet,
-  Gate,
-  Output,
-  Population,
-  PyTree,
-  Steps,
-  Task,
-)
+from relief_jax.task import Batch, Gate, Output, Steps, Task
+from relief_jax.types import Array, Fleet, Population, PyTree
 
 # Purpose of a device's key: the keys of its local steps.
 STEPS = 0
@@ -161,7 +152,7 @@ class Device(NamedTuple):
     train: (params, loss, mask, observe=None, keyed=False) -> Trained. Masked
       parameters keep their bits; `keyed` gives every step a key.
     forward: (params, step, alter=None, mend=None) -> Output, the last two as
-      fields of `types.Batch`.
+      fields of `task.Batch`.
     loss: (task, criterion) -> ((params, step) -> []), of a sub-model, too.
     classes: step -> [B] int32.
     average: (step -> [B, ...]) -> [...], mean over all windows of the device.
@@ -219,7 +210,7 @@ def forward(
   """Builds the forward pass of one client.
 
   A function (params, step, alter=None, mend=None) -> Output; the last two are
-  fields of `types.Batch`.
+  fields of `task.Batch`.
 
   Args:
     task: the model.

@@ -10,7 +10,8 @@ import optax
 
 from relief_jax import tree
 from relief_jax.clients import sensor_faults
-from relief_jax.types import Array, Batch, Gate, Output, PyTree, Steps, Task
+from relief_jax.task import Batch, Gate, Output, Steps, Task
+from relief_jax.types import Array, PyTree
 
 
 def _encode(task: Task, params, frozen, batch: Batch, gate: Gate, i: int):

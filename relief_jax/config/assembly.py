@@ -12,7 +12,7 @@ from relief_jax.keys import Key
 
 
 def rows() -> dict[str, Key]:
-  """The row of every key, by its dotted name.
+  """Gives the row of every key, by its dotted name.
 
   >>> rows()['hparams.client_lr'].range, rows()['relief.rule'].default
   ('from 0 to 1000', 'greedy')
@@ -35,7 +35,7 @@ def flat(group: dict[str, Any]) -> dict[str, Key]:
 
 
 def tree() -> dict[str, Any]:
-  """`ROWS` and, in a group for each of them, the options of all methods.
+  """Gives `ROWS` and, in a group for each method, the options of all methods.
 
   A method from outside has its group once it was found (`plugins.py`); its
   group has the last part of its name.
@@ -60,7 +60,7 @@ def tree() -> dict[str, Any]:
 
 
 def default(method: str = '') -> ml_collections.ConfigDict:
-  """Every key with its default.
+  """Builds a config of every key with its default.
 
   >>> config = default()
   >>> config.rounds = 10
@@ -128,7 +128,7 @@ def _defaults(group: dict[str, Any]) -> dict[str, Any]:
 
 
 def get(config: ml_collections.ConfigDict, key: str):
-  """The value under a dotted key."""
+  """Gives the value under a dotted key."""
   for part in key.split('.'):
     config = config[part]
   return config

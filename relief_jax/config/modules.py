@@ -40,7 +40,7 @@ def load(names: Iterable[str]) -> None:
 
 
 def identity(name: str) -> str:
-  """The same for all spellings of a file's path; a module's own name."""
+  """Gives one name for all spellings of a file's path; a module's own name."""
   return plugins.absolute(name)
 
 

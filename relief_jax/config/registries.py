@@ -85,7 +85,7 @@ REGISTRIES = {
 
 
 def contents() -> list[dict]:
-  """What all registries hold now, the table of keys among them; a copy.
+  """Copies the content of all registries, the table of keys among them.
 
   What was found outside of this package is named where it is used.
   """

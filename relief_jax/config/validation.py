@@ -92,7 +92,7 @@ def _misfit(found: str) -> InputError:
 
 
 def _leaves(group: dict, at: str = '') -> Iterator[tuple[str, Any]]:
-  """The values in a config with their dotted names."""
+  """Yields the values in a config with their dotted names."""
   for part, value in group.items():
     if isinstance(value, dict):
       yield from _leaves(value, f'{at}{part}.')

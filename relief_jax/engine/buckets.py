@@ -22,7 +22,8 @@ import numpy as np
 
 from relief_jax import blocks, costs
 from relief_jax.engine import placement
-from relief_jax.types import Array, PyTree, Task
+from relief_jax.task import Task
+from relief_jax.types import Array, PyTree
 
 
 class Bucket(NamedTuple):

@@ -12,7 +12,8 @@ import jax
 import numpy as np
 
 from relief_jax.errors import Portable
-from relief_jax.types import PyTree, Task
+from relief_jax.task import Task
+from relief_jax.types import PyTree
 
 
 class ClientError(Portable, RuntimeError):
@@ -44,7 +45,7 @@ class ClientError(Portable, RuntimeError):
 
 
 class _NotFinite(Portable, FloatingPointError):
-  """A number that is not finite, in a block."""
+  """Raised when a number in a block is not finite."""
 
   def __init__(self, block: str):
     super().__init__('the update is not finite')

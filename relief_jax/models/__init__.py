@@ -5,7 +5,7 @@ from collections.abc import Callable
 from relief_jax import plugins
 from relief_jax.models import cnn, lora
 from relief_jax.models.encoders import Spec
-from relief_jax.types import Task
+from relief_jax.task import Task
 
 MODELS: dict[str, Callable[[Spec], Task]] = {'cnn': cnn.cnn, 'lora': lora.lora}
 

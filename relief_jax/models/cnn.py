@@ -20,7 +20,8 @@ from relief_jax.budgets import widths
 from relief_jax.engine import ambient
 from relief_jax.models import attention, encoders, exits
 from relief_jax.models.encoders import Numbering, Spec, WorkBuilder
-from relief_jax.types import Array, Axes, Exits, PyTree, Task, Widths, Work
+from relief_jax.task import Axes, Exits, Task, Widths, Work
+from relief_jax.types import Array, PyTree
 
 
 def init(key: Array, spec: Spec) -> PyTree:
@@ -104,7 +105,7 @@ def cnn(spec: Spec) -> Task:
 
 
 def _until(spec, number, groups, depth, every) -> Task:
-  """Builds the model of the encoders' first `depth` layers (`types.Exits`)."""
+  """Builds the model of the encoders' first `depth` layers (`task.Exits`)."""
   depths = tuple(range(1, depth + 1)) if every else (depth,)
 
   def encode(params, frozen, m, x, cut):

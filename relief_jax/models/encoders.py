@@ -9,7 +9,8 @@ import numpy as np
 
 from relief_jax.errors import InputError
 from relief_jax.models import layers
-from relief_jax.types import Array, Blocks, PyTree, Work
+from relief_jax.task import Blocks, Work
+from relief_jax.types import Array, PyTree
 
 
 class Spec(NamedTuple):
@@ -163,7 +164,7 @@ class Numbering(NamedTuple):
     shared: group of the tail and the head.
     names: [G].
     modality: [G], -1 for shared.
-    role: [G], as in `types.Blocks`.
+    role: [G], as in `task.Blocks`.
     exits: {depth: groups of the exit there}; the last layer always has one.
   """
 
@@ -238,7 +239,7 @@ class WorkBuilder:
   """Collects FLOPs and gradient paths while a model describes itself."""
 
   def __init__(self, num_modalities: int, num_groups: int):
-    # Numbers, or traced where the width is (`types.Widths.work`).
+    # Numbers, or traced where the width is (`task.Widths.work`).
     self.shared: Any = 0.0
     self.fwd: list[Any] = [0.0] * num_modalities
     self.wgrad: list[Any] = [0.0] * num_groups

@@ -13,7 +13,8 @@ from relief_jax.engine import ambient
 from relief_jax.errors import InputError
 from relief_jax.models import cnn, encoders, layers
 from relief_jax.models.encoders import Spec
-from relief_jax.types import Array, PyTree, Task
+from relief_jax.task import Task
+from relief_jax.types import Array, PyTree
 
 
 def init(key: Array, spec: Spec) -> PyTree:

@@ -6,7 +6,8 @@ from relief_jax import blocks, costs
 from relief_jax.rounds import stragglers
 from relief_jax.rounds.method import Round
 from relief_jax.settings import Setting
-from relief_jax.types import Array, Fleet, Online, Plan, RoundInfo, Task
+from relief_jax.task import Online, Plan, RoundInfo, Task
+from relief_jax.types import Array, Fleet
 
 
 def received(task: Task, fleet: Fleet, plan: Plan) -> Array:

@@ -37,7 +37,7 @@ class Facts(NamedTuple):
     skips: a device never runs the encoder of a sensor that it lacks, so that
       `fill='input'` means nothing and the model is not tested on filled
       windows.
-    exits: the model needs an exit behind every layer (`types.Exits`).
+    exits: the model needs an exit behind every layer (`task.Exits`).
     budgeted: it chooses what to train under `config.deadline`.
     rounds: it has rounds on devices; an online world means nothing without.
   """

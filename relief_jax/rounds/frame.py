@@ -12,7 +12,8 @@ from relief_jax.online import scene
 from relief_jax.rounds import cohort
 from relief_jax.rounds.method import Round
 from relief_jax.settings import HParams, Setting
-from relief_jax.types import Array, Fleet, Population, PyTree, Task
+from relief_jax.task import Task
+from relief_jax.types import Array, Fleet, Population, PyTree
 
 
 class Opened(NamedTuple):
@@ -132,7 +133,12 @@ def open_round(
 
   round = seen(plan_key, task, setting, hparams, fleet, place, index)
   return Opened(
-    round._replace(population=everybody, windows=windows, each=each),
+    round._replace(
+      population=everybody,
+      windows=windows,
+      everyone=population.fleet,
+      each=each,
+    ),
     Known(everybody, index, hparams, plan_key, step_key, link_key),
   )
 

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from relief_jax.aggregation.mean import Aggregator, Mean
 from relief_jax.clients.device import Device, Received, Update
 from relief_jax.settings import HParams
-from relief_jax.types import Array, Fleet, Plan, PyTree, SubModels
+from relief_jax.task import Plan, SubModels
+from relief_jax.types import Array, Fleet, PyTree
 
 
 class Server(NamedTuple):
@@ -44,6 +45,7 @@ class Round(NamedTuple):
     clients: [K, ...] what the method keeps on the participants.
     population: the bank and the frozen base; () outside a round.
     windows: [K, W] int32, the participants' windows; () outside a round.
+    everyone: [N] the whole fleet, participants or not; () outside a round.
     each: (function, shared, rows, work=None) -> (sums, records): maps a
       function (shared, row) -> (sums, record) over clients now, in the run's
       layout; as `placement.map_reduce`. None outside a round.
@@ -62,6 +64,7 @@ class Round(NamedTuple):
   clients: PyTree = ()
   population: Any = ()
   windows: PyTree = ()
+  everyone: Any = ()
   each: Any = None
   plan: Any = None
 

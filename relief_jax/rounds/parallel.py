@@ -26,7 +26,8 @@ from relief_jax.rounds import (
 )
 from relief_jax.rounds.method import Method, Server
 from relief_jax.settings import HParams, Setting
-from relief_jax.types import Algorithm, Array, PyTree, Task
+from relief_jax.task import Algorithm, Task
+from relief_jax.types import Array, PyTree
 from relief_jax.updates import link, stack
 
 

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from relief_jax.rounds.method import Method
-from relief_jax.types import PyTree, Task
+from relief_jax.task import Task
+from relief_jax.types import PyTree
 
 
 def personal(task: Task, method: Method, keep: np.ndarray) -> Method:
@@ -17,9 +18,11 @@ def personal(task: Task, method: Method, keep: np.ndarray) -> Method:
   Args:
     task: the model.
     method: of the other blocks; its plan says what is trained.
-    keep: [G] bool, static.
+    keep: [G] bool, static; where nothing is kept it is the method itself.
   """
   keep = np.asarray(keep, bool)
+  if not keep.any():
+    return method
   own = jax.tree.map(lambda g: bool(keep[g]), task.groups)
 
   def kept(params: PyTree) -> PyTree:

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from relief_jax.settings import HParams
-from relief_jax.types import Algorithm, Array, Population, PyTree
+from relief_jax.task import Algorithm
+from relief_jax.types import Array, Population, PyTree
 
 
 class StagesState(NamedTuple):

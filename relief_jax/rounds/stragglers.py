@@ -10,7 +10,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from relief_jax.costs import Costs
-from relief_jax.types import Array, Plan
+from relief_jax.task import Plan
+from relief_jax.types import Array
 
 
 class Patience(NamedTuple):

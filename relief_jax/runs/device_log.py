@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from relief_jax.types import Fleet, RoundInfo
+from relief_jax.task import RoundInfo
+from relief_jax.types import Fleet
 
 MOST = 256
 

@@ -22,14 +22,8 @@ from relief_jax.runs.own_evaluation import (
   own_counts,
   where_needed,
 )
-from relief_jax.types import (
-  Array,
-  Fleet,
-  HeldOut,
-  PyTree,
-  SubModels,
-  Task,
-)
+from relief_jax.task import SubModels, Task
+from relief_jax.types import Array, Fleet, HeldOut, PyTree
 
 
 class Counts(NamedTuple):
@@ -229,7 +223,7 @@ def confusions(
   [S, Z, C, C] int32.
 
   Encoders run once per window; subsets only fuse. Of a task that gives the
-  logits of X exits (`types.Exits`) [1 + X, S, Z, C, C]: first of their mean,
+  logits of X exits (`task.Exits`) [1 + X, S, Z, C, C]: first of their mean,
   then of each.
 
   Args:

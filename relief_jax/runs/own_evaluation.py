@@ -7,7 +7,8 @@ import jax.numpy as jnp
 
 from relief_jax import tree
 from relief_jax.clients import sensor_faults
-from relief_jax.types import Array, Fleet, OwnWindows, PyTree, Task
+from relief_jax.task import Task
+from relief_jax.types import Array, Fleet, OwnWindows, PyTree
 
 
 def own_counts(

@@ -18,7 +18,8 @@ from relief_jax.engine import ambient, buckets, debug, placement
 from relief_jax.models.encoders import Spec
 from relief_jax.runs import evaluation
 from relief_jax.settings import HParams, Setting
-from relief_jax.types import PyTree, Task
+from relief_jax.task import Task
+from relief_jax.types import PyTree
 from relief_jax.updates import faults
 from relief_jax.world import World
 

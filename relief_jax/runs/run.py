@@ -10,7 +10,7 @@ import numpy as np
 from relief_jax.rounds import similarity
 from relief_jax.runs import device_log, evaluation, run_summary, scores
 from relief_jax.runs.round_totals import Diverged, Tally
-from relief_jax.types import RoundInfo, Task
+from relief_jax.task import RoundInfo, Task
 from relief_jax.world import World
 
 

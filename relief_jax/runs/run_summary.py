@@ -6,7 +6,7 @@ import ml_collections
 import numpy as np
 
 from relief_jax.online import missing, recovery
-from relief_jax.types import Task
+from relief_jax.task import Task
 from relief_jax.world import World, fleets
 
 # Devices of a modality up to which a mean over them reveals single ones: with

@@ -19,7 +19,8 @@ from relief_jax.runs import evaluation, program, run_summary, start
 from relief_jax.runs.program import Program
 from relief_jax.runs.round_totals import Diverged
 from relief_jax.runs.run import Run
-from relief_jax.types import PyTree, RoundInfo
+from relief_jax.task import RoundInfo
+from relief_jax.types import PyTree
 
 _log = logging.getLogger(__name__)
 

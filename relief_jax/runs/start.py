@@ -11,7 +11,8 @@ import numpy as np
 from relief_jax.engine import memory, placement, processes
 from relief_jax.engine.placement import Layout
 from relief_jax.runs import program, tuner
-from relief_jax.types import Algorithm, Array, Population, PyTree, Task
+from relief_jax.task import Algorithm, Task
+from relief_jax.types import Array, Population, PyTree
 from relief_jax.world import World
 
 # Compiled initial states, one per static configuration.

@@ -46,7 +46,8 @@ from relief_jax.engine.placement import Layout
 from relief_jax.models.encoders import Spec
 from relief_jax.runs import program
 from relief_jax.settings import HParams, Setting
-from relief_jax.types import Population, PyTree, Task
+from relief_jax.task import Task
+from relief_jax.types import Population, PyTree
 
 _FASTER = 0.95  # of the rule of thumb's time, or noise would decide
 _REPEATS = 3  # timed rounds of each candidate, after one that is not

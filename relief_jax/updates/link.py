@@ -26,7 +26,8 @@ from relief_jax.compressors import Codec, Compressor, base
 from relief_jax.compressors.none import NONE
 from relief_jax.errors import InputError
 from relief_jax.settings import Setting
-from relief_jax.types import Array, Plan, PyTree, Task
+from relief_jax.task import Plan, Task
+from relief_jax.types import Array, PyTree
 from relief_jax.updates import transform
 
 # The two links, as purposes of a round's key and rows of `CostOverride.wire`.

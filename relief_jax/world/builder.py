@@ -24,16 +24,8 @@ from relief_jax.errors import InputError, unknown
 from relief_jax.models import cnn, lora
 from relief_jax.models.encoders import Spec
 from relief_jax.online import draw as online_lib
-from relief_jax.types import (
-  Bank,
-  Batch,
-  Gate,
-  HeldOut,
-  OwnWindows,
-  Population,
-  PyTree,
-  Steps,
-)
+from relief_jax.task import Batch, Gate, Steps
+from relief_jax.types import Bank, HeldOut, OwnWindows, Population, PyTree
 from relief_jax.world import deal, fleets, partition
 
 # Purpose of a base's key, beside its initial values and its batches.

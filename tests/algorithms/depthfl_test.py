@@ -15,7 +15,8 @@ from relief_jax.engine.placement import Layout
 from relief_jax.errors import InputError
 from relief_jax.runs import evaluation
 from relief_jax.runs import scores as scores_lib
-from relief_jax.types import Batch, Gate, HeldOut
+from relief_jax.task import Batch, Gate
+from relief_jax.types import HeldOut
 from tests.support import tiny
 from tests.twins import exits_twin, twin
 

@@ -20,7 +20,7 @@ from relief_jax.clients.device import Update
 from relief_jax.errors import InputError
 from relief_jax.rounds import frame
 from relief_jax.rounds.method import Server
-from relief_jax.types import Plan
+from relief_jax.task import Plan
 from tests.support import tiny
 
 ACC, GYRO, MAG, SHARED = range(4)

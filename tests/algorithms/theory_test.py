@@ -15,7 +15,7 @@ from relief_jax.aggregation.mean import Mean
 from relief_jax.algorithms.parts import norms, shrinkage
 from relief_jax.budgets.greedy import SLACK, greedy
 from relief_jax.budgets.knapsack import knapsack
-from relief_jax.types import Blocks
+from relief_jax.task import Blocks
 from tests.support import tiny
 
 # A model of two groups: a block of three numbers and a shared one of two.

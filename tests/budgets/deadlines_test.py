@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from relief_jax.budgets import deadlines
 from relief_jax.costs import step_flops
 from relief_jax.errors import InputError
-from relief_jax.types import Work
+from relief_jax.task import Work
 from relief_jax.world import fleets
 
 # Shared head, encoders of a and b, their column blocks.

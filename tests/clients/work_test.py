@@ -7,7 +7,7 @@ import pytest
 
 from relief_jax.clients.device import Received, Trained
 from relief_jax.clients.work import local_sgd, projected
-from relief_jax.types import SubModel
+from relief_jax.task import SubModel
 from tests.support import handmade
 from tests.support.handmade import (
   ENCODER,

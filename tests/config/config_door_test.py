@@ -30,7 +30,7 @@ OWN = """
 from experiments.configs import common
 from relief_jax import algorithms, config
 from relief_jax.algorithms import fedavg
-from relief_jax.config.keys import real
+from relief_jax.keys import real
 
 config.ROWS['mine'] = {'heads': real(0.5, 0, 1, 'probability')}
 algorithms.ALGORITHMS['mine'] = fedavg.fedavg

@@ -11,7 +11,8 @@ import pytest
 from experiments import records, sweep_jobs
 from experiments.configs import compare
 from relief_jax import config as config_lib
-from relief_jax.config import keys, registries
+from relief_jax import keys
+from relief_jax.config import registries
 from relief_jax.config.validation import check, validate
 from relief_jax.errors import InputError
 

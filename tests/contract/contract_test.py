@@ -14,7 +14,7 @@ from relief_jax import world as world_lib
 from relief_jax.algorithms.parts import prototypes
 from relief_jax.budgets import deadlines
 from relief_jax.errors import InputError
-from relief_jax.types import Algorithm, RoundInfo
+from relief_jax.task import Algorithm, RoundInfo
 from tests.support import tiny
 from tests.twins import (
   elastic_twin,
@@ -38,7 +38,11 @@ OWNED = np.array([[1, 1], [1, 0], [1, 1], [1, 1], [1, 0]], bool)
 NARROW = ('feddrop', 'fedrolex', 'fiarse', 'heterofl')
 # And those with exits between layers, where only what is frozen could lie, or
 # with personal encoders.
-CUT = (*NARROW, *algorithms.EXITS, 'harmony')
+CUT = (
+  *NARROW,
+  *(m for m in algorithms.ALGORITHMS if algorithms.facts(m).exits),
+  'harmony',
+)
 # With narrow models these need more rounds, or a larger model, to learn: units
 # take turns, or the head starts too small to be among the largest weights. Of
 # a single layer nothing can be cut.
@@ -66,7 +70,7 @@ CASES = pytest.mark.parametrize(
 
 
 def world(method, backbone):
-  return made_world(backbone, method in algorithms.EXITS)
+  return made_world(backbone, algorithms.facts(method).exits)
 
 
 @functools.cache
@@ -92,7 +96,7 @@ def setting_of(method, backbone):
     batch=6,
     client_momentum=0.5,
     deadline=float('inf') if method in UNLIMITED else 1.0,
-    fill=algorithms.DEFAULT_FILL.get(method, 'skip'),
+    fill=algorithms.facts(method).fill,
     **(FROZEN.get(method, {}) if backbone == 'lora' else {}),
   )
 
@@ -346,7 +350,7 @@ def test_every_method_has_a_row():
 
 def small(method, owned=True):
   """Task and population: six devices, short of time and, if so, sensors."""
-  return made_small(method in algorithms.EXITS, owned)
+  return made_small(algorithms.facts(method).exits, owned)
 
 
 @functools.cache
@@ -363,7 +367,7 @@ def made_small(exits, owned):
 
 def chosen(method, population, **overrides):
   """The setting of the checks, two steps of batch 4."""
-  fill = algorithms.DEFAULT_FILL.get(method, 'skip')
+  fill = algorithms.facts(method).fill
   values = {'deadline': 1.0, 'fill': fill, **TABLE[method].neutral}
   return tiny.setting(population, method, **{**values, **overrides})
 
@@ -411,7 +415,7 @@ def test_neutral_is_fedavg(method):
 @pytest.mark.parametrize(
   ('method', 'fill'),
   [
-    *((m, algorithms.DEFAULT_FILL.get(m, 'skip')) for m in TABLE),
+    *((m, algorithms.facts(m).fill) for m in TABLE),
     # Whose publications know no modalities: their rows in a table, too.
     *(
       pytest.param(m, 'input', marks=pytest.mark.slow)
@@ -443,7 +447,7 @@ def test_equals_a_loop(method, fill):
     np.testing.assert_allclose(
       info.seconds, flops / fleet.speed + sent + received, rtol=1e-5
     )
-    if method in algorithms.BUDGETED:
+    if algorithms.facts(method).budgeted:
       assert (flops <= 8 * fleet.budget * (1 + deadlines.SLACK)).all()
 
 
@@ -459,7 +463,7 @@ def test_who_affords_nothing_changes_nothing(method):
   )
   poor = tiny.setting(population, method, deadline=0.0).hparams
   worlds = [(nobody, setting)]
-  if method in algorithms.BUDGETED:
+  if algorithms.facts(method).budgeted:
     worlds.append(
       (population, setting._replace(hparams={**setting.hparams, **poor}))
     )
@@ -517,13 +521,13 @@ def test_who_trains_on_filled_windows(method):
   gyro = np.asarray(task.blocks.modality) == 1
   lacking = ~HOLDS[:, 1] & (np.array(COUNT) > 0)
   found = np.asarray(info.trained)[lacking][:, gyro].any()
-  assert found == (method not in algorithms.SKIPPING)
+  assert found == (not algorithms.facts(method).skips)
 
 
 @pytest.mark.parametrize('method', algorithms.ALGORITHMS)
 def test_filled_windows_are_refused_where_nobody_trains_on_them(method):
   config = tiny.config(method=method, fill='input')
-  if method not in algorithms.SKIPPING:
+  if not algorithms.facts(method).skips:
     assert algorithms.resolve_fill(method, 'input') == 'input'
     return
   with pytest.raises(InputError, match=f'{method}.*--config.fill=skip'):

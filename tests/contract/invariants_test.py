@@ -50,8 +50,8 @@ _traces: collections.Counter = collections.Counter()
 @functools.cache
 def made(method, layout=PLAIN):
   """The compiled round of a method, its initial state and its setting."""
-  task = strategies.task(method in algorithms.EXITS)
-  population = strategies._frame(method in algorithms.EXITS)
+  task = strategies.task(algorithms.facts(method).exits)
+  population = strategies._frame(algorithms.facts(method).exits)
   setting = tiny.setting(
     population,
     method,
@@ -254,7 +254,7 @@ def test_the_order_of_devices(method, case, order):
   for (state, info), (other, record) in zip(
     rounds(case, method, count=1), found, strict=True
   ):
-    task = strategies.task(method in algorithms.EXITS)
+    task = strategies.task(algorithms.facts(method).exits)
     setting = made(method, PLAIN)[2]
     own = tiny.algorithm(method, task, setting)
     params = host(own.params(state))
@@ -278,7 +278,7 @@ def test_a_sensor_that_nobody_has_is_never_trained(method, case, m):
   owned = case.owned.copy()
   owned[:, m], owned[:, 1 - m] = False, True
   case = case._replace(owned=owned)
-  task = strategies.task(method in algorithms.EXITS)
+  task = strategies.task(algorithms.facts(method).exits)
   of_it = np.array(task.blocks.modality) == m
   step, init, setting = made(method, PLAIN)
   own = tiny.algorithm(method, task, setting)
@@ -329,7 +329,7 @@ def test_seconds_and_joules_add_up(method, case):
 @METHODS
 def test_one_program_for_all_of_it(method):
   """Traced once however many worlds came through; nothing calls the host."""
-  frame = strategies._frame(method in algorithms.EXITS)
+  frame = strategies._frame(algorithms.facts(method).exits)
   step, init, setting = made(method, PLAIN)
   key = jax.random.key(0)
   state = init(key)

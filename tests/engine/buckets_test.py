@@ -19,7 +19,7 @@ SAMPLES = [5, 6, 0, 7, 8, 9, 3, 4]  # the third is padding and owns nothing
 
 
 def world(backbone, method='relief'):
-  return made_world(backbone, method in algorithms.EXITS)
+  return made_world(backbone, algorithms.facts(method).exits)
 
 
 @functools.cache
@@ -101,7 +101,8 @@ def work(most):
   own = setting('cnn', 'all', most=most)
   state = tiny.start('relief', task, own)
   step = jax.jit(tiny.algorithm('relief', task, own).step)
-  lowered = step.lower(tiny.round_key(0, 0), state, population)
+  key = tiny.round_key(0, 0)
+  lowered = step.lower(key, state, population, own.hparams)
   return lowered.cost_analysis()['flops']
 
 

@@ -13,7 +13,7 @@ import pytest
 from experiments import step_times
 from relief_jax import costs, tree
 from relief_jax.devices import DEVICES, figures
-from relief_jax.types import Plan
+from relief_jax.task import Plan
 from relief_jax.world import fleets
 from tests.support import tiny
 

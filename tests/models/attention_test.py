@@ -14,7 +14,7 @@ from relief_jax.config.validation import validate
 from relief_jax.errors import InputError
 from relief_jax.models import attention
 from relief_jax.simulate import Simulation
-from relief_jax.types import Batch, Gate
+from relief_jax.task import Batch, Gate
 from tests.support import tiny
 
 OPTIONS = {'fusion': 'attention', 'heads': 3}

@@ -10,7 +10,7 @@ from relief_jax.clients import training
 from relief_jax.config import validation
 from relief_jax.errors import InputError
 from relief_jax.models import lora
-from relief_jax.types import Batch, Gate
+from relief_jax.task import Batch, Gate
 from tests.support import tiny
 
 

@@ -18,7 +18,7 @@ from relief_jax.errors import InputError
 from relief_jax.models import encoders
 from relief_jax.rounds.method import Server, Traits
 from relief_jax.rounds.server import server_step
-from relief_jax.types import Steps
+from relief_jax.task import Steps
 from relief_jax.updates import link
 from tests.support import tiny
 from tests.twins import twin

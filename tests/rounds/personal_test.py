@@ -10,7 +10,7 @@ from relief_jax.clients.device import Received
 from relief_jax.rounds import accounting
 from relief_jax.rounds.method import Method, Server
 from relief_jax.rounds.personal import personal
-from relief_jax.types import Plan
+from relief_jax.task import Plan
 from tests.support import handmade
 from tests.support.handmade import (
   ENCODER,

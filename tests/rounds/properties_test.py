@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from relief_jax import costs as costs_lib
 from relief_jax.algorithms import fedavg
 from relief_jax.rounds import accounting, frame
-from relief_jax.types import Plan
+from relief_jax.task import Plan
 from tests.support import tiny
 
 few = settings(max_examples=8, deadline=None)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from relief_jax.rounds.stages import stages
-from relief_jax.types import Algorithm
+from relief_jax.task import Algorithm
 
 
 def counter(by):

@@ -85,7 +85,7 @@ def plain_logits(method, task, setting, params, level, x, owned):
   if method in ('heterofl', 'fedrolex'):
     share = heterofl.SHARES[level]
     first = DONE - 1 if method == 'fedrolex' else 0
-    scale = 1 / share if setting.options['scale'] else 1.0
+    scale = 1 / share if setting.options.scale else 1.0
 
     def units(size):
       return (first + np.arange(int(np.ceil(share * size)))) % size

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from relief_jax.algorithms import DEFAULT_FILL
+from relief_jax import algorithms
 from relief_jax.config import validation
 from relief_jax.simulate import Diverged
 from relief_jax.world import fleets
@@ -28,7 +28,7 @@ class Simulation:
     if self.config.dataset == 'auto':
       self.config.dataset = 'synthetic'
     if not self.config.fill:
-      self.config.fill = DEFAULT_FILL.get(self.config.method, 'skip')
+      self.config.fill = algorithms.facts(self.config.method).fill
     self.data_dir = data_dir
     self.rounds, self.round = config.rounds, 0
     self.history, self.run = [], SimpleNamespace(devices={}, cosines=[])

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from relief_jax.clients.device import Device, Update
-from relief_jax.types import Blocks
+from relief_jax.task import Blocks
 
 ENCODER, HEAD = range(2)
 GROUPS = {'encoder': ENCODER, 'head': HEAD}

@@ -149,7 +149,7 @@ def world(case: Case, method: str) -> Population:
     case: drawn by `cases`.
     method: says which task it is for.
   """
-  exits = method in algorithms.EXITS
+  exits = algorithms.facts(method).exits
   frame = _frame(exits)
   rng = np.random.default_rng(case.data)
   y = np.asarray(frame.bank.y)

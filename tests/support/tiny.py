@@ -18,7 +18,8 @@ from relief_jax.budgets import deadlines
 from relief_jax.models import lora
 from relief_jax.models.encoders import Spec
 from relief_jax.settings import Setting
-from relief_jax.types import Bank, Fleet, Population, Task
+from relief_jax.task import Task
+from relief_jax.types import Bank, Fleet, Population
 
 MODALITIES = ('acc', 'gyro', 'mag')
 CHANNELS = (2, 3, 2)

@@ -139,7 +139,7 @@ class WindowTwin(ElasticTwin):
     return float(total)
 
   def importance(self, n):
-    beta = self.setting.options['beta']
+    beta = self.setting.options.beta
     return {
       g: beta * self.known[n][g] + (1 - beta) * self.overall[g]
       for g in self.inside(n, self.low[n], self.depth[n])

@@ -75,7 +75,7 @@ class ExitTwin(Twin):
 
   @property
   def every(self):
-    return self.setting.options['exits'] == 'all'
+    return self.setting.options.exits == 'all'
 
   def exits(self, depth):
     """Depths of the exits that a device of this depth holds."""
@@ -94,7 +94,7 @@ class ExitTwin(Twin):
     return found
 
   def plan(self, number):
-    fade = self.setting.options['fade'] * self.hparams['rounds']
+    fade = self.setting.options.fade * self.hparams['rounds']
     self.strength = np.exp(-5 * (1 - min(number, fade) / fade) ** 2)
     self.depth, trained = [], []
     for n in range(self.clients):
@@ -138,7 +138,7 @@ class ExitTwin(Twin):
 
   def local(self, n, batches, trained):
     own = _gradient(self.spec, self.depth[n], self.every)
-    distill = self.setting.options['distill']
+    distill = self.setting.options.distill
 
     def gradient(params, frozen, *rest):
       del frozen

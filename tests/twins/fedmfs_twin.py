@@ -58,7 +58,7 @@ class MeritTwin(twin.Twin):
 
   def plan(self, number):
     options = self.setting.options
-    most = options['top'] or len(self.names)
+    most = options.top or len(self.names)
     trained = []
     for n in range(self.clients):
       budget = float(self.fleet.budget[n]) * self.hparams['deadline']
@@ -73,7 +73,7 @@ class MeritTwin(twin.Twin):
       if not self.fleet.samples[n] or self.flops(n, {'shared'}) > budget:
         trained.append(set())
         continue
-      if len(owned) > 1 and short and fits and options['shapley']:
+      if len(owned) > 1 and short and fits and options.shapley:
         self.price[n] = price
         phi = self.phi[number, n] = self.shapley(number, n, owned)
       size = {
@@ -82,9 +82,9 @@ class MeritTwin(twin.Twin):
       }
       phi, size = between(phi, owned), between(size, owned)
       score = {
-        m: options['shapley'] * phi[m]
-        + options['size'] * (1 - size[m])
-        + options['recency'] * (number - self.last[n][m]) / (number + 1)
+        m: options.shapley * phi[m]
+        + options.size * (1 - size[m])
+        + options.recency * (number - self.last[n][m]) / (number + 1)
         for m in owned
       }
       chosen, count = {'shared'}, 0

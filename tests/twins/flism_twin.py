@@ -67,7 +67,7 @@ class FlismTwin(twin.Twin):
     self.teacher, self.entropy = self.params, {}
     options = setting.options
     self.gradient = _gradient(
-      self.spec, options['temperature'], options['kd'], setting.batch
+      self.spec, options.temperature, options.kd, setting.batch
     )
 
   def key(self, n):
@@ -102,7 +102,7 @@ class FlismTwin(twin.Twin):
       view = self.inputs(rows, self.left(n))
       for m, name in enumerate(self.spec.modalities):
         noise = white.normal(jax.random.fold_in(key, m), view[name].shape)
-        view[name] += self.setting.options['noise'] * noise
+        view[name] += self.setting.options.noise * noise
       value, grads = self.gradient(
         single(theta),
         single(self.teacher),
@@ -127,7 +127,7 @@ class FlismTwin(twin.Twin):
     return delta, float(np.mean(losses))
 
   def weight(self, n):
-    return 1 / max(self.entropy[n], self.setting.options['floor'])
+    return 1 / max(self.entropy[n], self.setting.options.floor)
 
   def spent(self, n, trained):
     if not trained:

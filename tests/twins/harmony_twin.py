@@ -31,7 +31,7 @@ class HarmonyTwin(twin.Twin):
     self.own = [self.params] * self.clients
     self.distance = np.zeros((self.clients, len(task.modalities)))
     self.joined, self.fusing, self.every = set(), False, self.fleet
-    share = setting.options['alone'] * self.hparams['rounds']
+    share = setting.options.alone * self.hparams['rounds']
     self.begin = int(np.ceil(share - 1e-6))
 
   def modality(self, k) -> int:
@@ -49,7 +49,7 @@ class HarmonyTwin(twin.Twin):
   def backward(self, n, k, value, gradient):
     """Encoders learn at a rate of their own in the second stage."""
     if self.fusing and k.startswith('encoder'):
-      rate = self.setting.options['encoder_lr']
+      rate = self.setting.options.encoder_lr
       return gradient * rate / self.hparams['client_lr']
     return gradient
 
@@ -122,7 +122,7 @@ class HarmonyTwin(twin.Twin):
     for owned, members in groups.items():
       points = self.distance[members]
       points = points / np.where(points.max(0) > 0, points.max(0), 1)
-      place = clusters(points, self.setting.options['members'])
+      place = clusters(points, self.setting.options.members)
       if number == self.begin:
         place = [0] * len(members)
       for j in set(place):

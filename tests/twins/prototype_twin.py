@@ -142,7 +142,7 @@ class QualityTwin(PrototypeTwin):
 
   def __init__(self, task, population, setting, seed=0):
     super().__init__(task, population, setting, seed)
-    self.steps = _gradient(self.spec, setting.options['align'])
+    self.steps = _gradient(self.spec, setting.options.align)
     self.dispersion = np.full(self.fleet.owned.shape, np.nan)
     self.number = 0
 
@@ -156,10 +156,10 @@ class QualityTwin(PrototypeTwin):
     if not self.fleet.owned[n, m]:
       return 0.0
     own = self.dispersion[n, m]
-    if self.number < self.setting.options['start'] or np.isnan(own):
+    if self.number < self.setting.options.start or np.isnan(own):
       return 1.0
     middle = np.nanmedian(self.dispersion[:, m])
-    beta = self.setting.options['beta']
+    beta = self.setting.options.beta
     return float(np.exp(-beta * max(own / middle - 1, 0)))
 
   def worth(self, n, m):

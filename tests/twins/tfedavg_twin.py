@@ -36,9 +36,9 @@ class TernaryTwin(twin.Twin):
   """Trains through ternary weights and sends them."""
 
   def quantised(self, k, value):
-    if self.setting.options['exempt'] == 'all' or not coded(k, value):
+    if self.setting.options.exempt == 'all' or not coded(k, value):
       return value
-    return quantised(self.setting.options['mode'], value)
+    return quantised(self.setting.options.mode, value)
 
   def seen(self, n, theta):
     del n
@@ -59,7 +59,7 @@ class TernaryTwin(twin.Twin):
   def settle(self, k, value):
     found = self.quantised(k, value)
     off = np.linalg.norm(found - value)
-    short = off < self.setting.options['lost'] * np.linalg.norm(value)
+    short = off < self.setting.options.lost * np.linalg.norm(value)
     return found if short else value
 
   def sent(self, n, k):

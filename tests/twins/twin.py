@@ -126,7 +126,7 @@ class Twin:
     self.momentum = [None] * self.clients  # kept between rounds as an option
 
     self.gradient = _gradient(self.spec)
-    self.dilute = setting.options.get('denominator') == 'all'
+    self.dilute = getattr(setting.options, 'denominator', None) == 'all'
 
   def access(self, n) -> set[str]:
     """Groups of client n's own modalities, and the shared one."""
@@ -519,7 +519,7 @@ class SliceTwin(WidthTwin):
           mask = np.zeros(size)
           mask[[(self.start + i) % size for i in range(count)]] = 1
           keep.append(mask)
-        off = self.setting.options['masked'] == 'off'
+        off = self.setting.options.masked == 'off'
         return keep + [np.ones(classes) if off else self.classes(n) * 1.0]
     return None
 

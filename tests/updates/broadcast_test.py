@@ -8,7 +8,7 @@ import numpy as np
 
 from relief_jax.compressors import Codec, base
 from relief_jax.settings import Setting
-from relief_jax.types import CostOverride, Plan
+from relief_jax.task import CostOverride, Plan
 from relief_jax.updates import link
 from tests.support.handmade import SIZES, TASK, drawn, flat, same
 

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 
 from relief_jax import blocks, costs, tree
 from relief_jax.algorithms.parts import kmeans
-from relief_jax.types import Array, Fleet, PyTree, Task
+from relief_jax.task import Task
+from relief_jax.types import Array, Fleet, PyTree
 
 
 def by_block(task: Task, leaf, *trees: PyTree) -> PyTree:

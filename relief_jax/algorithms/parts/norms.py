@@ -7,7 +7,8 @@ import jax.numpy as jnp
 
 from relief_jax import tree
 from relief_jax.aggregation.mean import Aggregator, Mean, with_sums
-from relief_jax.types import Array, Task
+from relief_jax.task import Task
+from relief_jax.types import Array
 
 
 def raw(task: Task, mean: Mean) -> Array:

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from relief_jax.clients.device import Device
-from relief_jax.types import Array, PyTree, Task
+from relief_jax.task import Task
+from relief_jax.types import Array, PyTree
 
 
 class Prototypes(NamedTuple):

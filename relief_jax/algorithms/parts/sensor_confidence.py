@@ -15,7 +15,8 @@ from relief_jax.algorithms.parts import prototypes
 from relief_jax.algorithms.parts.prototypes import Prototypes
 from relief_jax.clients.device import Device, Received
 from relief_jax.rounds.method import Method, Round
-from relief_jax.types import Array, CostOverride, Fleet, PyTree, Task
+from relief_jax.task import CostOverride, Task
+from relief_jax.types import Array, Fleet, PyTree
 
 
 class Quality(NamedTuple):

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 from relief_jax import tree
 from relief_jax.aggregation.mean import Mean
 from relief_jax.rounds.method import Method
-from relief_jax.types import Array, Task
+from relief_jax.task import Task
+from relief_jax.types import Array
 
 
 def share(mean: Mean) -> Array:

@@ -11,7 +11,8 @@ from relief_jax.engine import buckets
 from relief_jax.rounds import frame, parallel
 from relief_jax.rounds.method import Round
 from relief_jax.settings import Setting
-from relief_jax.types import Algorithm, Array, Plan, PyTree, Task
+from relief_jax.task import Algorithm, Plan, Task
+from relief_jax.types import Array, PyTree
 
 
 def unimodal(task: Task, setting: Setting, m: int) -> Algorithm:

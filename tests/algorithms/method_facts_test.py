@@ -29,8 +29,8 @@ from relief_jax.errors import InputError
 from relief_jax.rounds import facts as facts_lib
 from relief_jax.rounds.facts import Facts
 from tests.support import tiny
+from tests.support.paths import ROOT
 
-ROOT = pathlib.Path(__file__).parent.parent
 WITH = [m for m in algorithms.ALGORITHMS if algorithms.facts(m).options]
 
 METHODS = """

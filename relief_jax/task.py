@@ -1,0 +1,394 @@
+"""Shared records of models and rounds: what algorithms see.
+
+Shape letters as in types.py.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax
+import numpy as np
+
+from relief_jax.types import Array, Bank, Fleet, PyTree, Shift
+
+
+@flax.struct.dataclass
+class Work:
+  """Holds FLOPs per sample of a model's parts, from its real shapes.
+
+  A step that runs branches `run` and trains groups `train` costs
+  `shared + fwd @ run + wgrad @ train + agrad @ any(path & train)`.
+
+  Attributes:
+    shared: [] forward FLOPs of what every device runs (fusion tail, head).
+    fwd: [M] forward FLOPs of a modality's branch, frozen parts included.
+    wgrad: [G] FLOPs of a group's own weight gradient.
+    agrad: [Q] FLOPs of passing the gradient through one layer to its input.
+    path: [Q, G] bool, training group g needs that pass.
+    size: [G] float32, numbers in a group; what is sent when it is trained.
+  """
+
+  shared: Array
+  fwd: Array
+  wgrad: Array
+  agrad: Array
+  path: Array
+  size: Array
+
+
+class Batch(NamedTuple):
+  """Describes rows of the bank, gathered only where a branch really runs.
+
+  Attributes:
+    bank: the windows.
+    row: [B] int32, rows of the bank.
+    weight: [B] float32, 0 for padding.
+    shift: [M] of every field, the client's own, or None.
+    alter: (modality number, inputs [B, ...]) -> inputs, an augmentation of what
+      the sensors deliver or are filled with; None: none.
+    mend: (features, run [M]) -> both, what stands in for sensors that are not
+      there, between encoders and fusion; None: nothing.
+  """
+
+  bank: Bank
+  row: Array
+  weight: Array
+  shift: Shift | None = None
+  alter: Callable[[int, Array], Array] | None = None
+  mend: Callable[..., tuple[dict[str, Array], Array]] | None = None
+
+
+class Gate(NamedTuple):
+  """Marks the parts that one client runs, senses and trains in one step.
+
+  Attributes:
+    run: [M] bool, the modality's branch is in the forward pass.
+    sensed: [M] bool, its input is the real window, else `Bank.fill`; None
+      where all that runs is sensed.
+    train: [G] bool, the group is moved.
+  """
+
+  run: Array
+  sensed: Array | None
+  train: Array
+
+
+class Output(NamedTuple):
+  """Holds the output of a model on a batch.
+
+  Attributes:
+    features: {modality: [B, d_m]}, zeros where a branch does not run.
+    logits: [B, C].
+  """
+
+  features: dict[str, Array]
+  logits: Array
+
+
+class Steps(NamedTuple):
+  """Holds one client's local steps, drawn before the client map.
+
+  Attributes:
+    row: [T, B] int32, rows of the bank.
+    weight: [T, B] float32, 0 for padding; a step of padding only is skipped.
+    run: [T, M] bool, branches in the forward pass.
+    sensed: [T, M] bool, real inputs, or None where all that runs is sensed.
+    shift: [T, M] of every field, the same in all steps, or None.
+    key: [T] keys, for objectives that draw; else None.
+  """
+
+  row: Array
+  weight: Array
+  run: Array
+  sensed: Array | None
+  shift: Shift | None = None
+  key: Array | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Axes:
+  """Describes the units along the axes of one parameter; no pytree, but a leaf.
+
+  Attributes:
+    units: per axis the number of a layer, or None where all of it is always
+      kept, and how often the layer's units follow each other (a kernel's taps).
+    output: the layer whose activations this parameter makes.
+  """
+
+  units: tuple[tuple[int | None, int], ...]
+  output: int
+
+
+class Widths(NamedTuple):
+  """Describes the units of a model, for methods that keep some of every layer.
+
+  Attributes:
+    sizes: [L] ints, units of each hidden layer, then the classes.
+    axes: P of Axes.
+    work: [L] numbers of units kept, traced or not -> Work of that sub-model.
+  """
+
+  sizes: tuple[int, ...]
+  axes: PyTree
+  work: Callable[..., Work]
+
+
+class Exits(NamedTuple):
+  """Describes early exits: the model may end behind any layer of its encoders.
+
+  At depth d = 1 .. `Task.cuts` it is the encoders' first d layers, pooled over
+  time, and an exit: fusion, tail and head of its own. All depths share one
+  tree of parameters and its groups. A method uses them so:
+
+      sub = task.exits.until(d, False)                       # d is static
+      device.loss(sub)                # at that exit
+      sub.work                        # of `Plan.cost`, by `costs.stack`
+      task.exits.held(d, False)       # for `Plan.trained`, also of its cost
+
+  It chooses between depths by a `lax.switch` over d, in which what lies above
+  costs nothing; under a vmap all would run, so it takes the deepest, masked.
+  Methods with exits say so in their facts; the config has no key.
+
+  Attributes:
+    held: (d, every) -> [G] bools, the groups of the sub-model.
+    until: (d, every) -> Task, the sub-model: `fuse` gives the logits of the
+      exit at d, [B, C]; with `every` those of all exits up to it, [d, B, C],
+      and `encode` a tuple of d features. `work` is of what then runs, its
+      sizes are 0 beside the groups held.
+  """
+
+  held: Callable[[int, bool], Any]
+  until: Callable[[int, bool], 'Task']
+
+
+class Blocks(NamedTuple):
+  """Describes the blocks of a model; all static.
+
+  A block is what is trained, averaged and sent as one.
+
+  Attributes:
+    name: [G].
+    modality: [G] ints, whose sensor's owners have it; -1 for shared blocks.
+    role: [G], what it does: `encoder`, `fusion` (the columns of a modality),
+      `joint` (both), `exit` (of an early exit) or `head` (fusion tail and
+      head).
+    layers: [M][cuts] numbers of the blocks of an encoder's layers.
+  """
+
+  name: tuple[str, ...]
+  modality: tuple[int, ...]
+  role: tuple[str, ...]
+  layers: tuple[tuple[int, ...], ...] = ()
+
+  @property
+  def num(self) -> int:
+    """G."""
+    return len(self.name)
+
+  def of(self, *roles: str) -> np.ndarray:
+    """Finds the blocks of some roles, [G] bool."""
+    return np.array([role in roles for role in self.role])
+
+  @property
+  def shared(self) -> np.ndarray:
+    """Blocks that every device has, [G] bool."""
+    return np.asarray(self.modality) < 0
+
+
+class Task(NamedTuple):
+  """Describes a model and its loss, as algorithms see them.
+
+  Attributes:
+    modalities: names, in the order of every [M] axis.
+    blocks: of the parameters, in the order of every [G] axis.
+    groups: prefix tree of the parameters; leaves are numbers of blocks.
+    work: FLOPs and sizes.
+    init: key -> params.
+    encode: (params, frozen, m, x [B, ...], cut) -> [B, d_m], features of
+      modality number m; `cut` (static) freezes the encoder's layers below it.
+    cuts: number of layers an encoder can be cut at; `cut == cuts` freezes all.
+    fuse: (params, frozen, {m: [B, d_m]}, run [M]) -> [B, C] logits; a
+      modality that is not there (at least one is) counts as zeros.
+    submodels: kinds of smaller models that it can be cut down to, by name:
+      `width` (Widths) and `depth` (Exits). With exits `encode`, `fuse` and
+      `work` are those of the last exit alone, so that a budget means the same
+      with and without.
+    ends: prefix tree of the parameters, bool: the first and the last layer,
+      which methods of few bits leave alone.
+    classes: C.
+    features: [M] ints d_m, numbers that an encoder makes of a window.
+  """
+
+  modalities: tuple[str, ...]
+  blocks: Blocks
+  groups: PyTree
+  work: Work
+  init: Callable[..., PyTree]
+  encode: Callable[..., Array]
+  cuts: int
+  fuse: Callable[..., Array]
+  submodels: Mapping[str, Any] = {}
+  ends: PyTree = False
+  classes: int = 0
+  features: tuple[int, ...] = ()
+
+  @property
+  def num_blocks(self) -> int:
+    """G."""
+    return self.blocks.num
+
+  @property
+  def widths(self) -> Widths | None:
+    """Its units, None where it has no narrower form."""
+    return self.submodels.get('width')
+
+  @property
+  def exits(self) -> Exits | None:
+    """Its early exits, None where it has none."""
+    return self.submodels.get('depth')
+
+
+class CostOverride(NamedTuple):
+  """Holds prices of clients where they are not the whole model's.
+
+  Attributes:
+    work: [K] of every field, of each client's own sub-model; None: the model's.
+    download: [K] bytes beside the groups that run, or None.
+    received: [K, G] bool, groups that a device is sent, whole; None: those of
+      what runs, and where `work` is its own, the parts of them that it sizes.
+    upload: [K] bytes beside the groups that are trained, or None.
+    flops: [K] FLOPs of the round beside its local steps, or None.
+    wire: [2, G] bytes of every group's message up and down, where the method
+      codes them itself; None: the links do (updates/link.py).
+  """
+
+  work: Work | None = None
+  download: Array | None = None
+  received: Array | None = None
+  upload: Array | None = None
+  flops: Array | None = None
+  wire: Array | None = None
+
+
+class Plan(NamedTuple):
+  """Holds the plan of a round: runs, training, weights; rows are clients.
+
+  Attributes:
+    run: [K, M] bool, branches in the forward pass (hence downloaded).
+    trained: [K, G] bool, moved by local training, hence uploaded.
+    counted: [K, G] float32, weight in the server's mean. FedAvg counts
+      everybody, a cohort mean only the owners, RELIEF only the trainers.
+    client_args: [K, ...] of every leaf, arguments of the method's client, such
+      as its width.
+    cost: other prices.
+    private: [G] bool, blocks that stay on the devices and are sent in neither
+      direction; None: there are none.
+  """
+
+  run: Array
+  trained: Array
+  counted: Array
+  client_args: PyTree = ()
+  cost: CostOverride = CostOverride()
+  private: Any = None
+
+
+class Online(NamedTuple):
+  """Holds a round's record of an online world beside the rest.
+
+  Attributes:
+    transfer: [K, 2] float32, seconds of sending and receiving.
+    late: [K] bool, the server did not wait for the end; None: it waits.
+    tested: [K] int32, windows that arrived and were tested before training on
+      them; None without a stream.
+    correct: [K] int32, those of them that the model classified correctly.
+  """
+
+  transfer: Array
+  late: Array | None = None
+  tested: Array | None = None
+  correct: Array | None = None
+
+
+class RoundInfo(NamedTuple):
+  """Holds the record of a round.
+
+  Attributes:
+    client: [K] int32, ids of the clients that took part.
+    loss: [K] float32, mean training loss.
+    trained: [K, G] bool.
+    upload: [K] float32 bytes.
+    download: [K] float32 bytes.
+    seconds: [K] float32, compute and transfers.
+    joules: [K] float32.
+    divergence: [G] float32, tracked divergence (NaN where not tracked).
+    online: what only an online world shows, None in a static one.
+    extra: what observers saw, by name, only what is asked for:
+      `weight_factor` [K, G], weights that devices computed themselves;
+      `dropped` [K] bool, whose update was not finite and is left out;
+      `similarity` [blocks, K, K], cosines of the updates of every two devices.
+  """
+
+  client: Array
+  loss: Array
+  trained: Array
+  upload: Array
+  download: Array
+  seconds: Array
+  joules: Array
+  divergence: Array
+  online: Online | None = None
+  extra: Mapping[str, Array] = {}
+
+
+class SubModel(NamedTuple):
+  """Holds the elements of the model that one device has.
+
+  Attributes:
+    mask: P bool; only these move, and the mean of an element is over the
+      clients whose sub-model contains it.
+    view: P -> P, the parameters that the forward pass sees.
+  """
+
+  mask: PyTree
+  view: Callable[[PyTree], PyTree]
+
+
+class SubModels(NamedTuple):
+  """Holds the sub-models that devices run after a round.
+
+  Attributes:
+    model_index: [N] int32, 0 for the server's whole model, else 1 + a place in
+      `models`.
+    models: a task and its parameters each; several devices may share one.
+  """
+
+  model_index: Array
+  models: tuple[tuple[Task, PyTree], ...]
+
+
+class Algorithm(NamedTuple):
+  """Describes a federated system: two pure functions and its model's place.
+
+  Attributes:
+    init: (key, params) -> state.
+    step: (key, state, population, hparams) -> (state, RoundInfo).
+    params: state -> P, or [N, *P] for a `personal` algorithm.
+    personal: every client has a model of its own.
+    held: (params, rounds done, fleet [N], hparams) -> SubModels, what each
+      device would run now, given what it was last sent and trained; None where
+      every device holds all that its sensors can use.
+    ensemble: the model answers with the mean of the logits of all its exits;
+      then every exit is tested alone, too.
+    check: (fleet, latest deadline) -> None, before the run and on the host;
+      raises InputError where the fleet leaves parts of the model untrained.
+  """
+
+  init: Callable[..., PyTree]
+  step: Callable[..., tuple[PyTree, RoundInfo]]
+  params: Callable[[PyTree], PyTree]
+  personal: bool = False
+  held: Callable[..., SubModels] | None = None
+  ensemble: bool = False
+  check: Callable[[Fleet, float], None] = lambda fleet, deadline: None
