@@ -12,7 +12,8 @@ Steps differ with whole local epochs (`local_epochs`), or where a straggler
 takes fewer (`online.pace.late=partial`); else it is FedAvg. tau_eff is over
 those who trained a block. *Bytes*: four more up, for tau_i; it is in the sum.
 
-    relief run fedavg --config.method=examples/fednova.py:fednova \\
+    relief run --config=fedavg --workdir=runs/fednova \\
+        --config.method=examples/fednova.py:fednova \\
         --config.local_epochs=1 --config.weight=samples
 """
 

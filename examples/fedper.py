@@ -2,7 +2,8 @@
 
 The base of the network is averaged, the head stays on the device.
 
-    relief run fedavg --config.method=examples/fedper.py:fedper
+    relief run --config=fedavg --workdir=runs/fedper \\
+        --config.method=examples/fedper.py:fedper
 """
 
 from relief_jax.algorithms.fedavg import fedavg

@@ -15,7 +15,8 @@ with their weights; where every device has every sensor, or with `fill=input`,
 these are all. *Bytes*: variates are as large as what is trained; c comes down
 and the change of c_i goes up, both in float32 whatever the codec.
 
-    relief run fedavg --config.method=examples/scaffold.py:scaffold \\
+    relief run --config=fedavg --workdir=runs/scaffold \\
+        --config.method=examples/scaffold.py:scaffold \\
         --config.hparams.client_momentum=0
 """
 
