@@ -152,6 +152,7 @@ def traces(monkeypatch):
   counts = []
   factory = algorithms.ALGORITHMS['relief']
 
+  @functools.wraps(factory)  # its facts, too
   def counting(task, setting):
     made = factory(task, setting)
 
