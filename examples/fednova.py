@@ -63,7 +63,9 @@ def fednova(task: Task, setting: Setting) -> Method:
 
   def server(state, mean, round):
     effective = tree.divide(mean.sums, mean.weight)  # [G]
-    delta = tree.scale(tree.spread(task.groups, effective), mean.delta)
+    delta = tree.scale(
+      tree.broadcast_groups(task.groups, effective), mean.delta
+    )
     return base.server(state, mean._replace(delta=delta), round)
 
   return base._replace(

@@ -67,7 +67,7 @@ def scaffold(task: Task, setting: Setting) -> Method:
     fresh = jax.tree.map(lambda c, c_i, g: c_i - c + g, c, c_i, mean)
     fresh = tree.select(update.mask, fresh, c_i)
     change = jax.tree.map(jnp.subtract, fresh, c_i)
-    weight = tree.spread(task.groups, device.weight)
+    weight = tree.broadcast_groups(task.groups, device.weight)
     return update._replace(
       rows=(), sums=tree.scale(weight, change), memory=fresh
     )
@@ -76,7 +76,9 @@ def scaffold(task: Task, setting: Setting) -> Method:
     every = round.everyone
     _, reach = blocks.reach(every, modality, setting.fill == 'input')
     weight = frame.weights(setting, every, every.samples > 0)
-    total = tree.spread(task.groups, costs.total(reach.T, weight))  # N
+    total = tree.broadcast_groups(
+      task.groups, costs.total(reach.T, weight)
+    )  # N
     change = tree.divide(mean.sums, total)
     c = jax.tree.map(jnp.add, state.memory, change)
     return base.server(state._replace(memory=c), mean, round)

@@ -236,7 +236,7 @@ def _steps(task: Task, population: Population, batch, steps, run, train):
   so that it costs nothing: as on a device, not as in the simulator.
   """
   bank, frozen = population.bank, population.frozen
-  mask = tree.spread(task.groups, train)
+  mask = tree.broadcast_groups(task.groups, train)
   rows = jax.random.randint(ambient.key(1), (steps, batch), 0, len(bank.y))
   weight = jnp.ones(batch)
   gate = Gate(jnp.asarray(run), None, jnp.asarray(train))

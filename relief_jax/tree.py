@@ -37,7 +37,7 @@ def divide(tree: PyTree, weight: PyTree) -> PyTree:
   return scale(inverse, tree)
 
 
-def spread(groups: PyTree, row: Array) -> PyTree:
+def broadcast_groups(groups: PyTree, row: Array) -> PyTree:
   """Broadcasts a [G] row to a prefix tree: leaves get their group's entry."""
   return jax.tree.map(lambda g: row[g], groups)
 

@@ -74,7 +74,7 @@ def masked_mean(
 
   def client(update, device):
     del device
-    weight, held = tree.spread(task.groups, update.weight), None
+    weight, held = tree.broadcast_groups(task.groups, update.weight), None
     if update.held is not None:
       held = jax.tree.map(lambda m: m.astype(jnp.float32), update.held)
       held = tree.scale(weight, held)
@@ -148,9 +148,9 @@ def of_sums(
   total_sq = tree.group_sq_norms(task.groups, total, num)
   mean_sq = tree.divide(total_sq, jnp.square(trainers))
   everybody = held is None or over == 'all'
-  divisor = tree.spread(task.groups, counted) if everybody else held
+  divisor = tree.broadcast_groups(task.groups, counted) if everybody else held
   touched = (
-    tree.spread(task.groups, trainers > 0)
+    tree.broadcast_groups(task.groups, trainers > 0)
     if held is None
     else jax.tree.map(lambda v: v > 0, held)
   )

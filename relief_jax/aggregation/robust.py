@@ -80,7 +80,7 @@ def of_stacked(
       lambda votes, *parts: jax.tree.map(
         lambda *leaves: leaf(votes, *leaves), *parts
       ),
-      tree.spread(task.groups, voters.T),
+      tree.broadcast_groups(task.groups, voters.T),
       delta,
       *more,
     )
@@ -102,14 +102,14 @@ def of_stacked(
 
 def _touched(task: Task, voters: Array, held: PyTree | None) -> PyTree:
   if held is None:
-    return tree.spread(task.groups, voters.any(0))
+    return tree.broadcast_groups(task.groups, voters.any(0))
 
   def leaf(votes, h):
     return (votes.reshape((-1,) + (1,) * (h.ndim - 1)) & h).any(0)
 
   return jax.tree.map(
     lambda votes, part: jax.tree.map(lambda h: leaf(votes, h), part),
-    tree.spread(task.groups, voters.T),
+    tree.broadcast_groups(task.groups, voters.T),
     held,
   )
 

@@ -64,7 +64,7 @@ def centralized(task: Task, setting: Setting) -> Algorithm:
   num, num_modalities = task.num_blocks, len(task.modalities)
   everything = jnp.ones(num, bool)
   whole_fleet = setting.options.sensors == 'fleet'
-  mask = tree.spread(task.groups, everything)
+  mask = tree.broadcast_groups(task.groups, everything)
 
   def optimizer(hparams: HParams, length: int):
     every = hparams['rounds'] * length

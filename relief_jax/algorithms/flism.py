@@ -231,12 +231,12 @@ def flism(task: Task, setting: Setting) -> Method:
 
   def plain(update, device):
     """Sums updates by the plan's weights, for the plain mean."""
-    weight = tree.spread(task.groups, device.weight)
+    weight = tree.broadcast_groups(task.groups, device.weight)
     return tree.scale(weight, update.delta), device.weight
 
   def server(state, mean, round):
     total, weight = mean.extra
-    plain_mean = tree.divide(total, tree.spread(task.groups, weight))
+    plain_mean = tree.divide(total, tree.broadcast_groups(task.groups, weight))
     teacher = jax.tree.map(jnp.add, state.params, plain_mean)
     return base.server(state._replace(memory=teacher), mean, round)
 

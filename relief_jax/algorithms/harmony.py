@@ -149,7 +149,7 @@ def clustered(task: Task, setting: Setting) -> Algorithm:
   def local_tx(hparams: HParams) -> optax.GradientTransformation:
     """Builds the local optimiser, with two rates."""
     rates = jnp.where(classifier, hparams['client_lr'], options.encoder_lr)
-    rates = tree.spread(task.groups, rates)
+    rates = tree.broadcast_groups(task.groups, rates)
     return optax.chain(
       optax.trace(decay=hparams['client_momentum']),
       optax.scale(-1.0),
@@ -170,7 +170,7 @@ def clustered(task: Task, setting: Setting) -> Algorithm:
         loss,
         local_tx(known.hparams),
         row.params,
-        tree.spread(task.groups, row.trained),
+        tree.broadcast_groups(task.groups, row.trained),
         steps,
         ragged=setting.epochs > 0,
         branch=branch,

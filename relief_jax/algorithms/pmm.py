@@ -64,9 +64,9 @@ class Memory(NamedTuple):
   sent: Prototypes
 
 
-def on_board(fleet: Fleet) -> Array:
+def installed(fleet: Fleet) -> Array:
   """Marks installed sensors, delivering or not, [K, M] bool."""
-  return fleet.owned if fleet.scene is None else fleet.scene.on_board
+  return fleet.owned if fleet.scene is None else fleet.scene.installed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +124,7 @@ def pmm(task: Task, setting: Setting) -> Method:
     filled = blocks.owned_groups(whole.run | fillable, task.blocks.modality)
     moved = whole.trained | (filled & columns[None] & active)
     tells = round.active & builds(round.round_index)
-    tells &= (fleet.owned == on_board(fleet)).all(-1)
+    tells &= (fleet.owned == installed(fleet)).all(-1)
     forward = costs.total(whole.run, task.work.fwd)
     fresh = (round.round_index > 0) & builds(round.round_index - 1)
     return whole._replace(

@@ -340,7 +340,7 @@ def make(
     hparams=known.hparams,
     steps=setting.local_steps(fleet) if row.steps is None else row.steps,
     labels=population.bank.y[row.windows],
-    mask=tree.spread(task.groups, row.trained),
+    mask=tree.broadcast_groups(task.groups, row.trained),
     faulty=row.faulty,
     branch=branch,
     train=train,
@@ -349,46 +349,4 @@ def make(
     classes=lambda step: population.bank.y[step.row],
     average=average,
     total=total,
-  )
-
-
-def correct(
-  task: Task,
-  setting: Setting,
-  population: Population,
-  row: Row,
-  params: PyTree,
-  present: tuple[int, ...] | None = None,
-) -> Array:
-  """Counts the windows just arrived that a model classifies correctly.
-
-  [] int32.
-
-  Args:
-    task: the model.
-    setting: of the round.
-    population: windows and frozen base.
-    row: the device, in an online world with a stream.
-    params: P.
-    present: as in `forward`.
-  """
-  fleet, fresh = row.fleet, row.fleet.scene.fresh
-  real = (jnp.arange(fresh.size) < fleet.scene.arrived).astype(jnp.float32)
-  run = fleet.owned | (setting.fill == 'input')
-  steps = batches.steps_of(setting, fleet, run, fresh[None], real[None])
-  step = jax.tree.map(lambda v: v[0], steps)
-
-  def test(step):
-    scores = forward(
-      task, population, row.trained, setting.layout.branch, present
-    )(params, step).logits
-    hit = scores.argmax(-1) == population.bank.y[step.row]
-    return (hit & (step.weight > 0)).sum()
-
-  return tree.choose(
-    real.any(),
-    test,
-    lambda step: jnp.int32(0),
-    step,
-    branch=setting.layout.branch,
   )

@@ -30,18 +30,18 @@ class Online(NamedTuple):
   pace: radio.Pace | None
 
 
-class Scene(NamedTuple):
+class RoundConditions(NamedTuple):
   """Holds those conditions of a round that `types.Fleet` has no field for.
 
   Attributes:
-    on_board: [K, M] bool, the installed sensors, delivering or not.
+    installed: [K, M] bool, the installed sensors, delivering or not.
     fresh: [K, A] int32, rows that arrived in this round, or None.
     arrived: [K] int32, how many of them are real, or None.
     loss: [K] probability that a packet is lost, or None.
     luck: [K, 2] standard normal draws for packets up and down, or None.
   """
 
-  on_board: Array
+  installed: Array
   fresh: Array | None = None
   arrived: Array | None = None
   loss: Array | None = None
@@ -67,7 +67,7 @@ def take(population: Population, index: Array, number: Array):
   if world is None:
     return fleet, own
   at = (world.words, fleet.id, index, number)
-  found = Scene(on_board=fleet.owned)
+  found = RoundConditions(installed=fleet.owned)
   if world.stream is not None:
     view = streams.view(
       world.stream, *at, own, fleet.samples, population.bank.y

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from relief_jax import costs
 from relief_jax.aggregation import robust
 from relief_jax.clients import device as devices
+from relief_jax.clients import prequential
 from relief_jax.clients.device import ClientStore, Known, Received, Row
 from relief_jax.engine import buckets, debug
 from relief_jax.rounds import (
@@ -120,7 +121,7 @@ def build(
 
   def test(present, shared: Shared, row: Row):
     model = method.model(shared.received, row.store.method)
-    return devices.correct(
+    return prequential.correct(
       task, setting, shared.known.population, row, model, present
     )
 

@@ -14,7 +14,7 @@ from relief_jax.types import Fleet
 MOST = 256
 
 
-class Logbook:
+class DeviceLog:
   """Logs the devices of a run, from evaluation to evaluation."""
 
   def __init__(self, fleet: Fleet, most: int = MOST):

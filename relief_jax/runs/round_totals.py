@@ -31,7 +31,7 @@ class Diverged(Portable, RuntimeError):
     self.round, self.group = number, group
 
 
-class Tally:
+class RoundTotals:
   """Adds up the costs of rounds, and statistics since the last evaluation.
 
   Attributes:

@@ -9,7 +9,7 @@ import numpy as np
 
 from relief_jax.rounds import similarity
 from relief_jax.runs import device_log, evaluation, run_summary, scores
-from relief_jax.runs.round_totals import Diverged, Tally
+from relief_jax.runs.round_totals import Diverged, RoundTotals
 from relief_jax.task import RoundInfo, Task
 from relief_jax.world import World
 
@@ -29,7 +29,7 @@ class Run:
     round: rounds done.
     history: one record per evaluation so far.
     devices: log of single devices since the evaluation before the last
-      (`device_log.Logbook.window`).
+      (`device_log.DeviceLog.window`).
     cosines: similarity of updates in rounds since then (`similarity.lines`).
     wall: seconds of `setup`, `compile`, `run` and `evaluate`.
     compiles: programs compiled.
@@ -59,8 +59,8 @@ class Run:
       persons=world.persons,
       validation=np.asarray(world.validation, bool),
     )
-    self._totals = Tally()
-    self._log = device_log.Logbook(fleet)
+    self._totals = RoundTotals()
+    self._log = device_log.DeviceLog(fleet)
 
   @property
   def done(self) -> bool:

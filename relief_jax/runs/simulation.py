@@ -32,8 +32,7 @@ class Simulation:
     config: from `relief_jax.config.default()` or a config file.
     data_dir: folder of the data sets, None to search.
     memory_limit: bytes that the run may take, None for the machine's.
-    found: gives the config's world where that may be there already; None, or
-      no world from it, builds one.
+    found: gives the config's world if it is there already; else one is built.
 
   Attributes:
     config: resolved; `layout` names the one that was taken.

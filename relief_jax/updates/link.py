@@ -228,7 +228,7 @@ def broadcast(
   arrived = base.transmit(links.down, key, change)
   anybody = received.any(0)
   start = tree.select(
-    tree.spread(task.groups, anybody),
+    tree.broadcast_groups(task.groups, anybody),
     jax.tree.map(jnp.add, replica.params, arrived),
     replica.params,
   )

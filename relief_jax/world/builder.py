@@ -335,7 +335,7 @@ def pretrain(
       optax.sgd(optax.cosine_decay_schedule(0.05, steps), momentum=0.9),
     ),
     params,
-    tree.spread(task.groups, train),
+    tree.broadcast_groups(task.groups, train),
     Steps(row, jnp.ones(row.shape), run, None),
   )
   return lora.freeze(jax.tree.map(jnp.add, params, done.delta), spec.base_head)

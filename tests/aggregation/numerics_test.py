@@ -12,7 +12,7 @@ import pytest
 from relief_jax import tree
 from relief_jax.aggregation import mean as mean_lib
 from relief_jax.engine import placement
-from relief_jax.runs.round_totals import TOTALS, Tally
+from relief_jax.runs.round_totals import TOTALS, RoundTotals
 from relief_jax.task import RoundInfo
 from tests.support import tiny
 
@@ -29,7 +29,7 @@ def summed(block):
     del shared
     weight, delta = row
     sq = tree.group_sq_norms(TASK.groups, delta, 2)
-    scaled = tree.scale(tree.spread(TASK.groups, weight), delta)
+    scaled = tree.scale(tree.broadcast_groups(TASK.groups, weight), delta)
     return (scaled, tree.scale(weight, sq)), ()
 
   def run(weight, delta):
@@ -98,7 +98,7 @@ def infos(rng, count=5, clients=40):
 
 def test_totals_are_exact_and_the_clock_never_goes_back():
   """Bytes are whole numbers: their float64 sums have no rounding at all."""
-  rng, tally = np.random.default_rng(0), Tally()
+  rng, tally = np.random.default_rng(0), RoundTotals()
   parts = [infos(rng) for _ in range(200)]
   clock = [0.0]
   for part in parts:
@@ -119,7 +119,7 @@ def test_totals_are_exact_and_the_clock_never_goes_back():
 
 
 def test_a_tally_names_the_first_broken_round_and_counts_the_dropped():
-  rng, tally = np.random.default_rng(0), Tally()
+  rng, tally = np.random.default_rng(0), RoundTotals()
   part = infos(rng)
   broken = part._replace(loss=part.loss.copy())
   broken.loss[3, 7], broken.loss[4, 2] = np.inf, np.nan

@@ -48,7 +48,7 @@ def scaffold_by_hand(task, population, setting):
 
   def like(params, numbers):
     """A number for each array, by its block."""
-    row = tree.spread(task.groups, jnp.asarray(numbers, jnp.float32))
+    row = tree.broadcast_groups(task.groups, jnp.asarray(numbers, jnp.float32))
     return jax.tree.map(lambda v, p: jax.tree.map(lambda _: v, p), row, params)
 
   @jax.jit

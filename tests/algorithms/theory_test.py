@@ -37,7 +37,7 @@ def mean_of(updates, weight, trained):
 
   def client(delta, weight):
     return (
-      tree.scale(tree.spread(STUB.groups, weight), delta),
+      tree.scale(tree.broadcast_groups(STUB.groups, weight), delta),
       tree.scale(weight, tree.group_sq_norms(STUB.groups, delta, 2)),
     )
 

@@ -186,7 +186,7 @@ def test_a_client_of_few_windows_trains_few_steps():
   key = jax.random.key(3)
   params = tiny.init(task)
   everything = jnp.ones(3, bool)
-  mask = tree.spread(task.groups, everything)
+  mask = tree.broadcast_groups(task.groups, everything)
   steps = quick(
     lambda key, fleet, own: batches.local_steps(
       key, setting, setting.hparams, fleet, own, jnp.ones(1, bool)
@@ -274,7 +274,7 @@ def test_freezing_cuts_gradients_and_nothing_else(frozen, silent):
   np.testing.assert_array_equal(scores, same)
   for name, sq in groups_of(grads, task).items():
     assert (sq == 0) == (name in silent), name
-  kept = tree.spread(
+  kept = tree.broadcast_groups(
     task.groups, np.array([n not in silent for n in task.blocks.name])
   )
   chex.assert_trees_all_close(

@@ -72,7 +72,7 @@ def prepare() -> None:
   signal.signal(signal.SIGALRM, _too_slow)
 
 
-class Tally:
+class RoundTotals:
   """What was tried, and what came of it.
 
   Attributes:
@@ -148,7 +148,7 @@ def main() -> int:
   if given.again is not None:
     print('taken' if attempt(names[0], given.again) else 'refused')
     return 0
-  tally, numbers = Tally(), dict.fromkeys(names, given.seed * 10**9)
+  tally, numbers = RoundTotals(), dict.fromkeys(names, given.seed * 10**9)
   end = time.monotonic() + 60 * given.minutes
   while time.monotonic() < end:
     for name in names:

@@ -65,7 +65,7 @@ def _guide(name: str, minutes: float, seed: int, corpus: pathlib.Path) -> None:
     from tests.fuzz import fuzz
 
   fuzz.prepare()
-  tally = fuzz.Tally()
+  tally = fuzz.RoundTotals()
   crashes = corpus / 'crashes'
   crashes.mkdir(exist_ok=True)
   end = time.monotonic() + 60 * minutes

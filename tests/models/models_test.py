@@ -147,7 +147,7 @@ def lowered_task(task, backbone, spec, chosen, logits):
   """The same of a task that is a part of its model."""
   train = np.array([chosen(name) for name in task.blocks.name])
   gate = Gate(np.ones(len(spec.modalities), bool), None, train)
-  mask = tree.spread(task.groups, train)
+  mask = tree.broadcast_groups(task.groups, train)
 
   def loss(params, frozen, bank):
     params = jax.tree.map(

@@ -360,7 +360,7 @@ def test_who_senses_nothing_sits_out():
   online = processes(**{'missing.kind': 'each', 'missing.rate': 1.0})
   fleet, _ = taken(online, 0)
   assert not fleet.samples.any() and not fleet.owned.any()
-  assert fleet.scene.on_board.all()
+  assert fleet.scene.installed.all()
 
 
 # Whole rounds.

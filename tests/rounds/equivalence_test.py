@@ -304,8 +304,10 @@ def test_server_leaves_untouched_groups_alone(name):
 
   def after(state, touched):
     mean = SimpleNamespace(
-      delta=tree.scale(tree.spread(task.groups, touched * 1.0), delta),
-      touched=tree.spread(task.groups, touched),
+      delta=tree.scale(
+        tree.broadcast_groups(task.groups, touched * 1.0), delta
+      ),
+      touched=tree.broadcast_groups(task.groups, touched),
     )
     round = SimpleNamespace(hparams=setting.hparams, clients=())
     return step(state, mean, round)[0]

@@ -11,7 +11,7 @@ from experiments import identity, progress, records, runner
 from relief_jax import simulate
 from relief_jax.engine import placement
 from relief_jax.errors import InputError
-from relief_jax.runs import tuner
+from relief_jax.runs import layout_rules, tuner
 from tests.support import tiny
 
 
@@ -180,7 +180,7 @@ def test_a_sample_is_dealt_over_the_fleet(monkeypatch):
 def test_candidates_are_few_and_begin_with_the_rule(backend):
   for cohort in (1, 10, 100, 10**5):
     for devices in (1, 2, 8, 64):
-      names = tuner.candidates(cohort, devices, backend)
+      names = layout_rules.candidates(cohort, devices, backend)
       assert names[0] == ('one' if backend == 'cpu' else 'all')
       assert len(set(names)) == len(names) <= 5
       for name in names[1:]:

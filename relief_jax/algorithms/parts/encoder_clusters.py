@@ -53,7 +53,7 @@ def distances(
     sq = norms(params)
     inverse = jnp.where(sq > 0, jax.lax.rsqrt(sq), 0.0)
     weight = costs.total(encoder.T, inverse)
-    return tree.scale(tree.spread(task.groups, weight), params)
+    return tree.scale(tree.broadcast_groups(task.groups, weight), params)
 
   return norms(jax.tree.map(jnp.subtract, unit(params), unit(start))) / 2
 

@@ -62,7 +62,7 @@ def measured(task: Task, norm: str, aggregator: Aggregator) -> Aggregator:
   def unit(update, device):
     sq = tree.group_sq_norms(task.groups, update.delta, task.num_blocks)
     inverse = jnp.where(sq > 0, device.weight * jax.lax.rsqrt(sq), 0.0)
-    return tree.scale(tree.spread(task.groups, inverse), update.delta)
+    return tree.scale(tree.broadcast_groups(task.groups, inverse), update.delta)
 
   return with_sums(aggregator, unit)
 

@@ -32,7 +32,7 @@ def with_shrinkage(task: Task, method: Method) -> Method:
   """Makes a method's server shrink the mean before its step."""
 
   def server(state, mean, round):
-    kept = tree.spread(task.groups, share(mean))
+    kept = tree.broadcast_groups(task.groups, share(mean))
     shrunk = mean._replace(delta=tree.scale(kept, mean.delta))
     return method.server(state, shrunk, round)
 
