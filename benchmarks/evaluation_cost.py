@@ -18,8 +18,8 @@ from absl import flags
 
 from benchmarks import common, turns
 from experiments import command
-from relief_jax import algorithms, simulate
 from relief_jax import config as config_lib
+from relief_jax import simulate
 from relief_jax.runs import evaluation, program
 
 _METHODS = flags.DEFINE_list(
@@ -42,7 +42,7 @@ def cases(method: str) -> dict:
   call, task = simulation.call, simulation.task
   done, fleet, frozen, hparams, tests = simulation.test_arguments()
   model = task
-  algorithm = algorithms.build(method, task, simulation.setting)
+  algorithm = simulation.algorithm
   if algorithm.ensemble and task.exits:
     model = task.exits.until(task.cuts, True)
 
@@ -51,7 +51,7 @@ def cases(method: str) -> dict:
       model, params, frozen, tests.replace(own=None), fleet, call.scope
     )
 
-  every = program.evaluator(task, simulation.setting, call)
+  every = program.evaluator(task, simulation.algorithm, call.scope)
 
   def devices(params, tests):
     return every(params, jnp.int32(5), fleet, frozen, hparams, tests)

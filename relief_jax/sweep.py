@@ -131,8 +131,8 @@ class Together:
       InputError: more than there is.
     """
     first, started = self._runs[0], time.perf_counter()
-    rounds = program.runner(first.task, first.setting, first.call)
-    evaluate = program.evaluator(first.task, first.setting, first.call)
+    rounds = program.runner(first.algorithm, first.call)
+    evaluate = program.evaluator(first.task, first.algorithm, first.call.scope)
 
     def all_rounds(states, values, now):
       # The same for all: a vmapped number would make selects of conditions.

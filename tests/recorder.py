@@ -152,7 +152,7 @@ def run(keys: dict[str, Any]) -> dict[str, Any]:
     }
   )
   found = simulate.Simulation(config)
-  runner = program.runner(found.task, found.setting, found.call)
+  runner = program.runner(found.algorithm, found.call)
   state, info = jax.jit(runner, compiler_options=tiny.QUICK)(*found.arguments())
   fields = jax.tree_util.tree_flatten_with_path(info)[0]
   return {

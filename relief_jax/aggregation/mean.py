@@ -24,7 +24,8 @@ class Mean(NamedTuple):
       over the block's numbers.
     sq_norm: [G] squared norm of their mean.
     active: [] number of participants K that count.
-    extra: further sums of the aggregator (`with_sums`).
+    extra: further sums of the aggregator (`with_sums`); with several they
+      are nested, (of the inner one, of the outer one).
     sums: of `Update.sums`.
     rows: [K, ...] of every leaf, of `Update.rows`; zeros where nothing trained.
   """
@@ -106,7 +107,9 @@ def with_sums(
   def server(summed, stacked, weight, trained):
     summed, extra = summed
     mean = aggregator.server(summed, stacked, weight, trained)
-    return mean._replace(extra=extra)
+    return mean._replace(
+      extra=(mean.extra, extra) if aggregator.adds else extra
+    )
 
   return aggregator._replace(client=client, server=server, adds=True)
 

@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 from relief_jax.aggregation.mean import Aggregator, Mean
 from relief_jax.clients.device import Device, Received, Update
+from relief_jax.rounds.observe import Observer
 from relief_jax.settings import HParams
 from relief_jax.task import Plan, SubModels
 from relief_jax.types import Array, Fleet, PyTree
+from relief_jax.updates.transform import Transform
 
 
 class Server(NamedTuple):
@@ -120,6 +122,8 @@ class Method(NamedTuple):
     check: (fleet, latest deadline) -> None, before the run and on the host;
       raises InputError where the fleet leaves parts of the model untrained.
     traits: what it cannot be combined with.
+    transforms: of updates, its own, before those of the run.
+    observers: of updates as they arrive, beside those of the run.
   """
 
   plan: Callable[[Server, Round], Plan]
@@ -137,3 +141,5 @@ class Method(NamedTuple):
   held: Callable[..., SubModels] | None = None
   check: Callable[[Fleet, float], None] = lambda fleet, deadline: None
   traits: Traits = Traits()
+  transforms: tuple[Transform, ...] = ()
+  observers: tuple[Observer, ...] = ()

@@ -29,7 +29,7 @@ from relief_jax.rounds.method import Method, Server
 from relief_jax.settings import HParams, Setting
 from relief_jax.task import Algorithm, Task
 from relief_jax.types import Array, PyTree
-from relief_jax.updates import link, stack
+from relief_jax.updates import link, stack, transform
 
 
 class RoundState(NamedTuple):
@@ -85,11 +85,11 @@ def build(
   against, layout = setting.guard, setting.layout
   links = link.make(setting)
   legality.check(setting, method, links, name)
-  chain = stack.stack(setting, links)
+  chain = transform.chain(*method.transforms, stack.stack(setting, links))
   aggregate = method.aggregate
   if against.robust:
     aggregate = robust.robust_mean(task, against)
-  observers = []
+  observers = list(method.observers)
   if setting.cosines and not method.traits.silent:
     observers.append(similarity.observer(task))
 

@@ -18,7 +18,7 @@ from relief_jax.engine import ambient, buckets, debug, placement
 from relief_jax.models.encoders import Spec
 from relief_jax.runs import evaluation
 from relief_jax.settings import HParams, Setting
-from relief_jax.task import Task
+from relief_jax.task import Algorithm, Task
 from relief_jax.types import PyTree
 from relief_jax.updates import faults
 from relief_jax.world import World
@@ -143,7 +143,12 @@ _programs: dict[Hashable, Program] = {}
 
 
 def get(
-  task: Task, setting: Setting, call: Call, args: tuple, test: tuple
+  task: Task,
+  algorithm: Algorithm,
+  setting: Setting,
+  call: Call,
+  args: tuple,
+  test: tuple,
 ) -> tuple[Program, bool]:
   """Gets the program, from memory where an equal one was compiled before.
 
@@ -152,6 +157,7 @@ def get(
 
   Args:
     task: the model.
+    algorithm: of the task and the setting.
     setting: of the round.
     call: what else is static.
     args: of `Program.rounds`, for their shapes and places.
@@ -163,7 +169,7 @@ def get(
   name = identity(setting, call, args, test)
   fresh = name not in _programs
   if fresh:
-    _programs[name] = _compile(task, setting, call, args, test)
+    _programs[name] = _compile(task, algorithm, setting, call, args, test)
   return _programs[name], fresh
 
 
@@ -172,7 +178,7 @@ def identity(
 ) -> Hashable:
   """Gives a key that is equal for all runs of the same program.
 
-  Args: as `get`.
+  Args: as `get`, which tells more of them.
   """
   leaves, structure = jax.tree.flatten((args, test))
   shapes = tuple((v.shape, str(v.dtype)) for v in leaves)
@@ -184,15 +190,13 @@ def clear() -> None:
   _programs.clear()
 
 
-def runner(task: Task, setting: Setting, call: Call):
+def runner(algorithm: Algorithm, call: Call):
   """Builds the function that `Program.rounds` compiles, see there.
 
   Args:
-    task: the model.
-    setting: of the round.
+    algorithm: whose rounds it runs.
     call: what else is static.
   """
-  algorithm = algorithms.build(call.method, task, setting)
 
   def rounds(state, population, key, first, total, hparams):
     def step(state, number):
@@ -214,10 +218,9 @@ def runner(task: Task, setting: Setting, call: Call):
   return rounds
 
 
-def _compile(task, setting, call, args, test) -> Program:
-  algorithm = algorithms.build(call.method, task, setting)
-  rounds = runner(task, setting, call)
-  evaluate = evaluator(task, setting, call)
+def _compile(task, algorithm, setting, call, args, test) -> Program:
+  rounds = runner(algorithm, call)
+  evaluate = evaluator(task, algorithm, call.scope)
   places, everywhere = None, None
   if setting.layout.mesh:
     places = jax.tree.map(lambda v: v.sharding, args)
@@ -242,16 +245,14 @@ def _compile(task, setting, call, args, test) -> Program:
   return Program(run, test_run, seconds, memory)
 
 
-def evaluator(task: Task, setting: Setting, call: Call):
+def evaluator(task: Task, algorithm: Algorithm, scope: evaluation.Scope):
   """Builds the function that `Program.evaluate` compiles, see there.
 
   Args:
     task: the model.
-    setting: of the round.
-    call: what else is static.
+    algorithm: whose models are tested.
+    scope: of the evaluation.
   """
-  algorithm = algorithms.build(call.method, task, setting)
-  scope = call.scope
 
   def evaluate(params, done, fleet, frozen, hparams, tests):
     if fleet.shift is not None:

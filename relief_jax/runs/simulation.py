@@ -38,6 +38,7 @@ class Simulation:
     config: resolved; `layout` names the one that was taken.
     task: the model.
     setting: of the round.
+    algorithm: of the method.
     run: its records, also about single devices.
     choice: the layout and why it was taken; `config.layout` names it.
 
@@ -88,9 +89,9 @@ class Simulation:
     )
     self.run = Run(config, self.task, self._world)
     self.setting = program.setting(config, self._world, self._layout)
-    self._algorithm = algorithms.build(config.method, self.task, self.setting)
+    self.algorithm = algorithms.build(config.method, self.task, self.setting)
     with processes.together():
-      self._algorithm.check(
+      self.algorithm.check(
         self._world.population.fleet,
         max(self._world.deadline, self._world.deadline_end),
       )
@@ -107,13 +108,13 @@ class Simulation:
     identity = config.method, config.backbone, self._world.spec, self.setting
     self._state = self._place(
       start.initial_state(
-        identity, self._algorithm, self.task, params_key, memory_limit
+        identity, self.algorithm, self.task, params_key, memory_limit
       )
     )
     if config.cosines:
       with processes.together():
         args = self._key, self._state, self._population, self._hparams
-        shapes = jax.eval_shape(self._algorithm.step, *args)
+        shapes = jax.eval_shape(self.algorithm.step, *args)
         similarity.check(shapes[1], config.method)
     self.run.wall['setup'] = time.perf_counter() - started
 
@@ -148,7 +149,7 @@ class Simulation:
 
     def step(rounds, *args):
       hparams = {**self._hparams, 'rounds': rounds}
-      return self._algorithm.step(*args, hparams)
+      return self.algorithm.step(*args, hparams)
 
     traced = jax.make_jaxpr(step)(jnp.float32(self.rounds), *args).jaxpr
     read = {id(v) for equation in traced.eqns for v in equation.invars}
@@ -161,7 +162,7 @@ class Simulation:
 
   def params_of(self, state: PyTree) -> PyTree:
     """Gives the model in a state."""
-    return self._algorithm.params(state)
+    return self.algorithm.params(state)
 
   @property
   def description(self) -> dict[str, Any]:
@@ -179,7 +180,7 @@ class Simulation:
   @property
   def warnings(self) -> list[str]:
     """Warnings for a reader of the results; no error."""
-    whole = not (self._algorithm.personal or self.config.modality_dropout)
+    whole = not (self.algorithm.personal or self.config.modality_dropout)
     return run_summary.warnings(self._world, whole)
 
   @ambient.pinned()
@@ -322,6 +323,7 @@ class Simulation:
       started = time.perf_counter()
       self._program, fresh = program.get(
         self.task,
+        self.algorithm,
         self.setting,
         self.call,
         self.arguments(),

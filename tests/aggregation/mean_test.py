@@ -166,6 +166,11 @@ def test_further_sums_leave_the_mean_as_it_is():
   assert found.extra['loss'] == COUNT
   np.testing.assert_array_equal(found.extra['w'], WEIGHT.sum(0))
   assert with_sums(masked_mean(TASK, 'all'), lambda *_: 0.0).over == 'all'
+  # Sums of sums: none is lost.
+  inner, outer = averaged(
+    with_sums(wider, lambda update, device: 2 * update.loss), every
+  ).extra
+  assert inner['loss'] == COUNT and outer == 2 * COUNT
 
 
 MEDIAN = robust_mean(TASK, Guard(mean='median'))

@@ -3,10 +3,14 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from relief_jax.algorithms import fedavg
 from relief_jax.rounds import frame
+from relief_jax.rounds.observe import Observer
 from relief_jax.settings import Setting
+from relief_jax.updates import transform
 from tests.support import tiny
 from tests.support.handmade import same
 
@@ -70,3 +74,39 @@ def test_a_plan_sees_budgets_in_reach_and_who_is_there():
   np.testing.assert_allclose(last.budget, 3 * fleet.budget)
   first = frame.last(task, setting, hparams, fleet, jnp.int32(0))
   np.testing.assert_allclose(first.budget, fleet.budget)
+
+
+def test_a_method_brings_transforms_and_observers_of_its_own():
+  task = tiny.task()
+  population = tiny.population(task)
+  setting = tiny.setting(population, 'fedavg')
+
+  def half(task, setting):
+    return fedavg.fedavg(task, setting)._replace(
+      transforms=(
+        transform.stateless(
+          lambda update, device, key: update._replace(
+            delta=jax.tree.map(lambda u: u / 2, update.delta)
+          )
+        ),
+      ),
+      observers=(
+        Observer(
+          lambda device, update: optax.tree.norm(update.delta),
+          lambda rows: {'norm': rows},
+        ),
+      ),
+    )
+
+  found, info = tiny.step(half, task, population, setting)
+  slow = setting._replace(
+    hparams={**setting.hparams, 'server_lr': jnp.float32(0.5)}
+  )
+  want, plain = tiny.step('fedavg', task, population, slow)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6),
+    found.params,
+    want.params,
+  )
+  assert info.extra['norm'].shape == (5,) and (info.extra['norm'] > 0).all()
+  assert not plain.extra
