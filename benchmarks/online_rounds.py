@@ -49,7 +49,7 @@ CASES: dict[str, dict] = {
     **PROCESSES['presence'],
     **PROCESSES['pace'],
   },
-  'noise': {'shift.noise': 3.0, 'shift.share': 0.4},
+  'noise': {'sensor_faults.noise': 3.0, 'sensor_faults.share': 0.4},
 }
 
 

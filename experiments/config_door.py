@@ -55,6 +55,8 @@ def prepare(
     InputError: what cannot be imported, or an empty range.
   """
   given = [(arg, _KEY.fullmatch(arg)) for arg in argv]
+  for key in (*(found[1] for _, found in given if found), *(swept or ())):
+    config_lib.refuse_renamed(key)
   for _, found in given:
     if found and found[1] == 'modules':
       modules.load(_members(found[2]))

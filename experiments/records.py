@@ -234,6 +234,7 @@ def _update(config: ml_collections.ConfigDict, values: dict, at: str) -> None:
   for key, value in values.items():
     name = at + key
     if key not in config:
+      config_lib.refuse_renamed(name)
       raise InputError(
         f'unknown config key {name!r}',
         f'one of {", ".join(sorted(config.keys()))}',

@@ -29,7 +29,7 @@ class Shift(NamedTuple):
     key: [..., 2] uint32, of all that is drawn by window, None without.
     clip: [..., M] float32, largest absolute value; None: no bound.
     gap: [..., M] float32, share of a window that is lost at a stretch; None: 0.
-    gone: [..., M] float32, share of the windows that are lost; None: 0.
+    lost: [..., M] float32, share of the windows that are lost; None: 0.
     swing: [..., M, 2] float32, rounds of a period and where in it a sensor
       begins, as its faults come and go; None: they stay.
   """
@@ -41,7 +41,7 @@ class Shift(NamedTuple):
   key: Array | None
   clip: Array | None = None
   gap: Array | None = None
-  gone: Array | None = None
+  lost: Array | None = None
   swing: Array | None = None
 
 

@@ -67,7 +67,7 @@ FEATURES: dict[str, dict[str, Any]] = {
   'momentum': {'keep_client_state': True, 'clients_per_round': 4},
   'epochs': {'local_epochs': 1, 'weight': 'samples'},
   'dropout': {'modality_dropout': 0.4, 'server_optimizer': 'adam'},
-  'similarity': {'cosines': 3, 'deadline_end': 'full'},
+  'similarity': {'update_similarity': 3, 'deadline_end': 'full'},
 }
 OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
   'relief:cosine': ('relief', {'relief.norm': 'cosine'}),

@@ -27,6 +27,6 @@ def get_config(arg=None):
     InputError: an unknown variant.
   """
   c = common.dsads()
-  c.rounds = c.cosines = 5
+  c.rounds = c.update_similarity = 5
   common.apply(c, arg)
   return compare.comparison(c, METHODS, (0,))

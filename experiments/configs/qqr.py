@@ -29,7 +29,10 @@ METHODS = {
   'relief': compare.MID,
   'relief_confidence': {**compare.MID, 'relief': {'confidence': True}},
   # The faulty sensors deliver nothing in place of noise.
-  'oracle': {'method': 'cohort_mean', 'shift': {'noise': 0.0, 'gone': 1.0}},
+  'oracle': {
+    'method': 'cohort_mean',
+    'sensor_faults': {'noise': 0.0, 'lost': 1.0},
+  },
 }
 
 
@@ -42,7 +45,7 @@ def get_config(arg=None):
   c = common.dsads()
   c.fleet, c.clients = 'uniform', 20
   c.online.missing.update(kind='each', rate=0.3, spread=0.3)
-  c.shift.update(noise=3.0, share=0.4)
+  c.sensor_faults.update(noise=3.0, share=0.4)
   common.apply(c, arg, synthetic=lambda c: c.update(dataset='synthetic'))
   smoke = 'smoke' in (arg or '').split(',')
   return compare.comparison(c, METHODS, (0,) if smoke else (0, 1, 2))

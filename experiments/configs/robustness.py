@@ -39,7 +39,9 @@ def world(missing: float, noisy: float) -> dict:
     missing: rate at which a sensor delivers nothing in a round.
     noisy: share of the sensors that measure badly.
   """
-  keys: dict = {'shift': {'noise': DEVIATION if noisy else 0.0, 'share': noisy}}
+  keys: dict = {
+    'sensor_faults': {'noise': DEVIATION if noisy else 0.0, 'share': noisy}
+  }
   if missing:
     keys['online'] = {'missing': {'kind': 'each', 'rate': missing}}
   return keys

@@ -19,7 +19,7 @@ they were recorded: the held-out and the pooled sensors are calibrated.
 - clip: the sensor saturates at `clip` deviations of the channel;
 - gap: a stretch of every window is lost and reads 0, its mean; its share of the
   window is uniform up to `gap` over devices, its place drawn;
-- gone: whole windows are lost, a share of them uniform up to `gone` over
+- lost: whole windows are lost, a share of them uniform up to `lost` over
   devices. They count as those of a sensor that is not there.
 
 By default every sensor of every device has its share of all that. With `share`
@@ -40,8 +40,8 @@ from relief_jax.engine import ambient
 from relief_jax.types import Array, Shift
 
 # Levels of a config; the other keys say whose, and when.
-LEVELS = ('gain', 'bias', 'noise', 'jitter', 'clip', 'gap', 'gone')
-_DRAWN = ('noise', 'jitter', 'gap', 'gone')
+LEVELS = ('gain', 'bias', 'noise', 'jitter', 'clip', 'gap', 'lost')
+_DRAWN = ('noise', 'jitter', 'gap', 'lost')
 # Purposes of a window's key, behind the two of jitter and noise.
 _GAP, _GONE = 2, 3
 
@@ -73,7 +73,7 @@ def draw(
   bias = on['bias'] * rng.standard_normal(shape)
   part = {'noise': rng.random(shape), 'jitter': rng.random(shape)}
   seed = rng.integers(2**32, dtype=np.uint32)
-  part |= {'gap': rng.random(shape), 'gone': rng.random(shape)}
+  part |= {'gap': rng.random(shape), 'lost': rng.random(shape)}
   faulty, phase = rng.random(shape), rng.random(shape)
   share = levels.get('share', 0.0)
   bad = np.ones(shape)
@@ -142,11 +142,11 @@ def lost(shift: Shift, modality: int, row: Array) -> Array | None:
     modality: number of it.
     row: [B] int32, the windows' rows in the bank.
   """
-  if shift.gone is None:
+  if shift.lost is None:
     return None
   keys = _window_keys(shift, modality, row)
   drawn = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, _GONE)))
-  return drawn(keys) < shift.gone[modality]
+  return drawn(keys) < shift.lost[modality]
 
 
 def apply(

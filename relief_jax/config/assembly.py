@@ -6,7 +6,7 @@ from typing import Any
 import ml_collections
 
 from relief_jax import algorithms, plugins
-from relief_jax.config.table import ROWS
+from relief_jax.config.table import RENAMED, ROWS
 from relief_jax.errors import InputError
 from relief_jax.keys import Key
 
@@ -132,3 +132,26 @@ def get(config: ml_collections.ConfigDict, key: str):
   for part in key.split('.'):
     config = config[part]
   return config
+
+
+def refuse_renamed(key: str) -> None:
+  """Answers a key by its old name with its new one; others pass.
+
+  Args:
+    key: with dots, without `config.`.
+
+  Raises:
+    InputError: the key has another name now.
+
+  >>> refuse_renamed('cosines')
+  Traceback (most recent call last):
+    ...
+  relief_jax.errors.InputError: Found config key 'cosines'; expected \
+'update_similarity', its name now. Usual cure: write --config.update_similarity.
+  """
+  for old, new in RENAMED.items():
+    if key == old or key.startswith(f'{old}.'):
+      now = new + key.removeprefix(old)
+      raise InputError(
+        f'config key {key!r}', f'{now!r}, its name now', f'write --config.{now}'
+      )

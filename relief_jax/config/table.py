@@ -49,6 +49,14 @@ _CODEC = {
   ),
 }
 
+# Keys by their old names; the longer ones first.
+RENAMED = {
+  'shift.gone': 'sensor_faults.lost',
+  'shift': 'sensor_faults',
+  'online.missing.struck': 'online.missing.share',
+  'cosines': 'update_similarity',
+}
+
 ROWS: dict[str, Any] = {
   # What is run.
   'method': name('relief', 'methods', 'the federated system'),
@@ -86,14 +94,14 @@ ROWS: dict[str, Any] = {
   ),
   # How much sensors differ between devices (clients/sensor_faults.py);
   # 0: not at all.
-  'shift': {
+  'sensor_faults': {
     'gain': real(0.0, 0, 10, 'deviation of the log of the gain'),
     'bias': real(0.0, 0, 10, 'deviation of the bias', 'deviations'),
     'noise': real(0.0, 0, 10, 'largest white noise', 'deviations'),
     'jitter': real(0.0, 0, 10, 'largest deviation of the time', 'samples'),
     'clip': real(0.0, 0, 100, 'sensors saturate there', 'deviations'),
     'gap': real(0.0, 0, 1, 'largest share of a window that is lost'),
-    'gone': real(0.0, 0, 1, 'largest share of windows that are lost'),
+    'lost': real(0.0, 0, 1, 'largest share of windows that are lost'),
     'share': real(
       0.0, 0, 1, 'of the sensors that are faulty; 0: all of them, unequally'
     ),
@@ -124,7 +132,7 @@ ROWS: dict[str, Any] = {
         5.0, 1, MANY, 'kind=bursts: mean length of an outage', 'rounds'
       ),
       'outage': text('', "planned: 'acc:20-40', no acc in rounds 20 to 39"),
-      'struck': real(1.0, 0, 1, 'share of the owners that it strikes'),
+      'share': real(1.0, 0, 1, 'of the owners that an outage strikes'),
     },
     # Devices that are away (presence.py).
     'presence': {
@@ -320,7 +328,7 @@ ROWS: dict[str, Any] = {
     'lr_decay': real(1.0, 0, 1, 'of the local rate, a factor every round'),
     'lr_floor': real(0.0, 0, 1000, 'that the local rate falls to'),
   },
-  'cosines': whole(
+  'update_similarity': whole(
     0,
     0,
     MANY,

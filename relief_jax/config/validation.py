@@ -43,7 +43,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
   _validate_rounds(config)
   _validate_clients(config)
   _validate_folds(config.data)
-  _validate_shift(config.shift)
+  _validate_sensor_faults(config.sensor_faults)
   _validate_base(config.model)
 
 
@@ -126,11 +126,12 @@ def _validate_clients(config: ml_collections.ConfigDict) -> None:
       'lower it, or 0 for everybody',
     )
   participants = config.clients_per_round or config.clients
-  if config.cosines and participants > _MOST_COMPARED:
+  if config.update_similarity and participants > _MOST_COMPARED:
     raise InputError(
-      f'config.cosines={config.cosines} with {participants} devices a round',
+      f'config.update_similarity={config.update_similarity} with '
+      f'{participants} devices a round',
       f'at most {_MOST_COMPARED}, since all updates are compared in pairs',
-      'set --config.clients=24, or --config.cosines=0',
+      'set --config.clients=24, or --config.update_similarity=0',
     )
 
 
@@ -144,7 +145,7 @@ def _validate_folds(data: ml_collections.ConfigDict) -> None:
     )
 
 
-def _validate_shift(shift: ml_collections.ConfigDict) -> None:
+def _validate_sensor_faults(shift: ml_collections.ConfigDict) -> None:
   """Refuses a share or a period of faults that are all off."""
   when = ('share', 'period')
   faults = [name for name in shift if name not in when]
@@ -153,9 +154,9 @@ def _validate_shift(shift: ml_collections.ConfigDict) -> None:
   for name in when:
     if shift[name]:
       raise InputError(
-        f'config.shift.{name} is {shift[name]} without a fault',
+        f'config.sensor_faults.{name} is {shift[name]} without a fault',
         f'one of {", ".join(faults)} above 0',
-        'set --config.shift.noise=1',
+        'set --config.sensor_faults.noise=1',
       )
 
 

@@ -35,7 +35,7 @@ def draw(
   stream = streams.draw(config.stream, clients, next(children))
   lacking = missing.draw(config.missing, clients, modalities, next(children))
   planned = missing.outage(
-    config.missing.outage, config.missing.struck, names, owned, next(children)
+    config.missing.outage, config.missing.share, names, owned, next(children)
   )
   around = presence.draw(config.presence, clients, next(children))
   found = (stream, lacking, planned, around, pace(config.pace))

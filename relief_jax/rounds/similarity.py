@@ -3,7 +3,7 @@
 The interference that RELIEF's Fig. 2 shows: where devices train the columns of
 a sensor that they lack, their updates of that block point elsewhere than those
 of its owners. It needs every update at once, so a run makes this record only
-where it is asked to (`config.cosines`) and only for small cohorts.
+where it is asked to (`config.update_similarity`) and only for small cohorts.
 """
 
 from typing import Any
@@ -83,9 +83,9 @@ def check(infos: RoundInfo, method: str) -> None:
   """
   if 'similarity' not in infos.extra:
     raise InputError(
-      f'config.cosines with {method}',
+      f'config.update_similarity with {method}',
       'a method whose devices send updates of one model to one mean',
-      'set --config.cosines=0, or --config.method=fedavg',
+      'set --config.update_similarity=0, or --config.method=fedavg',
     )
 
 

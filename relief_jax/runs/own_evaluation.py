@@ -151,7 +151,7 @@ def _first(pairs):
 
 def _lost(faults, row: Array, modalities: int) -> Array:
   """Marks sensors that do not deliver a window, [B, M] bool."""
-  if faults.gone is None:
+  if faults.lost is None:
     return jnp.zeros((row.size, modalities), bool)
 
   def one(fault, row):

@@ -95,7 +95,7 @@ def setting(
     uplink_codec=Codec(**config.uplink_codec.to_dict()),
     downlink_codec=Codec(**config.downlink_codec.to_dict()),
     guard=settings.make_guard(config),
-    cosines=config.cosines > 0,
+    cosines=config.update_similarity > 0,
     options=algorithms.facts(config.method).make(
       config.get(plugins.short(config.method))
     ),

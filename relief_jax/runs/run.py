@@ -97,9 +97,9 @@ class Run:
     broken = self._totals.add(infos)
     if broken is None:
       self._log.add(infos, self.round)
-      if self.config.cosines:
+      if self.config.update_similarity:
         self.cosines += similarity.lines(
-          self._task, infos, self.round, self.config.cosines
+          self._task, infos, self.round, self.config.update_similarity
         )
     before = self.round
     self.round += count

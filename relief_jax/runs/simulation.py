@@ -111,7 +111,7 @@ class Simulation:
         identity, self.algorithm, self.task, params_key, memory_limit
       )
     )
-    if config.cosines:
+    if config.update_similarity:
       with processes.together():
         args = self._key, self._state, self._population, self._hparams
         shapes = jax.eval_shape(self.algorithm.step, *args)

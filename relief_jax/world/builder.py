@@ -248,7 +248,7 @@ def _spec(config, data, pretrained: bool) -> Spec:
     heads=model.heads,
   )
   # Features of windows that every device sees in its own way are not shared.
-  own = any(config.shift[level] for level in sensor_faults.LEVELS)
+  own = any(config.sensor_faults[level] for level in sensor_faults.LEVELS)
   cacheable = config.backbone == 'lora' and not spec.adapters and not own
   spec.lengths()
   return spec._replace(cached=cacheable and model.cache_features)

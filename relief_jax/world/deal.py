@@ -84,7 +84,7 @@ def deal(config: ml_collections.ConfigDict, data_dir: str | None) -> Clients:
     config.fleet_coupling,
   )
   drawn = sensor_faults.draw(
-    config.shift, config.clients, len(data.x), _rng(config, _SHIFT)
+    config.sensor_faults, config.clients, len(data.x), _rng(config, _SHIFT)
   )
   fleet = dataclasses.replace(fleet, shift=drawn)
   own = own_windows.deal(data, parts, split.own)

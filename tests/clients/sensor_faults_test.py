@@ -155,13 +155,13 @@ def test_all_at_once_agrees():
 
 def test_config():
   c = default()
-  c.shift.noise = -1.0
-  with pytest.raises(InputError, match='shift.noise'):
+  c.sensor_faults.noise = -1.0
+  with pytest.raises(InputError, match='sensor_faults.noise'):
     validate(c)
 
 
 def test_frozen_features_are_not_cached_under_a_shift():
-  c = tiny.config(backbone='lora', **{'shift.gain': 0.2})
+  c = tiny.config(backbone='lora', **{'sensor_faults.gain': 0.2})
   found = simulate.Simulation(c)
   assert found._world.population.fleet.shift.gain.shape == (6, 3)
   assert not found._world.spec.cached

@@ -231,3 +231,26 @@ def test_a_named_module_reaches_a_comparison(tmp_path):
   stored = json.loads((tmp_path / 'a/fedavg/seed_0/config.json').read_text())
   assert stored['modules'] == [str(tmp_path / 'mine.py')]
   assert stored['mine'] == {'heads': 0.5}
+
+
+@pytest.mark.parametrize(
+  'old, new',
+  [
+    ('shift.noise', 'sensor_faults.noise'),
+    ('shift.gone', 'sensor_faults.lost'),
+    ('online.missing.struck', 'online.missing.share'),
+    ('cosines', 'update_similarity'),
+  ],
+)
+def test_an_old_key_is_answered_with_its_new_name(old, new):
+  with pytest.raises(InputError, match=f'write --config.{new}'):
+    config_door.prepare(['main', f'--config.{old}=1'])
+  with pytest.raises(InputError, match=f'write --config.{new}'):
+    config_door.prepare(['sweep'], {old: '0,1'})
+  *groups, leaf = old.split('.')
+  values = {leaf: 1}
+  for group in reversed(groups):
+    values = {group: values}
+  with pytest.raises(InputError, match='its name now'):
+    records.override(config_lib.default(), values)
+  assert new in config_lib.rows()

@@ -81,7 +81,7 @@ def test_only_one_place_makes_keys():
 def test_a_run_is_the_same_in_a_program_with_settings_of_its_own(odd):
   def history():
     config = relief.get_config('smoke')
-    config.devices, config.shift.noise = 1, 0.5
+    config.devices, config.sensor_faults.noise = 1, 0.5
     rows = simulate.run(config).history
     return [
       {k: v for k, v in row.items() if k != 'wall_seconds'} for row in rows

@@ -179,3 +179,34 @@ def test_rounds_per_call_change_nothing():
       *({k: v for k, v in r.items() if v is not None} for r in (left, right)),
       rtol=1e-5,
     )
+
+
+def test_a_reduction_may_stand_inside_a_loop():
+  """Clients that step towards their common mean, as a split round does."""
+  values = jnp.arange(6.0)
+
+  def client(mean, row):
+    value, real = row  # a row of zeros pads, and stays one
+    moved = real * (value + 0.5 * (mean - value))
+    return moved, (moved, real)
+
+  def body(shared, rows, each):
+    def step(carry, _):
+      total, rows = carry
+      return each(client, total / 6, rows), None
+
+    (total, rows), _ = jax.lax.scan(step, (shared, rows), length=3)
+    return total, rows
+
+  want = np.arange(6.0)
+  for _ in range(3):
+    want = want + 0.5 * (2.5 - want)
+  for name in ('one', 'block:2', 'all', 'one@2', 'debug'):
+    layout = placement.parse_layout(name)
+    total, (rows, _) = jax.jit(
+      lambda v, layout=layout: placement.over_devices(
+        body, v.sum(), (v, jnp.ones(6)), layout
+      )
+    )(values)
+    np.testing.assert_allclose(rows, want, rtol=1e-6)
+    np.testing.assert_allclose(total, 15.0, rtol=1e-6)

@@ -115,7 +115,7 @@ def test_a_long_search_runs_and_is_reported(inline, tmp_path):  # noqa: F811
     for key, value in config().hparams.items()
     if isinstance(value, float)
   }
-  found |= {f'shift.{key}': 0.0 for key in config().shift}
+  found |= {f'sensor_faults.{key}': 0.0 for key in config().sensor_faults}
   found |= {f'synthetic.{key}': v for key, v in config().synthetic.items()}
   points = [
     {**found, 'hparams.ema': ema, 'seed': 0, 'target_f1': 1 / 3}

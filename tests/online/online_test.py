@@ -207,7 +207,7 @@ def test_rates_spread_around_their_mean():
 
 
 def test_a_planned_outage_strikes_some_owners_for_its_rounds():
-  online = processes(**{'missing.outage': 'gyro:2-4', 'missing.struck': 0.5})
+  online = processes(**{'missing.outage': 'gyro:2-4', 'missing.share': 0.5})
   lost = [
     ~np.asarray(taken(online, number)[0].owned)[:, 1] for number in range(5)
   ]
@@ -588,8 +588,8 @@ def test_the_rate_falls_to_its_floor():
     ('online.presence.kind', 'sometimes', 'diurnal'),
     ('online.presence.rate', 0.5, 'of kind off'),
     ('online.missing.kind', 'each', 'at a rate of 0'),
-    ('shift.share', 0.5, 'without a fault'),
-    ('shift.period', 8.0, 'without a fault'),
+    ('sensor_faults.share', 0.5, 'without a fault'),
+    ('sensor_faults.period', 8.0, 'without a fault'),
   ],
 )
 def test_a_world_that_cannot_be(key, value, match):

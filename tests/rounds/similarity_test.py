@@ -53,7 +53,7 @@ def test_cosines_are_those_of_the_devices_own_updates():
 
 @pytest.mark.slow
 def test_the_first_rounds_are_in_the_run_directory(tmp_path):
-  config = tiny.config(method='relief', cosines=3)
+  config = tiny.config(method='relief', update_similarity=3)
   assert runner.run(config, tmp_path) == 'complete'
   text = (tmp_path / 'cosines.jsonl').read_text()
   lines = [json.loads(line) for line in text.splitlines()]
@@ -95,10 +95,12 @@ def test_the_heat_map_has_owners_first_and_grey_for_nothing(tmp_path):
 
 
 def test_who_compares_nothing_is_refused():
-  with pytest.raises(InputError, match='config.cosines with local_only'):
-    simulate.Simulation(tiny.config(method='local_only', cosines=1))
+  with pytest.raises(
+    InputError, match='config.update_similarity with local_only'
+  ):
+    simulate.Simulation(tiny.config(method='local_only', update_similarity=1))
   with pytest.raises(InputError, match='with 65 devices a round'):
-    validation.validate(tiny.config(clients=65, cosines=1))
+    validation.validate(tiny.config(clients=65, update_similarity=1))
 
 
 def test_a_modality_that_is_one_group_is_one_block():
