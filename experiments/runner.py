@@ -19,7 +19,15 @@ from typing import NamedTuple
 
 import ml_collections
 
-from experiments import board, identity, locks, pool, progress, records
+from experiments import (
+  board,
+  directory,
+  identity,
+  locks,
+  pool,
+  progress,
+  records,
+)
 from experiments.checkpoints import Checkpoints
 from experiments.stop import Stop
 from relief_jax import config as config_lib
@@ -195,7 +203,9 @@ def _open(
   registries.settle(config)
   config_lib.prune(config)
   with processes.together():
-    stored = _stored_config(folder, resume) if processes.is_main() else None
+    stored = (
+      directory.stored_config(folder, resume) if processes.is_main() else None
+    )
   stored = processes.share(stored)
   if stored:
     identity.adopt(config, stored)
@@ -216,13 +226,15 @@ def _open(
         folder.mkdir(parents=True, exist_ok=True)
       stack.enter_context(locks.claim(folder))
       records.remove_drafts(folder)
-      done = _identify(folder, simulation, stored, member)
+      done = directory.identify(
+        folder, simulation, stored, member.data_dir, member.reporter.note
+      )
       if not done:
         checkpoints = stack.enter_context(Checkpoints(folder / 'checkpoints'))
   done = processes.share(done)
   if done:
     return done
-  _restore(simulation, folder, checkpoints, member.reporter.note)
+  directory.restore(simulation, folder, checkpoints, member.reporter.note)
   file = None
   with processes.together():
     if processes.is_main():
@@ -230,121 +242,6 @@ def _open(
         board.Board(folder / 'tb', purge=simulation.round + 1)
       )
   return _Open(simulation, folder, checkpoints, file, member)
-
-
-def _stored_config(folder: pathlib.Path, resume: bool) -> dict | None:
-  """Reads the config of a begun run, None where there is none."""
-  begun = [
-    name
-    for name in ('config.json', 'metrics.jsonl', 'summary.json', 'checkpoints')
-    if (folder / name).exists()
-  ]
-  if folder.exists() and not folder.is_dir():
-    raise InputError(f'the file {folder}', 'a folder', 'another --workdir')
-  if begun and not resume:
-    raise InputError(
-      f'a run in {folder} ({", ".join(begun)})',
-      'a new or empty --workdir',
-      'add --resume to go on with it, or name another folder',
-    )
-  if not (folder / 'config.json').exists():
-    if begun:
-      raise InputError(
-        f'{folder} without its config.json',
-        'a run directory',
-        'name another --workdir',
-      )
-    return None
-  return records.read_json(folder / 'config.json')
-
-
-def _identify(
-  folder: pathlib.Path, simulation, stored: dict | None, member: Member
-) -> str:
-  """Writes what makes a run the same one, and takes up what may change.
-
-  Returns:
-    The status of a run that has nothing left to do, '' of any other.
-
-  Raises:
-    InputError: rounds that it cannot be given.
-    StorageError: the folder cannot be written.
-  """
-  config, note = simulation.config, member.reporter.note
-  if stored is None:
-    now = identity.of(config, member.data_dir)
-    records.write_json(folder / identity.FILE, now)
-    # Last of the two: without it the folder is no run.
-    records.write_json(folder / 'config.json', config)
-    return ''
-  changed = identity.changes(config, stored)
-  path = folder / 'summary.json'
-  summary = records.read_json(path) if path.exists() else {}
-  status, done = summary.get('status', ''), summary.get('round', 0)
-  identity.refuse_rounds(config, stored, done)
-  over = status == records.COMPLETE and done >= config.rounds
-  if over or status == records.DIVERGED:
-    unused = ', '.join(f'config.{key}' for key in changed if key != 'rounds')
-    note(
-      f'{folder} is {status} after round {done}: nothing is left to do'
-      + (f', and {unused} would change nothing' if unused else '')
-    )
-    return status
-  if 'rounds' in changed and simulation.plans():
-    raise identity.planned(config, stored, f'config.method={config.method}')
-  if not (folder / identity.FILE).exists():
-    note(
-      'the files of this run were not recorded before: they are from here on'
-    )
-    records.write_json(
-      folder / identity.FILE, identity.of(config, member.data_dir)
-    )
-  if status == records.COMPLETE and done % config.eval_every:
-    note(f'round {done}, which was the last one, stays tested')
-  if changed:
-    for key, (now, then) in changed.items():
-      note(f'config.{key}={now!r} from here on, {then!r} before')
-    records.write_json(folder / 'config.json', config)
-  if status == records.COMPLETE:  # it is to go on
-    records.write_json(path, summary | {'status': records.INTERRUPTED})
-  return ''
-
-
-def _restore(simulation, folder: pathlib.Path, checkpoints, note) -> None:
-  """Puts the simulation where the newest whole checkpoint was made."""
-  like, found, history = simulation.snapshot(), None, None
-  with processes.together():
-    if checkpoints and checkpoints.newest is not None:
-      found = checkpoints.restore(like)
-    if checkpoints:
-      history = _cut(folder, checkpoints.newest, note)
-      for text in checkpoints.notes:
-        note(text)
-  begun = processes.share(found is not None)
-  history = processes.share(history)
-  if begun:
-    simulation.restore(processes.share_arrays(like, found), history)
-
-
-def _cut(folder: pathlib.Path, newest: int | None, note) -> list[dict]:
-  """Cuts the records off after the checkpoint; returns those up to it."""
-  beside = ('devices.jsonl', 'cosines.jsonl')
-  for name in ('metrics.jsonl', *beside):
-    if lost := records.half_a_line(folder / name):
-      note(f'{folder / name} ended in half a line: {lost} bytes cut off')
-  last = -1 if newest is None else newest
-  metrics = folder / 'metrics.jsonl'
-  if newest is not None and newest not in [
-    row['round'] for row in records.read_metrics(metrics)
-  ]:
-    raise InputError(
-      f'{metrics} without round {newest}, of which there is a checkpoint',
-      'a line for every evaluation up to it',
-      'restore the file, or start anew in another --workdir',
-    )
-  for name in beside:
-    records.truncate_metrics(folder / name, last)
-  return records.truncate_metrics(metrics, last)
 
 
 class _Open:

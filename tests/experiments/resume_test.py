@@ -7,7 +7,7 @@ import signal
 import numpy as np
 import pytest
 
-from experiments import records, runner
+from experiments import directory, records, runner
 from experiments.checkpoints import Checkpoints
 from relief_jax import config as config_lib
 from relief_jax import simulate
@@ -187,3 +187,10 @@ def test_checkpoints_of_other_shapes_are_refused(tmp_path):
       checkpoints.restore({'a': np.zeros(3), 'b': np.zeros(2)})
     with pytest.raises(InputError, match=r'float64\[3\]'):
       checkpoints.restore({'a': np.zeros(4)})
+
+
+def test_a_run_of_an_older_version_is_not_resumed(tmp_path):
+  text = json.dumps({'method': 'relief', 'cosines': 0})
+  (tmp_path / 'config.json').write_text(text)
+  with pytest.raises(InputError, match='the version that wrote it'):
+    directory.stored_config(tmp_path, resume=True)
