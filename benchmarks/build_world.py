@@ -20,7 +20,7 @@ from benchmarks import common
 from experiments import command
 from relief_jax import config, world
 from relief_jax.engine import memory
-from relief_jax.world import deal
+from relief_jax.world import client_data
 
 _CLIENTS = flags.DEFINE_integer('clients', 100_000, 'devices', lower_bound=2)
 _SMOKE = flags.DEFINE_bool('smoke', False, '50 devices')
@@ -55,7 +55,7 @@ def measure(case: str, clients: int) -> dict:
   used = time.process_time() - used
   peak_mb = _peak_mb()
   started = time.perf_counter()
-  deal.deal(c, None)
+  client_data.build_clients(c, None)
   return {
     'benchmark': 'build_world',
     'clients': clients,

@@ -13,7 +13,7 @@ from absl import flags
 
 from experiments import command, records, world_figure
 from relief_jax import datasets
-from relief_jax.world import deal, fleets
+from relief_jax.world import client_data, fleets
 
 
 def define() -> None:
@@ -34,7 +34,7 @@ def main(argv):
   del argv
   given = flags.FLAGS
   config = given.config
-  found = deal.deal(config, given.data_dir)
+  found = client_data.build_clients(config, given.data_dir)
   view = world_figure.view(found, fleets.tier_names(config.fleet))
   path = pathlib.Path(given.workdir, 'world.png')
   print(world_figure.summary(view))

@@ -8,7 +8,7 @@ from matplotlib import ticker
 from numpy.typing import NDArray
 
 from experiments import palette
-from relief_jax.world.deal import Clients
+from relief_jax.world.client_data import Clients
 
 # Columns that can still be told apart on a page.
 _COLUMNS = 240
@@ -52,7 +52,7 @@ def view(found: Clients, tiers: tuple[str, ...]) -> View:
   """Counts the windows, classes, persons and sensors of the devices.
 
   Args:
-    found: from `deal.deal`.
+    found: from `client_data.build_clients`.
     tiers: names of the fleet's tiers. More than eight are replaced by eight
       classes of speed.
   """

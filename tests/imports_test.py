@@ -43,7 +43,9 @@ LEVELS = (
   'sweep',
 )
 # Imports that point upwards all the same: {(who, whom): why}.
-_NAMES = 'looks up names that a config may use; deal.py validates the config'
+_NAMES = (
+  'looks up names that a config may use; client_data.py validates the config'
+)
 UPWARDS = {
   ('config.registries', 'world.fleet_files'): _NAMES,
   ('config.registries', 'world.fleets'): _NAMES,

@@ -328,7 +328,7 @@ def replicate(value: PyTree, layout: Layout) -> PyTree:
   return jax.tree.map(put, value)
 
 
-def spread_rows(
+def shard_rows(
   make: Callable[[int, int], np.ndarray],
   shape: tuple[int, int],
   layout: Layout,

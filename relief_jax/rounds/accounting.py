@@ -46,7 +46,7 @@ def account(
   round: Round,
   upload: Array,
   download: Array,
-) -> tuple[RoundInfo, stragglers.Patience | None]:
+) -> tuple[RoundInfo, stragglers.RoundEnd | None]:
   """Computes the costs of a round; the caller fills in loss and divergence.
 
   Args:
@@ -66,7 +66,7 @@ def account(
   seconds = cost.seconds
   if setting.late:
     works = costs.working(fleet, plan)
-    end = stragglers.patience(
+    end = stragglers.round_end(
       setting.late,
       round.hparams['wait'],
       cost,

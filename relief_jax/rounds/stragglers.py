@@ -14,7 +14,7 @@ from relief_jax.task import Plan
 from relief_jax.types import Array
 
 
-class Patience(NamedTuple):
+class RoundEnd(NamedTuple):
   """Describes the end of a round: its limit, stragglers and local steps.
 
   Attributes:
@@ -30,9 +30,9 @@ class Patience(NamedTuple):
   share: Array
 
 
-def patience(
+def round_end(
   kind: str, wait: Array, cost: Costs, works: Array, steps: Array
-) -> Patience:
+) -> RoundEnd:
   """Finds the stragglers of a round, or the steps that fit before its end.
 
   Args:
@@ -45,7 +45,7 @@ def patience(
   limit = wait * jnp.nanmedian(jnp.where(works, cost.seconds, jnp.nan))
   if kind == 'lost':
     late = works & (cost.seconds > limit)
-    return Patience(limit, late, steps, jnp.ones(steps.shape))
+    return RoundEnd(limit, late, steps, jnp.ones(steps.shape))
   transfer = cost.sending + cost.receiving
   compute = jnp.maximum(cost.seconds - transfer, 1e-30)
   fits = jnp.clip((limit - transfer) / compute, 0.0, 1.0)
@@ -53,7 +53,7 @@ def patience(
   fits = jnp.where(cost.seconds <= limit, 1.0, fits)
   taken = jnp.floor(fits * steps).astype(jnp.int32)
   share = taken / jnp.maximum(steps, 1)
-  return Patience(limit, works & (taken == 0), taken, share)
+  return RoundEnd(limit, works & (taken == 0), taken, share)
 
 
 def arrived(plan: Plan, late: Array) -> Plan:

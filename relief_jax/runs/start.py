@@ -63,7 +63,7 @@ def settle_layout(
   if chosen.mesh != layout.mesh:  # in one process only
     population = found.population
     rows = np.asarray(population.rows)[: len(population.fleet.id)]
-    moved = placement.spread_rows(
+    moved = placement.shard_rows(
       lambda first, last: rows[first:last], rows.shape, chosen
     )
     population = dataclasses.replace(population, rows=moved)

@@ -247,7 +247,7 @@ def measure(
   population, rows = job.population, part.rows
   population = dataclasses.replace(
     placement.replicate(population, layout),
-    rows=placement.spread_rows(lambda i, j: rows[i:j], rows.shape, layout),
+    rows=placement.shard_rows(lambda i, j: rows[i:j], rows.shape, layout),
   )
   args: PyTree = (
     *placement.replicate((ambient.key(0), part.state), layout),

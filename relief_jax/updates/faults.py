@@ -16,7 +16,7 @@ from relief_jax.types import Array, Fleet, PyTree
 from relief_jax.updates import transform
 
 # Purposes of keys: of the noise beside `link.UP` and `link.DOWN`, and of the
-# draw beside those of `world.deal`.
+# draw beside those of `world.client_data`.
 _NOISE, _DRAW = 2, 61
 
 

@@ -1,7 +1,7 @@
 """Builds the world of a run on the host: data, clients, fleet, frozen base.
 
-The partition of data and sensors comes from `deal.py`; this file scales the
-windows and adds what the method and the model need.
+The partition of data and sensors comes from `client_data.py`; this file scales
+the windows and adds what the method and the model need.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from relief_jax.models.encoders import Spec
 from relief_jax.online import draw as online_lib
 from relief_jax.task import Batch, Gate, Steps
 from relief_jax.types import Bank, HeldOut, OwnWindows, Population, PyTree
-from relief_jax.world import deal, fleets, partition
+from relief_jax.world import client_data, fleets, partition
 
 # Purpose of a base's key, beside its initial values and its batches.
 _DROPOUT = 2
@@ -86,7 +86,9 @@ def build(
     InputError: whatever is wrong with the config, the data or the fleet.
   """
   absent = algorithms.resolve_fill(config.method, config.fill)
-  data, dataset, split, parts, fleet, own = deal.deal(config, data_dir)
+  data, dataset, split, parts, fleet, own = client_data.build_clients(
+    config, data_dir
+  )
   modalities = tuple(data.x)
   pretrained = config.backbone == 'lora' and config.model.base == 'pretrained'
   spec = _spec(config, data, pretrained)
@@ -130,7 +132,7 @@ def build(
   population = Population(
     bank=bank(split.train),
     fleet=fleet,
-    rows=placement.spread_rows(
+    rows=placement.shard_rows(
       rows, (len(parts), width), layout or placement.Layout()
     ),
     frozen={},
@@ -144,7 +146,7 @@ def build(
     own=_own_windows(bank, split, own, fleet),
   )
   if config.backbone == 'lora':
-    key = jax.random.fold_in(ambient.key(config.seed), deal.BASE)
+    key = jax.random.fold_in(ambient.key(config.seed), client_data.BASE)
     base = lora.base(key, spec)
     if pretrained:
       base = pretrain(
@@ -215,7 +217,7 @@ def _online(config, modalities, owned):
   Raises:
     InputError: processes that no world can have, or a method without rounds.
   """
-  rng = np.random.default_rng([config.seed, deal.ONLINE])
+  rng = np.random.default_rng([config.seed, client_data.ONLINE])
   found = online_lib.draw(config.online, modalities, owned, rng)
   if found is not None and not algorithms.facts(config.method).rounds:
     raise InputError(

@@ -143,7 +143,7 @@ def merge(size: NDArray, wish: NDArray) -> NDArray:
   return client
 
 
-def laps(
+def reuse_windows(
   deal: Callable[[int], list[NDArray]],
   clients: int,
   rows: int,

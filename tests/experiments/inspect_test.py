@@ -5,13 +5,15 @@ import pytest
 from matplotlib import image
 
 from experiments import world_figure
-from relief_jax.world import deal, fleets
+from relief_jax.world import client_data, fleets
 from tests.support import tiny
 
 
 def view(**overrides):
   c = tiny.config(**overrides)
-  return world_figure.view(deal.deal(c, None), fleets.tier_names(c.fleet))
+  return world_figure.view(
+    client_data.build_clients(c, None), fleets.tier_names(c.fleet)
+  )
 
 
 def test_view_counts_what_is_there():

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relief_jax import config as config_lib
-from relief_jax.world import deal, own_windows, partition, splits
+from relief_jax.world import client_data, own_windows, partition, splits
 from tests.support import tiny
 from tests.world.splits_test import make, options, rng
 
@@ -122,7 +122,7 @@ def test_validation_persons_that_cannot_be(chosen):
 def test_a_world_in_which_every_set_is_apart():
   c = tiny.config(**{'synthetic.windows_per_class': 16})
   c.data.validation_subjects = (1,)
-  found = deal.deal(c, None)
+  found = client_data.build_clients(c, None)
   sets = [samples(found.data, rows) for rows in found.split]
   assert all(sets[i] for i in (0, 1, 3, 4))
   assert sum(map(len, sets)) == len(set().union(*sets))

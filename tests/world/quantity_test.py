@@ -133,7 +133,9 @@ def deal_to(windows, kind, least, sigma=0.0, alpha=5.0):
 def test_laps_are_partitions_of_the_bank(kind):
   windows = world([[10, 9]] * 2)
   size, clients, least = len(windows.y), 90, 3
-  parts = quantity.laps(deal_to(windows, kind, least), clients, size, least)
+  parts = quantity.reuse_windows(
+    deal_to(windows, kind, least), clients, size, least
+  )
   assert len(parts) == clients and min(map(len, parts)) >= least
   count = np.bincount(np.concatenate(parts), minlength=size)
   # As many laps as it takes, and each holds every window once.
@@ -143,14 +145,14 @@ def test_laps_are_partitions_of_the_bank(kind):
 def test_one_lap_is_the_disjoint_deal():
   windows = world([[30]])
   deal = deal_to(windows, 'subject', 1)
-  for a, b in zip(quantity.laps(deal, 7, 30, 1), deal(7), strict=True):
+  for a, b in zip(quantity.reuse_windows(deal, 7, 30, 1), deal(7), strict=True):
     np.testing.assert_array_equal(a, b)
 
 
 def test_hopeless_laps_are_refused():
   windows = world([[4]])
   with pytest.raises(InputError, match='min_windows=5'):
-    quantity.laps(deal_to(windows, 'subject', 5), 6, 4, 5)
+    quantity.reuse_windows(deal_to(windows, 'subject', 5), 6, 4, 5)
   with pytest.raises(InputError, match='less than 4 windows.*reuse=20'):
     assign('contiguous', world([[9]]), 3, 0.0, least=4)
 
@@ -160,7 +162,7 @@ def test_a_hundred_thousand_clients_over_one_bank(kind):
   windows = world([[60] * 20] * 6)
   sigma = 0.5 if kind == 'subject' else 0.0
   deal = deal_to(windows, kind, 4, sigma, 1e4)
-  parts = quantity.laps(deal, 100_000, len(windows.y), 12)
+  parts = quantity.reuse_windows(deal, 100_000, len(windows.y), 12)
   sizes = np.array([len(part) for part in parts])
   assert len(sizes) == 100_000 and sizes.min() >= 4
   assert 12 <= sizes.mean() < 20

@@ -50,7 +50,9 @@ class Clients(NamedTuple):
 
 
 @ambient.pinned()
-def deal(config: ml_collections.ConfigDict, data_dir: str | None) -> Clients:
+def build_clients(
+  config: ml_collections.ConfigDict, data_dir: str | None
+) -> Clients:
   """Loads the data, splits it and partitions it over the clients (seconds).
 
   Args:
@@ -109,7 +111,7 @@ def _parts(config, data, train) -> list[np.ndarray]:
 
   if not config.reuse:
     return lap(config.clients)
-  return quantity.laps(lap, config.clients, len(train), config.reuse)
+  return quantity.reuse_windows(lap, config.clients, len(train), config.reuse)
 
 
 def _rng(config, purpose):
