@@ -15,13 +15,13 @@ def client_keys(key: Array, fleet: Fleet) -> Array:
 
 
 def draw_steps(
-  key: Array, own: Array, count: Array, steps: int, batch: int
+  key: Array, windows: Array, count: Array, steps: int, batch: int
 ) -> tuple[Array, Array]:
   """Draws the windows of a client's local steps, with replacement.
 
   Args:
     key: of the client, the round and this purpose.
-    own: [W] the client's windows.
+    windows: [W] int32, the client's windows.
     count: [] how many of them are real.
     steps: T.
     batch: B.
@@ -30,11 +30,11 @@ def draw_steps(
     rows [T, B] int32 and weights [T, B] float32, all 1.
   """
   at = jax.random.randint(key, (steps, batch), 0, jnp.maximum(count, 1))
-  return own[at], jnp.ones(at.shape, jnp.float32)
+  return windows[at], jnp.ones(at.shape, jnp.float32)
 
 
 def draw_epochs(
-  key: Array, own: Array, count: Array, epochs: int, batch: int
+  key: Array, windows: Array, count: Array, epochs: int, batch: int
 ) -> tuple[Array, Array]:
   """Draws the windows of a client's local steps over shuffled epochs.
 
@@ -43,7 +43,7 @@ def draw_epochs(
 
   Args:
     key: of the client, the round and this purpose.
-    own: [W] the client's windows.
+    windows: [W] int32, the client's windows.
     count: [] how many of them are real.
     epochs: E.
     batch: B.
@@ -51,7 +51,7 @@ def draw_epochs(
   Returns:
     rows [T, B] int32 and weights [T, B] float32, T = E * ceil(W / B).
   """
-  width = own.shape[0]
+  width = windows.shape[0]
   steps = -(-width // batch)
   real = jnp.arange(width) < count
 
@@ -60,7 +60,7 @@ def draw_epochs(
     pad = (0, steps * batch - width)
     return (
       # With windows of its own: another's may be broken, and 0 * NaN is NaN.
-      jnp.pad(own[order], pad, mode='edge').reshape(steps, batch),
+      jnp.pad(windows[order], pad, mode='edge').reshape(steps, batch),
       jnp.pad(real[order].astype(jnp.float32), pad).reshape(steps, batch),
     )
 
@@ -68,11 +68,11 @@ def draw_epochs(
   return jax.tree.map(lambda v: v.reshape(-1, batch), drawn)
 
 
-def in_order(own: Array, count: Array, batch: int) -> tuple[Array, Array]:
+def in_order(windows: Array, count: Array, batch: int) -> tuple[Array, Array]:
   """Lists all windows of a client in batches, each once.
 
   Args:
-    own: [W] the client's windows.
+    windows: [W] int32, the client's windows.
     count: [] how many of them are real.
     batch: B.
 
@@ -80,10 +80,10 @@ def in_order(own: Array, count: Array, batch: int) -> tuple[Array, Array]:
     rows [S, B] int32 and weights [S, B] float32, 0 for padding, with
     S = ceil(W / B).
   """
-  real = (jnp.arange(own.size) < count).astype(jnp.float32)
-  pad = (0, -own.size % batch)
+  real = (jnp.arange(windows.size) < count).astype(jnp.float32)
+  pad = (0, -windows.size % batch)
   return (
-    jnp.pad(own, pad, mode='edge').reshape(-1, batch),
+    jnp.pad(windows, pad, mode='edge').reshape(-1, batch),
     jnp.pad(real, pad).reshape(-1, batch),
   )
 
