@@ -19,6 +19,7 @@ from typing import Any
 from experiments import (
   board,
   command,
+  directory,
   identity,
   locks,
   plots,
@@ -46,7 +47,7 @@ def status_of(job: pool.Job) -> dict[str, Any]:
   folder = pathlib.Path(job.workdir)
   if not (folder / 'config.json').exists():
     return {'status': WAITING}
-  stored = records.read_json(folder / 'config.json')
+  stored = directory.read_config(folder)
   config = records.config_from_dict(job.config)
   identity.adopt(config, stored)
   config = identity.resolved(config)
@@ -184,26 +185,6 @@ def command_line() -> str:
   else:
     head = ['python', '-m', spec.name] if spec else ['python', sys.argv[0]]
   return shlex.join(head + sys.argv[1:])
-
-
-def foremost(cells, baseline: str, most: int = 24, kept: int = 8):
-  """Selects the rows of a table that fit on a screen.
-
-  Args:
-    cells: from `tables.table`.
-    baseline: label within a group, kept with those that it is the base of.
-    most: labels that are all shown.
-    kept: of more than that, the best by F1.
-  """
-  if len(cells) <= most:
-    return cells
-
-  def rank(label):
-    return -cells[label]['f1'].mean
-
-  best = sorted(cells, key=rank)[:kept]
-  best += [tables.baseline_of(label, baseline) for label in best]
-  return {label: row for label, row in cells.items() if label in best}
 
 
 class Stop(stop.Stop):
@@ -365,7 +346,7 @@ class Campaign:
     used = {run.summary['dataset'] for run in runs}
     console.print(datasets.remark(used), soft_wrap=True)
     printed.save(cells, runs, self._folder, self._numbers, self._note)
-    shown = foremost(cells, self._baseline)
+    shown = printed.foremost(cells, self._baseline)
     printed.show(shown, runs, console, self._baseline, self._numbers)
     if len(shown) < len(cells):
       console.print(

@@ -32,6 +32,15 @@ def stored_config(folder: pathlib.Path, resume: bool) -> dict | None:
         'name another --workdir',
       )
     return None
+  return read_config(folder)
+
+
+def read_config(folder: pathlib.Path) -> dict:
+  """Reads the config of a run.
+
+  Raises:
+    InputError: it was begun by an older version, with other keys.
+  """
   stored = records.read_json(folder / 'config.json')
   try:
     for key in records.flatten(stored):

@@ -261,3 +261,23 @@ def _rich(title: str, some, labels, cells) -> rich.table.Table:
   for label in labels:
     found.add_row(tables.short(label), *(shown(c, cells[label]) for c in some))
   return found
+
+
+def foremost(cells, baseline: str, most: int = 24, kept: int = 8):
+  """Selects the rows of a table that fit on a screen.
+
+  Args:
+    cells: from `tables.table`.
+    baseline: label within a group, kept with those that it is the base of.
+    most: labels that are all shown.
+    kept: of more than that, the best by F1.
+  """
+  if len(cells) <= most:
+    return cells
+
+  def rank(label):
+    return -cells[label]['f1'].mean
+
+  best = sorted(cells, key=rank)[:kept]
+  best += [tables.baseline_of(label, baseline) for label in best]
+  return {label: row for label, row in cells.items() if label in best}

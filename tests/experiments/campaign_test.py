@@ -13,6 +13,7 @@ from experiments import (
   overview,
   points,
   pool,
+  printed,
   records,
   runner,
   sweep_jobs,
@@ -311,9 +312,9 @@ def test_a_campaign_of_many_labels_shows_the_best():
     return {'f1': tables.Cell(f1, 0.1, 3, 3)}
 
   cells = {f'lr={i}/{m}': cell(i) for i in range(30) for m in 'ab'}
-  shown = campaign.foremost(cells, 'a', kept=2)
+  shown = printed.foremost(cells, 'a', kept=2)
   assert list(shown) == ['lr=29/a', 'lr=29/b']
-  assert campaign.foremost(shown, 'a') is shown
+  assert printed.foremost(shown, 'a') is shown
 
 
 def test_the_live_view_tells_rate_best_and_failures(tmp_path):
