@@ -6,6 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relief_jax import config as config_lib
+from relief_jax import datasets
+from relief_jax.errors import InputError
 from relief_jax.world import client_data, own_windows, partition, splits
 from tests.support import tiny
 from tests.world.splits_test import make, options, rng
@@ -127,3 +129,40 @@ def test_a_world_in_which_every_set_is_apart():
   assert all(sets[i] for i in (0, 1, 3, 4))
   assert sum(map(len, sets)) == len(set().union(*sets))
   assert config_lib.default().data.own_share == 0.2
+
+
+@pytest.mark.parametrize('kind', ['subjects', 'folds', 'time'])
+@pytest.mark.parametrize('name', ['dsads', 'motionsense', 'mhealth'])
+def test_no_raw_sample_is_in_two_sets_of_real_data(name, kind):
+  """Training, later windows and test persons, as devices get them."""
+  config = config_lib.default()
+  config.dataset, config.clients, config.data.split = name, 24, kind
+  if kind == 'folds':
+    config.data.folds = 4
+  try:
+    _, root = datasets.resolve(config)
+    found = client_data.build_clients(config, root)
+  except InputError as error:
+    if datasets.find_data_dir(None) is None or 'no ' in str(error):
+      pytest.skip(f'no files of {name}: set RELIEF_DATA_DIR ({error})')
+    raise
+  windows, split = found.data, found.split
+  size = windows.width
+  last = int(windows.start.max()) + size
+
+  def covered(rows):
+    """Sorted raw samples, a number for each person and sample."""
+    first = windows.subject[rows].astype(np.int64) * last + windows.start[rows]
+    return np.unique(first[:, None] + np.arange(size)[None])
+
+  train, own, test = (
+    covered(rows) for rows in (split.train, split.own, split.test)
+  )
+  assert len(train) and len(own) and len(test)
+  for a, b in ((train, own), (train, test), (own, test)):
+    assert not len(np.intersect1d(a, b, assume_unique=True))
+  # And nothing else is on the devices.
+  held = np.unique(np.concatenate(found.parts))
+  assert np.isin(held, split.train).all()
+  later = np.unique(np.concatenate(found.own))
+  assert np.isin(later, split.own).all()
