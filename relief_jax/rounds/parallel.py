@@ -85,7 +85,9 @@ def build(
   against, layout = setting.guard, setting.layout
   links = link.make(setting)
   legality.check(setting, method, links, name)
-  chain = transform.chain(*method.transforms, stack.stack(setting, links))
+  chain = stack.stack(setting, links)
+  if method.transforms:
+    chain = transform.chain(*method.transforms, chain)
   aggregate = method.aggregate
   if against.robust:
     aggregate = robust.robust_mean(task, against)
