@@ -87,7 +87,7 @@ class Setting(NamedTuple):
     downlink_codec: of the broadcast.
     guard: against diverging and Byzantine clients (updates/faults.py,
       aggregation/robust.py).
-    cosines: updates are compared in pairs (rounds/similarity.py).
+    similarity: updates are compared in pairs (rounds/similarity.py).
     options: of the method, the record that its file declares; () without.
   """
 
@@ -110,7 +110,7 @@ class Setting(NamedTuple):
   uplink_codec: Codec = Codec()
   downlink_codec: Codec = Codec()
   guard: Guard = Guard()
-  cosines: bool = False
+  similarity: bool = False
   options: Any = ()
 
   def client_tx(

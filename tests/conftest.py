@@ -26,6 +26,17 @@ settings.register_profile('explore', derandomize=False)
 settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'steady'))
 
 
+@pytest.fixture
+def fake(monkeypatch):
+  """The fake simulation in place of the real one."""
+  from relief_jax import simulate
+  from tests.support import fake_simulate
+
+  monkeypatch.setattr(simulate, 'Simulation', fake_simulate.Simulation)
+  fake_simulate.CALLS.clear()
+  return fake_simulate
+
+
 def pytest_addoption(parser):
   parser.addoption(
     '--contract', action='store_true', help='a table of invariants by method'

@@ -79,24 +79,6 @@ class Received(NamedTuple):
   extra: PyTree = ()
 
 
-class Trained(NamedTuple):
-  """Holds the outcome of local training.
-
-  Attributes:
-    params: P.
-    delta: P, the change.
-    loss: [] mean over the steps with real samples.
-    opt_state: of the local optimiser.
-    observed: sums over the steps of what `observe` gave.
-  """
-
-  params: PyTree
-  delta: PyTree
-  loss: Array
-  opt_state: PyTree
-  observed: PyTree = ()
-
-
 class Update(NamedTuple):
   """Holds the update that one device sends, and its kept state.
 
@@ -149,8 +131,8 @@ class Device(NamedTuple):
     mask: prefix tree of P, bool, `trained` by parameter.
     faulty: as in `Row`.
     branch: of `tree.choose`.
-    train: (params, loss, mask, observe=None, keyed=False) -> Trained. Masked
-      parameters keep their bits; `keyed` gives every step a key.
+    train: (params, loss, mask, observe=None, keyed=False) -> training.Local.
+      Masked parameters keep their bits; `keyed` gives every step a key.
     forward: (params, step, alter=None, mend=None) -> Output, the last two as
       fields of `task.Batch`.
     loss: (task, criterion) -> ((params, step) -> []), of a sub-model, too.
@@ -172,7 +154,7 @@ class Device(NamedTuple):
   mask: PyTree
   faulty: PyTree
   branch: bool
-  train: Callable[..., Trained]
+  train: Callable[..., training.Local]
   forward: Callable[..., Output]
   loss: Callable[..., Callable[[PyTree, Steps], Array]]
   classes: Callable[[Steps], Array]
@@ -287,7 +269,7 @@ def make(
       steps = batches.cut(steps, row.steps)
     if keyed:
       steps = batches.with_keys(jax.random.fold_in(own_key, STEPS), steps)
-    done = training.local_update(
+    return training.local_update(
       loss,
       setting.client_tx(known.hparams, known.round_index),
       params,
@@ -298,7 +280,6 @@ def make(
       ragged=setting.epochs > 0 or row.steps is not None,
       branch=branch,
     )
-    return Trained(jax.tree.map(jnp.add, params, done.delta), *done)
 
   def total(add):
     every = batches.steps_of(

@@ -19,14 +19,26 @@ KIND = plugins.Kind(
 )
 
 
+def find(name: str) -> Callable[[Spec], Task]:
+  """Looks up a model.
+
+  Args:
+    name: in `MODELS`, or outside of this package (`plugins.py`).
+
+  Raises:
+    InputError: there is none of that name.
+  """
+  return plugins.find(KIND, name)
+
+
 def make(name: str, spec: Spec) -> Task:
   """Builds the model of a name.
 
   Args:
-    name: in `MODELS`, or outside of this package (`plugins.py`).
+    name: as `find`.
     spec: of the model.
 
   Raises:
     InputError: there is none of that name, or it cannot be so.
   """
-  return plugins.find(KIND, name)(spec)
+  return find(name)(spec)

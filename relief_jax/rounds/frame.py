@@ -1,4 +1,4 @@
-"""Opens and closes a round of any kind: its participants and costs."""
+"""Opens a round of any kind, and takes and puts rows of the client store."""
 
 from typing import NamedTuple
 
@@ -83,9 +83,7 @@ def seen(
 def last(
   task: Task, setting: Setting, hparams: HParams, fleet: Fleet, done: Array
 ) -> Round:
-  """Gathers the data that the last round's plan saw, of a static fleet.
-
-  Of the whole fleet.
+  """Gathers the data that the last round's plan saw, of a whole static fleet.
 
   Args:
     task: the model.

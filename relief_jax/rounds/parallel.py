@@ -92,7 +92,7 @@ def build(
   if against.robust:
     aggregate = robust.robust_mean(task, against)
   observers = list(method.observers)
-  if setting.cosines and not method.traits.silent:
+  if setting.similarity and not method.traits.silent:
     observers.append(similarity.observer(task))
 
   def client(present, shared: Shared, row: Row):

@@ -32,6 +32,7 @@ class Call(NamedTuple):
 
   Attributes:
     method: as `algorithms.find`.
+    backbone: as `models.find`.
     spec: of the model.
     rounds: in one call.
     even: the run's rounds are a multiple of that, those that are done too, so
@@ -40,6 +41,7 @@ class Call(NamedTuple):
   """
 
   method: str
+  backbone: str
   spec: Spec
   rounds: int
   even: bool
@@ -95,7 +97,7 @@ def setting(
     uplink_codec=Codec(**config.uplink_codec.to_dict()),
     downlink_codec=Codec(**config.downlink_codec.to_dict()),
     guard=settings.make_guard(config),
-    cosines=config.update_similarity > 0,
+    similarity=config.update_similarity > 0,
     options=algorithms.facts(config.method).make(
       config.get(plugins.short(config.method))
     ),
@@ -182,7 +184,15 @@ def identity(
   """
   leaves, structure = jax.tree.flatten((args, test))
   shapes = tuple((v.shape, str(v.dtype)) for v in leaves)
-  return call, setting, structure, shapes
+  return call, built_by(call), setting, structure, shapes
+
+
+def built_by(call: Call) -> Hashable:
+  """Gives the functions that make a run's method and model.
+
+  A name may stand for another function later in a process.
+  """
+  return algorithms.find(call.method), models.find(call.backbone)
 
 
 def clear() -> None:

@@ -105,7 +105,7 @@ class Simulation:
     self._population = start.place_population(
       self._world.population, self._layout
     )
-    identity = config.method, config.backbone, self._world.spec, self.setting
+    identity = program.built_by(self.call), self._world.spec, self.setting
     self._state = self._place(
       start.initial_state(
         identity, self.algorithm, self.task, params_key, memory_limit
@@ -299,6 +299,7 @@ class Simulation:
     each = self.config.rounds_per_call
     return program.Call(
       method=self.config.method,
+      backbone=self.config.backbone,
       spec=self._world.spec,
       rounds=self.config.rounds_per_call,
       even=(self.rounds % each, self.round % each) == (0, 0),

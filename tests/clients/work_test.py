@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relief_jax.clients.device import Received, Trained
+from relief_jax.clients.device import Received
+from relief_jax.clients.training import Local
 from relief_jax.clients.work import local_sgd, projected
 from relief_jax.task import SubModel
 from tests.support import handmade
@@ -58,7 +59,7 @@ class Noting:
     if observe:
       observe = observe(moved, moved)
     params = jax.tree.map(jnp.add, params, moved)
-    return Trained(params, moved, jnp.float32(self.value), ('state',), observe)
+    return Local(moved, jnp.float32(self.value), ('state',), observe)
 
 
 def test_plain_work_trains_planned_blocks_by_the_device_s_loss():

@@ -28,14 +28,6 @@ NAMES = ('ax', 'ay', 'arm_x', 'arm_y', '4')
 OWN = {'acc': [0, 1, 2], 'gyro': [3, 4]}
 
 
-@pytest.fixture
-def root(tmp_path, monkeypatch):
-  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
-  folder = tmp_path / 'data'
-  folder.mkdir()
-  return folder
-
-
 @pytest.mark.parametrize(
   ('asked', 'found'),
   [

@@ -9,25 +9,9 @@ from relief_jax import datasets
 from relief_jax.datasets import cache, dsads, parsing
 from relief_jax.errors import InputError
 from tests.datasets import originals
-from tests.datasets.originals import load
+from tests.datasets.originals import load, same
 
 NAMES = list(originals.MAKE)
-
-
-@pytest.fixture
-def root(tmp_path, monkeypatch):
-  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
-  monkeypatch.delenv('RELIEF_DATA_DIR', raising=False)
-  folder = tmp_path / 'data'
-  folder.mkdir()
-  return folder
-
-
-def same(one, other):
-  for name in one.x:
-    np.testing.assert_array_equal(one.x[name], other.x[name])
-  for field in ('y', 'subject', 'run', 'start'):
-    np.testing.assert_array_equal(getattr(one, field), getattr(other, field))
 
 
 FIRST = {

@@ -135,3 +135,11 @@ def load(name, root, width=32, stride=32, **data):
   windows, found = datasets.load(config, root)
   assert found == name
   return windows
+
+
+def same(one, other):
+  """Two readings are equal to the bit."""
+  for name in one.x:
+    np.testing.assert_array_equal(one.x[name], other.x[name])
+  for field in ('y', 'subject', 'run', 'start'):
+    np.testing.assert_array_equal(getattr(one, field), getattr(other, field))

@@ -4,30 +4,12 @@ import json
 
 import pytest
 
-from experiments import campaign, identity, pool, progress, records, runner
+from experiments import campaign, identity, pool, records, runner
 from experiments.configs import common
 from relief_jax import algorithms, simulate
 from relief_jax import config as config_lib
 from relief_jax.errors import InputError
 from tests.support import fake_simulate
-
-
-@pytest.fixture
-def fake(monkeypatch):
-  """The fake simulation in place of the real one."""
-  monkeypatch.setattr(simulate, 'Simulation', fake_simulate.Simulation)
-  fake_simulate.CALLS.clear()
-  return fake_simulate
-
-
-class Notes(progress.Quiet):
-  """Keeps what a run has to say."""
-
-  def __init__(self):
-    self.lines = []
-
-  def note(self, text):
-    self.lines.append(text)
 
 
 def config(**keys):
@@ -55,7 +37,7 @@ def test_a_finished_run_goes_on_as_the_longer_one(fake, tmp_path, first):
   runner.run(config(rounds=20), tmp_path / 'whole')
   runner.run(config(rounds=first), tmp_path / 'grown')
   fake.CALLS.clear()
-  notes = Notes()
+  notes = fake_simulate.Notes()
   status = runner.run(
     config(rounds=20), tmp_path / 'grown', resume=True, reporter=notes
   )
@@ -162,7 +144,7 @@ def test_what_changes_no_result_may_change(fake, tmp_path, key):
   old = config_lib.get(after, key)
   new = other_value(key, old)
   after.update_from_flattened_dict({key: new})
-  notes = Notes()
+  notes = fake_simulate.Notes()
   runner.run(after, tmp_path, resume=True, reporter=notes)
   assert f'config.{key}={new!r} from here on, {old!r} before' in notes.lines
   stored = records.flatten(records.read_json(tmp_path / 'config.json'))
@@ -188,7 +170,7 @@ def test_any_other_key_makes_another_run():
 
 def test_a_finished_run_says_so(fake, tmp_path):
   runner.run(config(), tmp_path)
-  notes = Notes()
+  notes = fake_simulate.Notes()
   runner.run(config(target_f1=0.3), tmp_path, resume=True, reporter=notes)
   (line,) = notes.lines
   assert 'is complete after round 10: nothing is left to do' in line
@@ -287,7 +269,7 @@ def test_a_run_from_before_files_were_kept_goes_on(fake, tmp_path):
   own = with_files(tmp_path / 'files')
   runner.run(own, tmp_path / 'run')
   (tmp_path / 'run' / identity.FILE).unlink()
-  notes = Notes()
+  notes = fake_simulate.Notes()
   own.rounds = 20
   runner.run(own, tmp_path / 'run', resume=True, reporter=notes)
   assert any('not recorded before' in line for line in notes.lines)

@@ -10,7 +10,6 @@ import pytest
 from experiments import directory, records, runner
 from experiments.checkpoints import Checkpoints
 from relief_jax import config as config_lib
-from relief_jax import simulate
 from relief_jax.errors import InputError
 from tests.support import fake_simulate
 
@@ -24,14 +23,6 @@ KEYS = {
   'down_bytes_total wall_seconds rounds_per_second clients_per_second '
   'compiles peak_memory_bytes layout versions device_kind git_revision',
 }
-
-
-@pytest.fixture
-def fake(monkeypatch):
-  """The fake simulation in place of the real one."""
-  monkeypatch.setattr(simulate, 'Simulation', fake_simulate.Simulation)
-  fake_simulate.CALLS.clear()
-  return fake_simulate
 
 
 def config(**keys):

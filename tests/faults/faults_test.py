@@ -9,38 +9,19 @@ import sys
 import numpy as np
 import pytest
 
-from experiments import progress, records, runner
+from experiments import records, runner
 from experiments.checkpoints import Checkpoints
-from relief_jax import simulate
 from relief_jax.errors import InputError, StorageError
 from tests.faults import kills
 from tests.support import fake_simulate
 from tests.support.paths import ROOT
 
 
-@pytest.fixture
-def fake(monkeypatch):
-  """The fake simulation in place of the real one."""
-  monkeypatch.setattr(simulate, 'Simulation', fake_simulate.Simulation)
-  fake_simulate.CALLS.clear()
-  return fake_simulate
-
-
-class Notes(progress.Quiet):
-  """Keeps what a user is told."""
-
-  def __init__(self):
-    self.said = []
-
-  def note(self, text):
-    self.said.append(text)
-
-
 def resume(folder):
-  notes = Notes()
+  notes = fake_simulate.Notes()
   found = runner.run(kills.fake_config(), folder, None, True, notes)
   assert found == 'complete'
-  return '\n'.join(notes.said)
+  return '\n'.join(notes.lines)
 
 
 @pytest.fixture

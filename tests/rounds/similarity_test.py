@@ -19,7 +19,7 @@ def test_cosines_are_those_of_the_devices_own_updates():
   """A round of one device alone moves the model by that device's update."""
   task = tiny.task()
   population = tiny.population(task)
-  setting = tiny.setting(population, 'fedavg', cosines=True)
+  setting = tiny.setting(population, 'fedavg', similarity=True)
   params = tiny.init(task)
 
   def alone(client):

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from experiments import progress
 from relief_jax import algorithms
 from relief_jax.config import validation
 from relief_jax.simulate import Diverged
@@ -160,3 +161,13 @@ class Simulation:
         'owned': ['acc+gyro'] * self.config.clients,
       },
     }
+
+
+class Notes(progress.Quiet):
+  """Keeps what a user is told."""
+
+  def __init__(self):
+    self.lines = []
+
+  def note(self, text):
+    self.lines.append(text)

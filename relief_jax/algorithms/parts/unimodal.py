@@ -38,7 +38,7 @@ def unimodal(task: Task, setting: Setting, m: int) -> Algorithm:
     buckets=(buckets.Bucket(tuple(range(setting.cohort)), (m,)),),
     dropout=False,  # there is nothing to drop
     idle_power=False,
-    cosines=False,
+    similarity=False,
   )
   method = fedavg.fedavg(task, setting)._replace(plan=plan)
   return parallel.build(task, setting, method)
