@@ -167,13 +167,15 @@ def traces(monkeypatch):
 
 
 def small(**overrides):
-  return tiny.config(
-    backbone='lora',
-    clients=CLIENTS,
-    clients_per_round=3,
-    **{'model.base': 'random', 'synthetic.modalities': 2, 'model.hidden': 5},
-    **overrides,
-  )
+  values = {
+    'backbone': 'lora',
+    'clients': CLIENTS,
+    'clients_per_round': 3,
+    'model.base': 'random',
+    'synthetic.modalities': 2,
+    'model.hidden': 5,
+  }
+  return tiny.config(**{**values, **overrides})
 
 
 @pytest.mark.invariant(10)
@@ -224,3 +226,41 @@ def test_the_state_of_a_call_is_gone_and_its_type_stays():
   with pytest.raises(RuntimeError, match='deleted'):
     np.asarray(gone[0])
   chex.assert_tree_all_finite(simulation.params)
+
+
+def test_models_of_the_same_shapes_have_programs_of_their_own(tmp_path):
+  """Two of the user's own, and one name that stands for another later."""
+  path = tmp_path / 'two.py'
+  path.write_text(
+    'from relief_jax.models import cnn\n\n\n'
+    'def plain(spec):\n  return cnn.cnn(spec)\n\n\n'
+    'def sharp(spec):\n'
+    '  task = cnn.cnn(spec)\n'
+    '  return task._replace(fuse=lambda *a: 4 * task.fuse(*a))\n'
+  )
+  losses = []
+  for name in ('plain', 'sharp'):
+    simulation = Simulation(small(backbone=f'{path}:{name}'))
+    simulation.advance()
+    losses.append(simulation.advance()['loss'])
+  assert losses[0] != losses[1]
+
+
+def test_a_method_defined_anew_is_not_the_old_one(monkeypatch):
+  base = algorithms.ALGORITHMS['fedavg']
+
+  def still(task, setting):
+    return base(task, setting)._replace(
+      server=lambda state, mean, round: (state, round.clients)
+    )
+
+  moved = []
+  for factory in (base, still):
+    monkeypatch.setitem(algorithms.ALGORITHMS, 'mine', factory)
+    simulation = Simulation(small(method='mine'))
+    before = jax.tree.map(np.asarray, simulation.params)
+    simulation.advance_rounds(2)
+    after = jax.tree.map(np.asarray, simulation.params)
+    gap = jax.tree.map(lambda a, b: np.abs(a - b).max(), before, after)
+    moved.append(max(jax.tree.leaves(gap)) > 0)
+  assert moved == [True, False]
