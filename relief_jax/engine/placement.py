@@ -98,9 +98,11 @@ def parse_layout(name: str, devices: int = 0) -> Layout:
     )
   kind, size, fewer = found.groups()
   if kind == 'debug':
-    if fewer not in (None, '1') or jax.process_count() > 1:
+    count = jax.process_count()
+    if fewer not in (None, '1') or count > 1:
       raise InputError(
-        f'config.layout is {name!r} in {jax.process_count()} process(es)',
+        f'config.layout is {name!r}'
+        + (f' in {count} processes' if count > 1 else ''),
         'debug on one device of one process',
         'set --config.layout=debug and start one process',
       )
