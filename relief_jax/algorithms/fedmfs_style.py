@@ -123,7 +123,7 @@ def fedmfs_style(task: Task, setting: Setting) -> Method:
   modality = np.asarray(task.blocks.modality)
   num = len(task.modalities)
   shapley.coalitions(num)
-  shared = jnp.asarray(modality < 0)
+  shared = jnp.asarray(task.blocks.shared)
   # [M, G], the groups of each.
   parts = jnp.asarray(modality[None] == np.arange(num)[:, None])
   size = costs.total(parts, task.work.size)

@@ -159,7 +159,7 @@ def choose(
     overdue: [G] bool, waited longer than `max_stale`.
   """
   num, rule = task.num_blocks, options.rule
-  shared = jnp.asarray([m < 0 for m in task.blocks.modality])
+  shared = jnp.asarray(task.blocks.shared)
 
   def cost(chosen):
     return costs.step_flops(task.work, run, chosen | shared)

@@ -24,7 +24,7 @@ def levels(task: Task) -> np.ndarray:
     task: the model; its cut (`config.model.groups`) says how many levels there
       are: three with `split`, one per layer with `layer`.
   """
-  depth = np.where(np.asarray(task.blocks.modality) < 0, 0, 1)
+  depth = np.where(task.blocks.shared, 0, 1)
   for owners in task.blocks.layers:
     for i, g in enumerate(owners):
       depth[g] = max(depth[g], 1 + len(owners) - i)

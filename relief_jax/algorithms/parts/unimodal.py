@@ -23,8 +23,8 @@ def unimodal(task: Task, setting: Setting, m: int) -> Algorithm:
     setting: the round.
     m: number of the modality.
   """
-  modality = jnp.asarray(task.blocks.modality)
-  blocks = (modality == m) | (modality < 0)
+  mine = np.asarray(task.blocks.modality) == m
+  blocks = jnp.asarray(mine | task.blocks.shared)
   only = jnp.arange(len(task.modalities)) == m
 
   def plan(server, round: Round) -> Plan:
