@@ -2,6 +2,7 @@
 
 import csv
 import html.parser
+import io
 import math
 import shutil
 import subprocess
@@ -11,11 +12,14 @@ import html5lib
 import numpy as np
 import pytest
 import scipy.stats
+from PIL import Image
 
 from experiments import (
+  charts,
   device_charts,
   gather,
   page,
+  palette,
   points,
   records,
   report,
@@ -216,3 +220,22 @@ def test_the_command_says_what_is_wrong(tmp_path):
   )
   assert done.returncode == 2
   assert done.stderr.startswith('error: Found no folder')
+
+
+def test_lines_keep_their_colours_in_the_page(tmp_path):
+  """Thin lines over wide bands, as in every figure of F1."""
+  drawn, grid = palette.subplots(2, 2, figsize=(8.6, 6.6))
+  x = np.arange(6.0)
+  for k, here in enumerate(grid.flat):
+    for i, colour in enumerate(palette.COLOURS):
+      y = np.sqrt(x) + 0.05 * i * k * x
+      here.plot(x + 0.3 * i * k, y, **palette.style(i))
+      here.fill_between(
+        x + 0.3 * i * k, y - 1, y + 1, color=colour, alpha=0.1, lw=0
+      )
+  found = page.save(charts.Chart('some', 'Some', 'Lines.', drawn), tmp_path)
+  image = Image.open(io.BytesIO(found.png)).convert('RGB')
+  pixels = np.unique(np.asarray(image).reshape(-1, 3), axis=0).astype(int)
+  for colour in palette.COLOURS:
+    own = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    assert abs(pixels - own).max(1).min() < 16, colour
