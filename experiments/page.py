@@ -7,9 +7,9 @@ import json
 import pathlib
 from typing import Any, NamedTuple
 
-from PIL import Image
+from PIL import Image, ImageColor
 
-from experiments import gather, records, tables
+from experiments import gather, palette, records, tables
 from experiments.charts import Chart
 from experiments.gather import Collection
 from experiments.summaries import SHOWN, Table
@@ -89,10 +89,21 @@ def save(chart: Chart, folder: pathlib.Path) -> Saved:
   image = Image.open(path).convert('RGB')
   image = image.resize((round(0.75 * image.width), round(0.75 * image.height)))
   packed = io.BytesIO()
-  # An octree: a median cut gives thin lines the colours of their neighbours.
-  few = image.quantize(256, method=Image.Quantize.FASTOCTREE)
-  few.save(packed, 'PNG', optimize=True)
+  _few_colours(image).save(packed, 'PNG', optimize=True)
   return Saved(chart, packed.getvalue(), image.size)
+
+
+def _few_colours(image: Image.Image) -> Image.Image:
+  """Reduces an image to 128 colours, white and those of all lines.
+
+  A median cut alone gives thin lines the colours of what lies around them.
+  """
+  chosen = (image.quantize(128).getpalette() or [])[: 3 * 128]
+  for colour in ('#FFFFFF', *palette.COLOURS):
+    chosen += ImageColor.getrgb(colour)
+  known = Image.new('P', (1, 1))
+  known.putpalette(chosen)
+  return image.quantize(palette=known, dither=Image.Dither.NONE)
 
 
 def render(
