@@ -7,6 +7,7 @@ import json
 import pathlib
 from typing import Any, NamedTuple
 
+import numpy as np
 from PIL import Image, ImageColor
 
 from experiments import gather, palette, records, tables
@@ -94,13 +95,14 @@ def save(chart: Chart, folder: pathlib.Path) -> Saved:
 
 
 def _few_colours(image: Image.Image) -> Image.Image:
-  """Reduces an image to 128 colours, white and those of all lines.
+  """Reduces an image to 128 colours and those of all lines.
 
   A median cut alone gives thin lines the colours of what lies around them.
   """
-  chosen = (image.quantize(128).getpalette() or [])[: 3 * 128]
-  for colour in ('#FFFFFF', *palette.COLOURS):
-    chosen += ImageColor.getrgb(colour)
+  found = np.reshape(image.quantize(128).getpalette(), (-1, 3))[:128]
+  found = np.where(found.min(1, keepdims=True) >= 250, 255, found)  # paper
+  lines = [ImageColor.getrgb(colour) for colour in palette.COLOURS]
+  chosen = np.concatenate([found, lines]).ravel().tolist()
   known = Image.new('P', (1, 1))
   known.putpalette(chosen)
   return image.quantize(palette=known, dither=Image.Dither.NONE)

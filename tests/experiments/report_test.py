@@ -235,6 +235,7 @@ def test_lines_keep_their_colours_in_the_page(tmp_path):
       )
   found = page.save(charts.Chart('some', 'Some', 'Lines.', drawn), tmp_path)
   image = Image.open(io.BytesIO(found.png)).convert('RGB')
+  assert image.getpixel((2, 2)) == (255, 255, 255)
   pixels = np.unique(np.asarray(image).reshape(-1, 3), axis=0).astype(int)
   for colour in palette.COLOURS:
     own = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
