@@ -99,7 +99,8 @@ def _few_colours(image: Image.Image) -> Image.Image:
 
   A median cut alone gives thin lines the colours of what lies around them.
   """
-  found = np.reshape(image.quantize(128).getpalette(), (-1, 3))[:128]
+  cut = image.quantize(128).getpalette() or []
+  found = np.array(cut, int).reshape(-1, 3)[:128]
   found = np.where(found.min(1, keepdims=True) >= 250, 255, found)  # paper
   lines = [ImageColor.getrgb(colour) for colour in palette.COLOURS]
   chosen = np.concatenate([found, lines]).ravel().tolist()
