@@ -123,7 +123,10 @@ def launch(
   output.set_up()
   stop.interrupt()
   if define:
+    before = set(flags.FLAGS)
     define()
+    for name in set(flags.FLAGS) - before:  # what --help lists
+      flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
   sys.argv = rename(sys.argv)  # where config flags look for their keys
   app.run(
     lambda argv: call(lambda: _quietly(main, argv)),

@@ -58,7 +58,8 @@ def start(name: str) -> None:
     name: of `COMMANDS`.
   """
   module = importlib.import_module(f'relief_jax.cli.{name.replace("-", "_")}')
-  sys.modules['__main__'].__doc__ = module.__doc__  # what --help prints
+  # What --help prints; absl puts the program's name in place of %s.
+  sys.modules['__main__'].__doc__ = module.__doc__.replace('%', '%%')
   command.launch(
     module.main,
     module.define,
