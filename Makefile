@@ -16,8 +16,8 @@ DATA_FLAG := $(if $(DATA),--data_dir=$(DATA))
 # Rules, files, costs, selection, means and the invariants of one method.
 QUICK := imports_test.py costs_test.py rounds/cohort_test.py \
   budgets/elastic_test.py updates/transform_test.py aggregation/mean_test.py \
-  datasets/windows_test.py experiments/records_test.py \
-  experiments/resume_test.py faults/hostile_test.py contract/invariants_test.py
+  datasets/windows_test.py storage/records_test.py \
+  storage/resume_test.py faults/hostile_test.py contract/invariants_test.py
 
 .PHONY: run try quick test slow lint clean
 
@@ -35,8 +35,7 @@ quick: lint
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --durations=15
-	$(BIN)/python -m pytest --doctest-modules relief_jax experiments/axes.py experiments/choices.py \
-	  experiments/printed.py experiments/tables.py experiments/records.py
+	$(BIN)/python -m pytest --doctest-modules relief_jax
 
 slow: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow --durations=15
@@ -46,7 +45,7 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-$(VENV)/installed: setup.cfg pyproject.toml
+$(VENV)/installed: setup.cfg setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
 	touch $@

@@ -17,8 +17,8 @@ import numpy as np
 from absl import flags
 
 from benchmarks import common
-from experiments import command
 from relief_jax import config, world
+from relief_jax.cli import command
 from relief_jax.engine import memory
 from relief_jax.world import client_data
 

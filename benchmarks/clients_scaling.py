@@ -16,9 +16,9 @@ import json
 from absl import flags
 
 from benchmarks import common, turns
-from experiments import command
 from relief_jax import config as config_lib
 from relief_jax import simulate
+from relief_jax.cli import command
 
 _CLIENTS = flags.DEFINE_list(
   'clients', ['100', '1000', '10000', '100000'], 'sizes of the fleet'

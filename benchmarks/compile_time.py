@@ -13,9 +13,9 @@ import tempfile
 from absl import flags
 
 from benchmarks import common
-from experiments import command
 from relief_jax import config as config_lib
 from relief_jax import simulate
+from relief_jax.cli import command
 from relief_jax.engine import compile_cache
 
 _METHODS = flags.DEFINE_list('methods', ['relief', 'fedavg'], 'methods')

@@ -31,10 +31,11 @@ import numpy as np
 from absl import flags
 
 from benchmarks import common
-from experiments import command, step_times
 from relief_jax import simulate
+from relief_jax.cli import command
 from relief_jax.engine import ambient, placement
 from relief_jax.models import layers
+from relief_jax.runs import step_times
 
 _CHANNELS = flags.DEFINE_integer('channels', 9, 'of the window')
 _BATCH = flags.DEFINE_integer('batch', 32, 'windows of a step')

@@ -11,7 +11,7 @@ import json
 from absl import flags
 
 from benchmarks import clients_scaling
-from experiments import command
+from relief_jax.cli import command
 
 _COUNTS = flags.DEFINE_list('counts', ['1', '2'], 'numbers of devices')
 

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from absl import flags
 
 from benchmarks import common, turns
-from experiments import command
 from relief_jax import config as config_lib
 from relief_jax import simulate
+from relief_jax.cli import command
 from relief_jax.runs import evaluation, program
 
 _METHODS = flags.DEFINE_list(

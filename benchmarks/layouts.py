@@ -11,9 +11,9 @@ import json
 from absl import flags
 
 from benchmarks import common
-from experiments import command
 from relief_jax import config as config_lib
 from relief_jax import simulate
+from relief_jax.cli import command
 
 _CLIENTS = flags.DEFINE_integer('clients', 240, 'all of them in every round')
 _DATA_DIR = command.define_path('data_dir', None, 'where real data is')

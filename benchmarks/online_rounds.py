@@ -15,9 +15,10 @@ import statistics
 from absl import flags
 
 from benchmarks import common
-from experiments import command, step_times
 from relief_jax import config as config_lib
 from relief_jax import simulate
+from relief_jax.cli import command
+from relief_jax.runs import step_times
 
 _CLIENTS = flags.DEFINE_integer('clients', 24, 'all of them in every round')
 _METHOD = flags.DEFINE_string('method', 'relief', 'method')

@@ -14,8 +14,8 @@ as zeros if it does nothing but fill an array.
 from absl import flags
 
 from benchmarks import common, round_throughput, tracing
-from experiments import command
 from relief_jax import simulate
+from relief_jax.cli import command
 
 _TOP = flags.DEFINE_integer('top', 0, 'longest operations to list')
 

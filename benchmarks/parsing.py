@@ -20,7 +20,7 @@ import time
 import numpy as np
 from absl import flags
 
-from experiments import command
+from relief_jax.cli import command
 
 _WORKDIR = command.define_path('workdir', None, 'where the files are written')
 _SMOKE = flags.DEFINE_bool('smoke', False, 'a thousandth of the rows')

@@ -15,8 +15,8 @@ import socket
 from absl import flags
 
 from benchmarks import clients_scaling, common
-from experiments import command
 from relief_jax import simulate
+from relief_jax.cli import command
 from relief_jax.engine import processes
 
 _CASES = flags.DEFINE_list(

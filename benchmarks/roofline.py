@@ -14,8 +14,9 @@ import statistics
 from absl import flags
 
 from benchmarks import common, round_throughput
-from experiments import command, step_times
 from relief_jax import simulate
+from relief_jax.cli import command
+from relief_jax.runs import step_times
 
 
 def main(argv):

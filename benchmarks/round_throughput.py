@@ -22,7 +22,6 @@ import numpy as np
 from absl import flags
 
 from benchmarks import common
-from experiments import command
 from relief_jax import (
   algorithms,
   costs,
@@ -30,6 +29,7 @@ from relief_jax import (
   simulate,
   world,
 )
+from relief_jax.cli import command
 from relief_jax.engine import ambient, buckets, placement
 from relief_jax.models import lora
 from relief_jax.models.encoders import Spec

@@ -25,7 +25,9 @@ import time
 from absl import flags
 
 from benchmarks import common
-from experiments import command, pool, records
+from relief_jax.campaign import pool
+from relief_jax.cli import command
+from relief_jax.storage import records
 
 _WORKDIR = command.define_path('workdir', None, 'both sweeps go below it')
 _DATA_DIR = command.define_path('data_dir', None, 'where real data is')

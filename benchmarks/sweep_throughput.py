@@ -13,9 +13,9 @@ import time
 from absl import flags
 
 from benchmarks import common
-from experiments import command
 from relief_jax import config as config_lib
 from relief_jax import simulate, sweep
+from relief_jax.cli import command
 
 _SEEDS = flags.DEFINE_integer('seeds', 8, 'seeds')
 _RATES = flags.DEFINE_integer('rates', 4, 'learning rates')

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from absl import app, flags
 
-from experiments import arguments
+from relief_jax.cli import arguments
 
 _ASKED = flags.DEFINE_bool('asked', False, 'internal: rounds begin when told')
 
@@ -26,7 +26,7 @@ _ASKED = flags.DEFINE_bool('asked', False, 'internal: rounds begin when told')
 def launch(main: Callable[[list[str]], Any]) -> None:
   """Runs `main(argv)` of another simulator's side; does not return.
 
-  Sides in our environment use `experiments.command.launch`.
+  Sides in our environment use `relief_jax.cli.command.launch`.
 
   Args:
     main: the command, which takes flags alone.

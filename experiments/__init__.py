@@ -1,1 +1,1 @@
-"""Command line tools: run, compare; the library does the work."""
+"""Configs, and the commands of `relief_jax.cli` as modules of a checkout."""

@@ -1,66 +1,6 @@
-"""Runs one experiment and leaves a run directory.
+"""Runs one experiment and leaves a run directory: `relief run`."""
 
-python -m experiments.main --config=experiments/configs/relief.py:smoke \
-    --workdir=runs/relief [--config.key=value ...] [--data_dir=DIR] [--resume]
-
-`--config` takes the name of a config that comes with the package, such as
-`relief` or `relief:smoke`, the path of your own, or a run's `config.json`.
-
-Several processes share one run, its clients spread over the devices of all:
-start the same command in each with `--coordinator=HOST:PORT
---num_processes=2 --process_id=0` (and 1), or with `--coordinator=auto` under
-Slurm. Process 0 writes the directory.
-"""
-
-from absl import flags
-
-from experiments import command, progress, runner
-from relief_jax import simulate
-from relief_jax.config.validation import validate
-from relief_jax.engine import compile_cache, processes
-
-
-def define() -> None:
-  """Defines the flags."""
-  command.define_config()
-  command.define_path('workdir', None, 'the run directory')
-  command.define_data_dir()
-  flags.DEFINE_bool('resume', False, 'go on with the run in workdir')
-  flags.DEFINE_string(
-    'coordinator', None, 'HOST:PORT of process 0 of several, or auto'
-  )
-  flags.DEFINE_integer('num_processes', None, 'how many share the run')
-  flags.DEFINE_integer('process_id', None, 'of this one, from 0')
-  command.define_path(
-    'compile_cache', None, 'a folder that keeps compiled programs'
-  )
-  flags.mark_flags_as_required(['config', 'workdir'])
-
-
-def main(argv):
-  """Returns the exit code of the run (see `command`).
-
-  Raises:
-    InputError: as `runner.run`.
-  """
-  del argv
-  given = flags.FLAGS
-  config = given.config
-  runner.refuse_comparison(config)
-  validate(config)
-  simulate.set_devices(config.devices)
-  processes.start(given.coordinator, given.num_processes, given.process_id)
-  if given.compile_cache:
-    compile_cache.enable(given.compile_cache)
-  status = runner.run(
-    config,
-    given.workdir,
-    given.data_dir,
-    given.resume,
-    progress.reporter() if processes.is_main() else None,
-  )
-  return command.CODES[status]
-
+from relief_jax.cli import main
 
 if __name__ == '__main__':
-  command.launch(main, define)
+  main.start('run')

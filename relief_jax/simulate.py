@@ -1,7 +1,7 @@
 """Runs many rounds in one compiled program, with evaluations between calls.
 
 `Simulation` is what the command line, the benchmarks and notebooks drive. It
-holds no file: writing the run directory is the experiments' business.
+holds no file: `relief_jax/storage` writes the run directory.
 """
 
 from collections.abc import Callable

@@ -41,6 +41,10 @@ LEVELS = (
   'runs',
   'simulate',
   'sweep',
+  'storage',
+  'report',
+  'campaign',
+  'cli',
 )
 # Imports that point upwards all the same: {(who, whom): why}.
 _NAMES = (

@@ -21,7 +21,7 @@ from typing import Any
 from absl import flags
 
 from benchmarks import turns
-from experiments import command
+from relief_jax.cli import command
 from relief_jax.errors import unknown
 
 _PYTHONS = {

@@ -14,8 +14,8 @@ from absl import flags
 
 from benchmarks import tracing, turns
 from benchmarks.peers import common, image_task
-from experiments import command
 from relief_jax import algorithms, simulate
+from relief_jax.cli import command
 from relief_jax.engine import placement
 from relief_jax.settings import ANY, HParams, Setting
 from relief_jax.types import Array, Bank, Fleet, Population

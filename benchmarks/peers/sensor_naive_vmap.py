@@ -15,7 +15,7 @@ from absl import flags
 
 from benchmarks import turns
 from benchmarks.peers import common
-from experiments import command
+from relief_jax.cli import command
 from relief_jax.types import PyTree
 
 _CLIENTS = flags.DEFINE_integer('clients', 64, 'in the round')

@@ -13,7 +13,8 @@ the run end at once (`nan` under the plain mean) has no row; that under
 Also `smoke`, `synthetic`.
 """
 
-from experiments.configs import common, compare
+from relief_jax.campaign import comparison
+from relief_jax.config import presets
 
 SEEDS = (0, 1)
 SHARE = 0.2
@@ -32,7 +33,7 @@ POLICIES: dict[str, dict] = {
 }
 METHODS: dict[str, dict] = {
   'fedavg': {'method': 'fedavg'},
-  'relief': compare.MID,
+  'relief': comparison.MID,
 }
 
 
@@ -55,8 +56,8 @@ def get_config(arg=None):
   Raises:
     InputError: an unknown variant.
   """
-  c = common.dsads()
+  c = presets.dsads()
   c.rounds = 25
-  common.apply(c, arg, synthetic=lambda c: c.update(dataset='synthetic'))
+  presets.apply(c, arg, synthetic=lambda c: c.update(dataset='synthetic'))
   seeds = (0,) if 'smoke' in (arg or '').split(',') else SEEDS
-  return compare.comparison(c, labels(), seeds, baseline='clean')
+  return comparison.build(c, labels(), seeds, baseline='clean')

@@ -1,18 +1,11 @@
 """All data in one place: an upper bound, not a federation.
 
-python -m experiments.main --config=experiments/configs/centralized.py:smoke \
+python -m experiments.main --config=centralized:smoke \
     --workdir=runs/centralized
 
 Variants: smoke, paper, best, lora, tight, full.
 """
 
-from experiments.configs import common
+from relief_jax.config import presets
 
-
-def get_config(arg=None):
-  """Builds the config of pooled SGD, with the variants in `arg`.
-
-  Raises:
-    InputError: an unknown variant.
-  """
-  return common.method('centralized', arg)
+get_config = presets.getter('centralized')

@@ -10,116 +10,23 @@ what `experiments.select` chose for every label. A comparison over folds may run
 each with several seeds: `--config.repeats='(0,1)'`.
 """
 
-from experiments import records
-from experiments.configs import common
 from relief_jax import config as config_lib
-from relief_jax.config import registries
-from relief_jax.keys import (
-  LARGEST_SEED,
-  name,
-  names,
-  text,
-  wholes,
-)
+from relief_jax.campaign import comparison
+from relief_jax.config import presets
 
-# At the deadline `tight` no rule has a choice: a device affords its columns or
-# more than them. At 1.75 times that a mid-tier device affords one encoder.
-MID = {'method': 'relief', 'deadline': '1.75*tight'}
 METHODS = {
   'fedavg': {'method': 'fedavg'},
   'fedavg_skip': {'method': 'fedavg', 'fill': 'skip'},
   'cohort_mean': {'method': 'cohort_mean'},
-  'relief': MID,
-  'relief_random': {**MID, 'relief': {'rule': 'random'}},
-  'relief_tight': {**MID, 'deadline': 'tight'},
+  'relief': comparison.MID,
+  'relief_random': {**comparison.MID, 'relief': {'rule': 'random'}},
+  'relief_tight': {**comparison.MID, 'deadline': 'tight'},
 }
-
-# Keys beside those of the runs, as rows of `relief_jax.config`.
-ROWS = {
-  'labels': names((), 'of the methods, in the order of the tables'),
-  'seeds': wholes(
-    (0, 1, 2), 0, 'one run of each label per seed or fold', most=LARGEST_SEED
-  ),
-  'baseline': text('fedavg', 'label, within a group, others are compared with'),
-  'only': text(
-    '', 'labels to run, patterns joined by commas; empty: all of them'
-  ),
-  'vary': name('seed', ('seed', 'data.fold'), 'what `seeds` are numbers of'),
-  'repeats': wholes((), 0, 'seeds of every fold', most=LARGEST_SEED),
-  'values_file': text('', 'what experiments.select chose for every label'),
-}
-OWN_KEYS = ('methods', *ROWS)
-# Of keys that older comparisons lack.
-_DEFAULTS = {'vary': 'seed', 'repeats': (), 'values_file': ''}
-
-
-def with_defaults(values):
-  """Adds the keys that a comparison stored by an older version lacks.
-
-  Args:
-    values: of a comparison; those of a single run are not touched.
-  """
-  return {**_DEFAULTS, **values} if 'methods' in values else values
-
-
-def comparison(c, methods, seeds, baseline='fedavg', vary='seed', repeats=()):
-  """Turns a run's config into one of several runs.
-
-  Args:
-    c: what all runs share.
-    methods: label -> nested keys in which its runs differ. The part of a
-      label before its last slash is its group: a group has a table section
-      and figures of its own, and is compared with its own baseline.
-    seeds: one run per label and seed; () for all folds.
-    baseline: label, within a group, that the others are compared with.
-    vary: what the numbers in `seeds` are, the key of a run that they are
-      written to: 'seed', or 'data.fold' for a mean over folds.
-    repeats: with folds, the seeds that each of them is run with: a fold's
-      value is the mean over them; () for the config's own seed.
-  """
-  methods = {label: _met(keys) for label, keys in methods.items()}
-  for keys in methods.values():
-    config_lib.complete(c, keys.get('method', c.method))
-  with c.unlocked():
-    c.methods = methods
-    c.labels = tuple(methods)  # their order
-    c.seeds = tuple(seeds)
-    c.baseline = baseline
-    c.only = ''  # labels to run, patterns joined by commas; '' for all
-    c.vary = vary
-    c.repeats = tuple(repeats)
-    c.values_file = ''  # file of `experiments.select`, applied after `methods`
-  return c
-
-
-def _met(keys):
-  """Finds what a label's keys name outside of the package; it may add keys."""
-  found = registries.meet(records.flatten(keys))
-  return {**keys, **{k: found[k] for k in found.keys() & keys.keys()}}
-
-
-def from_dict(values):
-  """Builds the config of a comparison from its JSON form.
-
-  Raises:
-    InputError: an unknown key or a value of another type.
-  """
-  values = with_defaults(dict(values))
-  own = {k: values.pop(k) for k in OWN_KEYS}
-  for keys in own['methods'].values():
-    _met(keys)
-  c = records.config_from_dict(values)
-  methods = {label: own['methods'][label] for label in own['labels']}
-  comparison(
-    c, methods, own['seeds'], own['baseline'], own['vary'], own['repeats']
-  )
-  c.only, c.values_file = own['only'], own['values_file']
-  return c
 
 
 def smoke(c):
   """Shrinks to the small world, with all of its clients in every cohort."""
-  common.smoke(c)
+  presets.smoke(c)
   c.clients_per_round = 0
 
 
@@ -134,6 +41,6 @@ def get_config(arg=None):
   c.rounds, c.rounds_per_call, c.eval_every = 25, 5, 5
   c.target_f1 = 0.5  # of the fleet, on persons it has never seen
   c.devices = 1  # of each worker process
-  common.apply(c, arg, smoke=smoke)
+  presets.apply(c, arg, smoke=smoke)
   seeds = (0, 1) if 'smoke' in (arg or '').split(',') else (0, 1, 2)
-  return comparison(c, METHODS, seeds)
+  return comparison.build(c, METHODS, seeds)

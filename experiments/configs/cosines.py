@@ -11,12 +11,13 @@ lack. The figures are the report's `cosines_round1` to `cosines_round5`.
 Variants: those of `common`.
 """
 
-from experiments.configs import common, compare
+from relief_jax.campaign import comparison
+from relief_jax.config import presets
 
 METHODS = {
   'fedavg': {'method': 'fedavg'},
   'fedavg_zeros': {'method': 'fedavg', 'fill_value': 'zero'},
-  'relief': compare.MID,
+  'relief': comparison.MID,
 }
 
 
@@ -26,7 +27,7 @@ def get_config(arg=None):
   Raises:
     InputError: an unknown variant.
   """
-  c = common.dsads()
+  c = presets.dsads()
   c.rounds = c.update_similarity = 5
-  common.apply(c, arg)
-  return compare.comparison(c, METHODS, (0,))
+  presets.apply(c, arg)
+  return comparison.build(c, METHODS, (0,))

@@ -1,12 +1,12 @@
 """ElasticTrainer in FL: trains what lowers the loss most, within the deadline.
 
-python -m experiments.main --config=experiments/configs/elastic_fl.py:smoke \
+python -m experiments.main --config=elastic_fl:smoke \
     --workdir=runs/elastic_fl
 
 Variants: smoke, paper, best, lora, tight, full.
 """
 
-from experiments.configs import common
+from relief_jax.config import presets
 
 
 def get_config(arg=None):
@@ -15,6 +15,6 @@ def get_config(arg=None):
   Raises:
     InputError: an unknown variant.
   """
-  c = common.method('elastic_fl', arg)
+  c = presets.method('elastic_fl', arg)
   c.model.groups = 'layer'
   return c

@@ -1,23 +1,17 @@
 """FedAvg: fills absent sensors, trains and uploads everything.
 
-python -m experiments.main --config=experiments/configs/fedavg.py:smoke \
+python -m experiments.main --config=fedavg:smoke \
     --workdir=runs/fedavg
 
 Variants: smoke, paper, best, lora, tight, full, skip.
 """
 
-from experiments.configs import common
-
-
-def get_config(arg=None):
-  """Builds the config of FedAvg, with the variants in `arg`.
-
-  Raises:
-    InputError: an unknown variant.
-  """
-  return common.method('fedavg', arg, skip=skip)
+from relief_jax.config import presets
 
 
 def skip(c):
   """Skips absent branches: FedAvg without its largest waste."""
   c.fill = 'skip'
+
+
+get_config = presets.getter('fedavg', skip=skip)

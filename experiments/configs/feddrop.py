@@ -1,21 +1,12 @@
 """FedDrop: a random sub-network per device and round, sized to its budget.
 
-python -m experiments.main --config=experiments/configs/feddrop.py:smoke \
+python -m experiments.main --config=feddrop:smoke \
     --workdir=runs/feddrop
 
 Variants: smoke, paper, best, tight, full, exact, all.
 """
 
-from experiments.configs import common
-
-
-def get_config(arg=None):
-  """Builds the config of FedDrop, with the variants in `arg`.
-
-  Raises:
-    InputError: an unknown variant.
-  """
-  return common.method('feddrop', arg, exact=exact, all=everybody)
+from relief_jax.config import presets
 
 
 def exact(c):
@@ -26,3 +17,6 @@ def exact(c):
 def everybody(c):
   """Averages over all devices, which the scaling of activations unbiases."""
   c.feddrop.denominator = 'all'
+
+
+get_config = presets.getter('feddrop', exact=exact, all=everybody)

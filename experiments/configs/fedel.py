@@ -1,12 +1,12 @@
 """FedEL: elastic training in a window that slides over the layers.
 
-python -m experiments.main --config=experiments/configs/fedel.py:smoke \
+python -m experiments.main --config=fedel:smoke \
     --workdir=runs/fedel
 
 Variants: smoke, paper, best, tight, full.
 """
 
-from experiments.configs import common
+from relief_jax.config import presets
 
 
 def get_config(arg=None):
@@ -15,6 +15,6 @@ def get_config(arg=None):
   Raises:
     InputError: an unknown variant.
   """
-  c = common.method('fedel', arg)
+  c = presets.method('fedel', arg)
   c.model.groups = 'layer'
   return c

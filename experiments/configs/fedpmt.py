@@ -1,12 +1,12 @@
 """FedPMT: trains as many levels from the output side as the deadline allows.
 
-python -m experiments.main --config=experiments/configs/fedpmt.py:smoke \
+python -m experiments.main --config=fedpmt:smoke \
     --workdir=runs/fedpmt
 
 Variants: smoke, paper, best, lora, tight, full, prefix, cycle.
 """
 
-from experiments.configs import common
+from relief_jax.config import presets
 
 
 def get_config(arg=None):
@@ -15,7 +15,7 @@ def get_config(arg=None):
   Raises:
     InputError: an unknown variant.
   """
-  c = common.method('fedpmt', arg, prefix=prefix, cycle=cycle)
+  c = presets.method('fedpmt', arg, prefix=prefix, cycle=cycle)
   c.model.groups = 'layer'
   return c
 

@@ -1,18 +1,11 @@
 """FedProx: FedAvg with a proximal term (--config.hparams.prox).
 
-python -m experiments.main --config=experiments/configs/fedprox.py:smoke \
+python -m experiments.main --config=fedprox:smoke \
     --workdir=runs/fedprox
 
 Variants: smoke, paper, best, lora, tight, full.
 """
 
-from experiments.configs import common
+from relief_jax.config import presets
 
-
-def get_config(arg=None):
-  """Builds the config of FedProx, with the variants in `arg`.
-
-  Raises:
-    InputError: an unknown variant.
-  """
-  return common.method('fedprox', arg)
+get_config = presets.getter('fedprox')

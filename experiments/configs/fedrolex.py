@@ -1,18 +1,11 @@
 """FedRolex: HeteroFL with units that take turns.
 
-python -m experiments.main --config=experiments/configs/fedrolex.py:smoke \
+python -m experiments.main --config=fedrolex:smoke \
     --workdir=runs/fedrolex
 
 Variants: smoke, paper, best, tight, full.
 """
 
-from experiments.configs import common
+from relief_jax.config import presets
 
-
-def get_config(arg=None):
-  """Builds the config of FedRolex, with the variants in `arg`.
-
-  Raises:
-    InputError: an unknown variant.
-  """
-  return common.method('fedrolex', arg)
+get_config = presets.getter('fedrolex')

@@ -1,21 +1,12 @@
 """FIARSE: the largest weights, as many as the deadline allows.
 
-python -m experiments.main --config=experiments/configs/fiarse.py:smoke \
+python -m experiments.main --config=fiarse:smoke \
     --workdir=runs/fiarse
 
 Variants: smoke, paper, best, tight, full, dense, layer.
 """
 
-from experiments.configs import common
-
-
-def get_config(arg=None):
-  """Builds the config of FIARSE, with the variants in `arg`.
-
-  Raises:
-    InputError: an unknown variant.
-  """
-  return common.method('fiarse', arg, dense=dense, layer=layer)
+from relief_jax.config import presets
 
 
 def dense(c):
@@ -26,3 +17,6 @@ def dense(c):
 def layer(c):
   """Keeps the share of every layer, and not of the model as a whole."""
   c.fiarse.threshold = 'layer'
+
+
+get_config = presets.getter('fiarse', dense=dense, layer=layer)

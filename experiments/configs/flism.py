@@ -1,28 +1,17 @@
 """FLISM: two views contrasted, weights by entropy, and a teacher.
 
-python -m experiments.main --config=experiments/configs/flism.py:smoke \
+python -m experiments.main --config=flism:smoke \
     --workdir=runs/flism
 
 Variants: smoke, paper, best, lora, tight, full, none, contrast, weights.
 """
 
-from experiments.configs import common
-
-
-def get_config(arg=None):
-  """Builds the config of FLISM, with all three terms.
-
-  Raises:
-    InputError: an unknown variant.
-  """
-  return common.method(
-    'flism', arg, lora=lora, none=none, contrast=contrast, weights=weights
-  )
+from relief_jax.config import presets
 
 
 def lora(c):
   """Freezes the base as elsewhere; frozen encoders have nothing to contrast."""
-  common.lora(c)
+  presets.lora(c)
   c.flism.contrast = False
 
 
@@ -41,3 +30,8 @@ def weights(c):
   """Contrasts the two views and uses the weights, without a teacher."""
   contrast(c)
   c.flism.entropy = True
+
+
+get_config = presets.getter(
+  'flism', lora=lora, none=none, contrast=contrast, weights=weights
+)

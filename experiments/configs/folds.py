@@ -18,12 +18,13 @@ persons, every sensor on, an epoch a round: what the data allow, to be held
 against published models. Also the variants of `common`.
 """
 
-from experiments.configs import common, compare
+from relief_jax.campaign import comparison
+from relief_jax.config import presets
 
 METHODS = {
   'fedavg': {'method': 'fedavg'},
   'cohort_mean': {'method': 'cohort_mean'},
-  'relief': compare.MID,
+  'relief': comparison.MID,
 }
 CENTRAL = {'centralized': {'method': 'centralized'}}
 
@@ -36,7 +37,7 @@ def central(c):
 
 def smoke(c):
   """Shrinks to two folds of the small world."""
-  common.smoke(c)
+  presets.smoke(c)
   c.data.folds = 2
 
 
@@ -46,9 +47,9 @@ def get_config(arg=None):
   Raises:
     InputError: an unknown variant.
   """
-  c = common.dsads()
+  c = presets.dsads()
   c.data.split, c.data.folds = 'folds', 8
-  common.apply(c, arg, smoke=smoke, central=central)
+  presets.apply(c, arg, smoke=smoke, central=central)
   alone = 'central' in (arg or '').split(',')
   methods = CENTRAL if alone else METHODS
-  return compare.comparison(c, methods, (), next(iter(methods)), 'data.fold')
+  return comparison.build(c, methods, (), next(iter(methods)), 'data.fold')

@@ -7,8 +7,8 @@ is short for --config=experiments/configs/from_json.py:PATH_OF_THE_JSON.
 
 import pathlib
 
-from experiments import records
-from experiments.configs import compare
+from relief_jax.campaign import comparison
+from relief_jax.storage import records
 
 
 def get_config(arg):
@@ -19,5 +19,5 @@ def get_config(arg):
   """
   values = records.read_json(pathlib.Path(arg))
   if 'methods' in values:
-    return compare.from_dict(values)
+    return comparison.from_dict(values)
   return records.config_from_dict(values)

@@ -1,18 +1,11 @@
 """HeteroFL: the first units of every layer, as many as the deadline allows.
 
-python -m experiments.main --config=experiments/configs/heterofl.py:smoke \
+python -m experiments.main --config=heterofl:smoke \
     --workdir=runs/heterofl
 
 Variants: smoke, paper, best, tight, full.
 """
 
-from experiments.configs import common
+from relief_jax.config import presets
 
-
-def get_config(arg=None):
-  """Builds the config of HeteroFL, with the variants in `arg`.
-
-  Raises:
-    InputError: an unknown variant.
-  """
-  return common.method('heterofl', arg)
+get_config = presets.getter('heterofl')

@@ -40,9 +40,9 @@ Variants: `dsads` (the default), `mhealth`, `tune`, `cnn`, `lora` (one
 backbone), `synthetic`, `smoke`.
 """
 
-from experiments.configs import common, compare
-from experiments.configs.study import RATES
 from relief_jax import algorithms
+from relief_jax.campaign import comparison
+from relief_jax.config import presets
 
 SEEDS = (0, 1)
 # FedAvg with coded updates, beside the methods of the registry.
@@ -107,7 +107,7 @@ def labels(backbone: str) -> dict[str, dict]:
   """
   found = {}
   for label, keys in LABELS[backbone]().items():
-    values = {'client_lr': RATES[backbone], **keys.get('hparams', {})}
+    values = {'client_lr': presets.RATES[backbone], **keys.get('hparams', {})}
     found[f'{backbone}/{label}'] = {
       'backbone': backbone,
       **keys,
@@ -131,7 +131,7 @@ def tune(c) -> None:
 
 def smoke(c) -> None:
   """Shrinks to two folds of the small world."""
-  common.smoke(c)
+  presets.smoke(c)
   c.data.folds, c.synthetic.subjects = 2, 6
   c.model.filters = (4, 4, 8)
   if c.data.validation_subjects:
@@ -144,14 +144,14 @@ def get_config(arg=None):
   Raises:
     InputError: an unknown variant.
   """
-  c = common.dsads()
+  c = presets.dsads()
   c.rounds, c.rounds_per_call, c.eval_every = 100, 2, 2
   c.data.split, c.data.folds = 'folds', 4
   c.model.filters, c.model.groups = (16, 32, 64), 'layer'
-  c.deadline = compare.MID['deadline']
+  c.deadline = comparison.MID['deadline']
   names = [name for name in (arg or '').split(',') if name]
   none = dict.fromkeys(('dsads', *LABELS), lambda c: None)
-  common.apply(
+  presets.apply(
     c,
     arg,
     **none,
@@ -167,6 +167,4 @@ def get_config(arg=None):
   repeats = SEEDS if 'mhealth' not in names and 'smoke' not in names else ()
   if 'tune' in names:
     seeds, repeats = (0,), ()
-  return compare.comparison(
-    c, methods, seeds, vary='data.fold', repeats=repeats
-  )
+  return comparison.build(c, methods, seeds, vary='data.fold', repeats=repeats)

@@ -17,8 +17,9 @@ with a smaller buffer, since a device has fewer windows there), `rates` (.3,
 (Dirichlet 1, 5 and 10), and `smoke`.
 """
 
-from experiments.configs import common, compare
 from relief_jax import config as config_lib
+from relief_jax.campaign import comparison
+from relief_jax.config import presets
 
 METHODS = {
   'fm': {'method': 'fedavg', 'fill': 'skip'},
@@ -97,10 +98,10 @@ def get_config(arg=None):
   if 'dsads' in names or 'smoke' in names:
     c.data.split = 'subjects'
     c.data.width = c.data.stride = 125
-  common.apply(c, arg, dsads=dsads, **none)
+  presets.apply(c, arg, dsads=dsads, **none)
   smoke = 'smoke' in names
   if smoke:
     c.online.stream.update(buffer=16, arrive=4)
     c.local_epochs, c.local_steps = 0, 2
   seeds = (0,) if smoke else tuple(range(10))
-  return compare.comparison(c, labels(names), seeds, baseline='pm')
+  return comparison.build(c, labels(names), seeds, baseline='pm')

@@ -32,8 +32,8 @@ rare one all the same. The paper's fleets and deadline are not known to us.
 Also `smoke`, `cnn`, `lora`.
 """
 
-from experiments.configs import common, compare
-from experiments.configs.study import RATES
+from relief_jax.campaign import comparison
+from relief_jax.config import presets
 
 # Rare modality -> `data.channels`, the rare one last.
 ARM_GYRO = 'gyro=arm_gyro_*'
@@ -50,7 +50,7 @@ METHODS = {
   'fedavg': {'method': 'fedavg'},
   'fedavg_skip': {'method': 'fedavg', 'fill': 'skip'},
   'cohort_mean': {'method': 'cohort_mean'},
-  'relief': compare.MID,
+  'relief': comparison.MID,
   'relief_tight': {'method': 'relief', 'deadline': 'tight'},
 }
 
@@ -66,7 +66,7 @@ def labels(backbones, rare):
   for backbone in backbones:
     shared = {
       'backbone': backbone,
-      'hparams': {'client_lr': RATES[backbone]},
+      'hparams': {'client_lr': presets.RATES[backbone]},
       'model': {'adapters': backbone == 'lora'},
     }
     for fleet in FLEETS:
@@ -97,7 +97,7 @@ def pamap2(c):
 
 def smoke(c):
   """Shrinks to two folds of the small world, which has one order of sensors."""
-  common.smoke(c)
+  presets.smoke(c)
   c.data.folds, c.data.rate = 2, 0.0
 
 
@@ -107,11 +107,11 @@ def get_config(arg=None):
   Raises:
     InputError: an unknown variant.
   """
-  c = common.dsads()
+  c = presets.dsads()
   c.rounds, c.data.split = 100, 'folds'
   mhealth(c)
   names = [name for name in (arg or '').split(',') if name]
-  common.apply(
+  presets.apply(
     c,
     arg,
     mhealth=mhealth,
@@ -125,4 +125,4 @@ def get_config(arg=None):
   if 'ecg' in names:
     rare = ECG
   backbones = [b for b in ('cnn', 'lora') if b in names] or ['cnn', 'lora']
-  return compare.comparison(c, labels(backbones, rare), (), vary='data.fold')
+  return comparison.build(c, labels(backbones, rare), (), vary='data.fold')

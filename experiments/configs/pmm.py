@@ -1,15 +1,8 @@
-"""MMO-FL with PMM; variants as in common.py.
+"""MMO-FL with PMM; variants as in presets.py.
 
-python -m experiments.main --config=experiments/configs/pmm.py --workdir=DIR
+python -m experiments.main --config=pmm --workdir=DIR
 """
 
-from experiments.configs import common
+from relief_jax.config import presets
 
-
-def get_config(arg=None):
-  """Builds the config of MMO-FL with PMM, with the variants in `arg`.
-
-  Raises:
-    InputError: an unknown variant.
-  """
-  return common.method('pmm', arg)
+get_config = presets.getter('pmm')

@@ -10,10 +10,11 @@ noise of three deviations (quality). 60 rounds, seeds 0 to 2.
 
 Every part of `qqr_style` alone and together, RELIEF with and without
 confidence, and the oracle, which leaves the noisy sensors out: a world without
-noise in which they are gone. Variants: those of common.py, and `synthetic`.
+noise in which they are gone. Variants: those of presets.py, and `synthetic`.
 """
 
-from experiments.configs import common, compare
+from relief_jax.campaign import comparison
+from relief_jax.config import presets
 
 OFF = {'confidence': False, 'align': 0.0}
 METHODS = {
@@ -26,8 +27,8 @@ METHODS = {
   'quality1_2': {'method': 'qqr_style'},
   'quality3': {'method': 'qqr_style', 'qqr_style': {**OFF, 'mix': True}},
   'quantity': {'method': 'qqr_style', 'qqr_style': {**OFF, 'substitute': True}},
-  'relief': compare.MID,
-  'relief_confidence': {**compare.MID, 'relief': {'confidence': True}},
+  'relief': comparison.MID,
+  'relief_confidence': {**comparison.MID, 'relief': {'confidence': True}},
   # The faulty sensors deliver nothing in place of noise.
   'oracle': {
     'method': 'cohort_mean',
@@ -42,10 +43,10 @@ def get_config(arg=None):
   Raises:
     InputError: an unknown variant.
   """
-  c = common.dsads()
+  c = presets.dsads()
   c.fleet, c.clients = 'uniform', 20
   c.online.missing.update(kind='each', rate=0.3, spread=0.3)
   c.sensor_faults.update(noise=3.0, share=0.4)
-  common.apply(c, arg, synthetic=lambda c: c.update(dataset='synthetic'))
+  presets.apply(c, arg, synthetic=lambda c: c.update(dataset='synthetic'))
   smoke = 'smoke' in (arg or '').split(',')
-  return compare.comparison(c, METHODS, (0,) if smoke else (0, 1, 2))
+  return comparison.build(c, METHODS, (0,) if smoke else (0, 1, 2))

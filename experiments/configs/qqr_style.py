@@ -1,16 +1,9 @@
-"""QQR, our reconstruction; variants as in common.py.
+"""QQR, our reconstruction; variants as in presets.py.
 
-python -m experiments.main --config=experiments/configs/qqr_style.py \
+python -m experiments.main --config=qqr_style \
     --workdir=DIR
 """
 
-from experiments.configs import common
+from relief_jax.config import presets
 
-
-def get_config(arg=None):
-  """Builds the config of QQR style, with the variants in `arg`.
-
-  Raises:
-    InputError: an unknown variant.
-  """
-  return common.method('qqr_style', arg)
+get_config = presets.getter('qqr_style')

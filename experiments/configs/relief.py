@@ -1,6 +1,6 @@
 """RELIEF: blocks averaged over the cohort that trained them, within budgets.
 
-python -m experiments.main --config=experiments/configs/relief.py:smoke \
+python -m experiments.main --config=relief:smoke \
     --workdir=runs/relief
 
 Variants: smoke, paper, best, lora, tight, full, and one for every selection
@@ -10,8 +10,8 @@ static.
 
 import functools
 
-from experiments.configs import common
 from relief_jax.algorithms import relief
+from relief_jax.config import presets
 
 
 def rule(name, c):
@@ -26,4 +26,4 @@ def get_config(arg=None):
     InputError: an unknown variant.
   """
   rules = {name: functools.partial(rule, name) for name in relief.RULES}
-  return common.method('relief', arg, **rules)
+  return presets.method('relief', arg, **rules)

@@ -15,7 +15,8 @@ windows. Variants: `smoke`, `synthetic`, and `four_tiers`, where most devices
 never had all sensors.
 """
 
-from experiments.configs import common, compare
+from relief_jax.campaign import comparison
+from relief_jax.config import presets
 
 MISSING = (0.3, 0.5, 0.7)
 NOISY = (0.0, 0.2, 0.4)
@@ -27,8 +28,8 @@ METHODS = {
   'cohort_mean': {'method': 'cohort_mean'},
   'pmm': {'method': 'pmm'},
   'qqr_style': {'method': 'qqr_style'},
-  'relief': compare.MID,
-  'relief_confidence': {**compare.MID, 'relief': {'confidence': True}},
+  'relief': comparison.MID,
+  'relief_confidence': {**comparison.MID, 'relief': {'confidence': True}},
 }
 
 
@@ -76,10 +77,10 @@ def get_config(arg=None):
   Raises:
     InputError: an unknown variant.
   """
-  c = common.dsads()
+  c = presets.dsads()
   c.fleet, c.clients, c.rounds, c.eval_every = 'uniform', 16, 25, 5
   c.online.stream.update(buffer=100, arrive=10)
-  common.apply(
+  presets.apply(
     c,
     arg,
     synthetic=lambda c: c.update(dataset='synthetic'),
@@ -88,4 +89,4 @@ def get_config(arg=None):
   smoke = 'smoke' in (arg or '').split(',')
   if smoke:
     c.online.stream.update(buffer=16, arrive=4)
-  return compare.comparison(c, labels(), (0,) if smoke else (0, 1, 2))
+  return comparison.build(c, labels(), (0,) if smoke else (0, 1, 2))

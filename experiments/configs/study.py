@@ -16,8 +16,9 @@ out persons 1 and 2 and keeps the main four methods. Also `smoke`, `cnn` and
 `lora` (one backbone), `synthetic`.
 """
 
-from experiments.configs import common, compare
 from relief_jax.algorithms import relief
+from relief_jax.campaign import comparison
+from relief_jax.config import presets
 
 PLAIN = {
   'fedavg': {'method': 'fedavg'},
@@ -51,9 +52,6 @@ ABLATIONS = {
   },
 }
 MAIN = ('fedavg', 'fedavg_skip', 'cohort_mean', 'relief_tight', 'relief_full')
-# The same for all methods of a backbone: with LoRA and the fusion norm several
-# diverge at 0.05; at 0.02 all but one run of `local_only` end well.
-RATES = {'cnn': 0.05, 'lora': 0.02}
 PRESETS = {
   'paper': {'modality_dropout': 0.0, 'fusion_norm': False},
   'best': {'modality_dropout': 0.3, 'fusion_norm': True},
@@ -67,7 +65,7 @@ def labels(backbones=('cnn', 'lora'), chosen=None):
     for preset, options in PRESETS.items():
       shared = {
         'backbone': backbone,
-        'hparams': {'client_lr': RATES[backbone]},
+        'hparams': {'client_lr': presets.RATES[backbone]},
         **options,
       }
       methods = dict(PLAIN)
@@ -85,7 +83,7 @@ def get_config(arg=None):
   Raises:
     InputError: an unknown variant.
   """
-  c = common.dsads()
+  c = presets.dsads()
   chosen, backbones, seeds = None, ('cnn', 'lora'), (0, 1, 2)
   names = [name for name in (arg or '').split(',') if name]
   if 'subjects12' in names:
@@ -94,7 +92,7 @@ def get_config(arg=None):
     backbones = tuple(b for b in backbones if b in names)
   if 'smoke' in names:
     seeds = (0,)
-  common.apply(
+  presets.apply(
     c,
     arg,
     subjects12=lambda c: c.data.update(test_subjects=(1, 2)),
@@ -102,4 +100,4 @@ def get_config(arg=None):
     lora=lambda c: None,
     synthetic=lambda c: c.update(dataset='synthetic'),
   )
-  return compare.comparison(c, labels(backbones, chosen), seeds)
+  return comparison.build(c, labels(backbones, chosen), seeds)

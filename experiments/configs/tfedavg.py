@@ -1,23 +1,17 @@
 """T-FedAvg: ternary weights on the device and on both links.
 
-python -m experiments.main --config=experiments/configs/tfedavg.py:smoke \
+python -m experiments.main --config=tfedavg:smoke \
     --workdir=runs/tfedavg
 
 Variants: smoke, paper, best, lora, tight, full, released.
 """
 
-from experiments.configs import common
-
-
-def get_config(arg=None):
-  """Builds the config of T-FedAvg, with the variants in `arg`.
-
-  Raises:
-    InputError: an unknown variant.
-  """
-  return common.method('tfedavg', arg, released=released)
+from relief_jax.config import presets
 
 
 def released(c):
   """Takes the threshold of the released code."""
   c.tfedavg.mode = 'released'
+
+
+get_config = presets.getter('tfedavg', released=released)

@@ -10,8 +10,6 @@ import sys
 import ml_collections
 import pytest
 
-from experiments import config_door, identity, records, sweep_jobs
-from experiments.configs import compare
 from relief_jax import (
   algorithms,
   compressors,
@@ -22,12 +20,15 @@ from relief_jax import (
 )
 from relief_jax import config as config_lib
 from relief_jax.algorithms import fedavg, relief
+from relief_jax.campaign import comparison, sweep_jobs
+from relief_jax.cli import config_flags
 from relief_jax.compressors import base
 from relief_jax.config import registries
 from relief_jax.config.validation import validate
 from relief_jax.errors import InputError
 from relief_jax.rounds import facts as facts_lib
 from relief_jax.rounds.facts import Facts
+from relief_jax.storage import identity, records
 from tests.support import tiny
 from tests.support.paths import ROOT
 
@@ -98,7 +99,7 @@ def coded(codec):
 """
 
 COMPARISON = """
-from experiments.configs import compare
+from relief_jax.campaign import comparison
 from relief_jax import config as config_lib
 
 
@@ -111,7 +112,7 @@ def get_config(arg=None):
     'mine': {'method': 'my_package.methods:mine'},
     'strong': {'method': 'my_package/methods.py:mine', 'mine': {'pull': 9.0}},
   }
-  return compare.comparison(c, labels, (0,))
+  return comparison.build(c, labels, (0,))
 """
 
 
@@ -199,7 +200,7 @@ def test_a_registered_method_gets_its_keys_at_once(monkeypatch):
   assert registries.contents() != before
   config = config_lib.default('mine')
   assert config.method == 'mine' and config.mine.heads == 0.5
-  found = config_door.prepare(['x', '--config.mine.heads=1'])
+  found = config_flags.prepare(['x', '--config.mine.heads=1'])
   assert found == ['x', '--config.mine.heads=1']
   validate(config)
   with pytest.raises(InputError, match='a number from 0 to 1'):
@@ -320,7 +321,7 @@ def test_models_data_fleets_and_codecs_too(own):
 def test_a_run_knows_nothing_of_methods_beside_it(own, tmp_path):
   name = 'my_package.methods:mine'
   swept = {'method': f'{name},fedavg', 'mine.pull': '0.0,0.5'}
-  config_door.prepare(['x'], swept)
+  config_flags.prepare(['x'], swept)
   config = config_lib.default('fedavg')
   points = [
     {'method': method, 'mine.pull': pull}
@@ -343,13 +344,13 @@ def test_a_run_knows_nothing_of_methods_beside_it(own, tmp_path):
 
 def test_a_comparison_stores_where_its_methods_are(own):
   labels = {'a': {'method': 'my_package/methods.py:mine'}}
-  config = compare.comparison(config_lib.default(), labels, (0,), 'a')
+  config = comparison.build(config_lib.default(), labels, (0,), 'a')
   assert config.mine.pull == 0.25
   stored = records.clean(config)
   place = str(own / 'my_package' / 'methods.py')
   assert stored['methods']['a']['method'] == f'{place}:mine'
   plugins._found.clear()
-  assert compare.from_dict(stored).mine.pull == 0.25
+  assert comparison.from_dict(stored).mine.pull == 0.25
 
 
 def launch(folder, command, *args):

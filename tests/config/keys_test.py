@@ -8,13 +8,13 @@ import ml_collections
 import numpy as np
 import pytest
 
-from experiments import records, sweep_jobs
-from experiments.configs import compare
 from relief_jax import config as config_lib
 from relief_jax import keys
+from relief_jax.campaign import comparison, sweep_jobs
 from relief_jax.config import registries
 from relief_jax.config.validation import check, validate
 from relief_jax.errors import InputError
+from relief_jax.storage import records
 
 ROWS = config_lib.rows()
 DEFAULTS = records.flatten(config_lib.default().to_dict())
@@ -63,7 +63,7 @@ def test_every_key_has_a_row_and_every_row_is_a_key():
 
 def test_every_default_is_in_its_range():
   validate(config_lib.default())
-  for key, row in (ROWS | compare.ROWS).items():
+  for key, row in (ROWS | comparison.ROWS).items():
     check(key, row.default, row)
 
 

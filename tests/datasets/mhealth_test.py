@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from experiments import runner
 from relief_jax import config as config_lib
 from relief_jax import datasets, simulate
 from relief_jax.datasets import mhealth, packed
 from relief_jax.datasets.recording import physical
 from relief_jax.errors import InputError
+from relief_jax.storage import runner
 from relief_jax.world import splits
 from tests.datasets import originals
 

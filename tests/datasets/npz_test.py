@@ -6,9 +6,9 @@ import sys
 import numpy as np
 import pytest
 
-from experiments.configs import common
 from relief_jax import config as config_lib
 from relief_jax import datasets, simulate
+from relief_jax.config import presets
 from relief_jax.datasets import check
 from relief_jax.errors import InputError
 from relief_jax.world import partition, splits
@@ -288,7 +288,7 @@ def test_what_gives_no_window_is_said(load, spoil, said):
 
 def test_who_lost_windows_is_in_the_warnings_of_a_run(tmp_path):
   np.savez(tmp_path / 'own.npz', **four(gone))
-  own = common.method('relief', 'smoke')
+  own = presets.method('relief', 'smoke')
   own.dataset, own.data_path = 'npz', str(tmp_path / 'own.npz')
   own.devices, own.data.test_subjects, own.data.rare = 1, ('dan',), ''
   own.data.width = own.data.stride = 16

@@ -3,10 +3,10 @@
 import jax
 import pytest
 
-from experiments import progress, runner
 from relief_jax.engine import compile_cache, memory
 from relief_jax.errors import InputError
 from relief_jax.simulate import Simulation
+from relief_jax.storage import progress, runner
 from tests.support import tiny
 
 GB = 10**9

@@ -11,11 +11,11 @@ import sys
 
 import jax
 
-from experiments import runner
 from relief_jax import simulate
 from relief_jax.engine import placement, processes
 from relief_jax.errors import InputError
 from relief_jax.runs import tuner
+from relief_jax.storage import runner
 from tests.support import tiny
 
 

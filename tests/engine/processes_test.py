@@ -11,10 +11,10 @@ import time
 import numpy as np
 import pytest
 
-from experiments import command, records, runner
-from experiments.checkpoints import Checkpoints
 from relief_jax.engine import processes
 from relief_jax.errors import InputError
+from relief_jax.storage import exit_codes, records, runner
+from relief_jax.storage.checkpoints import Checkpoints
 from tests.engine import processes_job
 from tests.support.paths import ROOT
 
@@ -234,7 +234,7 @@ def test_sigterm_to_one_stops_both(undisturbed, tmp_path, number):
   jobs[number].send_signal(signal.SIGTERM)
   said = end(jobs, 100)
   codes = [job.returncode for job in jobs]
-  assert codes == [command.INTERRUPTED, command.INTERRUPTED], said
+  assert codes == [exit_codes.INTERRUPTED, exit_codes.INTERRUPTED], said
   summary = records.read_json(tmp_path / 'run' / 'summary.json')
   assert summary['status'] == records.INTERRUPTED
   with Checkpoints(tmp_path / 'run' / 'checkpoints') as checkpoints:
@@ -267,7 +267,7 @@ def test_one_is_lost_and_the_other_says_so(
     # JAX itself, where it noticed while we were in no collective.
     assert 'another task died' in said
   else:
-    assert jobs[1 - number].returncode == command.FAILED, said
+    assert jobs[1 - number].returncode == exit_codes.FAILED, said
     lines = [line for line in said.splitlines() if line.startswith('error: ')]
     assert len(lines) == 1 and said.endswith(lines[0] + '\n'), said
     assert f'process {1 - number} without the others' in lines[0]

@@ -4,10 +4,11 @@ import pathlib
 
 import pytest
 
-from experiments import compare, records
 from experiments.configs import leaderboard
 from relief_jax import algorithms
+from relief_jax.cli import compare
 from relief_jax.config import validation
+from relief_jax.storage import records
 
 
 def _budgeted():

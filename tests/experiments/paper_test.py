@@ -5,10 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from experiments import compare, printed, records, tables
 from experiments.configs import from_json, paper
 from relief_jax import world
+from relief_jax.cli import compare
 from relief_jax.errors import InputError
+from relief_jax.report import printed, tables
+from relief_jax.storage import records
 from tests.datasets import originals
 
 

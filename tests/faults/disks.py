@@ -20,8 +20,9 @@ import subprocess
 import sys
 import tempfile
 
-from experiments import command, runner
 from relief_jax import simulate
+from relief_jax.cli import command
+from relief_jax.storage import exit_codes, runner
 from tests.faults import kills
 from tests.support import fake_simulate
 
@@ -50,7 +51,9 @@ def _child(folder: pathlib.Path, out: pathlib.Path) -> tuple[int, list[str]]:
   def work():
     simulate.Simulation = fake_simulate.Simulation
     config = kills.fake_config()
-    command.call(lambda: command.CODES[runner.run(config, folder, None, True)])
+    command.call(
+      lambda: exit_codes.CODES[runner.run(config, folder, None, True)]
+    )
 
   out.write_text('')
   code = os.waitstatus_to_exitcode(kills.forked(work, out))
@@ -85,7 +88,7 @@ def fill(home: pathlib.Path, step: int) -> list[str]:
     try:
       code, said = _child(disk / 'run', out)
       if code:
-        assert code == command.STORAGE and len(said) == 1, (size, code, said)
+        assert code == exit_codes.STORAGE and len(said) == 1, (size, code, said)
         assert 'No space left' in said[0] and 'make room' in said[0], said
         found.append(said[0].split(': ')[1].rpartition('/run/')[2])
         subprocess.run(['mount', '-o', f'remount,{_ROOM}', disk], check=True)
@@ -112,8 +115,9 @@ def main() -> None:
   with tempfile.TemporaryDirectory() as folder:
     found = fill(pathlib.Path(folder), given.step)
   print(
-    f'{len(found)} full disks, each with one line and code {command.STORAGE}; '
-    f'all went on to the same end. Full were: {", ".join(dict.fromkeys(found))}'
+    f'{len(found)} full disks, each with one line and code '
+    f'{exit_codes.STORAGE}; all went on to the same end. Full were: '
+    f'{", ".join(dict.fromkeys(found))}'
   )
 
 

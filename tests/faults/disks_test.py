@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from experiments import command, records
-from tests.experiments.main_test import timeless
+from relief_jax.storage import exit_codes, records
+from tests.cli.run_test import timeless
 from tests.faults import disks, faults_test
 from tests.support.paths import ROOT
 
@@ -70,7 +70,7 @@ def test_a_disk_that_fills_up_under_a_run(private, tmp_path):
   assert done.returncode == 0, done.stderr
 
   said = (tmp_path / 'full.err').read_text()
-  assert int((tmp_path / 'full.code').read_text()) == command.STORAGE, said
+  assert int((tmp_path / 'full.code').read_text()) == exit_codes.STORAGE, said
   # The only other line is a warning about the world.
   lines = [line for line in said.splitlines() if 'smallest cohort' not in line]
   assert len(lines) == 1 and 'Traceback' not in said, said

@@ -9,9 +9,9 @@ import sys
 import numpy as np
 import pytest
 
-from experiments import records, runner
-from experiments.checkpoints import Checkpoints
 from relief_jax.errors import InputError, StorageError
+from relief_jax.storage import records, runner
+from relief_jax.storage.checkpoints import Checkpoints
 from tests.faults import kills
 from tests.support import fake_simulate
 from tests.support.paths import ROOT

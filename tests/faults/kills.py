@@ -32,10 +32,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from experiments import records, runner
-from experiments.checkpoints import Checkpoints
 from relief_jax import simulate
 from relief_jax.engine import compile_cache
+from relief_jax.storage import records, runner
+from relief_jax.storage.checkpoints import Checkpoints
 from tests.support import fake_simulate, tiny
 
 _TOUCH = ('open', 'os.rename', 'os.remove', 'os.mkdir', 'os.rmdir')

@@ -6,11 +6,11 @@ import json
 import numpy as np
 import pytest
 
-from experiments import records
 from relief_jax import config as config_lib
 from relief_jax.datasets import parsing
 from relief_jax.errors import InputError
 from relief_jax.online import presence
+from relief_jax.storage import records
 from relief_jax.world import fleet_files
 
 FLEET = 'name,share,sensors,device\na,100,all,jetson_nano\n'

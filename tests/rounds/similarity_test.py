@@ -6,11 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import cosine_charts, gather, runner, tables
 from relief_jax import simulate
 from relief_jax.config import validation
 from relief_jax.errors import InputError
+from relief_jax.report import cosine_charts, gather, tables
 from relief_jax.rounds import similarity
+from relief_jax.storage import runner
 from tests.support import tiny
 
 

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import identity, progress, records, runner
 from relief_jax import simulate
 from relief_jax.engine import placement
 from relief_jax.errors import InputError
 from relief_jax.runs import layout_rules, tuner
+from relief_jax.storage import identity, progress, records, runner
 from tests.support import tiny
 
 

@@ -18,14 +18,17 @@ from collections.abc import Callable
 
 import numpy as np
 
-from experiments import command, points, records, sweep_jobs, tables
-from experiments.checkpoints import Checkpoints
 from relief_jax import config as config_lib
 from relief_jax import world
+from relief_jax.campaign import points, sweep_jobs
+from relief_jax.cli import config_lookup
 from relief_jax.config import validation
 from relief_jax.datasets import download, npz, packed, windows
 from relief_jax.devices import figures
 from relief_jax.engine import placement
+from relief_jax.report import tables
+from relief_jax.storage import records
+from relief_jax.storage.checkpoints import Checkpoints
 from relief_jax.world import fleet_files
 from tests.datasets import originals
 from tests.faults import kills
@@ -135,7 +138,7 @@ def flags(rng, folder):
     lambda: sweep_jobs.parse_shard(text),
     lambda: points.split_argv(['x', points.PREFIX + text]),
     lambda: placement.parse_layout(text, 1),
-    lambda: command.rewrite(['x', f'--config={text}']),
+    lambda: config_lookup.rewrite(['x', f'--config={text}']),
   )
   rng.choice(doors)()
 
@@ -293,8 +296,8 @@ def archive(rng, folder):
 @functools.cache
 def stored_run() -> pathlib.Path:
   """A run directory of the stand-in."""
-  from experiments import runner
   from relief_jax import simulate
+  from relief_jax.storage import runner
   from tests.support import fake_simulate
 
   folder = pathlib.Path(tempfile.mkdtemp()) / 'run'

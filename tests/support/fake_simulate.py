@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from experiments import progress
 from relief_jax import algorithms
 from relief_jax.config import validation
 from relief_jax.simulate import Diverged
+from relief_jax.storage import progress
 from relief_jax.world import fleets
 
 CALLS: list[int] = []  # rounds at which advance() was called

@@ -1,0 +1,101 @@
+"""All runs of a campaign at once: a live bar, or a line per finished run."""
+
+import time
+
+import rich.console
+import rich.progress
+
+from relief_jax.storage import job_spec, progress, records
+
+
+class Overview:
+  """Shows the progress and speed of all runs, the best one and failures."""
+
+  def __init__(self, console: rich.console.Console, left, done: int):
+    """Prepares the display.
+
+    Args:
+      console: to draw on.
+      left: jobs to do.
+      done: how many have ended already.
+    """
+    self._console, self._live = console, console.is_terminal
+    self._total, self._ended = done + len(left), done
+    self._before = done
+    self._at: dict[str, int] = {}
+    self._from: dict[str, int] = {}
+    self._rounds = sum(job.config['rounds'] for job in left)
+    self._started = time.monotonic()
+    self._failed = 0
+    self._best: tuple[float, str] | None = None
+    self._bar = rich.progress.Progress(
+      rich.progress.TextColumn('{task.description}', markup=False),
+      rich.progress.BarColumn(),
+      rich.progress.TextColumn('{task.fields[now]}', markup=False),
+      console=console,
+      disable=not self._live,
+    )
+    self._task = self._bar.add_task('', total=self._rounds, now='')
+    self._show('')
+
+  def __enter__(self):
+    self._bar.start()
+    return self
+
+  def __exit__(self, *_):
+    self._bar.stop()
+
+  def event(self, job: job_spec.Job, message: dict) -> None:
+    """Shows a message of a worker."""
+    name = job.name
+    if message['event'] == 'start':
+      self._from[job.workdir] = message['round']
+    if message['event'] != 'end':
+      self._at[job.workdir] = message['round']
+      f1 = message.get('f1')
+      if f1 is not None and (not self._best or f1 > self._best[0]):
+        self._best = f1, name
+      shown = f'{name} F1 {progress.percent(f1)} %'
+      self._show(shown if 'f1' in message else name)
+      return
+    status = message['status']
+    if status not in (records.COMPLETE, records.INTERRUPTED):
+      self._failed += 1
+    self._ended += 1
+    if status == records.COMPLETE:
+      self._at[job.workdir] = job.config['rounds']
+    else:  # it will not run the rest
+      self._rounds -= job.config['rounds'] - self._at.get(job.workdir, 0)
+    if not self._live or status != records.COMPLETE:
+      self._console.print(
+        f'[{self._ended}/{self._total}] {name}: {status} ({self.state()})',
+        soft_wrap=True,
+      )
+    self._show(name)
+
+  def state(self) -> str:
+    """Describes the rates, the time left, the best so far and failures."""
+    taken = max(time.monotonic() - self._started, 1e-9)
+    here = sum(at - self._from.get(w, 0) for w, at in self._at.items())
+    left = self._rounds - sum(self._at.values())
+    parts = [
+      f'{here / taken:.3g} rounds/s',
+      f'{60 * (self._ended - self._before) / taken:.3g} runs/min',
+    ]
+    if here:
+      parts.append(f'ETA {progress.duration(round(left * taken / here))}')
+    if self._best:
+      f1, name = self._best
+      parts.append(f'best F1 {progress.percent(f1)} % {name}')
+    if self._failed:
+      parts.append(f'{self._failed} failed')
+    return ', '.join(parts)
+
+  def _show(self, now: str) -> None:
+    self._bar.update(
+      self._task,
+      completed=sum(self._at.values()),
+      total=self._rounds,
+      description=f'runs {self._ended}/{self._total}',
+      now=f'{self.state()}  {now}',
+    )

@@ -1,0 +1,45 @@
+"""Makes the report of runs: one HTML file, figures and tables.
+
+relief report DIR... [--out=DIR] [--baseline=LABEL]
+
+DIR is a run directory or the folder of a comparison or a sweep; with several,
+labels begin with the folder's name. Writes report.html (in itself complete: no
+network, no scripts), figures/*.png and *.pdf, tables/*.csv and *.tex, to the
+first DIR unless told otherwise. A sweep that is still running may be looked
+at: what is finished is shown, the rest is listed.
+"""
+
+import pathlib
+
+from absl import flags
+
+from relief_jax import datasets
+from relief_jax.cli import command
+from relief_jax.errors import InputError
+from relief_jax.files import paths
+from relief_jax.report import gather, writer
+
+
+def define() -> None:
+  """Defines the flags."""
+  command.define_path('out', None, 'where it goes; default: the first DIR')
+  flags.DEFINE_string('baseline', '', 'label that others are compared with')
+
+
+def main(argv) -> int:
+  """Returns the exit code (see `command`).
+
+  Raises:
+    InputError: no folder, or one without runs.
+  """
+  folders = [pathlib.Path(paths.expand(name, 'DIR')) for name in argv[1:]]
+  given = flags.FLAGS
+  if not folders:
+    raise InputError('no folder', 'one or more: relief report DIR', 'name it')
+  collection = gather.gather(folders, given.baseline)
+  path = writer.write(collection, pathlib.Path(given.out or folders[0]))
+  size = path.stat().st_size / 1e6
+  used = [run.summary.get('dataset') for run in collection.runs]
+  print(datasets.remark(used))
+  print(f'{len(collection.found)} runs, {size:.1f} MB: {path}')
+  return 0

@@ -1,0 +1,1 @@
+"""A run directory: what it holds and how it is written."""

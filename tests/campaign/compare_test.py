@@ -1,0 +1,283 @@
+"""Comparisons: what is run, what is not run again, what comes out."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from experiments.configs import compare as compare_config
+from experiments.configs import study
+from relief_jax import simulate
+from relief_jax.campaign import comparison, pool
+from relief_jax.cli import compare
+from relief_jax.errors import InputError
+from relief_jax.report import plots, tables
+from relief_jax.storage import job_spec, records, runner
+from tests.support import fake_simulate
+from tests.support.paths import ROOT
+
+
+def run_inline(monkeypatch):
+  """Every job runs in this process, on the fake simulation; a list of them."""
+  monkeypatch.setattr(simulate, 'Simulation', fake_simulate.Simulation)
+  fake_simulate.CALLS.clear()
+  ran = []
+
+  def run(self, on_event):
+    while (jobs := self._schedule.take(None)[1]) and not self.stopped:
+      (job,) = jobs
+      ran.append((job.label, job.seed))
+      on_event(job, {'event': 'start', 'title': '', 'rounds': 1, 'round': 0})
+      try:
+        status = runner.run(
+          records.config_from_dict(job.config),
+          job.workdir,
+          job.data_dir,
+          resume=True,
+        )
+        on_event(job, {'event': 'end', 'status': status})
+      except InputError as error:
+        end = {'event': 'end', 'status': 'failed', 'reason': str(error)}
+        on_event(job, end)
+
+  monkeypatch.setattr(pool.Pool, 'run', run)
+  return ran
+
+
+@pytest.fixture
+def inline(monkeypatch):
+  return run_inline(monkeypatch)
+
+
+def config(**keys):
+  found = compare_config.get_config('smoke')
+  found.rounds, found.eval_every, found.rounds_per_call = 10, 5, 5
+  found.update(keys)
+  return found
+
+
+def test_expand_sets_the_keys_of_every_label(tmp_path):
+  jobs = compare.expand(config(only='fedavg*,relief'), tmp_path)
+  assert [(j.label, j.seed) for j in jobs] == [
+    ('fedavg', 0),
+    ('fedavg', 1),
+    ('fedavg_skip', 0),
+    ('fedavg_skip', 1),
+    ('relief', 0),
+    ('relief', 1),
+  ]
+  assert jobs[2].config['fill'] == 'skip'
+  assert jobs[5].config['method'] == 'relief'
+  assert jobs[5].config['seed'] == 1
+  assert jobs[5].workdir == str(tmp_path / 'relief' / 'seed_1')
+
+
+def test_expand_refuses(tmp_path):
+  with pytest.raises(InputError, match="only='nothing'"):
+    compare.expand(config(only='nothing'), tmp_path)
+  bad = config()
+  with bad.unlocked():
+    bad.methods = {'fedavg': {'metod': 'fedavg'}}
+    bad.labels = ('fedavg',)
+  with pytest.raises(InputError, match="'metod'"):
+    compare.expand(bad, tmp_path)
+  from experiments.configs import relief
+
+  with pytest.raises(InputError, match='a comparison'):
+    compare.expand(relief.get_config(), tmp_path)
+
+
+def test_schedule_keeps_what_shares_a_program_together():
+  def job(label, seed):
+    return job_spec.Job(label, seed, '', {'method': label, 'seed': seed})
+
+  jobs = [job(label, seed) for label in 'abc' for seed in range(3)]
+  schedule = pool.Schedule(jobs)
+  known, taken = {}, []
+
+  def take(worker):
+    known[worker], found = schedule.take(known.get(worker))
+    taken.extend((j.label, j.seed) for j in found)
+    return found
+
+  for worker in (0, 1, 0, 0, 1, 0):
+    take(worker)
+  assert taken == [('a', 0), ('b', 0), ('a', 1), ('a', 2), ('b', 1), ('c', 0)]
+  while take(1):
+    pass
+  assert taken[6:] == [('b', 2), ('c', 1), ('c', 2)]
+
+
+def test_finished_runs_are_never_run_again(inline, tmp_path):
+  assert compare.compare(config(), tmp_path, None, 1) == 0
+  assert len(inline) == 12
+  inline.clear()
+  before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob('metrics.jsonl')}
+  assert compare.compare(config(), tmp_path, None, 1) == 0
+  assert not inline
+  for path, time in before.items():
+    assert path.stat().st_mtime_ns == time
+  more = config(seeds=(0, 1, 2))
+  assert compare.compare(more, tmp_path, None, 1) == 0
+  assert {seed for _, seed in inline} == {2}
+
+
+def test_half_finished_runs_go_on(inline, tmp_path):
+  compare.compare(config(), tmp_path, None, 1)
+  run = tmp_path / 'relief' / 'seed_0'
+  whole = (run / 'metrics.jsonl').read_bytes()
+  os.remove(run / 'summary.json')
+  with open(run / 'metrics.jsonl', 'ab') as file:
+    file.write(b'{"rou')
+  inline.clear()
+  compare.compare(config(), tmp_path, None, 1)
+  assert inline == [('relief', 0)]
+  assert (run / 'metrics.jsonl').read_bytes() == whole
+
+
+def test_runs_of_another_config_are_refused(inline, tmp_path):
+  compare.compare(config(), tmp_path, None, 1)
+  with pytest.raises(InputError, match='config.local_steps=7'):
+    compare.compare(config(local_steps=7), tmp_path, None, 1)
+
+
+def test_failed_runs_are_listed_and_stop_nobody(inline, tmp_path, capsys):
+  bad = config()
+  with bad.unlocked():
+    bad.methods = {
+      'fedavg': {'method': 'fedavg'},
+      'wild': {'hparams': {'client_lr': 1e3}},
+      'wrong': {'fleet': 'nowhere.csv'},
+      'relief': {'method': 'relief'},
+    }
+    bad.labels = tuple(bad.methods)
+  assert compare.compare(bad, tmp_path, None, 1) == 1
+  shown = capsys.readouterr().out
+  assert 'wild seed 0: diverged: ' in shown
+  assert 'wrong seed 1: failed: Found nowhere.csv' in shown
+  table = (tmp_path / 'table.md').read_text()
+  assert '| relief |' in table and '| wild |' not in table
+
+
+def test_a_value_that_no_run_can_use_is_refused_at_the_door(inline, tmp_path):
+  bad = config()
+  with bad.unlocked():
+    bad.methods = {'wrong': {'clients': 0}}
+    bad.labels = ('wrong',)
+  with pytest.raises(InputError, match='config.clients is 0'):
+    compare.compare(bad, tmp_path, None, 1)
+  bad = config()
+  bad.seeds = (0, -1)
+  with pytest.raises(InputError, match='config.seeds is .*from 0'):
+    compare.compare(bad, tmp_path, None, 1)
+  assert not list(tmp_path.iterdir())
+
+
+def test_tables_and_figures(inline, tmp_path):
+  compare.compare(config(), tmp_path, None, 1)
+  with open(tmp_path / 'table.csv', newline='') as file:
+    rows = {row['label']: row for row in csv.DictReader(file)}
+  assert list(rows) == list(compare_config.METHODS)
+  assert float(rows['fedavg']['f1_difference']) == 0
+  assert float(rows['relief']['speed_up']) == 1
+  assert rows['relief']['f1_rare_only'] == ''
+  assert rows['relief']['seeds'] == '2'
+  for name in ('f1_rounds.png', 'f1_time.png'):
+    content = (tmp_path / 'figures' / name).read_bytes()
+    assert content.startswith(b'\x89PNG')
+
+
+def test_difference_is_paired_by_seed():
+  def run(label, seed, f1):
+    return tables.Run(label, seed, {}, [{'round': 0, 'f1': f1}])
+
+  runs = [run('fedavg', s, 0.1 * s) for s in range(3)]
+  runs += [run('relief', s, 0.1 * s + 0.05) for s in (2, 0)]
+  found = tables.table(runs, 'fedavg')['relief']['f1_difference']
+  assert found.mean == pytest.approx(5)
+  assert found.half == pytest.approx(0, abs=1e-9)
+  assert found.number == 2
+
+
+def test_interval_equals_a_known_value():
+  found = tables.interval([4.0, 5.0, 9.0])
+  assert found.mean == pytest.approx(6)
+  assert found.half == pytest.approx(4.302653 * 2.645751 / 3**0.5, rel=1e-5)
+
+
+def test_a_crowd_is_spread_over_panels():
+  labels = [f'x/m{i}' for i in range(20)]
+  panels = plots._panels(labels, 'x/m3')
+  assert all(panel[0] == 'x/m3' and len(panel) <= 7 for panel in panels)
+  assert {label for panel in panels for label in panel} == set(labels)
+
+
+def test_the_comparison_can_be_loaded_again(tmp_path):
+  first = config(only='relief*')
+  records.write_json(tmp_path / 'config.json', first)
+  again = comparison.from_dict(records.read_json(tmp_path / 'config.json'))
+  assert compare.expand(again, tmp_path) == compare.expand(first, tmp_path)
+
+
+def test_study_leaves_out_what_does_not_depend_on_the_deadline(tmp_path):
+  jobs = compare.expand(study.get_config(), tmp_path)
+  labels = {job.label for job in jobs}
+  assert len(labels) == 4 * len(study.PLAIN) + len(study.ABLATIONS)
+  assert 'cnn/paper/relief_tight' in labels
+  assert 'lora/best/fedavg' in labels
+  deadlines = {job.config['deadline'] for job in jobs if 'fed' in job.label}
+  assert len(deadlines) == 1
+  main = compare.expand(study.get_config('subjects12'), tmp_path)
+  assert {job.label.split('/')[2] for job in main} == {
+    'fedavg',
+    'fedavg_skip',
+    'cohort_mean',
+    'relief_tight',
+    'relief_full',
+  }
+  assert main[0].config['data']['test_subjects'] == [1, 2]
+  configs = {json.dumps(job.config, sort_keys=True) for job in jobs}
+  assert len(configs) == len(jobs)
+
+
+def test_a_dead_worker_is_a_failed_run(tmp_path, monkeypatch):
+  jobs = [job_spec.Job('a', seed, str(tmp_path / 'a'), {}) for seed in (0, 1)]
+  crew = pool.Pool(jobs, 1, tmp_path)
+  start = subprocess.Popen
+
+  def dying(command, **options):
+    del command
+    code = 'import sys; sys.stdin.readline(); sys.exit(9)'
+    return start([sys.executable, '-c', code], **options)
+
+  monkeypatch.setattr(pool.subprocess, 'Popen', dying)
+  ends = []
+  crew.run(lambda job, message: ends.append((job.seed, message['reason'])))
+  assert [seed for seed, _ in ends] == [0, 1]
+  assert 'code 9' in ends[0][1]
+
+
+@pytest.mark.slow
+def test_real_workers(tmp_path):
+  command = [
+    sys.executable,
+    '-m',
+    'experiments.compare',
+    '--config=experiments/configs/compare.py:smoke',
+    '--config.only=fedavg,relief',
+    '--config.seeds=(0,)',
+    f'--workdir={tmp_path}',
+    '--workers=2',
+  ]
+  for _ in range(2):
+    done = subprocess.run(
+      command, cwd=ROOT, capture_output=True, text=True, timeout=500
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+  assert '2 runs, 2 of them done' in done.stdout
+  for label in ('fedavg', 'relief'):
+    folder = tmp_path / label / 'seed_0'
+    assert records.read_json(folder / 'summary.json')['status'] == 'complete'

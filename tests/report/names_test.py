@@ -1,0 +1,133 @@
+"""What users call their tiers, sensors and labels is shown as it is."""
+
+import csv
+import io
+
+import html5lib
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.text import Text
+
+from relief_jax.campaign import sweep_jobs
+from relief_jax.report import (
+  columns,
+  gather,
+  page,
+  palette,
+  printed,
+  summaries,
+  tables,
+  world_figure,
+  writer,
+)
+from relief_jax.storage import naming, progress
+from tests.campaign.campaign_test import config, run
+from tests.campaign.compare_test import inline  # noqa: F401
+
+NAMES = (
+  'band_$20_v1_$',
+  'a$_x$',
+  '_hidden',
+  '100 %',
+  '<b>&amp;',
+  '[red]x',
+  '#1~^{}\\alpha',
+)
+
+
+def shown(figure):
+  return {text.get_text() for text in figure.findobj(Text)}
+
+
+@pytest.mark.parametrize('ending', ['png', 'pdf'])
+def test_names_are_drawn_as_they_are(ending):
+  figure, axes = palette.subplots(figsize=(4, 3))
+  lines = [axes.plot([1, 10], [1, 10 + i])[0] for i in range(len(NAMES))]
+  palette.legend(axes, lines, NAMES, loc='upper left')
+  axes.set_yticks(range(len(NAMES)), NAMES)
+  axes.set_title(NAMES[0])
+  with matplotlib.rc_context({'text.parse_math': True}):
+    figure.savefig(io.BytesIO(), format=ending)
+  assert set(NAMES) <= shown(figure)
+  assert not any(text.get_parse_math() for text in figure.findobj(Text))
+  assert set(NAMES) <= {t.get_text() for t in axes.get_legend().get_texts()}
+
+
+def test_numbers_of_a_logarithmic_axis_need_no_mathematics():
+  for low, high in ((1e-6, 1e3), (2, 5)):
+    figure, axes = palette.subplots(figsize=(4, 3))
+    axes.plot([1, 2], [low, high])
+    palette.logarithmic_y(axes)
+    figure.savefig(io.BytesIO())
+    ticks = [t.get_text() for t in axes.get_yticklabels(which='both')]
+    assert any(ticks) and not any('$' in tick for tick in ticks)
+
+
+def test_a_world_of_odd_names(tmp_path):
+  kinds = len(NAMES)
+  for clients in (kinds, 100):  # a bar each, or a line per kind
+    found = world_figure.View(
+      dataset='npz',
+      table=np.ones((clients, kinds), int),
+      classes=NAMES,
+      subjects=np.ones(clients, int),
+      owned=np.ones((clients, kinds), bool),
+      modalities=NAMES,
+      kind=np.arange(clients) % kinds,
+      kinds=NAMES,
+      speed=np.ones(clients),
+      unused=0,
+      shared=0,
+    )
+    world_figure.draw(found, tmp_path / 'world.png')
+
+
+def test_the_terminal_interprets_nothing(capsys):
+  for name in (*NAMES, ':smile:', '[/]'):
+    cells = {name: {c.name: tables.Cell(1, 1, 2, 2) for c in columns.COLUMNS}}
+    printed.show(cells, [], progress.console(), name)
+    assert name in capsys.readouterr().out
+
+
+def test_a_page_and_tables_of_odd_names(tmp_path):
+  rows = [[name, '1.0 ± 0.5'] for name in NAMES]
+  table = summaries.Table('t', 'T', ['', 'f1'], rows, 'base is a\nb')
+  read = list(csv.reader(io.StringIO(summaries.csv_of(table))))
+  assert [row[0] for row in read[1:]] == list(NAMES)
+  tex = summaries.tex_of(table)
+  assert r'band\_\$20\_v1\_\$ & ' in tex and r'100 \% & ' in tex
+  assert r'$<$b$>$\&amp;' in tex and '{[}red]x' in tex
+  assert tex.splitlines()[0] == '% base is a b'
+  collection = gather.Collection([], 'a', 'seeds', [], {})
+  text = page._table(table, collection)
+  html5lib.HTMLParser(strict=True).parseFragment(text)
+  assert '&lt;b&gt;&amp;amp;' in text
+  assert naming.markdown('a|b <i> $x$') == r'a\|b \<i\> \$x\$'
+  assert naming.markdown('client_lr=0.1/relief') == 'client_lr=0.1/relief'
+
+
+def test_a_long_search_runs_and_is_reported(inline, tmp_path):  # noqa: F811
+  """Its names are cut, stay apart, and are the same every time."""
+  found = {
+    f'hparams.{key}': value
+    for key, value in config().hparams.items()
+    if isinstance(value, float)
+  }
+  found |= {f'sensor_faults.{key}': 0.0 for key in config().sensor_faults}
+  found |= {f'synthetic.{key}': v for key, v in config().synthetic.items()}
+  points = [
+    {**found, 'hparams.ema': ema, 'seed': 0, 'target_f1': 1 / 3}
+    for ema in (0.1, 0.2)
+  ]
+  first, again = (
+    sweep_jobs.jobs_of(config(), points, tmp_path) for _ in range(2)
+  )
+  labels = [job.label for job in first]
+  assert labels == [job.label for job in again] and len(set(labels)) == 2
+  assert all(len(label.encode()) <= naming.MOST for label in labels)
+  texts = {
+    key.replace('.', '__'): str(value) for key, value in points[0].items()
+  }
+  assert run(tmp_path, **texts) == 0
+  writer.write(gather.gather([tmp_path]), tmp_path / 'out')
