@@ -43,7 +43,9 @@ def planner_of(task, rule, **options):
 
   @functools.partial(jax.jit, compiler_options=tiny.QUICK)
   def plan(known, fleet, number, key, hparams):
-    server = Server((), (), relief.ServerState(known.divergence, known.magnitude))
+    server = Server(
+      (), (), relief.ServerState(known.divergence, known.magnitude)
+    )
     place = jnp.arange(fleet.id.shape[0])
     round = frame.seen(key, task, setting, hparams, fleet, place, number)
     return method.plan(server, round._replace(clients=known.last))
