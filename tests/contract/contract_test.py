@@ -194,23 +194,22 @@ def by_twin(slow, infos):
 @pytest.mark.invariant(8)
 @CASES
 def test_what_is_trained_is_sent(method, backbone):
-  """Four bytes a number, unless its twin, a trait or its row says more."""
+  """To the byte where a trait, a twin or a row says what it is."""
   _, _, infos = ran(method, backbone)
   task, population = world(method, backbone)
   setting, own = setting_of(method, backbone), row(method)
   found = traits(method, task, setting) or Traits()
   whole = np.asarray(infos.trained) @ (4 * np.asarray(task.work.size))
+  if found.submodels:
+    assert (infos.upload <= whole).all()
   if found.silent:
     expected = np.zeros_like(whole)
-  elif found.submodels:  # what exactly, `test_equals_a_loop` says
-    assert (infos.upload <= whole).all()
-    expected = np.where(whole > 0, infos.upload, 0)
   elif own.sent:
     expected = own.sent(task, population, infos)
-  elif own.twin:
+  elif own.twin and not found.submodels:
     expected = by_twin(own.twin(task, population, setting), infos)
-  else:
-    expected = whole
+  else:  # of sub-models `test_equals_a_loop` says what exactly
+    expected = np.where(whole > 0, infos.upload, 0)
   np.testing.assert_allclose(infos.upload, expected)
 
 
