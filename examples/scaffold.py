@@ -48,7 +48,9 @@ def scaffold(task: Task, setting: Setting) -> Method:
 
   def corrected(received, device):
     x, loss = received.params, device.loss(task)
-    right = jax.tree.map(jnp.subtract, received.extra, device.memory)  # c - c_i
+    right = jax.tree.map(
+      jnp.subtract, received.extra, device.client_state
+    )  # c - c_i
 
     def objective(y, step):
       # The gradient of <c - c_i, y - x> is the correction.
@@ -62,14 +64,18 @@ def scaffold(task: Task, setting: Setting) -> Method:
   )
 
   def client(received, device):
-    update, c, c_i = train(received, device), received.extra, device.memory
+    update, c, c_i = (
+      train(received, device),
+      received.extra,
+      device.client_state,
+    )
     mean = jax.tree.map(lambda g: g / device.steps, update.rows)
     fresh = jax.tree.map(lambda c, c_i, g: c_i - c + g, c, c_i, mean)
     fresh = tree.select(update.mask, fresh, c_i)
     change = jax.tree.map(jnp.subtract, fresh, c_i)
     weight = tree.broadcast_groups(task.groups, device.weight)
     return update._replace(
-      rows=(), sums=tree.scale(weight, change), memory=fresh
+      rows=(), sums=tree.scale(weight, change), client_state=fresh
     )
 
   def server(state, mean, round):
@@ -80,8 +86,8 @@ def scaffold(task: Task, setting: Setting) -> Method:
       task.groups, costs.total(reach.T, weight)
     )  # N
     change = tree.divide(mean.sums, total)
-    c = jax.tree.map(jnp.add, state.memory, change)
-    return base.server(state._replace(memory=c), mean, round)
+    c = jax.tree.map(jnp.add, state.method_state, change)
+    return base.server(state._replace(method_state=c), mean, round)
 
   def zeros(params):
     return jax.tree.map(jnp.zeros_like, params)
@@ -92,6 +98,6 @@ def scaffold(task: Task, setting: Setting) -> Method:
     server=server,
     init=zeros,
     client_init=zeros,
-    send=lambda server: Received(server.params, server.memory),
+    send=lambda server: Received(server.params, server.method_state),
     traits=Traits(sums=True),
   )

@@ -146,10 +146,10 @@ def round_costs(
   if plan.cost.upload is not None:
     upload += plan.cost.upload
   upload, download = live * upload, live * download
-  if fleet.scene is not None and fleet.scene.loss is not None:
-    luck = fleet.scene.luck
-    upload = on_air(upload, fleet.scene.loss, luck[:, 0])
-    download = on_air(download, fleet.scene.loss, luck[:, 1])
+  if fleet.conditions is not None and fleet.conditions.loss is not None:
+    luck = fleet.conditions.luck
+    upload = on_air(upload, fleet.conditions.loss, luck[:, 0])
+    download = on_air(download, fleet.conditions.loss, luck[:, 1])
   # A padding client may have a speed of 0, and 0 / 0 would spoil every sum.
   compute = flops / jnp.where(works, fleet.speed, 1.0)
   sending = 8 * upload / jnp.where(works, fleet.uplink, 1.0)

@@ -144,21 +144,21 @@ class Exits(NamedTuple):
       sub = task.exits.until(d, False)                       # d is static
       device.loss(sub)                # at that exit
       sub.work                        # of `Plan.cost`, by `costs.stack`
-      task.exits.held(d, False)       # for `Plan.trained`, also of its cost
+      task.exits.contained(d, False)  # for `Plan.trained`, also of its cost
 
   It chooses between depths by a `lax.switch` over d, in which what lies above
   costs nothing; under a vmap all would run, so it takes the deepest, masked.
   Methods with exits say so in their facts; the config has no key.
 
   Attributes:
-    held: (d, every) -> [G] bools, the groups of the sub-model.
+    contained: (d, every) -> [G] bools, the groups of the sub-model.
     until: (d, every) -> Task, the sub-model: `fuse` gives the logits of the
       exit at d, [B, C]; with `every` those of all exits up to it, [d, B, C],
       and `encode` a tuple of d features. `work` is of what then runs, its
-      sizes are 0 beside the groups held.
+      sizes are 0 beside the groups contained.
   """
 
-  held: Callable[[int, bool], Any]
+  contained: Callable[[int, bool], Any]
   until: Callable[[int, bool], 'Task']
 
 
@@ -300,14 +300,14 @@ class Online(NamedTuple):
   Attributes:
     transfer: [K, 2] float32, seconds of sending and receiving.
     late: [K] bool, the server did not wait for the end; None: it waits.
-    tested: [K] int32, windows that arrived and were tested before training on
-      them; None without a stream.
+    arrived_samples: [K] int32, windows that arrived and were tested before
+      training on them; None without a stream.
     correct: [K] int32, those of them that the model classified correctly.
   """
 
   transfer: Array
   late: Array | None = None
-  tested: Array | None = None
+  arrived_samples: Array | None = None
   correct: Array | None = None
 
 
@@ -376,9 +376,9 @@ class Algorithm(NamedTuple):
     step: (key, state, population, hparams) -> (state, RoundInfo).
     params: state -> P, or [N, *P] for a `personal` algorithm.
     personal: every client has a model of its own.
-    held: (params, rounds done, fleet [N], hparams) -> SubModels, what each
-      device would run now, given what it was last sent and trained; None where
-      every device holds all that its sensors can use.
+    device_submodels: (params, rounds done, fleet [N], hparams) -> SubModels,
+      what each device would run now, given what it was last sent and trained;
+      None where every device holds all that its sensors can use.
     ensemble: the model answers with the mean of the logits of all its exits;
       then every exit is tested alone, too.
     check: (fleet, latest deadline) -> None, before the run and on the host;
@@ -389,6 +389,6 @@ class Algorithm(NamedTuple):
   step: Callable[..., tuple[PyTree, RoundInfo]]
   params: Callable[[PyTree], PyTree]
   personal: bool = False
-  held: Callable[..., SubModels] | None = None
+  device_submodels: Callable[..., SubModels] | None = None
   ensemble: bool = False
   check: Callable[[Fleet, float], None] = lambda fleet, deadline: None

@@ -61,9 +61,9 @@ class Fleet:
     budget: [N] float32, FLOPs per sample that fit a deadline of 1 (relief.md
       section 5: speed_n * T_th, per sample since the batch size cancels).
     shift: [N, M] of every field, None where all sensors agree.
-    scene: further conditions of a round of an online world (online/scene.py),
-      None elsewhere. There `owned` marks the sensors that deliver, and the
-      other fields too are the round's.
+    conditions: of a round of an online world, beside these fields
+      (online/conditions.py), None elsewhere. There `owned` marks the sensors
+      that deliver, and the other fields too are the round's.
   """
 
   id: Array
@@ -76,7 +76,7 @@ class Fleet:
   watts: Array
   budget: Array
   shift: Shift | None = None
-  scene: PyTree = None
+  conditions: PyTree = None
 
 
 @flax.struct.dataclass
@@ -108,7 +108,7 @@ class Population:
       cut by clients, and padded with rows of zeros to a multiple of its size.
     frozen: parameters that never train, the same for all ({} if none).
     online: processes that change the world from round to round
-      (`online.scene.Online`), None in a static one.
+      (`online.conditions.Online`), None in a static one.
   """
 
   bank: Bank

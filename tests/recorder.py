@@ -35,6 +35,7 @@ RENAMED = {
   '.dropped': ".extra['dropped']",
   '.cosines': ".extra['similarity']",
   '.online.right': '.online.correct',
+  '.online.tested': '.online.arrived_samples',
 }
 # Methods that are tried with every feature.
 WHOLE = ('fedavg', 'feddrop', 'flism', 'relief')
@@ -45,7 +46,7 @@ FEATURES: dict[str, dict[str, Any]] = {
   'feedback': {
     'uplink_codec.name': 'top_k',
     'downlink_codec.name': 'top_k',
-    'downlink_codec.memory': 'on',
+    'downlink_codec.error_feedback': 'on',
   },
   'guard': {
     'nonfinite': 'drop',

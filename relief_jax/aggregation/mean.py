@@ -75,13 +75,18 @@ def masked_mean(
 
   def client(update, device):
     del device
-    weight, held = tree.broadcast_groups(task.groups, update.weight), None
-    if update.held is not None:
-      held = jax.tree.map(lambda m: m.astype(jnp.float32), update.held)
-      held = tree.scale(weight, held)
+    weight, element_weight = (
+      tree.broadcast_groups(task.groups, update.weight),
+      None,
+    )
+    if update.submodel_mask is not None:
+      element_weight = jax.tree.map(
+        lambda m: m.astype(jnp.float32), update.submodel_mask
+      )
+      element_weight = tree.scale(weight, element_weight)
     squares = tree.group_sq_norms(task.groups, update.delta, num)
     total = tree.scale(weight, update.delta)
-    return (total, tree.scale(update.weight, squares), held), ()
+    return (total, tree.scale(update.weight, squares), element_weight), ()
 
   def server(summed, stacked, weight, trained):
     del stacked
@@ -120,7 +125,7 @@ def of_sums(
   trained: Array,
   total: PyTree,
   squares: Array,
-  held: PyTree | None = None,
+  element_weight: PyTree | None = None,
   *,
   over: Literal['contributors', 'all'] = 'contributors',
 ) -> Mean:
@@ -141,8 +146,8 @@ def of_sums(
     trained: [K, G] bool.
     total: P, weighted updates.
     squares: [G], weighted squared norms.
-    held: P, summed weights of the clients whose sub-model contains an element,
-      where blocks are not whole.
+    element_weight: P, summed weights of the clients whose sub-model contains
+      an element, where blocks are not whole.
     over: as in `Aggregator`.
   """
   num = task.num_blocks
@@ -150,12 +155,14 @@ def of_sums(
   counted, trainers = weight.sum(0), moved.sum(0)
   total_sq = tree.group_sq_norms(task.groups, total, num)
   mean_sq = tree.divide(total_sq, jnp.square(trainers))
-  everybody = held is None or over == 'all'
-  divisor = tree.broadcast_groups(task.groups, counted) if everybody else held
+  everybody = element_weight is None or over == 'all'
+  divisor = (
+    tree.broadcast_groups(task.groups, counted) if everybody else element_weight
+  )
   touched = (
     tree.broadcast_groups(task.groups, trainers > 0)
-    if held is None
-    else jax.tree.map(lambda v: v > 0, held)
+    if element_weight is None
+    else jax.tree.map(lambda v: v > 0, element_weight)
   )
   return Mean(
     delta=tree.divide(total, divisor),

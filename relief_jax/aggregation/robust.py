@@ -36,7 +36,7 @@ def robust_mean(task: Task, guard: Guard) -> Aggregator:
 
   def client(update, device):
     del device
-    return (), (update.delta, update.held)
+    return (), (update.delta, update.submodel_mask)
 
   def server(summed, stacked, weight, trained):
     del summed
@@ -51,7 +51,7 @@ def of_stacked(
   weight: Array,
   trained: Array,
   delta: PyTree,
-  held: PyTree | None,
+  submodel_mask: PyTree | None,
 ) -> Mean:
   """Computes robust means and divergences of stacked updates.
 
@@ -61,7 +61,8 @@ def of_stacked(
     weight: [K, G] weights; above 0 for clients that count.
     trained: [K, G] bool.
     delta: [K, *P] updates; what a client did not train is ignored.
-    held: [K, *P] bool, elements that it trained, None for whole groups.
+    submodel_mask: [K, *P] bool, elements that it trained, None for whole
+      groups.
 
   Returns:
     As `mean.of_sums`, with numbers of clients for weights.
@@ -75,7 +76,7 @@ def of_stacked(
       votes = votes.reshape((-1,) + (1,) * (u.ndim - 1))
       return _average(u, votes if h is None else votes & h, cut)
 
-    more = () if held is None else (held,)
+    more = () if submodel_mask is None else (submodel_mask,)
     return jax.tree.map(
       lambda votes, *parts: jax.tree.map(
         lambda *leaves: leaf(votes, *leaves), *parts
@@ -91,7 +92,7 @@ def of_stacked(
   count = voters.sum(0).astype(jnp.float32)
   return Mean(
     delta=mean,
-    touched=_touched(task, voters, held),
+    touched=_touched(task, voters, submodel_mask),
     weight=count,
     trainers=count,
     variance=tree.group_sum(task.groups, spread, num),
@@ -100,8 +101,8 @@ def of_stacked(
   )
 
 
-def _touched(task: Task, voters: Array, held: PyTree | None) -> PyTree:
-  if held is None:
+def _touched(task: Task, voters: Array, submodel_mask: PyTree | None) -> PyTree:
+  if submodel_mask is None:
     return tree.broadcast_groups(task.groups, voters.any(0))
 
   def leaf(votes, h):
@@ -110,7 +111,7 @@ def _touched(task: Task, voters: Array, held: PyTree | None) -> PyTree:
   return jax.tree.map(
     lambda votes, part: jax.tree.map(lambda h: leaf(votes, h), part),
     tree.broadcast_groups(task.groups, voters.T),
-    held,
+    submodel_mask,
   )
 
 

@@ -49,15 +49,17 @@ from relief_jax.task import Plan, SubModels, Task
 from relief_jax.types import Array, Fleet
 
 
-def fading(number: Array, length: Array | float) -> Array:
+def fading(round_index: Array, length: Array | float) -> Array:
   """Computes lam_t, [] float32: exp(-5) in round 0, 1 from round `length` on.
 
   Args:
-    number: [] int32, of the round.
+    round_index: [] int32, of the round.
     length: T, not a whole number of rounds in general; with 0 it is 1 always.
   """
   length = jnp.float32(length)
-  left = jnp.maximum(length - number, 0.0) / jnp.where(length > 0, length, 1.0)
+  left = jnp.maximum(length - round_index, 0.0) / jnp.where(
+    length > 0, length, 1.0
+  )
   return jnp.exp(-5 * jnp.square(left))
 
 
@@ -81,11 +83,11 @@ def mutual(
   if strength is None or on.size == 1:
     return loss
   others = jnp.maximum(on.sum() - 1, 1).astype(jnp.float32)
-  held = on[:, None, None]
+  mask = on[:, None, None]
   log_p = jax.nn.log_softmax(scores)
   teacher = jax.lax.stop_gradient(log_p)
-  p = tree.scale(held, jnp.exp(teacher))
-  rest = tree.scale(held, p.sum(0, keepdims=True) - p)
+  p = tree.scale(mask, jnp.exp(teacher))
+  rest = tree.scale(mask, p.sum(0, keepdims=True) - p)
   gap = (others * p * teacher - rest * log_p).sum((0, -1))
   mean = tree.scale(weight, gap).sum() / jnp.maximum(weight.sum(), 1e-9)
   return loss + jnp.where(on.sum() > 1, strength / others * mean, 0.0)
@@ -124,7 +126,7 @@ def depthfl(task: Task, setting: Setting) -> Method:
   distill = every and options.distill
   depths = range(1, count + 1)
   subs = [exits.until(d, every) for d in depths]
-  held = jnp.asarray(np.stack([exits.held(d, every) for d in depths]))
+  contained = jnp.asarray(np.stack([exits.contained(d, every) for d in depths]))
   # The deepest first, as `widths.largest` wants them.
   levels = costs.stack([sub.work for sub in subs[::-1]])
 
@@ -154,7 +156,7 @@ def depthfl(task: Task, setting: Setting) -> Method:
       (own, strength),
       jax.tree.map(lambda v: v[count - own], levels),
     )
-    trained = cut.trained & held[own - 1]
+    trained = cut.trained & contained[own - 1]
     return cut._replace(
       trained=trained,
       counted=trained.astype(jnp.float32),
@@ -188,7 +190,7 @@ def depthfl(task: Task, setting: Setting) -> Method:
     ]
     return partial(jax.lax.switch, own - 1, cases)
 
-  def held_models(params, done: Array, fleet: Fleet, hparams) -> SubModels:
+  def device_submodels(params, done: Array, fleet: Fleet, hparams) -> SubModels:
     """Gives each device's layers, answering with the exits that it holds."""
     last = frame.last(task, setting, hparams, fleet, done)
     own = jnp.maximum(layers(fleet, last.budget), 1)
@@ -203,6 +205,6 @@ def depthfl(task: Task, setting: Setting) -> Method:
     plan=plan,
     client=local_sgd(task, objective=objective),
     check=check,
-    held=held_models,
+    device_submodels=device_submodels,
     traits=Traits(ensemble=every),
   )

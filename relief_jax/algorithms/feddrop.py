@@ -138,9 +138,9 @@ def feddrop(task: Task, setting: Setting) -> Method:
 
   def kept(params, device: Device) -> SubModel:
     share, limit = device.args
-    held = widths.elements(units, params, keep(device.key, limit))
+    mask = widths.elements(units, params, keep(device.key, limit))
     factor = 1 / share if options.scale else jnp.float32(1.0)
-    return SubModel(held, widths.scaled(units, held, factor))
+    return SubModel(mask, widths.scaled(units, mask, factor))
 
   return fedavg.fedavg(task, setting)._replace(
     plan=plan,

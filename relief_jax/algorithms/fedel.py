@@ -48,7 +48,7 @@ from relief_jax.task import CostOverride, Plan, Task
 from relief_jax.types import Array
 
 
-class Memory(NamedTuple):
+class ClientState(NamedTuple):
   """Holds the state of a device between rounds.
 
   Attributes:
@@ -95,7 +95,9 @@ def fedel(task: Task, setting: Setting) -> Method:
       lambda *v: jnp.stack(v),
       *[elastic.chains(work, task.blocks.modality) for work in each],
     )
-  held = jnp.asarray(np.stack([exits.held(i + 1, False) for i in range(count)]))
+  contained = jnp.asarray(
+    np.stack([exits.contained(i + 1, False) for i in range(count)])
+  )
   block = np.full(num, -1)  # of an exit's groups
   for owners in task.blocks.layers:
     block[list(owners)] = np.arange(count)
@@ -103,7 +105,7 @@ def fedel(task: Task, setting: Setting) -> Method:
   def inside(low: Array, high: Array) -> Array:
     """Marks the groups of a window and of the exit at its end, [G] bool."""
     among = (block < 0) | ((block >= low) & (block <= high))
-    return held[high] & among
+    return contained[high] & among
 
   def end(run: Array, access: Array, start: Array, budget: Array) -> Array:
     """Finds the first block until which training from `start` costs b_n, []."""
@@ -121,13 +123,13 @@ def fedel(task: Task, setting: Setting) -> Method:
   base = fedavg.fedavg(task, setting)
 
   def plan(server, round: Round) -> Plan:
-    own: Memory = round.clients
+    own: ClientState = round.clients
     run, access = blocks_lib.reach(
       round.fleet, task.blocks.modality, setting.fill == 'input'
     )
     high = jax.vmap(end)(run, access, own.start, round.budget)
     window = jax.vmap(inside)(own.low, high)
-    moved = jax.tree.map(jnp.subtract, server.params, server.memory)
+    moved = jax.tree.map(jnp.subtract, server.params, server.method_state)
     overall = tree.group_sq_norms(task.groups, moved, num)
     overall = jnp.where(round.round_index > 0, overall, 0.0)
     overall /= round.hparams['client_lr']
@@ -148,7 +150,7 @@ def fedel(task: Task, setting: Setting) -> Method:
       client_args=high,
       cost=CostOverride(
         work=jax.tree.map(lambda v: v[high], levels),
-        received=access & held[high] & works,
+        received=access & contained[high] & works,
       ),
     )
 
@@ -169,12 +171,14 @@ def fedel(task: Task, setting: Setting) -> Method:
     chosen = (round.plan.trained[:, None] & among[None]).any(-1)
     low = jnp.where(chosen.any(-1), jnp.argmax(chosen, -1), high + 1)
     over = high == count - 1
-    new, own = base.server(state._replace(memory=state.params), mean, round)
+    new, own = base.server(
+      state._replace(method_state=state.params), mean, round
+    )
 
     def moved(old, new):
       return jnp.where(round.active, new, old).astype(jnp.int32)
 
-    return new, Memory(
+    return new, ClientState(
       elastic_fl.measured(own.importance, mean, round),
       low=moved(own.low, jnp.where(over, 0, low)),
       start=moved(own.start, jnp.where(over, 0, high + 1)),
@@ -189,7 +193,7 @@ def fedel(task: Task, setting: Setting) -> Method:
     ),
     server=server,
     init=lambda params: jax.tree.map(jnp.zeros_like, params),
-    client_init=lambda params: Memory(
+    client_init=lambda params: ClientState(
       jnp.full(num, jnp.inf, jnp.float32), jnp.int32(0), jnp.int32(0)
     ),
   )

@@ -5,8 +5,8 @@ whole model; the mask is looked at again in every local step, with the
 threshold tau_n of the start, and the gradient passes through it by the
 surrogate 1 + 2 |theta| tau / (|theta| + tau)^2. Grade: published code.
 Departures: ties are broken by the weight's place, so that the count is exact;
-tau is 0 at s = 1; an element's mean is over those who held it at the start,
-where the code counts non-zero updates.
+tau is 0 at s = 1; an element's mean is over the clients whose sub-model
+contained it at the start, where the code counts non-zero updates.
 
 *Budget* (ours): the largest s in 1, 1/4, 1/16, 1/64 with s F_n <= b_n; who
 does not afford the smallest sits out. *FLOPs*: the kept share of the whole
@@ -42,27 +42,27 @@ SHARES = (1.0, 1 / 4, 1 / 16, 1 / 64)
 
 
 @jax.custom_vjp
-def masked(value: Array, held: Array, tau: Array) -> Array:
-  """Gives `value` where it is held and at least tau, else 0.
+def masked(value: Array, mask: Array, tau: Array) -> Array:
+  """Gives `value` where it is in the sub-model and at least tau, else 0.
 
   Args:
     value: a parameter.
-    held: bool, of its shape, at the start of the round.
+    mask: bool, of its shape, at the start of the round.
     tau: [].
   """
-  return jnp.where(held & (jnp.abs(value) >= tau), value, 0.0)
+  return jnp.where(mask & (jnp.abs(value) >= tau), value, 0.0)
 
 
-def _forward(value, held, tau):
-  return masked(value, held, tau), (value, held, tau)
+def _forward(value, mask, tau):
+  return masked(value, mask, tau), (value, mask, tau)
 
 
 def _backward(saved, cotangent):
-  value, held, tau = saved
+  value, mask, tau = saved
   size = jnp.abs(value)
   both = jnp.where(tau > 0, jnp.square(size + tau), 1.0)
   slope = 1 + 2 * size * tau / both
-  passes = held & (size >= tau)
+  passes = mask & (size >= tau)
   return jnp.where(passes, cotangent * slope, 0.0), None, None
 
 
@@ -173,8 +173,8 @@ def fiarse(task: Task, setting: Setting) -> Method:
     ends = largest_weights(server.params, SHARES, layer)
 
     def kept(ends) -> Array:
-      held = holds(server.params, *ends)
-      count = jax.tree.map(lambda v: v.sum().astype(jnp.float32), held)
+      kept = holds(server.params, *ends)
+      count = jax.tree.map(lambda v: v.sum().astype(jnp.float32), kept)
       return tree.group_sum(task.groups, count, num)
 
     levels = priced_levels
@@ -195,14 +195,14 @@ def fiarse(task: Task, setting: Setting) -> Method:
 
   def largest_share(params, device) -> SubModel:
     tau, last = device.args
-    held = holds(params, tau, last)
+    mask = holds(params, tau, last)
 
     def view(params):
-      return jax.tree.map(masked, params, held, tau)
+      return jax.tree.map(masked, params, mask, tau)
 
-    return SubModel(held, view)
+    return SubModel(mask, view)
 
-  def held(params, done: Array, fleet: Fleet, hparams) -> SubModels:
+  def device_submodels(params, done: Array, fleet: Fleet, hparams) -> SubModels:
     """Gives each device's share of the weights, as it would be sent now."""
     last_round = frame.last(task, setting, hparams, fleet, done)
     level = jnp.minimum(largest(last_round)[1], len(SHARES) - 1)
@@ -217,6 +217,6 @@ def fiarse(task: Task, setting: Setting) -> Method:
   return fedavg.fedavg(task, setting)._replace(
     plan=plan,
     client=local_sgd(task, submodel=largest_share),
-    held=held,
+    device_submodels=device_submodels,
     traits=Traits(submodels=True),
   )

@@ -238,12 +238,12 @@ def flism(task: Task, setting: Setting) -> Method:
     total, weight = mean.extra
     plain_mean = tree.divide(total, tree.broadcast_groups(task.groups, weight))
     teacher = jax.tree.map(jnp.add, state.params, plain_mean)
-    return base.server(state._replace(memory=teacher), mean, round)
+    return base.server(state._replace(method_state=teacher), mean, round)
 
   return method._replace(
     aggregate=with_sums(base.aggregate, plain),
     server=server,
     # The first teacher is the first model.
     init=lambda params: jax.tree.map(jnp.copy, params),
-    send=lambda server: Received(server.params, server.memory),
+    send=lambda server: Received(server.params, server.method_state),
   )

@@ -109,9 +109,9 @@ def sliced(
     keep = widths.rolling(units, share, turn)
     if options.masked != 'off':
       keep[-1] = present(device, classes)
-    held = widths.elements(units, params, keep)
+    mask = widths.elements(units, params, keep)
     factor = 1 / share if options.scale else jnp.float32(1.0)
-    return SubModel(held, widths.scaled(units, held, factor))
+    return SubModel(mask, widths.scaled(units, mask, factor))
 
   def without_absent(received, device: Device):
     """Builds the loss that leaves absent classes out of the soft-max."""
@@ -123,7 +123,7 @@ def sliced(
 
     return device.loss(task, criterion)
 
-  def held(params, done: Array, fleet: Fleet, hparams) -> SubModels:
+  def device_submodels(params, done: Array, fleet: Fleet, hparams) -> SubModels:
     """Cuts each device's window of the last round, with all classes' rows."""
     last = frame.last(task, setting, hparams, fleet, done)
     level = jnp.minimum(largest(last)[1], len(SHARES) - 1)
@@ -146,7 +146,7 @@ def sliced(
       submodel=window,
       objective=without_absent if options.masked == 'inf' else None,
     ),
-    held=held,
+    device_submodels=device_submodels,
     traits=Traits(submodels=True),
   )
 

@@ -20,5 +20,5 @@ def local_only(task: Task, setting: Setting) -> Method:
   num = task.num_blocks
   method = fedavg.fedavg(task, setting._replace(fill='skip'))
   return personal(task, method, np.ones(num, bool))._replace(
-    divergence=lambda memory: jnp.full(num, jnp.nan)
+    divergence=lambda method_state: jnp.full(num, jnp.nan)
   )

@@ -52,7 +52,7 @@ BITS = (2, 4, 8, 32)
 _SUMS = 1
 
 
-class Memory(NamedTuple):
+class ServerState(NamedTuple):
   """Holds the server's state.
 
   Attributes:
@@ -66,7 +66,7 @@ class Memory(NamedTuple):
 
 def installed(fleet: Fleet) -> Array:
   """Marks installed sensors, delivering or not, [K, M] bool."""
-  return fleet.owned if fleet.scene is None else fleet.scene.installed
+  return fleet.owned if fleet.conditions is None else fleet.conditions.installed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,14 +113,14 @@ def pmm(task: Task, setting: Setting) -> Method:
     return number % refresh == 0
 
   def plan(server, round: Round) -> Plan:
-    memory, whole = server.memory, fedavg.everybody(setting, round)
+    known, whole = server.method_state, fedavg.everybody(setting, round)
     if options.owners:
       away = encoders[None] & ~round.access
       whole = whole._replace(counted=jnp.where(away, 0.0, whole.counted))
     if not options.substitute:
       return whole
     fleet, active = round.fleet, round.active[:, None]
-    fillable = prototypes.known(memory.sent, task)[None] & active
+    fillable = prototypes.known(known.sent, task)[None] & active
     filled = blocks.owned_groups(whole.run | fillable, task.blocks.modality)
     moved = whole.trained | (filled & columns[None] & active)
     tells = round.active & builds(round.round_index)
@@ -166,13 +166,13 @@ def pmm(task: Task, setting: Setting) -> Method:
 
     return tree.choose(device.args, measure, nothing, branch=device.branch)
 
-  def updated(memory: Memory, sums, round: Round) -> Memory:
+  def updated(known: ServerState, sums, round: Round) -> ServerState:
     now = builds(round.round_index)
-    built = prototypes.update(memory.built, sums, now)
+    built = prototypes.update(known.built, sums, now)
     key = jax.random.fold_in(round.key, 0)
     fresh = built._replace(mean=coded(key, built.mean))
-    sent = jax.tree.map(lambda a, b: jnp.where(now, a, b), fresh, memory.sent)
-    return Memory(built, sent)
+    sent = jax.tree.map(lambda a, b: jnp.where(now, a, b), fresh, known.sent)
+    return ServerState(built, sent)
 
   base = fedavg.fedavg(task, setting)._replace(plan=plan)
   if not options.substitute:
@@ -184,13 +184,13 @@ def pmm(task: Task, setting: Setting) -> Method:
     return train(received, device)._replace(sums=sums)
 
   def server(state, mean, round: Round):
-    memory = updated(state.memory, mean.sums, round)
-    return base.server(state._replace(memory=memory), mean, round)
+    known = updated(state.method_state, mean.sums, round)
+    return base.server(state._replace(method_state=known), mean, round)
 
   return base._replace(
     client=client,
     server=server,
-    init=lambda params: Memory(start, jax.tree.map(jnp.copy, start)),
-    send=lambda server: Received(server.params, server.memory.sent),
+    init=lambda params: ServerState(start, jax.tree.map(jnp.copy, start)),
+    send=lambda server: Received(server.params, server.method_state.sent),
     traits=Traits(sums=True),
   )

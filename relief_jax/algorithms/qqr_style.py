@@ -81,7 +81,7 @@ def qqr_style(task: Task, setting: Setting) -> Method:
     if not uses:
       return whole._replace(counted=counted)
     trust = sensor_confidence.confidence(
-      server.memory,
+      server.method_state,
       round,
       round.fleet.owned,
       options.beta,
@@ -152,13 +152,13 @@ def qqr_style(task: Task, setting: Setting) -> Method:
     return train(received, device)._replace(sums=sums, rows=far)
 
   def server(state, mean, round: Round):
-    memory = sensor_confidence.remember(state.memory, mean, round)
-    return base.server(state._replace(memory=memory), mean, round)
+    confidence = sensor_confidence.remember(state.method_state, mean, round)
+    return base.server(state._replace(method_state=confidence), mean, round)
 
   return base._replace(
     client=client,
     server=server,
     init=lambda params: sensor_confidence.init(task, setting.clients),
-    send=lambda server: Received(server.params, server.memory.prototypes),
+    send=lambda server: Received(server.params, server.method_state.prototypes),
     traits=Traits(sums=True),
   )

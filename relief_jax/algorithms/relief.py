@@ -33,7 +33,7 @@ from relief_jax.types import Array
 RULES = tuple(scores.RULES)
 
 
-class Memory(NamedTuple):
+class ServerState(NamedTuple):
   """Holds the server's state between rounds.
 
   Attributes:
@@ -110,7 +110,7 @@ def core(task: Task, setting: Setting) -> Method:
   whole_cohort = options.denominator == 'cohort'
 
   def plan(server, round):
-    known = scores.Known(*server.memory, round.clients)
+    known = scores.Known(*server.method_state, round.clients)
     run = round.fleet.owned & round.active[:, None]
     # A device on its first turn has waited for ever only if never chosen.
     overdue = round.round_index - known.last > options.max_stale
@@ -123,23 +123,25 @@ def core(task: Task, setting: Setting) -> Method:
     return Plan(run & works, trained, counted.astype(jnp.float32))
 
   def server(state, mean, round):
-    old, ema = state.memory, round.hparams['ema']
-    new = Memory(
+    old, ema = state.method_state, round.hparams['ema']
+    new = ServerState(
       norms.blend(old.divergence, norm(task, mean), ema, mean.trainers >= 2),
       norms.blend(
         old.magnitude, mean.sq_norm / task.work.size, ema, mean.trainers >= 1
       ),
     )
-    state, last = base.server(state._replace(memory=new), mean, round)
+    state, last = base.server(state._replace(method_state=new), mean, round)
     return state, jnp.where(round.plan.trained, round.round_index, last)
 
   return base._replace(
     plan=plan,
     server=server,
     aggregate=norms.measured(task, options.norm, base.aggregate),
-    init=lambda params: Memory(*(jnp.full(num, jnp.inf, jnp.float32),) * 2),
+    init=lambda params: ServerState(
+      *(jnp.full(num, jnp.inf, jnp.float32),) * 2
+    ),
     client_init=lambda params: jnp.full(num, -1, jnp.int32),
-    divergence=lambda memory: memory.divergence,
+    divergence=lambda state: state.divergence,
   )
 
 

@@ -178,7 +178,7 @@ def tfedavg(task: Task, setting: Setting) -> Method:
     params = tree.select(mean.touched, settle(state.params), state.params)
     return state._replace(params=params), own
 
-  def held(params, done, fleet, hparams) -> SubModels:
+  def device_submodels(params, done, fleet, hparams) -> SubModels:
     del done, hparams
     model = jnp.ones(fleet.id.shape, jnp.int32)
     return SubModels(model, ((task, view(params)),))
@@ -187,8 +187,8 @@ def tfedavg(task: Task, setting: Setting) -> Method:
     plan=plan,
     client=client,
     server=server,
-    model=lambda received, memory: view(received.params),
-    held=held,
+    model=lambda received, kept: view(received.params),
+    device_submodels=device_submodels,
     traits=Traits(
       projects=True, wire='codes both links itself', optimizers=('sgd',)
     ),

@@ -99,9 +99,9 @@ def scaled(widths: Widths, mask: PyTree, factor: Array):
   last = len(widths.sizes) - 1
 
   def view(params):
-    def leaf(axes, value, held):
+    def leaf(axes, value, contained):
       value = value if axes.output == last else value * factor
-      return jnp.where(held, value, 0.0)
+      return jnp.where(contained, value, 0.0)
 
     return jax.tree.map(leaf, widths.axes, params, mask)
 

@@ -87,12 +87,12 @@ class Update(NamedTuple):
     weight: [G] float32, in the mean.
     mask: prefix tree of P, bool, what was trained.
     loss: [] of the training.
-    held: P bool, elements of its sub-model that it trained, where blocks are
-      not held whole; else None.
+    submodel_mask: P bool, elements of its sub-model that it trained, where
+      blocks are not whole; else None.
     factor: [G], the part of `weight` that the device computed itself, or ().
     sums: pytree, added up over the cohort.
     rows: pytree, kept apart by device.
-    memory: what the method keeps on the device.
+    client_state: what the method keeps on the device.
     opt_state: of the local optimiser.
     finite: [] bool, or () where it is not checked.
   """
@@ -101,11 +101,11 @@ class Update(NamedTuple):
   weight: Array
   mask: PyTree
   loss: Array
-  held: PyTree = None
+  submodel_mask: PyTree = None
   factor: PyTree = ()
   sums: PyTree = ()
   rows: PyTree = ()
-  memory: PyTree = ()
+  client_state: PyTree = ()
   opt_state: PyTree = ()
   finite: PyTree = ()
 
@@ -124,7 +124,7 @@ class Device(NamedTuple):
     args: its row of `Plan.client_args`.
     key: of the round and the device: `batches.client_keys` gives the server
       the same in its plan. The keys of steps are folded from it by `STEPS`.
-    memory: what the method keeps on it.
+    client_state: what the method keeps on it.
     hparams: traced hyperparameters.
     steps: [] int32, local steps that it takes in this round.
     labels: [W] int32, classes of its windows; real ones are `fleet.samples`.
@@ -147,7 +147,7 @@ class Device(NamedTuple):
   weight: Array
   args: PyTree
   key: Array
-  memory: PyTree
+  client_state: PyTree
   hparams: HParams
   steps: Array
   labels: Array
@@ -317,7 +317,7 @@ def make(
     weight=row.weight,
     args=row.args,
     key=own_key,
-    memory=row.store.method,
+    client_state=row.store.method,
     hparams=known.hparams,
     steps=setting.local_steps(fleet) if row.steps is None else row.steps,
     labels=population.bank.y[row.windows],

@@ -31,8 +31,8 @@ def correct(
     params: P.
     present: as in `forward`.
   """
-  fleet, fresh = row.fleet, row.fleet.scene.fresh
-  real = (jnp.arange(fresh.size) < fleet.scene.arrived).astype(jnp.float32)
+  fleet, fresh = row.fleet, row.fleet.conditions.fresh
+  real = (jnp.arange(fresh.size) < fleet.conditions.arrived).astype(jnp.float32)
   run = fleet.owned | (setting.fill == 'input')
   steps = batches.steps_of(setting, fleet, run, fresh[None], real[None])
   step = jax.tree.map(lambda v: v[0], steps)

@@ -39,10 +39,10 @@ def local_sgd(
   """
 
   def client(received: Received, device: Device) -> Update:
-    params, mask, held, see = received.params, device.mask, None, view
+    params, mask, submodel_mask, see = received.params, device.mask, None, view
     if submodel:
       part = submodel(params, device)
-      mask = held = tree.both(mask, part.mask)
+      mask = submodel_mask = tree.both(mask, part.mask)
       see = part.view
     base = objective(received, device) if objective else device.loss(task)
 
@@ -56,9 +56,9 @@ def local_sgd(
       weight=device.weight,
       mask=mask,
       loss=done.loss,
-      held=held,
+      submodel_mask=submodel_mask,
       rows=done.observed,
-      memory=device.memory,
+      client_state=device.client_state,
       opt_state=done.opt_state,
     )
 

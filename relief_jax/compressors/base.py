@@ -27,16 +27,16 @@ class Codec(NamedTuple):
     share: of the numbers that `top_k` and `random_k` keep, in (0, 1].
     mode: of `ternary`, `twn` or `released`.
     scaled: `random_k` divides what it keeps by the share: unbiased.
-    memory: `on`, `off` or `auto`: error feedback, the sender keeps what did not
-      arrive (updates/link.py); `auto` for the sparse compressors that shrink
-      their error.
+    error_feedback: `on`, `off` or `auto`: the sender keeps what did not arrive
+      (updates/link.py); `auto` for the sparse compressors that shrink their
+      error.
   """
 
   name: str = 'none'
   share: float = 0.05
   mode: str = 'twn'
   scaled: bool = True
-  memory: str = 'auto'
+  error_feedback: str = 'auto'
 
 
 class Field(NamedTuple):

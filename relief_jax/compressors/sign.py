@@ -2,7 +2,7 @@
 
 The compressor of EF-signSGD (Karimireddy et al., 2019,
 https://arxiv.org/abs/1901.09847, section 4); biased, so it
-needs error feedback (`memory='on'`) to converge.
+needs error feedback (`error_feedback='on'`) to converge.
 """
 
 import jax.numpy as jnp

@@ -41,7 +41,7 @@ _CODEC = {
   'scaled': switch(
     True, 'random_k: by 1 / share, unbiased; False allows a memory'
   ),
-  'memory': name(
+  'error_feedback': name(
     'auto',
     ('auto', 'on', 'off'),
     'of what did not arrive (updates/link.py): error feedback on the device; '
@@ -55,6 +55,8 @@ RENAMED = {
   'shift': 'sensor_faults',
   'online.missing.struck': 'online.missing.share',
   'cosines': 'update_similarity',
+  'uplink_codec.memory': 'uplink_codec.error_feedback',
+  'downlink_codec.memory': 'downlink_codec.error_feedback',
 }
 
 ROWS: dict[str, Any] = {

@@ -90,7 +90,7 @@ def cnn(spec: Spec) -> Task:
       work=dataclasses.replace(whole.work, size=every),
       submodels={
         'depth': Exits(
-          held=partial(exits.held, number),
+          contained=partial(exits.contained, number),
           until=partial(_until, spec, number, groups),
         )
       },
@@ -129,7 +129,7 @@ def _until(spec, number, groups, depth, every) -> Task:
     return jnp.stack(scores)
 
   num = len(number.names)
-  size = _sizes(spec, groups, num) * exits.held(number, depth, every)
+  size = _sizes(spec, groups, num) * exits.contained(number, depth, every)
   return Task(
     modalities=spec.modalities,
     blocks=number.blocks(depth),
@@ -180,7 +180,7 @@ def _flops(spec: Spec, number: Numbering, kept, depths) -> WorkBuilder:
     last = encoders.dense_flops(hidden, classes)
     work.shared += last + 2 * hidden + 5 * classes
     work.wgrad[number.exits[d].shared] += last
-    below = np.flatnonzero(exits.held(number, d, False))
+    below = np.flatnonzero(exits.contained(number, d, False))
     work.gradient_path(last + hidden, below.tolist())
   return work
 

@@ -99,7 +99,7 @@ def logits(spec: Spec, params: PyTree, features, run: Array) -> Array:
   return encoders.head(params['head'], layers.bias(z, params['bias']))
 
 
-def held(number: Numbering, depth: int, every: bool) -> np.ndarray:
+def contained(number: Numbering, depth: int, every: bool) -> np.ndarray:
   """Marks the groups of the model cut at a depth, [G] bool.
 
   Args:

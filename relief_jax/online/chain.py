@@ -84,7 +84,7 @@ def make(rate: np.ndarray, length: float, key: str) -> Chain:
 
 
 def down(
-  chain: Chain, key: Array, ids: Array, place: Array, number: Array
+  chain: Chain, key: Array, ids: Array, place: Array, round_index: Array
 ) -> Array:
   """Tells whether each participant's chains are down in a round, [K, ...] bool.
 
@@ -93,7 +93,7 @@ def down(
     key: of the purpose.
     ids: [K] of the participants.
     place: [K] places in the population.
-    number: [] int32 of the round.
+    round_index: [] int32.
   """
   fail, recover = chain.fail[place], chain.recover[place]
   length = chain.back.shape[0]
@@ -102,9 +102,9 @@ def down(
     return keys.uniform(keys.at(key, when), ids, fail.shape[1:])
 
   def step(state, back):
-    value = draw(number - back)
+    value = draw(round_index - back)
     return (value < fail) | (state & (value < 1 - recover)), None
 
   share = fail / jnp.maximum(fail + recover, 1e-30)
-  first = draw(number - length) < share
+  first = draw(round_index - length) < share
   return jax.lax.scan(step, first, jnp.arange(length)[::-1])[0]

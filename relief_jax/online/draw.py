@@ -6,7 +6,7 @@ import numpy as np
 
 from relief_jax.errors import InputError
 from relief_jax.online import missing, presence, radio, streams
-from relief_jax.online.scene import Online
+from relief_jax.online.conditions import Online
 
 
 def draw(

@@ -21,9 +21,9 @@ def of(words: Array, purpose: int) -> Array:
   return jax.random.fold_in(ambient.of_words(words), purpose)
 
 
-def at(key: Array, number: Array) -> Array:
+def at(key: Array, round_index: Array) -> Array:
   """Derives the key of a round, which may lie before the first one."""
-  return jax.random.fold_in(key, number + _BEFORE)
+  return jax.random.fold_in(key, round_index + _BEFORE)
 
 
 def each(key: Array, ids: Array) -> Array:

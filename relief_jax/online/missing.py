@@ -171,7 +171,7 @@ def gone(
   words: Array,
   ids: Array,
   place: Array,
-  number: Array,
+  round_index: Array,
   modalities: int,
 ) -> Array:
   """Marks the sensors that are missing in a round, [K, M] bool, owned or not.
@@ -182,24 +182,24 @@ def gone(
     words: key of the world.
     ids: [K] of the participants.
     place: [K] places in the population.
-    number: [] int32 of the round.
+    round_index: [] int32.
     modalities: M.
   """
   key = keys.of(words, keys.MISSING)
   lost = jnp.zeros((ids.size, modalities), bool)
   if isinstance(process, Bursts):
-    lost = chain.down(process.chain, key, ids, place, number)
+    lost = chain.down(process.chain, key, ids, place, round_index)
   elif isinstance(process, Each):
-    drawn = keys.uniform(keys.at(key, number), ids, (modalities,))
+    drawn = keys.uniform(keys.at(key, round_index), ids, (modalities,))
     lost = drawn < process.rate[place]
   elif isinstance(process, One):
     # Of one client for all, so that two fleets share their bad rounds.
     who = jnp.where(process.common, 0, ids)
-    hit = keys.uniform(keys.at(key, number), who) < process.rate[place]
-    pick = keys.uniform(keys.at(keys.of(words, keys.WHICH), number), who)
+    hit = keys.uniform(keys.at(key, round_index), who) < process.rate[place]
+    pick = keys.uniform(keys.at(keys.of(words, keys.WHICH), round_index), who)
     which = jnp.floor(pick * modalities).astype(jnp.int32)
     lost = hit[:, None] & (which[:, None] == jnp.arange(modalities)[None])
   if planned is not None:
-    now = (number >= planned.first) & (number < planned.until)
+    now = (round_index >= planned.first) & (round_index < planned.until)
     lost |= now & planned.struck[place]
   return lost

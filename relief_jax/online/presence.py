@@ -140,7 +140,7 @@ def here(
   words: Array,
   ids: Array,
   place: Array,
-  number: Array,
+  round_index: Array,
 ) -> Array:
   """Tells whether each participant is present in a round, [K] bool.
 
@@ -149,13 +149,13 @@ def here(
     words: key of the world.
     ids: [K] of the participants.
     place: [K] places in the population.
-    number: [] int32 of the round.
+    round_index: [] int32.
   """
   key = keys.of(words, keys.PRESENCE)
   if isinstance(process, Trace):
-    return process.here[number % len(process.here), place]
+    return process.here[round_index % len(process.here), place]
   if isinstance(process, Stays):
-    return ~chain.down(process.chain, key, ids, place, number)
-  day = number / process.period + process.phase[place]
+    return ~chain.down(process.chain, key, ids, place, round_index)
+  day = round_index / process.period + process.phase[place]
   rate = process.rate[place] * (1 + process.swing * jnp.sin(2 * jnp.pi * day))
-  return keys.uniform(keys.at(key, number), ids) < rate
+  return keys.uniform(keys.at(key, round_index), ids) < rate

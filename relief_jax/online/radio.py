@@ -23,7 +23,7 @@ class Pace(NamedTuple):
   loss: Array | None
 
 
-def paced(pace: Pace, words: Array, fleet: Fleet, number: Array) -> Fleet:
+def paced(pace: Pace, words: Array, fleet: Fleet, round_index: Array) -> Fleet:
   """Gives the participants the speeds and bandwidths of a round.
 
   Budgets stay: the server plans with the data sheet.
@@ -32,14 +32,14 @@ def paced(pace: Pace, words: Array, fleet: Fleet, number: Array) -> Fleet:
     pace: of the world.
     words: its key.
     fleet: [K] participants.
-    number: [] int32 of the round.
+    round_index: [] int32.
   """
   if pace.slowdown is not None:
-    key = keys.at(keys.of(words, keys.PACE), number)
+    key = keys.at(keys.of(words, keys.PACE), round_index)
     slow = jnp.exp(pace.slowdown * keys.normal(key, fleet.id))
     fleet = dataclasses.replace(fleet, speed=fleet.speed / slow)
   if pace.fading is not None:
-    key = keys.at(keys.of(words, keys.RADIO), number)
+    key = keys.at(keys.of(words, keys.RADIO), round_index)
     up, down = jnp.exp(pace.fading * keys.normal(key, fleet.id, (2,))).T
     fleet = dataclasses.replace(
       fleet, uplink=fleet.uplink * up, downlink=fleet.downlink * down
@@ -47,7 +47,7 @@ def paced(pace: Pace, words: Array, fleet: Fleet, number: Array) -> Fleet:
   return fleet
 
 
-def luck(words: Array, ids: Array, number: Array) -> Array:
+def luck(words: Array, ids: Array, round_index: Array) -> Array:
   """Draws [K, 2] standard normal, for packets lost on the way up and down."""
-  key = keys.at(keys.of(words, keys.LUCK), number)
+  key = keys.at(keys.of(words, keys.LUCK), round_index)
   return keys.normal(key, ids, (2,))

@@ -103,9 +103,9 @@ def order(key: Array, y: Array, count: Array, drift: Array) -> Array:
   return jnp.argsort(jnp.where(jnp.arange(y.size) < count, score, 2.0))
 
 
-def arrivals(stream: Stream, place: Array, number: Array) -> Array:
+def arrivals(stream: Stream, place: Array, round_index: Array) -> Array:
   """Counts the windows that had arrived by the end of a round, [K] int32."""
-  passed = stream.rate[place] * number + stream.phase[place]
+  passed = stream.rate[place] * round_index + stream.phase[place]
   return stream.slots.shape[0] + jnp.floor(passed).astype(jnp.int32)
 
 
@@ -114,7 +114,7 @@ def view(
   words: Array,
   ids: Array,
   place: Array,
-  number: Array,
+  round_index: Array,
   own: Array,
   samples: Array,
   y: Array,
@@ -126,14 +126,14 @@ def view(
     words: key of the world.
     ids: [K] of the participants.
     place: [K] places in the population.
-    number: [] int32 of the round.
+    round_index: [] int32.
     own: [K, W] all their windows.
     samples: [K] how many of them are real.
     y: [windows] classes of the bank.
   """
-  seen = arrivals(stream, place, number)
-  before = arrivals(stream, place, number - 1)
-  known = arrivals(stream, place, number - stream.delay)
+  seen = arrivals(stream, place, round_index)
+  before = arrivals(stream, place, round_index - 1)
+  known = arrivals(stream, place, round_index - stream.delay)
   size, most = stream.slots.shape[0], stream.fresh.shape[0]
   client_keys = keys.each(keys.of(words, keys.STREAM), ids)
 

@@ -26,7 +26,7 @@ def sent(plan: Plan) -> Array:
   return plan.trained & ~plan.private[None]
 
 
-def tested(info: RoundInfo, fleet: Fleet, correct: Array) -> RoundInfo:
+def prequential(info: RoundInfo, fleet: Fleet, correct: Array) -> RoundInfo:
   """Adds the test on windows just arrived to the record of a round.
 
   Args:
@@ -34,8 +34,10 @@ def tested(info: RoundInfo, fleet: Fleet, correct: Array) -> RoundInfo:
     fleet: [K] participants.
     correct: [K] int32 windows that the model classified correctly.
   """
-  assert info.online is not None  # there is a scene
-  online = info.online._replace(tested=fleet.scene.arrived, correct=correct)
+  assert info.online is not None  # the world is online
+  online = info.online._replace(
+    arrived_samples=fleet.conditions.arrived, correct=correct
+  )
   return info._replace(online=online)
 
 
@@ -82,7 +84,7 @@ def account(
   if setting.idle_power:
     joules += costs.idle_joules(fleet, seconds)
   online = None
-  if fleet.scene is not None:
+  if fleet.conditions is not None:
     transfer = jnp.stack([cost.sending, cost.receiving], -1)
     online = Online(transfer, end.late if end else None)
   return RoundInfo(

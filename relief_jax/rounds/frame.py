@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from relief_jax import blocks
 from relief_jax.clients.device import Known
 from relief_jax.engine import ambient, placement
-from relief_jax.online import scene
+from relief_jax.online import conditions
 from relief_jax.rounds import cohort
 from relief_jax.rounds.method import Round
 from relief_jax.settings import HParams, Setting
@@ -123,7 +123,7 @@ def open_round(
   """
   cohort_key, plan_key, step_key, link_key = jax.random.split(key, 4)
   place = cohort.draw(cohort_key, population.fleet, setting.cohort)
-  fleet, windows = scene.take(population, place, index)
+  fleet, windows = conditions.take(population, place, index)
   everybody = cohort.shared(population)
 
   def each(function, shared, rows, work=None):
@@ -158,4 +158,4 @@ def everyone(one: PyTree, clients: int) -> PyTree:
 
 def streaming(fleet: Fleet) -> bool:
   """Tells whether windows arrive round by round."""
-  return fleet.scene is not None and fleet.scene.fresh is not None
+  return fleet.conditions is not None and fleet.conditions.fresh is not None

@@ -24,12 +24,12 @@ class Server(NamedTuple):
   Attributes:
     params: P, the global model.
     opt_state: of its optimiser.
-    memory: of the method.
+    method_state: of the method.
   """
 
   params: PyTree
   opt_state: PyTree = ()
-  memory: PyTree = ()
+  method_state: PyTree = ()
 
 
 class Round(NamedTuple):
@@ -108,17 +108,17 @@ class Method(NamedTuple):
     aggregate: the mean over clients.
     server: (Server, Mean, Round) -> (Server, what the method keeps on the
       participants [K, ...]).
-    init: params -> the server's memory.
+    init: params -> `Server.method_state`.
     client_init: params -> what is kept on one client; () for nothing.
     send: Server -> Received.
-    model: (Received, memory of one client) -> P, what a device runs before it
-      trains.
+    model: (Received, what is kept on one client) -> P, what a device runs
+      before it trains.
     evaluate: (Server, what the method keeps on all clients [N, ...]) -> P to
       test, or [N, *P] of a personal method.
-    divergence: memory of the server -> [G] tracked divergence, or None for this
-      round's own.
-    held: (params, rounds done, fleet [N], hparams) -> SubModels, what each
-      device would run now, where it is not the server's model.
+    divergence: `Server.method_state` -> [G] tracked divergence, or None for
+      this round's own.
+    device_submodels: (params, rounds done, fleet [N], hparams) -> SubModels,
+      what each device would run now, where it is not the server's model.
     check: (fleet, latest deadline) -> None, before the run and on the host;
       raises InputError where the fleet leaves parts of the model untrained.
     traits: what it cannot be combined with.
@@ -133,12 +133,12 @@ class Method(NamedTuple):
   init: Callable[[PyTree], PyTree] = lambda params: ()
   client_init: Callable[[PyTree], PyTree] = lambda params: ()
   send: Callable[[Server], Received] = lambda server: Received(server.params)
-  model: Callable[[Received, PyTree], PyTree] = lambda sent, memory: sent.params
+  model: Callable[[Received, PyTree], PyTree] = lambda sent, kept: sent.params
   evaluate: Callable[[Server, PyTree], PyTree] = lambda server, clients: (
     server.params
   )
   divergence: Callable[[PyTree], Array] | None = None
-  held: Callable[..., SubModels] | None = None
+  device_submodels: Callable[..., SubModels] | None = None
   check: Callable[[Fleet, float], None] = lambda fleet, deadline: None
   traits: Traits = Traits()
   transforms: tuple[Transform, ...] = ()

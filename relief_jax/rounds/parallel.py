@@ -36,7 +36,7 @@ class RoundState(NamedTuple):
   """Holds the state between rounds.
 
   Attributes:
-    server: model, optimiser and the method's memory.
+    server: model, optimiser and the method's state.
     clients: [N, ...] what stays on the devices.
     round: [] int32, rounds done.
     replica: the server's state of a coded broadcast.
@@ -108,7 +108,7 @@ def build(
     record = wrappers.Record(
       loss=update.loss,
       store=ClientStore(
-        method=update.memory,
+        method=update.client_state,
         updates=states,
         optimizer=update.opt_state if setting.keep_client_state else (),
         heard=row.store.heard,
@@ -220,7 +220,7 @@ def build(
     for one, rows in zip(observers, record.observed, strict=True):
       extra |= one.server(rows)
     divergence = (
-      method.divergence(server.memory)
+      method.divergence(server.method_state)
       if method.divergence
       else jnp.where(
         mean.trainers >= 2, mean.variance / task.work.size, jnp.nan
@@ -233,7 +233,7 @@ def build(
       extra=extra,
     )
     if frame.streaming(fleet):
-      info = accounting.tested(info, fleet, record.correct)
+      info = accounting.prequential(info, fleet, record.correct)
     return RoundState(
       server=server,
       clients=frame.put(
@@ -248,7 +248,7 @@ def build(
     step,
     params=lambda state: method.evaluate(state.server, state.clients.method),
     personal=method.traits.personal,
-    held=method.held,
+    device_submodels=method.device_submodels,
     ensemble=method.traits.ensemble,
     check=method.check,
   )

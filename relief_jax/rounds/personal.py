@@ -40,15 +40,15 @@ def personal(task: Task, method: Method, keep: np.ndarray) -> Method:
     )
 
   def client(received, device):
-    mine, inner = device.memory
+    mine, inner = device.client_state
     start = joined(mine, received.params)
     update = method.client(
-      received._replace(params=start), device._replace(memory=inner)
+      received._replace(params=start), device._replace(client_state=inner)
     )
     after = kept(jax.tree.map(jnp.add, start, update.delta))
     return update._replace(
       weight=jnp.where(keep, 0.0, update.weight),
-      memory=(after, update.memory),
+      client_state=(after, update.client_state),
     )
 
   def server(state, mean, round):
@@ -72,7 +72,7 @@ def personal(task: Task, method: Method, keep: np.ndarray) -> Method:
     client=client,
     server=server,
     client_init=lambda params: (kept(params), method.client_init(params)),
-    model=lambda received, memory: joined(memory[0], received.params),
+    model=lambda received, kept: joined(kept[0], received.params),
     evaluate=evaluate,
     traits=method.traits._replace(personal=True, silent=bool(keep.all())),
   )

@@ -28,6 +28,6 @@ def server_step(setting: Setting):
     params = tree.select(
       mean.touched, optax.apply_updates(state.params, step), state.params
     )
-    return Server(params, opt_state, state.memory), round.clients
+    return Server(params, opt_state, state.method_state), round.clients
 
   return server

@@ -66,19 +66,19 @@ class DeviceLog:
       done: rounds before them.
     """
     place = self._place[np.maximum(infos.client, 0)]
-    number, at = np.nonzero((place >= 0) & (infos.seconds > 0))
-    who = place[number, at]
+    round_index, at = np.nonzero((place >= 0) & (infos.seconds > 0))
+    who = place[round_index, at]
     np.add.at(self._rounds, who, 1)
     trained = np.zeros((len(self._ids), infos.trained.shape[-1]), int)
-    np.add.at(trained, who, infos.trained[number, at].astype(int))
+    np.add.at(trained, who, infos.trained[round_index, at].astype(int))
     self._trained = self._trained + trained
     if 'dropped' in infos.extra:
       if self._dropped is None:
         self._dropped = np.zeros(len(self._ids), int)
       np.add.at(
-        self._dropped, who, infos.extra['dropped'][number, at].astype(int)
+        self._dropped, who, infos.extra['dropped'][round_index, at].astype(int)
       )
-    shown = at[number == len(infos.client) - 1]
+    shown = at[round_index == len(infos.client) - 1]
     self._last = self._round(
       {
         k: np.asarray(v[-1][shown])
@@ -89,7 +89,7 @@ class DeviceLog:
       infos.online and np.asarray(infos.online.transfer[-1][shown], float),
     )
 
-  def _round(self, found: dict[str, np.ndarray], number: int, transfer):
+  def _round(self, found: dict[str, np.ndarray], round_index: int, transfer):
     """Splits a round's seconds into download, compute, upload (costs.py)."""
     who = found['client']
     if transfer is None:  # links are as the data sheet says
@@ -99,7 +99,7 @@ class DeviceLog:
       up, down = transfer.T
     compute = np.maximum(found['seconds'] - up - down, 0)
     return {
-      'round': number,
+      'round': round_index,
       'client': who.tolist(),
       'download': down.tolist(),
       'compute': compute.tolist(),

@@ -34,8 +34,8 @@ class Counts(NamedTuple):
       every tested sensor set, rows are true classes; [N, S, Z, C, C] of
       personal models.
     exits: [X, S, Z, C, C] of each exit alone; () without.
-    held: [V, S', Z, C, C] of the sub-models that devices hold, for the sensor
-      sets of the fleet; () where all hold the whole.
+    submodels: [V, S', Z, C, C] of the sub-models that devices run, for the
+      sensor sets of the fleet; () where all run the whole model.
     model_index: [N] int32 as in `SubModels`, () likewise.
     own: [N, 3, C] int32, on each device's own later windows: how often a class
       was predicted correctly, was predicted, and was true; () without such.
@@ -43,7 +43,7 @@ class Counts(NamedTuple):
 
   whole: Array
   exits: Array | tuple = ()
-  held: Array | tuple = ()
+  submodels: Array | tuple = ()
   model_index: Array | tuple = ()
   own: Array | tuple = ()
 
@@ -116,7 +116,7 @@ def evaluate(
   tests: HeldOut,
   fleet: Fleet,
   scope: Scope,
-  held: SubModels | None = None,
+  submodels: SubModels | None = None,
 ) -> Counts:
   """Tests the server's model, and the sub-models that devices hold.
 
@@ -127,7 +127,7 @@ def evaluate(
     tests: windows.
     fleet: [N] devices.
     scope: of the evaluation.
-    held: None where every device holds the server's model.
+    submodels: None where every device holds the server's model.
   """
   whole = confusions(
     task, params, frozen, tests, scope, jnp.asarray(scope.masks)
@@ -137,14 +137,14 @@ def evaluate(
     whole, exits = whole[0], whole[1:]
   found = Counts(whole, exits)
   index, models = jnp.zeros(fleet.id.shape, jnp.int32), [(task, params)]
-  if held is not None:
-    index = held.model_index
-    models += list(held.models)
+  if submodels is not None:
+    index = submodels.model_index
+    models += list(submodels.models)
     every = [
       _held(model, v, index, frozen, tests, fleet, scope)
-      for v, model in enumerate(held.models, 1)
+      for v, model in enumerate(submodels.models, 1)
     ]
-    found = found._replace(held=jnp.stack(every), model_index=index)
+    found = found._replace(submodels=jnp.stack(every), model_index=index)
   if tests.own is not None:
     found = found._replace(
       own=own_counts(models, index, frozen, tests.own, fleet, scope.fill)

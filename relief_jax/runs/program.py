@@ -209,15 +209,15 @@ def runner(algorithm: Algorithm, call: Call):
   """
 
   def rounds(state, population, key, first, total, hparams):
-    def step(state, number):
-      own = jax.random.fold_in(key, number)
+    def step(state, round_index):
+      own = jax.random.fold_in(key, round_index)
       return algorithm.step(own, state, population, hparams)
 
-    def guarded(state, number):
-      def skip(state, number):
-        return state, tree.zeros_like_output(step, state, number)[1]
+    def guarded(state, round_index):
+      def skip(state, round_index):
+        return state, tree.zeros_like_output(step, state, round_index)[1]
 
-      return jax.lax.cond(number < stop, step, skip, state, number)
+      return jax.lax.cond(round_index < stop, step, skip, state, round_index)
 
     # What goes on from between two calls first comes back into step.
     stop = jnp.minimum((first // call.rounds + 1) * call.rounds, total)
@@ -272,12 +272,14 @@ def evaluator(task: Task, algorithm: Algorithm, scope: evaluation.Scope):
       return evaluation.evaluate_personal(
         task, params, frozen, tests, fleet, scope
       )
-    model, held = task, None
+    model, submodels = task, None
     if algorithm.ensemble and task.exits:
       model = task.exits.until(task.cuts, True)
-    if algorithm.held:
-      held = algorithm.held(params, done, fleet, hparams)
-    return evaluation.evaluate(model, params, frozen, tests, fleet, scope, held)
+    if algorithm.device_submodels:
+      submodels = algorithm.device_submodels(params, done, fleet, hparams)
+    return evaluation.evaluate(
+      model, params, frozen, tests, fleet, scope, submodels
+    )
 
   return evaluate
 

@@ -19,16 +19,16 @@ class Diverged(Portable, RuntimeError):
     group: name of the first group with a non-finite parameter, or ''.
   """
 
-  def __init__(self, number: int, group: str, client: int | None):
+  def __init__(self, round_index: int, group: str, client: int | None):
     where = (
       f'in group {group!r}' if group else f'in the loss of client {client}'
     )
     super().__init__(
-      f'diverged by round {number}: a non-finite number {where}. Usual cure: '
-      'lower --config.hparams.client_lr, or leave such clients out with '
-      '--config.nonfinite=drop'
+      f'diverged by round {round_index}: a non-finite number {where}. '
+      'Usual cure: lower --config.hparams.client_lr, or leave such clients '
+      'out with --config.nonfinite=drop'
     )
-    self.round, self.group = number, group
+    self.round, self.group = round_index, group
 
 
 class RoundTotals:
@@ -64,8 +64,8 @@ class RoundTotals:
     """
     bad = np.argwhere(~np.isfinite(infos.loss))
     if len(bad):
-      number, place = bad[0].tolist()
-      return number, int(infos.client[number, place])
+      round_index, place = bad[0].tolist()
+      return round_index, int(infos.client[round_index, place])
     seconds = infos.seconds.astype(np.float64).max(1).sum()
     self.totals['sim_seconds'] += float(seconds)
     for key, values in (
@@ -89,7 +89,7 @@ class RoundTotals:
       factors = np.asarray(infos.extra['weight_factor'])
       self._found.append(factors[working].ravel())
     if infos.online is not None:
-      for key in ('tested', 'correct', 'late'):
+      for key in ('arrived_samples', 'correct', 'late'):
         value = getattr(infos.online, key)
         if value is not None:
           self._online[key] = self._online.get(key, 0) + int(value.sum())
@@ -123,8 +123,10 @@ class RoundTotals:
     found: dict[str, Any] = {}
     if 'late' in self._online:
       found['late'] = self._online['late']
-    if self._online.get('tested'):
-      found['prequential'] = self._online['correct'] / self._online['tested']
+    if self._online.get('arrived_samples'):
+      found['prequential'] = (
+        self._online['correct'] / self._online['arrived_samples']
+      )
     return found
 
 

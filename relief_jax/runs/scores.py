@@ -137,7 +137,7 @@ def report(counts: Counts, scope: Scope, facts: Facts) -> Report:
   }
   if not personal:
     whole = _Models(np.asarray(counts.whole)[place], np.arange(len(place)))
-    same = isinstance(counts.held, tuple)
+    same = isinstance(counts.submodels, tuple)
     at_server = f1 if same else whole.over(tested)
     record |= {
       'f1_global': float(at_server.mean()),
@@ -169,7 +169,7 @@ def _devices(counts: Counts, scope: Scope, place: np.ndarray) -> _Models:
     np.stack([index, place]), axis=1, return_inverse=True
   )
   found = [
-    counts.whole[s] if v == 0 else counts.held[v - 1][sets[s]]
+    counts.whole[s] if v == 0 else counts.submodels[v - 1][sets[s]]
     for v, s in pairs.T
   ]
   return _Models(np.stack(found), device.ravel())

@@ -368,8 +368,8 @@ class Simulation:
     self._state = state
     broken = self.run.take(infos, seconds)
     if broken is not None:
-      number, client = broken
-      raise Diverged(number, self._broken_group(), client)
+      round_index, client = broken
+      raise Diverged(round_index, self._broken_group(), client)
 
   def _broken_group(self) -> str:
     """Names the first group with a non-finite parameter, or gives ''."""

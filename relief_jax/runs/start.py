@@ -107,8 +107,8 @@ def initial_state(
     memory.check(
       memory.estimate(need, 0, memory_limit),
       'lower --config.clients where every client keeps a model, momentum or '
-      'a memory of its own (--config.keep_client_state, '
-      '--config.uplink_codec.memory), make the model smaller, or take a '
-      'larger machine',
+      'an error feedback of its own (--config.keep_client_state, '
+      '--config.uplink_codec.error_feedback), make the model smaller, or take '
+      'a larger machine',
     )
   return _starts[identity](key)

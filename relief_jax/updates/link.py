@@ -80,22 +80,23 @@ def make(setting: Setting) -> Links:
     raise InputError(
       f'a broadcast of weights by {setting.downlink_codec.name!r}',
       'a broadcast of their change, since most weights would arrive as 0',
-      'set --config.downlink_codec.memory=on (random_k: and scaled=False)',
+      'set --config.downlink_codec.error_feedback=on (random_k: and '
+      'scaled=False)',
     )
   return links
 
 
 def _remembers(codec: Codec, made: Compressor, key: str) -> bool:
   """Tells whether a link has a memory."""
-  if codec.memory == 'auto':
+  if codec.error_feedback == 'auto':
     return made.sparse and made.contracts
-  if codec.memory == 'off':
+  if codec.error_feedback == 'off':
     return False
   if made.lossless or not made.contracts:
     raise InputError(
-      f'config.{key}.memory=on for {codec.name!r}',
+      f'config.{key}.error_feedback=on for {codec.name!r}',
       'a compressor that loses something, yet less than it was given',
-      f'set --config.{key}.memory=auto (random_k: or scaled=False)',
+      f'set --config.{key}.error_feedback=auto (random_k: or scaled=False)',
     )
   return True
 

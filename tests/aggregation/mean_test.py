@@ -38,7 +38,7 @@ def updates(holds=None):
         delta,
         tuple(np.flatnonzero(trained)),
         weight=jnp.asarray(weight),
-        held=held,
+        submodel_mask=held,
       )
     )
   return found

@@ -198,7 +198,7 @@ def test_what_lies_above_a_device_is_not_computed():
   fleet = population.fleet
   for n, d in ((0, 2), (1, 1), (3, 2), (5, 1)):
     flops = 8 * costs.step_flops(work[d - 1], every[:2], every)
-    held = task.exits.held(d, True) @ np.asarray(task.work.size)
+    held = task.exits.contained(d, True) @ np.asarray(task.work.size)
     np.testing.assert_allclose(info.upload[n], 4 * held)
     np.testing.assert_allclose(info.download[n], 4 * held)
     links = 8 * 4 * held * (1 / fleet.uplink[n] + 1 / fleet.downlink[n])

@@ -117,7 +117,7 @@ def test_scaffold_equals_a_loop_to_the_bit():
       state, _ = algorithm.step(key, state, population, setting.hparams)
     x, c, own = scaffold_by_hand(task, population, setting)
   same(state.params, x)
-  same(state.server.memory, c)
+  same(state.server.method_state, c)
   same(state.clients.method, jax.tree.map(lambda *v: jnp.stack(v), *own))
 
 
@@ -127,7 +127,7 @@ def test_scaffold_equals_a_loop():
   x, c, own = scaffold_by_hand(task, population, setting)
   # The order in which XLA adds is all that differs.
   close(state.params, x, 2e-7)
-  close(state.server.memory, c, 2e-7)
+  close(state.server.method_state, c, 2e-7)
   stacked = jax.tree.map(lambda *v: jnp.stack(v), *own)
   close(state.clients.method, stacked, 2e-7)
   assert max(float(jnp.abs(v).max()) for v in jax.tree.leaves(c)) > 1e-3
@@ -144,7 +144,7 @@ def test_the_server_s_variate_is_the_mean_of_the_devices(given):
   owned = np.asarray(fleet.owned) | (setting.fill == 'input')
   by_samples = setting.weight == 'samples'
   weight = np.asarray(fleet.samples if by_samples else np.ones(6), float)
-  own, c = state.clients.method, state.server.memory
+  own, c = state.clients.method, state.server.method_state
   for m, name in enumerate(task.modalities):
     here = weight * owned[:, m]
     want = np.tensordot(here / here.sum(), own['fusion'][name], 1)
@@ -299,4 +299,4 @@ def test_layouts_agree(layout):
   other = setting._replace(layout=placement.parse_layout(*layout))
   found, _ = tiny.step(scaffold.scaffold, task, population, other)
   close(found.params, want.params, 2e-6)
-  close(found.server.memory, want.server.memory, 2e-6)
+  close(found.server.method_state, want.server.method_state, 2e-6)

@@ -58,7 +58,7 @@ def test_every_term_counts():
   *_, taught, plain = found
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6),
-    taught.server.memory,
+    taught.server.method_state,
     plain.params,
   )
 
@@ -153,5 +153,5 @@ def test_every_layout(fill):
   ]
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5),
-    *((s.params, s.server.memory, i.extra, i.loss) for s, i in found),
+    *((s.params, s.server.method_state, i.extra, i.loss) for s, i in found),
   )

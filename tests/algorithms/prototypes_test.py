@@ -127,7 +127,7 @@ def test_confidence_in_use_equals_a_loop(weighted):
       np.testing.assert_allclose(v, want.params[k], rtol=0, atol=1e-5)
     np.testing.assert_allclose(info.loss, want.loss, atol=1e-5)
     np.testing.assert_allclose(
-      state.server.memory.dispersion, slow.dispersion, atol=1e-5
+      state.server.method_state.dispersion, slow.dispersion, atol=1e-5
     )
   slow.number = 9
   trust = [slow.conf(n, 1) for n in (0, 2, 4, 5)]
@@ -202,7 +202,7 @@ def test_prototypes_in_few_bits_now_and_then():
   before, sent = None, []
   for state, info in tiny.run('pmm', task, population, setting, 4):
     sent.append(np.asarray(info.upload)[0])
-    mean = state.server.memory.sent.mean['acc']
+    mean = state.server.method_state.sent.mean['acc']
     assert len(np.unique(np.abs(mean))) <= 2  # 0 and the scale
     if before is not None and len(sent) % 2 == 0:
       np.testing.assert_array_equal(mean, before)

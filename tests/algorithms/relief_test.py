@@ -43,7 +43,9 @@ def planner_of(task, rule, **options):
 
   @functools.partial(jax.jit, compiler_options=tiny.QUICK)
   def plan(known, fleet, number, key, hparams):
-    server = Server((), (), relief.Memory(known.divergence, known.magnitude))
+    server = Server(
+      (), (), relief.ServerState(known.divergence, known.magnitude)
+    )
     place = jnp.arange(fleet.id.shape[0])
     round = frame.seen(key, task, setting, hparams, fleet, place, number)
     return method.plan(server, round._replace(clients=known.last))
@@ -316,7 +318,7 @@ def observe(updates, weight, trained, known=None, number=0, **options):
   server = Server(
     params,
     setting.server_tx().init(params),
-    relief.Memory(known.divergence, known.magnitude),
+    relief.ServerState(known.divergence, known.magnitude),
   )
   server, last = method.server(
     server,
@@ -326,7 +328,7 @@ def observe(updates, weight, trained, known=None, number=0, **options):
       clients=frame.take(known.last, place),
     ),
   )
-  return Known(*server.memory, frame.put(known.last, place, last))
+  return Known(*server.method_state, frame.put(known.last, place, last))
 
 
 def observed_by_hand(norm, u, w):
@@ -529,7 +531,7 @@ def test_devices_that_sit_out():
   jax.tree.map(np.testing.assert_array_equal, state.params, alone.params)
   np.testing.assert_array_equal(state.clients.method[1], -1)
   np.testing.assert_array_equal(
-    state.server.memory.divergence, alone.server.memory.divergence
+    state.server.method_state.divergence, alone.server.method_state.divergence
   )
 
 

@@ -235,6 +235,7 @@ def test_a_named_module_reaches_a_comparison(tmp_path):
     ('shift.gone', 'sensor_faults.lost'),
     ('online.missing.struck', 'online.missing.share'),
     ('cosines', 'update_similarity'),
+    ('uplink_codec.memory', 'uplink_codec.error_feedback'),
   ],
 )
 def test_an_old_key_is_answered_with_its_new_name(old, new):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from relief_jax import tree
 from relief_jax.clients import batches, device, training
-from relief_jax.online import scene
+from relief_jax.online import conditions
 from relief_jax.task import Batch, Gate, Steps
 from tests.support import tiny
 
@@ -192,7 +192,7 @@ def test_a_client_of_few_windows_trains_few_steps():
       key, setting, setting.hparams, fleet, own, jnp.ones(1, bool)
     )
   )
-  mine = steps(key, *scene.take(population, 1, 0))
+  mine = steps(key, *conditions.take(population, 1, 0))
   assert (np.asarray(mine.weight) > 0).any(1).nonzero()[0].tolist() == [0, 8]
 
   @quick

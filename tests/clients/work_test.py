@@ -42,7 +42,7 @@ class Noting:
       mask=trained(*blocks),
       loss=lambda task: lambda params, step: total(params) + step,
       train=self.train,
-      memory=jnp.int32(3),
+      client_state=jnp.int32(3),
       **fields,
     )
 
@@ -70,7 +70,7 @@ def test_plain_work_trains_planned_blocks_by_the_device_s_loss():
   assert not one.asked['keyed'] and one.asked['observe'] is None
   same(update.mask, trained(ENCODER))
   assert not flat(update.delta['head']).any()
-  assert update.held is None and update.memory == 3
+  assert update.submodel_mask is None and update.client_state == 3
   assert update.opt_state == ('state',)
   same(update.weight, one.device.weight)
 
@@ -124,7 +124,7 @@ def test_a_part_is_held_and_seen_within_what_is_planned():
     'encoder': some['encoder'],
     'head': jnp.zeros_like(some['head']),
   }
-  same(update.held, want)
+  same(update.submodel_mask, want)
   same(update.mask, want)
   same(jax.tree.map(lambda v: v != 0, update.delta), want)
   seen = np.where(flat(some) > 0, flat(start), 0).sum()

@@ -236,7 +236,7 @@ def test_flops_are_the_compilers_before_fusion(backbone, overrides, chosen):
 def test_flops_of_early_exits(filters, depth, every, chosen):
   spec = realistic(filters=filters, exits=True)
   exits = models.MODELS['cnn'](spec).exits
-  held = exits.held(depth, every)
+  held = exits.contained(depth, every)
   sub = exits.until(depth, every)
   names = {n for n, h in zip(sub.blocks.name, held, strict=True) if h}
   step, analytic = lowered_task(

@@ -16,12 +16,12 @@ from relief_jax.engine import placement
 from relief_jax.errors import InputError
 from relief_jax.online import (
   chain,
+  conditions,
   draw,
   keys,
   missing,
   presence,
   recovery,
-  scene,
   streams,
 )
 from relief_jax.runs import run_summary
@@ -53,7 +53,7 @@ def taken(online, number, index=None):
   _, population = world()
   population = population.replace(online=online)
   index = IDS if index is None else index
-  return quick(scene.take)(population, index, jnp.int32(number))
+  return quick(conditions.take)(population, index, jnp.int32(number))
 
 
 def test_all_off_is_no_process():
@@ -161,8 +161,8 @@ def test_the_ring_buffer_equals_a_deque():
         wanted = [own[order[p % count]] for p in buffer]
         assert np.asarray(rows[n]).tolist() == wanted
         assert wanted[: len(known)] == [own[order[p % count]] for p in known]
-        assert int(fleet.scene.arrived[n]) == len(fresh)
-        assert np.asarray(fleet.scene.fresh[n])[: len(fresh)].tolist() == [
+        assert int(fleet.conditions.arrived[n]) == len(fresh)
+        assert np.asarray(fleet.conditions.fresh[n])[: len(fresh)].tolist() == [
           own[order[p % count]] for p in fresh
         ]
       labelled |= set(buffer)
@@ -323,7 +323,7 @@ def test_packets_are_sent_until_they_arrive():
   assert float(costs.on_air(jnp.float32(0), 0.2, jnp.float32(1))) == 0
 
 
-# The scene.
+# The conditions of a round.
 
 
 EVERYTHING = {
@@ -360,7 +360,7 @@ def test_who_senses_nothing_sits_out():
   online = processes(**{'missing.kind': 'each', 'missing.rate': 1.0})
   fleet, _ = taken(online, 0)
   assert not fleet.samples.any() and not fleet.owned.any()
-  assert fleet.scene.installed.all()
+  assert fleet.conditions.installed.all()
 
 
 # Whole rounds.
@@ -429,7 +429,7 @@ def test_what_arrives_is_tested_before_it_trains():
   fleet, _ = taken(online, 0)
   right = []
   for n in range(5):
-    rows = fleet.scene.fresh[n][: int(fleet.scene.arrived[n])]
+    rows = fleet.conditions.fresh[n][: int(fleet.conditions.arrived[n])]
     features = {
       name: task.encode(start, {}, m, population.bank.x[name][rows], 0)
       for m, name in enumerate(tiny.MODALITIES)
@@ -437,7 +437,9 @@ def test_what_arrives_is_tested_before_it_trains():
     scores = task.fuse(start, {}, features, jnp.ones(3, bool))
     right.append(int((scores.argmax(-1) == population.bank.y[rows]).sum()))
   assert info.online.correct.tolist() == [*right, 0]  # the last is padding
-  assert info.online.tested.tolist() == fleet.scene.arrived.tolist()
+  assert (
+    info.online.arrived_samples.tolist() == fleet.conditions.arrived.tolist()
+  )
   assert sum(right) > 0
 
 

@@ -29,7 +29,8 @@ KEEP = np.array([True, False])  # the encoder
 def one_up(received, device):
   """Adds one to every number, and to what it remembers."""
   return handmade.update(
-    jax.tree.map(jnp.ones_like, received.params), memory=device.memory + 1
+    jax.tree.map(jnp.ones_like, received.params),
+    client_state=device.client_state + 1,
   )
 
 
@@ -96,8 +97,8 @@ def test_a_device_goes_on_from_its_own():
   """From its own encoder and the server's head, with a memory of each."""
   server, mine = drawn(1), drawn(2)
   memory = ({**mine, 'head': None}, jnp.int32(4))
-  found = OURS.client(Received(server), device(memory=memory))
-  after, inner = found.memory
+  found = OURS.client(Received(server), device(client_state=memory))
+  after, inner = found.client_state
   assert inner == 5 and after['head'] is None
   np.testing.assert_allclose(
     flat(after['encoder']), flat(mine['encoder']) + 1, rtol=1e-6
@@ -116,7 +117,7 @@ def test_turn_after_turn():
     updates = [
       OURS.client(
         Received(state.params),
-        device(memory=jax.tree.map(lambda v, n=n: v[n], clients)),
+        device(client_state=jax.tree.map(lambda v, n=n: v[n], clients)),
       )
       for n in range(2)
     ]
@@ -126,7 +127,7 @@ def test_turn_after_turn():
       jax.tree.map(jnp.add, *parts), (), weight, jnp.ones((2, 2), bool)
     )
     clients = jax.tree.map(
-      lambda *v: jnp.stack(v), *[one.memory for one in updates]
+      lambda *v: jnp.stack(v), *[one.client_state for one in updates]
     )
     state, clients = OURS.server(state, mean, Turn(clients))
   same(state.params['encoder'], params['encoder'])  # nobody sent any

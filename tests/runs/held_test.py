@@ -68,7 +68,9 @@ def counted(method):
 
   @functools.partial(jax.jit, compiler_options=tiny.QUICK)
   def run(params, fleet):
-    held = algorithm.held(params, jnp.int32(DONE), fleet, setting.hparams)
+    held = algorithm.device_submodels(
+      params, jnp.int32(DONE), fleet, setting.hparams
+    )
     return held.model_index, evaluation.evaluate(
       model, params, {}, tests, fleet, scope, held
     )
@@ -180,7 +182,7 @@ def test_devices_are_tested_with_the_model_they_hold(method):
     np.add.at(want, (y, guess), 1)
     if index[n]:
       at = int((sets == owned[n]).all(1).argmax())
-      got = counts.held[index[n] - 1, at, 0]
+      got = counts.submodels[index[n] - 1, at, 0]
     else:
       at = int((scope.masks == owned[n]).all(1).argmax())
       got = counts.whole[at, 0]
@@ -204,7 +206,7 @@ def test_the_whole_model_is_tested_as_without_sub_models():
     compiler_options=tiny.QUICK,
   )(params)
   np.testing.assert_array_equal(counts.whole, plain.whole)
-  assert plain.held == () and plain.model_index == ()
+  assert plain.submodels == () and plain.model_index == ()
 
 
 def test_personal_models_on_their_own_windows():

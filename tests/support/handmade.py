@@ -62,7 +62,7 @@ def device(number=0, **fields) -> Device:
     'weight': jnp.ones(2),
     'hparams': {},
     'faulty': (),
-    'memory': (),
+    'client_state': (),
     'branch': True,
   }
   return Device(**{**values, **fields})

@@ -50,7 +50,7 @@ def test_a_code_of_the_model_is_the_same_for_everybody():
 
 
 def test_of_a_change_only_what_somebody_receives_is_known():
-  found = links(name='int8', memory='on')
+  found = links(name='int8', error_feedback='on')
   params = drawn()
   replica, heard = link.init(found, TASK, params)
   same(replica.params, params)
@@ -68,7 +68,7 @@ def test_of_a_change_only_what_somebody_receives_is_known():
 
 def test_who_missed_much_is_sent_the_replica():
   """All the messages it missed, or all numbers in full if that is less."""
-  found = links(name='int8', memory='on')
+  found = links(name='int8', error_feedback='on')
   params = drawn()
   replica, one = link.init(found, TASK, params)
   heard = jnp.stack([one] * 3)

@@ -22,7 +22,7 @@ from tests.twins import twin
 
 OWNED = np.array([[1, 1], [1, 0], [1, 1], [1, 0], [1, 1]], bool)
 TOP = Codec('top_k', share=0.2)  # with a memory
-INT8 = Codec('int8', memory='on')
+INT8 = Codec('int8', error_feedback='on')
 
 
 @functools.cache
@@ -103,7 +103,7 @@ def spy(task, setting):
   base = fedavg(task, setting)
 
   def server(state, mean, round):
-    return base.server(state._replace(memory=mean.extra), mean, round)
+    return base.server(state._replace(method_state=mean.extra), mean, round)
 
   return base._replace(
     aggregate=with_sums(masked_mean(task), lambda update, device: update.delta),
@@ -117,11 +117,11 @@ def test_the_server_gets_what_is_on_the_wire(name):
   """One device: its packed update, unpacked, is what the round averages."""
   task, everybody = world()
   population = tiny.only(everybody, 1)
-  codec = Codec(name, share=0.2, memory='off')
+  codec = Codec(name, share=0.2, error_feedback='off')
 
   def arrived(codec):
     found = setting(codec, Codec())
-    return tiny.step(spy, task, population, found)[0].server.memory
+    return tiny.step(spy, task, population, found)[0].server.method_state
 
   compressor, plain = make(codec), arrived(Codec())
   key = jax.random.split(tiny.round_key(0, 0), 4)[3]
@@ -220,7 +220,7 @@ def test_devices_start_from_what_arrives():
   working = np.asarray(plain[1].trained).any(-1)
   assert (plain[1].loss != still[1].loss)[working].all()
   # All know the initial model, so a change of nothing changes nothing.
-  known = after(Codec('int4', memory='on'), client_lr=0.0)
+  known = after(Codec('int4', error_feedback='on'), client_lr=0.0)
   np.testing.assert_array_equal(known[1].loss, plain[1].loss)
 
 
@@ -286,7 +286,7 @@ def simulation(**overrides):
         'synthetic.modalities': 2,
         'uplink_codec.name': 'top_k',
         'downlink_codec.name': 'int4',
-        'downlink_codec.memory': 'on',
+        'downlink_codec.error_feedback': 'on',
         **overrides,
       },
     )
@@ -308,24 +308,32 @@ def test_resumed_equals_uninterrupted_bit_for_bit():
 
 
 def test_a_memory_too_large_is_refused():
-  alone = simulation(**{'uplink_codec.memory': 'off'})
+  alone = simulation(**{'uplink_codec.error_feedback': 'off'})
   held = {
     key: found.description['memory_bytes']['state']
     for key, found in (('off', alone), ('auto', simulation()))
   }
   model = 4 * alone.description['parameters']
   assert held['auto'] - held['off'] == 6 * model
-  with pytest.raises(InputError, match='uplink_codec.memory'):
+  with pytest.raises(InputError, match='uplink_codec.error_feedback'):
     Simulation(simulation().config, memory_limit=1)
 
 
 @pytest.mark.parametrize(
   'up, down, message',
   [
-    (Codec('random_k', memory='on'), Codec(), 'uplink_codec.memory=on'),
-    (Codec('none', memory='on'), Codec(), 'uplink_codec.memory=on'),
+    (
+      Codec('random_k', error_feedback='on'),
+      Codec(),
+      'uplink_codec.error_feedback=on',
+    ),
+    (
+      Codec('none', error_feedback='on'),
+      Codec(),
+      'uplink_codec.error_feedback=on',
+    ),
     (Codec(), Codec('random_k'), 'broadcast of weights'),
-    (Codec(), Codec('top_k', memory='off'), 'broadcast of weights'),
+    (Codec(), Codec('top_k', error_feedback='off'), 'broadcast of weights'),
     (Codec('lzma'), Codec(), 'unknown compressor'),
   ],
 )
@@ -343,7 +351,7 @@ def test_methods_without_links_refuse_codecs(method):
 
 
 def test_config_refuses_a_misspelt_option():
-  for key, value in (('mode', 'three'), ('memory', 'yes')):
+  for key, value in (('mode', 'three'), ('error_feedback', 'yes')):
     c = config_lib.default()
     c.uplink_codec[key] = value
     with pytest.raises(InputError, match=f'config.uplink_codec.{key}'):

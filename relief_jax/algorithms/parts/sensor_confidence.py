@@ -19,7 +19,7 @@ from relief_jax.task import CostOverride, Task
 from relief_jax.types import Array, Fleet, PyTree
 
 
-class Quality(NamedTuple):
+class SensorConfidence(NamedTuple):
   """Holds the server's prototypes and dispersions.
 
   Attributes:
@@ -31,34 +31,38 @@ class Quality(NamedTuple):
   dispersion: Array
 
 
-def init(task: Task, clients: int) -> Quality:
+def init(task: Task, clients: int) -> SensorConfidence:
   """Builds the state before any measure.
 
   Args:
     task: the model.
     clients: N.
   """
-  return Quality(
+  return SensorConfidence(
     prototypes.init(task),
     jnp.full((clients, len(task.modalities)), jnp.nan, jnp.float32),
   )
 
 
 def confidence(
-  memory: Quality, round: Round, owned: Array, beta: float, start: int
+  confidence: SensorConfidence,
+  round: Round,
+  owned: Array,
+  beta: float,
+  start: int,
 ) -> Array:
   """Computes confidence in participants' sensors, [K, M] in [0, 1].
 
   0 where none delivers.
 
   Args:
-    memory: of all clients.
+    confidence: of all clients.
     round: of the participants.
     owned: [K, M] bool, sensors that deliver.
     beta: of `prototypes.confidence`.
     start: rounds before which every sensor is trusted.
   """
-  measured = memory.dispersion
+  measured = confidence.dispersion
   every = prototypes.confidence(measured, ~jnp.isnan(measured), beta)
   trust = jnp.where(round.round_index < start, 1.0, every[round.place])
   return jnp.where(owned, trust, 0.0)
@@ -94,23 +98,25 @@ def client_statistics(
   return prototypes.weighted(sums, each), far
 
 
-def remember(memory: Quality, mean: Mean, round: Round) -> Quality:
+def remember(
+  confidence: SensorConfidence, mean: Mean, round: Round
+) -> SensorConfidence:
   """Updates the server's state after a round.
 
   Args:
-    memory: before it.
+    confidence: before it.
     mean: of it, with `client_statistics`.
     round: that is over; its `ema` is of the running dispersion.
   """
   ema = round.hparams['ema']
   # Who did not train sent zeros that mean nothing.
   sent = round.plan.trained.any(-1)
-  old = memory.dispersion[round.place]
+  old = confidence.dispersion[round.place]
   measured = jnp.where(sent[:, None], mean.rows, jnp.nan)
   fresh = prototypes.running(old, measured, ema)
-  return Quality(
-    prototypes.update(memory.prototypes, mean.sums, jnp.bool_(True)),
-    memory.dispersion.at[round.place].set(fresh),
+  return SensorConfidence(
+    prototypes.update(confidence.prototypes, mean.sums, jnp.bool_(True)),
+    confidence.dispersion.at[round.place].set(fresh),
   )
 
 
@@ -147,8 +153,8 @@ def with_confidence(
   """
 
   def plan(server, round):
-    inner, known = server.memory
-    found = method.plan(server._replace(memory=inner), round)
+    inner, known = server.method_state
+    found = method.plan(server._replace(method_state=inner), round)
     trust = confidence(known, round, found.run, beta, start)
     return found._replace(
       counted=found.counted * weights(task, trust),
@@ -161,13 +167,15 @@ def with_confidence(
     return method.client(received, device)._replace(sums=sums, rows=far)
 
   def server(state, mean, round):
-    inner, known = state.memory
-    new, own = method.server(state._replace(memory=inner), mean, round)
-    return new._replace(memory=(new.memory, remember(known, mean, round))), own
+    inner, known = state.method_state
+    new, own = method.server(state._replace(method_state=inner), mean, round)
+    return new._replace(
+      method_state=(new.method_state, remember(known, mean, round))
+    ), own
 
   def send(server):
-    inner, known = server.memory
-    received = method.send(server._replace(memory=inner))
+    inner, known = server.method_state
+    received = method.send(server._replace(method_state=inner))
     return received._replace(extra=known.prototypes)
 
   inner_divergence = method.divergence
@@ -177,7 +185,6 @@ def with_confidence(
     server=server,
     send=send,
     init=lambda params: (method.init(params), init(task, clients)),
-    divergence=inner_divergence
-    and (lambda memory: inner_divergence(memory[0])),
+    divergence=inner_divergence and (lambda both: inner_divergence(both[0])),
     traits=method.traits._replace(sums=True),
   )

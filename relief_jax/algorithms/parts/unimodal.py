@@ -77,7 +77,8 @@ def one_by_one(task: Task, setting: Setting) -> Algorithm:
       trained=every.any(0),
       divergence=jnp.full(task.num_blocks, jnp.nan),
       # No model of several modalities is tested on what has just arrived.
-      online=total.online and total.online._replace(tested=None, correct=None),
+      online=total.online
+      and total.online._replace(arrived_samples=None, correct=None),
     )
     if setting.idle_power:  # after a device's last task
       index = states[0].round

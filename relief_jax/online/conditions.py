@@ -48,13 +48,13 @@ class RoundConditions(NamedTuple):
   luck: Array | None = None
 
 
-def take(population: Population, index: Array, number: Array):
+def take(population: Population, index: Array, round_index: Array):
   """Gathers the participants of a round and their windows.
 
   Args:
     population: all clients.
     index: [K] places of the participants.
-    number: [] int32 of the round.
+    round_index: [] int32.
 
   Returns:
     Fleet [K], and rows of the bank [K, W]; with a stream [K, N_b]. The first
@@ -63,10 +63,10 @@ def take(population: Population, index: Array, number: Array):
   fleet = jax.tree.map(lambda v: v[index], population.fleet)
   own, world = population.rows[index], population.online
   if fleet.shift is not None:
-    fleet = fleet.replace(shift=sensor_faults.swing(fleet.shift, number))
+    fleet = fleet.replace(shift=sensor_faults.swing(fleet.shift, round_index))
   if world is None:
     return fleet, own
-  at = (world.words, fleet.id, index, number)
+  at = (world.words, fleet.id, index, round_index)
   found = RoundConditions(installed=fleet.owned)
   if world.stream is not None:
     view = streams.view(
@@ -85,10 +85,10 @@ def take(population: Population, index: Array, number: Array):
   if found.arrived is not None:
     found = found._replace(arrived=found.arrived * there)
   if world.pace is not None:
-    fleet = radio.paced(world.pace, world.words, fleet, number)
+    fleet = radio.paced(world.pace, world.words, fleet, round_index)
     if world.pace.loss is not None:
       found = found._replace(
         loss=jnp.broadcast_to(world.pace.loss, fleet.id.shape),
-        luck=radio.luck(world.words, fleet.id, number),
+        luck=radio.luck(world.words, fleet.id, round_index),
       )
-  return fleet.replace(scene=found), own
+  return fleet.replace(conditions=found), own
