@@ -31,8 +31,10 @@ class Command(NamedTuple):
   operands: bool = False
 
 
-# By name; its module has the same name with _ for -.
+# By name; try is short for `compare try`, the module of any other has the same
+# name with _ for -.
 COMMANDS = {
+  'try': Command('', 'compares four methods, in half a minute'),
   'run': Command('CONFIG', 'runs one experiment, into a run directory'),
   'compare': Command('CONFIG', 'sets methods and seeds side by side'),
   'sweep': Command('CONFIG', 'sets values of keys side by side'),
@@ -66,6 +68,9 @@ def main() -> None:
     )
     sys.exit(2)
   sys.argv = [f'{sys.argv[0]} {name}', *rest]
+  if name == 'try':
+    name = 'compare'
+    sys.argv[1:1] = ['try']
   start(name)
 
 
@@ -99,7 +104,7 @@ def overview() -> str:
       f'  {calls[name]:{wide}}  {one.meaning}' for name, one in COMMANDS.items()
     ),
     '',
-    'Try: relief run relief:smoke',
+    'Begin with: relief try',
     'relief COMMAND --help lists its flags; relief --version.',
   ]
   return '\n'.join(lines)

@@ -31,6 +31,7 @@ from relief_jax.storage import (
   identity,
   job_spec,
   locks,
+  preparing,
   progress,
   records,
 )
@@ -331,7 +332,8 @@ def _loop(runs: list[_Open]) -> None:
       if run.invented:
         run.reporter.note(datasets.remark(['synthetic']))
       run.reporter.note(str(run.simulation.choice))
-    estimate = str((together or first).prepare())
+    reporters = [run.reporter for run in runs]
+    estimate = str(preparing.prepare(first, together, reporters))
     for run in runs:
       run.reporter.note(estimate)
       if run.simulation.done:  # killed before the summary

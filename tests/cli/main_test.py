@@ -7,7 +7,7 @@ import pathlib
 import pytest
 from absl import flags
 
-from relief_jax.campaign import comparison_jobs
+from relief_jax.campaign import campaign
 from relief_jax.cli import (
   arguments,
   cache,
@@ -140,7 +140,7 @@ def test_the_plan_of_a_comparison(tmp_path):
   from experiments.configs import compare
 
   config = compare.get_config('smoke')
-  jobs = comparison_jobs.expand(config, tmp_path / 'many')
+  jobs = campaign.of_comparison(config, tmp_path / 'many').jobs
   found = dict(plan.of_campaign(config, jobs, tmp_path / 'many', 3)[1])
   assert found['runs'] == '12: 12 waiting'
   assert found['labels'].startswith('6: fedavg, fedavg_skip, ')

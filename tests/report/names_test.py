@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
-from relief_jax.campaign import sweep_jobs
+from relief_jax.campaign import campaign
 from relief_jax.report import (
   columns,
   gather,
@@ -121,7 +121,7 @@ def test_a_long_search_runs_and_is_reported(inline, tmp_path):  # noqa: F811
     for ema in (0.1, 0.2)
   ]
   first, again = (
-    sweep_jobs.jobs_of(config(), points, tmp_path) for _ in range(2)
+    campaign.of_sweep(config(), points, tmp_path).jobs for _ in range(2)
   )
   labels = [job.label for job in first]
   assert labels == [job.label for job in again] and len(set(labels)) == 2
