@@ -161,6 +161,9 @@ def _run(
     if shared:  # they write the same tables and figures
       held.enter_context(locks.claim(folder / 'logs', wait=True))
     report(campaign, folder, console)
+  # Rounds hide what methods differ in: what a round costs.
+  for path in sorted((folder / 'figures').glob('*f1_time.png'))[:1]:
+    console.print(f'F1 against simulated time: {path}', soft_wrap=True)
   failures = manifest.failures()
   for reason, names in failures.items():
     console.print(f'failed: {_some(names)}: {reason}', soft_wrap=True)

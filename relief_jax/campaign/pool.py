@@ -9,13 +9,14 @@ the rest of its bundle.
 
 import contextlib
 import errno
+import itertools
 import os
 import pathlib
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from relief_jax.campaign.bundle import Bundle, Follower
@@ -49,13 +50,19 @@ def by_structure(jobs: Iterable[Job]) -> list[list[Job]]:
 
 
 def choose(
-  bundles: Sequence[Bundle], begun: Sequence[Bundle], starting: Sequence[Bundle]
+  bundles: Sequence[Bundle],
+  begun: Collection[Bundle],
+  helped: Collection[Bundle],
+  starting: Sequence[Bundle],
 ) -> Bundle | None:
   """Chooses what a free worker does: a new bundle, else help with the longest.
+
+  Help waits for the compiled program, which it then finds in the cache.
 
   Args:
     bundles: all of them.
     begun: those that a worker was started for.
+    helped: those that may be: a run was tested, or the worker has ended.
     starting: of the workers that have taken nothing yet, and soon will.
 
   Returns:
@@ -67,7 +74,7 @@ def choose(
 
   if fresh := [one for one in bundles if one not in begun]:
     return fresh[0]
-  longest = max(bundles, key=left, default=None)
+  longest = max(helped, key=left, default=None)
   return longest if longest and left(longest) > 0 else None
 
 
@@ -190,17 +197,19 @@ class Pool:
     ]
     programs = folder / 'programs'
     programs.mkdir()
-    begun: list[Bundle] = []
+    begun: set[Bundle] = set()
+    helped: set[Bundle] = set()
+    started = itertools.count()
     while True:
       for number in range(self.workers):
         if number in self._running or self.stopped:
           continue
         running = self._running.values()
         starting = [one.bundle for one in running if one.idle]
-        if not (found := choose(bundles, begun, starting)):
+        if not (found := choose(bundles, begun, helped, starting)):
           break
-        log = folder / f'{len(begun)}.jsonl'
-        begun.append(found)
+        log = folder / f'{next(started)}.jsonl'
+        begun.add(found)
         process = self._start(number, found, log, programs)
         self._running[number] = _Worker(process, found, Follower(log))
         if self.stopped:  # it began after the others had been told
@@ -210,9 +219,12 @@ class Pool:
       for number, worker in list(self._running.items()):
         code = worker.process.poll()  # before the last look at its log
         for job, message in worker.news():
+          if message['event'] == 'update':
+            helped.add(worker.bundle)
           on_event(job, message)
         if code is not None:
           del self._running[number]
+          helped.add(worker.bundle)  # with what it may have left
           self._settle(worker, code, on_event)
       time.sleep(_PAUSE)
 

@@ -34,7 +34,7 @@ class Command(NamedTuple):
 # By name; try is short for `compare try`, the module of any other has the same
 # name with _ for -.
 COMMANDS = {
-  'try': Command('', 'compares four methods, in half a minute'),
+  'try': Command('', 'compares three methods, in half a minute'),
   'run': Command('CONFIG', 'runs one experiment, into a run directory'),
   'compare': Command('CONFIG', 'sets methods and seeds side by side'),
   'sweep': Command('CONFIG', 'sets values of keys side by side'),

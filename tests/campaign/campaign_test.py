@@ -407,14 +407,16 @@ def test_a_free_worker_begins_a_new_structure_then_helps(tmp_path):
 
   few, many = made('few', 1), made('many', 3)
   both = [few, many]
-  assert pool.choose(both, [], []) is few
-  assert pool.choose(both, [few], [few]) is many
-  assert pool.choose(both, both, both) is many
+  assert pool.choose(both, [], [], []) is few
+  assert pool.choose(both, [few], [], [few]) is many
+  # Help finds the compiled program.
+  assert pool.choose(both, both, [few], both) is None
+  assert pool.choose(both, both, both, both) is many
   many.take(), many.take()
   # The last one is for the worker that is on its way.
-  assert pool.choose(both, both, both) is None
+  assert pool.choose(both, both, both, both) is None
   few.take(), many.take()
-  assert pool.choose(both, both, []) is None
+  assert pool.choose(both, both, both, []) is None
 
 
 def test_a_worker_performs_its_bundle(fake, tmp_path):

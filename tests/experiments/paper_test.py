@@ -51,10 +51,8 @@ def test_it_comes_back_from_its_json_form(tmp_path):
   path = tmp_path / 'config.json'
   records.write_json(path, config)
   again = from_json.get_config(str(path))
-  assert (
-    campaign.of_comparison(again, tmp_path).jobs
-    == campaign.of_comparison(config, tmp_path).jobs
-  )
+  one, other = (campaign.of_comparison(c, tmp_path) for c in (again, config))
+  assert one.jobs == other.jobs
 
 
 def test_pamap2_on_files_in_its_layout(tmp_path, monkeypatch):
