@@ -23,7 +23,8 @@ class Rates(NamedTuple):
 
   Attributes:
     rate: [N] probability of being there, its mean over a day.
-    amplitude: [] of the daily rate: 0, or 1 for a rate that goes as 1 + sin over a day.
+    amplitude: [] of the daily rate: 0, or 1 for a rate that goes as 1 + sin
+      over a day.
     period: [] rounds in a day.
     phase: [N] in [0, 1), time zones.
   """
