@@ -181,13 +181,13 @@ class Model:
   def _compiled(self):
     """Builds (params, frozen, x, mask) -> [B, C], compiled."""
     task, filled = self.task, self.fill == 'input'
+    fill = jax.tree.map(jnp.asarray, self.inputs.fill) if filled else None
 
     def scores(params, frozen, x: dict[str, Array], mask: Array) -> Array:
       seen = {
         name: task.encode(params, frozen, i, x[name], task.cuts)
         for i, name in enumerate(task.modalities)
       }
-      fill = self.inputs.fill if filled else None
       absent = evaluation.encode_absent(task, params, frozen, x, fill, seen)
       found = evaluation.fuse_seen(
         task, params, frozen, seen, absent, mask, filled

@@ -7,7 +7,7 @@ import numpy as np
 
 from relief_jax import algorithms
 from relief_jax.config import validation
-from relief_jax.simulate import Diverged
+from relief_jax.runs.round_totals import Diverged
 from relief_jax.storage import progress
 from relief_jax.world import fleets
 
@@ -115,6 +115,9 @@ class Simulation:
       'f1': [f1 * (i + 1) / count for i in range(count)],
     }
     return record
+
+  def model(self):
+    return SimpleNamespace(params=copy.deepcopy(self._state))
 
   def snapshot(self):
     return {
