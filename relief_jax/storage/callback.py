@@ -40,7 +40,10 @@ class Callback:
     """
 
   def on_end(self, run: Result) -> None:
-    """Is called when the run ended, whatever way; its summary is written."""
+    """Is called when the run ended and its summary is written.
+
+    Complete, stopped, interrupted or diverged; not after an error.
+    """
 
 
 def measure(
