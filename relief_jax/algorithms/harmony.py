@@ -113,8 +113,6 @@ def harmony(task: Task, setting: Setting) -> Algorithm:
   _check(task, setting)
 
   def begin(hparams):
-    if not setting.options.alone:  # then the run may grow longer
-      return jnp.int32(0)
     first = jnp.ceil(setting.options.alone * hparams['rounds'])
     return first.astype(jnp.int32)
 

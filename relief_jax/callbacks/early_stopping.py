@@ -17,8 +17,8 @@ class EarlyStopping(Callback):
   the reason; `resume` goes on.
 
   Choose the metric with care: `f1` is that of the test persons, and a run that
-  stops by it has seen them. `f1_validation` (`config.data.validation`) is of
-  persons who are there to choose by.
+  stops by it has seen them. `f1_validation` is of persons who are there to
+  choose by (`config.data.validation_subjects`).
 
   Args:
     metric: its key in the record; a nested one with dots, `f1_by_tier.low`.
@@ -67,7 +67,7 @@ class EarlyStopping(Callback):
       raise InputError(
         f'no {self._metric!r} to stop by in round {record["round"]}',
         'a metric of every evaluation, such as f1',
-        'name another; f1_validation is there with config.data.validation',
+        'name another; f1_validation needs --config.data.validation_subjects',
       )
     if since < self._patience:
       return None

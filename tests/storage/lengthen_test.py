@@ -56,10 +56,6 @@ def test_a_fade_over_the_run_cannot_grow(tmp_path, request):
   assert (summary['status'], summary['rounds']) == ('complete', 2)
 
 
-@pytest.mark.parametrize(
-  ('method', 'keys'),
-  [('depthfl', {'depthfl.fade': 0.0}), ('harmony', {'harmony.alone': 0.0})],
-)
-def test_without_such_a_share_it_can(method, keys):
-  own = tiny.config(method=method, **keys)
+def test_without_a_fade_it_can():
+  own = tiny.config(method='depthfl', **{'depthfl.fade': 0.0})
   assert not simulate.Simulation(own).plans()
