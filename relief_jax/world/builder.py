@@ -44,6 +44,7 @@ class World(NamedTuple):
     dataset: name, `auto` resolved.
     title: of the data set for readers (`Windows.title`).
     tiers: names of the fleet's tiers.
+    classes: [C] names, no two of them the same.
     rare: number of the modality that `f1_rare_*` are about.
     fill: `input` or `skip`.
     deadline: of the first round (inf: none).
@@ -61,6 +62,7 @@ class World(NamedTuple):
   dataset: str
   title: str
   tiers: tuple[str, ...]
+  classes: tuple[str, ...]
   rare: int
   fill: str
   deadline: float
@@ -175,6 +177,7 @@ def build(
     dataset=dataset,
     title=data.title,
     tiers=fleets.tier_names(config.fleet),
+    classes=_distinct(data.classes),
     rare=_rare(config, fleet, modalities),
     fill=absent,
     deadline=deadline,
@@ -188,6 +191,14 @@ def build(
       if name != 'own'  # those of the training windows
     },
     notes=data.notes,
+  )
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+  """Gives a name that several classes share its number, too."""
+  return tuple(
+    f'{name} ({i})' if names.count(name) > 1 else name
+    for i, name in enumerate(names)
   )
 
 
