@@ -3,22 +3,25 @@
 import pathlib
 
 from relief_jax.report import (
+  confusion_charts,
   cosine_charts,
+  curves,
   device_charts,
   gather,
   page,
   run_charts,
-  summaries,
+  tables,
 )
 from relief_jax.storage import records
 
 FIGURES = (
-  run_charts.curves,
+  curves.charts_of,
   run_charts.differences,
   run_charts.sensitivity,
   run_charts.pareto,
   device_charts.tiers,
   device_charts.histograms,
+  confusion_charts.confusions,
   run_charts.divergence,
   cosine_charts.heat_maps,
   device_charts.rasters,
@@ -48,21 +51,17 @@ def _write(collection: gather.Collection, out: pathlib.Path) -> pathlib.Path:
   figures, folder = out / 'figures', out / 'tables'
   for path in (figures, folder):
     path.mkdir(parents=True, exist_ok=True)
-  made: list[page.Saved] = []
+  made: dict[str, tuple[page.Chart, list[page.Saved]]] = {}
   for draw in FIGURES:
     for chart in draw(collection):
-      taken = {saved.chart.name for saved in made}
-      if chart.name in taken:  # labels that differ in odd letters only
+      if chart.name in made:  # labels that differ in odd letters only
         chart = chart._replace(name=f'{chart.name}-{len(made)}')
-      made.append(page.save(chart, figures))
-  shown = summaries.tables_of(collection)
+      made[chart.name] = chart, page.save(chart, figures)
+  shown = tables.tables_of(collection)
   for table in shown:
-    (folder / f'{table.name}.csv').write_text(
-      summaries.csv_of(table), encoding='utf-8'
-    )
-    (folder / f'{table.name}.tex').write_text(
-      summaries.tex_of(table), encoding='utf-8'
-    )
+    (folder / f'{table.name}.csv').write_text(table.csv(), encoding='utf-8')
+    (folder / f'{table.name}.tex').write_text(table.tex(), encoding='utf-8')
   path = out / 'report.html'
-  path.write_text(page.render(collection, made, shown), encoding='utf-8')
+  text = page.render(collection, list(made.values()), shown)
+  path.write_text(text, encoding='utf-8')
   return path
