@@ -47,8 +47,10 @@ def _draw(label: str, classes: list[str], counts: np.ndarray):
   share = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
   total = counts.sum(0) + counts.sum(1)
   f1 = 100 * 2 * np.diagonal(counts) / np.maximum(total, 1)
-  figure, here = palette.subplots(figsize=(palette.WIDTH, 4.4))
-  image = here.imshow(share, cmap='Blues', vmin=0, vmax=100)
+  figure, here = palette.subplots(
+    figsize=(palette.WIDTH, 1.6 + 0.16 * min(max(num, 8), _MANY))
+  )
+  image = here.imshow(share, cmap='Blues', vmin=0, vmax=100, aspect='auto')
   if num <= _FEW:
     for i, j in np.argwhere(share >= 0.5):
       here.text(
@@ -67,10 +69,11 @@ def _draw(label: str, classes: list[str], counts: np.ndarray):
     [f'{naming.shorten(classes[i], 22)}  {f1[i]:.0f}  {i + 1}' for i in at],
     fontsize=7,
   )
-  here.set_xticks(at, [str(i + 1) for i in at], fontsize=7 if num < 21 else 5)
-  here.set_xlabel('answer')
+  along = at[:: -(-len(at) // 14)]
+  here.set_xticks(along, [str(i + 1) for i in along], fontsize=7)
+  here.set_xlabel('answer, by number', fontsize=8)
   here.set_title(naming.shorten(labels.short(label)), fontsize=10)
-  here.figure.colorbar(
-    image, ax=here, shrink=0.7, format=ticker.PercentFormatter(100)
-  )
+  bar = figure.colorbar(image, ax=here, location='bottom', aspect=40)
+  bar.ax.xaxis.set_major_formatter(ticker.PercentFormatter(100))
+  bar.ax.tick_params(labelsize=7)
   return figure

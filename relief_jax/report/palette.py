@@ -182,7 +182,7 @@ def name_ends(axes, ends: Sequence[End], size: float = 8) -> None:
     axes.annotate(
       naming.shorten(end.name, 26),
       place,
-      (1.04, at),
+      (1.07, at),
       xycoords='axes fraction',
       textcoords='axes fraction',
       fontsize=size,
@@ -193,6 +193,7 @@ def name_ends(axes, ends: Sequence[End], size: float = 8) -> None:
         'color': end.colour,
         'linewidth': 0.5,
         'alpha': 0.6,
+        'relpos': (0, 0.5),
         'shrinkA': 1,
         'shrinkB': 1,
       },
@@ -281,6 +282,8 @@ def time_unit(seconds: float) -> tuple[str, float]:
   >>> time_unit(12.0), time_unit(0.03), time_unit(2e-5)
   (('s', 1.0), ('ms', 1000.0), ('µs', 1000000.0))
   """
+  if seconds >= 7200:
+    return 'h', 1 / 3600
   if seconds >= 0.5:
     return 's', 1.0
   return ('ms', 1e3) if seconds >= 5e-4 else ('µs', 1e6)

@@ -22,7 +22,7 @@ from relief_jax.report.columns import PERCENT, Column
 from relief_jax.report.gather import Run
 
 _GROUP = re.compile(r'missing(\d+)_noisy(\d+)/(\w+)')
-_AXES = ['missing', 'noisy', 'method']
+_AXES = ['missing_percent', 'noisy_percent', 'method']
 SCORES = ('complete', 'missing', 'worst')
 # That the heat maps are of.
 SHOWN = ('complete', 'missing')
@@ -36,7 +36,7 @@ def grid(runs: Sequence[Run]) -> pd.DataFrame:
 
   Returns:
     A row per run and score: `label`, `seed`, `fold`, `metric` (of `SCORES`),
-    `value`, and where it is in the grid: `missing` and `noisy`, %, `method`.
+    `value`, and where it is in the grid, `_AXES`.
 
   Raises:
     InputError: labels of another comparison.
@@ -58,7 +58,7 @@ def grid(runs: Sequence[Run]) -> pd.DataFrame:
   found = found.reset_index().assign(ended=False)
   found[_AXES] = found.label.str.extract(_GROUP)
   found.attrs['data'] = sorted({str(r.summary.get('dataset')) for r in runs})
-  return found.astype({'missing': int, 'noisy': int})
+  return found.astype(dict.fromkeys(_AXES[:2], int))
 
 
 def methods(found: pd.DataFrame) -> list[str]:
@@ -76,7 +76,7 @@ def differences(found: pd.DataFrame, baseline: str) -> pd.DataFrame:
   Returns:
     The values minus the baseline's, of runs that have it.
   """
-  same = ['missing', 'noisy', 'seed', 'fold', 'metric']
+  same = [*_AXES[:2], 'seed', 'fold', 'metric']
   base = found[found.method == baseline].set_index(same).value
   other = base.reindex(pd.MultiIndex.from_frame(found[same])).to_numpy()
   return found.assign(value=found.value - other).dropna(subset='value')
@@ -121,10 +121,10 @@ def draw(found: pd.DataFrame, baseline: str, path: pathlib.Path) -> None:
   every = differences(found, baseline)
   every = every[every.method.isin(names) & every.metric.isin(SHOWN)]
   maps = 100 * every.pivot_table(
-    'value', ['metric', 'method', 'missing'], 'noisy'
+    'value', ['metric', 'method', _AXES[0]], _AXES[1]
   )
   bound = max(1.0, float(np.nanmax(np.abs(maps), initial=0.0)))
-  noisy, missing = list(maps.columns), sorted(set(every.missing))
+  noisy, missing = list(maps.columns), sorted(set(every[_AXES[0]]))
   figure, axes = palette.subplots(
     len(SHOWN),
     len(names),

@@ -32,7 +32,7 @@ def divergence(collection: Collection) -> list[charts.Chart]:
         continue
       mean = own.groupby(['metric', 'round'], sort=False).value.mean()
       shown = mean.unstack('round').T
-      height = max(3.2, 0.17 * len(shown.columns))
+      height = max(3.2, 0.6 + 0.18 * len(shown.columns))
       figure, here = palette.subplots(figsize=(palette.WIDTH, height))
       palette.logarithmic_y(here)
       ends = []

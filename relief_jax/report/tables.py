@@ -284,7 +284,8 @@ def _headline(collection: Collection, found: Cells, note: str) -> Table:
     *notes_of(collection.runs, collection.numbers),
     *collection.notes,
   ]
-  return Table('headline', 'Headline', shown, full, ' '.join(notes))
+  note = ' '.join(filter(None, notes))
+  return Table('headline', 'Headline', shown, full, note)
 
 
 def _fairness(collection: Collection, over: str) -> list[Table]:
