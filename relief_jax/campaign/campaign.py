@@ -21,7 +21,7 @@ from relief_jax.campaign import pool
 from relief_jax.campaign.overview import Overview
 from relief_jax.engine import machine
 from relief_jax.errors import InputError
-from relief_jax.report import curves, gather, labels, tables
+from relief_jax.report import charts, curves, gather, labels, printed, tables
 from relief_jax.storage import (
   board,
   directory,
@@ -346,17 +346,16 @@ class Campaign:
     )
     used = {run.summary['dataset'] for run in runs}
     console.print(datasets.remark(used), soft_wrap=True)
-    tables.save(found, self._folder)
-    shown = tables.foremost(found.f1, self._baseline)
-    tables.show(found, console, shown)
+    printed.save(found, self._folder)
+    shown = printed.foremost(found.f1, self._baseline)
+    printed.show(found, console, shown)
     if len(shown) < len(found.f1):
       console.print(
         f'The best of {len(found.f1)} labels, with their baselines; all are in '
         'table.md.'
       )
-    groups = labels.best_groups({label: found.f1[label] for label in shown}, 3)
-    drawn = [label for label in shown if labels.group_of(label) in groups]
-    curves.save(found, drawn, self._folder / 'figures')
+    curves.save(found, self._folder / 'figures')
+    groups = found.groups(charts.GROUPS)
     if len(used) > 1:
       console.print(
         f'warning: runs on different data sets, {tables.data_sets(runs)}: set '

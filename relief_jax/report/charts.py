@@ -1,12 +1,13 @@
 """What the figures of a report share: headings and legends."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
 from relief_jax.report import labels, palette
 from relief_jax.report.gather import Collection
+from relief_jax.storage import naming
 
 # Lines in a panel beside the baseline, groups with figures of their own.
 LINES = 6
@@ -44,14 +45,35 @@ def legend(figure, handles: dict[str, Any]) -> None:
   )
 
 
-def titled(text: str, group: str) -> str:
-  """Gives a heading, with the group where there is one."""
-  return f'{text}: {group}' if group else text
+def per_group(
+  collection: Collection,
+  name: str,
+  title: str,
+  most: int,
+  draw: Callable[[list[str]], tuple[str, Mapping[str, Figure]]],
+) -> list[Chart]:
+  """Draws a chart for each of the best groups of labels.
+
+  Args:
+    collection: of runs.
+    name: of the files, behind the group's.
+    title: before the group's name.
+    most: labels of a group.
+    draw: labels -> caption and panels; a chart without panels is left out.
+  """
+  made = []
+  for group in collection.groups(GROUPS):
+    caption, panels = draw(collection.foremost(most, group))
+    head = f'{title}: {group}' if group else title
+    if panels:
+      file = naming.file_name(group, name)
+      made.append(Chart(file, head, caption, panels))
+  return made
 
 
-def those(collection: Collection, own: Sequence[str], group: str) -> str:
+def those(collection: Collection, own: Sequence[str]) -> str:
   """Says which labels of a group are drawn, for a caption."""
-  every = [x for x in collection.by_label if labels.group_of(x) == group]
+  every = labels.grouped(collection.f1)[labels.group_of(own[0])]
   if len(own) == len(every):
     return 'all runs' if len(every) > 1 else 'the run'
   return f'the best {len(own)} of {len(every)} labels (and the baseline)'

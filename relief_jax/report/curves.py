@@ -1,14 +1,13 @@
 """The curves of F1 against rounds, time, energy and bytes: one drawer."""
 
-import math
 import pathlib
+import textwrap
 from collections.abc import Sequence
 
 from matplotlib import ticker
 
 from relief_jax.report import charts, frame, labels, palette, stats
 from relief_jax.report.gather import Collection
-from relief_jax.storage import naming
 
 # Metric, name of the file, title and scale of each x axis.
 AXES = {
@@ -65,7 +64,7 @@ def draw(
       axes.fill_between(x, *band, color=kind['color'], alpha=0.12, lw=0)
     elif len(y) > 1:
       axes.plot(x, y.T, color=kind['color'], linewidth=0.6, alpha=0.5)
-    mean = stats.mean(y, folds)
+    mean = stats.units(y, folds).mean(0)
     axes.plot(x, mean, markevery=max(1, len(x) // 8), **kind)
     name = f'{mean[-1]:.1f} {labels.short(label)}'
     ended.append(palette.End(x[-1], mean[-1], name, kind['color']))
@@ -76,93 +75,42 @@ def draw(
   return found, ended
 
 
-def charts_of(
-  collection: Collection, most: int = charts.LINES + 1
-) -> list[charts.Chart]:
-  """Draws F1 against all of `AXES`, a chart per group of labels.
+def charts_of(collection: Collection) -> list[charts.Chart]:
+  """Draws F1 against all of `AXES`, a chart per group of labels."""
 
-  Args:
-    collection: of runs.
-    most: labels of a group that are drawn.
-  """
-  made = []
-  for group in collection.groups(charts.GROUPS):
-    own = collection.foremost(most, group)
-    panels, found = {}, []
+  def one(own):
+    made, found = {}, []
     for axis, (name, *_) in AXES.items():
       figure, here = palette.subplots(figsize=(palette.WIDTH, 3.5))
       some, ends = draw(here, collection, own, axis)
       if ends:
         palette.name_ends(here, ends)
-        panels[name], found = figure, some
-    made.append(
-      charts.Chart(
-        naming.file_name(group, 'f1'),
-        charts.titled('F1 against rounds, time, energy and bytes', group),
-        'Macro-F1 of the fleet on held-out windows, mean over '
-        f'{collection.numbers}, of {charts.those(collection, own, group)}; at '
-        'the right the last one, %. ' + stats.told(found, collection.numbers),
-        panels,
-      )
-    )
-  return [chart for chart in made if chart.panels]
+        made[name], found = figure, some
+    return (
+      'Macro-F1 of the fleet on held-out windows, mean over '
+      f'{collection.numbers}, of {charts.those(collection, own)}; at the '
+      f'right the last one, %. {stats.told(found, collection.numbers)}'
+    ), made
+
+  title = 'F1 against rounds, time, energy and bytes'
+  return charts.per_group(collection, 'f1', title, charts.LINES + 1, one)
 
 
-def panels(own: Sequence[str], baseline: str) -> list[list[str]]:
-  """Divides labels among panels of at most seven; the baseline is in all.
-
-  Args:
-    own: labels, those of neighbouring styles beside each other.
-    baseline: one of them, or none.
-  """
-  rest = [label for label in own if label != baseline]
-  first = [baseline] if baseline in own else []
-  most = len(palette.COLOURS) - 1
-  size = math.ceil(len(rest) / max(1, math.ceil(len(rest) / most)))
-  return [
-    first + rest[i : i + size] for i in range(0, max(len(rest), 1), size or 1)
-  ]
-
-
-def save(
-  collection: Collection, own: Sequence[str], folder: pathlib.Path
-) -> None:
-  """Writes F1 against rounds and against time of every group of labels.
+def save(collection: Collection, folder: pathlib.Path) -> None:
+  """Writes F1 against rounds and against time, with the caption above.
 
   Args:
     collection: of runs.
-    own: labels that are drawn, all of them.
     folder: made where it is not there.
 
   Raises:
     OSError: the folder cannot be written.
   """
   folder.mkdir(parents=True, exist_ok=True)
-  for group, members in labels.grouped(own).items():
-    base = labels.baseline_of(members[0], collection.baseline)
-    ranked = sorted(members, key=lambda label: -collection.f1[label])
-    parts = panels(ranked, base)
-    for axis in ('round', 'sim_seconds'):
-      name = naming.file_name(group, f'f1_{AXES[axis][0]}')
-      figure, grid = palette.subplots(
-        len(parts),
-        1,
-        (palette.WIDTH + 1, 3.6 * len(parts)),
-        sharex=True,
-        sharey=True,
-        squeeze=False,
-      )
-      found, ends = zip(
-        *(
-          draw(here, collection, part, axis)
-          for here, part in zip(grid[:, 0], parts, strict=True)
-        ),
-        strict=True,
-      )
-      for here, own_ends in zip(grid[:, 0], ends, strict=True):
-        palette.name_ends(here, own_ends)
-      data = collection.runs[0].summary.get('dataset', '')
-      head = ', '.join(filter(None, [str(data), group]))
-      told = stats.told(sum(found, []), collection.numbers).replace('. ', '.\n')
-      figure.suptitle(f'{head}\n{told}'.strip(), fontsize=8)
-      figure.savefig(folder / f'{name}.png', dpi=150)
+  data = collection.runs[0].summary.get('dataset', '')
+  for chart in charts_of(collection):
+    head = '\n'.join(textwrap.wrap(f'{data}. {chart.caption}', 88))
+    for name in ('rounds', 'time'):
+      if figure := chart.panels.get(name):
+        figure.suptitle(head, fontsize=6)
+        figure.savefig(folder / f'{chart.name}_{name}.png', dpi=150)

@@ -19,13 +19,12 @@ _TIERS = 6
 def tiers(collection: Collection) -> list[charts.Chart]:
   """Draws the F1 of slow and of fast devices."""
   every = frame.last(collection.frame, 'f1_by_tier.')
-  made = []
-  for group in collection.groups(charts.GROUPS):
-    own = collection.foremost(charts.LINES + 1, group)
+
+  def one(own):
     some = every[every.label.isin(own)]
     names = list(some.part.unique())
     if len(names) < 2:
-      continue
+      return '', {}
     figure, here = palette.subplots(
       figsize=(palette.WIDTH, 1.2 + 0.17 * len(names) * (len(own) + 1))
     )
@@ -33,13 +32,8 @@ def tiers(collection: Collection) -> list[charts.Chart]:
     found = []
     for (tier, label), values in some.groupby(['part', 'label'], sort=False):
       aside = 0.8 * ((own.index(label) + 0.5) / len(own) - 0.5)
-      handles[label], told = palette.around(
-        here,
-        names.index(tier) + aside,
-        values,
-        collection.styles[label],
-        across=True,
-      )
+      at, kind = names.index(tier) + aside, collection.styles[label]
+      handles[label], told = palette.around(here, at, values, kind, across=True)
       found.append(told)
     here.set_yticks(np.arange(len(names)), names)
     here.set_ylim(len(names) - 0.5, -0.5)
@@ -49,16 +43,13 @@ def tiers(collection: Collection) -> list[charts.Chart]:
     here.set_ylabel('tier')
     palette.tidy(here)
     charts.legend(figure, handles)
-    made.append(
-      charts.Chart(
-        naming.file_name(group, 'tiers'),
-        charts.titled('F1 by tier of devices', group),
-        'Last macro-F1 of the devices of each tier, each with the sensors '
-        f'that it owns, mean. {stats.told(found, collection.numbers)}',
-        {'': figure},
-      )
-    )
-  return made
+    return (
+      'Last macro-F1 of the devices of each tier, each with the sensors that '
+      f'it owns, mean. {stats.told(found, collection.numbers)}'
+    ), {'': figure}
+
+  title = 'F1 by tier of devices'
+  return charts.per_group(collection, 'tiers', title, charts.LINES + 1, one)
 
 
 def device_f1(run: Run) -> list[float]:
@@ -69,57 +60,56 @@ def device_f1(run: Run) -> list[float]:
 
 def histograms(collection: Collection) -> list[charts.Chart]:
   """Draws the distribution of F1 over the devices."""
-  made = []
-  for group in collection.groups(charts.GROUPS):
+
+  def one(own):
     shown = {}
-    for label in collection.foremost(charts.LINES, group):
+    for label in own:
       f1 = [v for run in collection.by_label[label] for v in device_f1(run)]
       if f1:
         shown[label] = 100 * np.array(f1)
-    if not shown:
-      continue
-    figure, grid = palette.subplots(
-      len(shown),
-      1,
-      figsize=(palette.WIDTH, 0.8 + 1.15 * len(shown)),
-      sharex=True,
-      squeeze=False,
+    return (
+      'Last macro-F1 of every device with the sensors that it owns, all '
+      f'{collection.numbers} together. Solid: mean; dashed: mean of the '
+      'worst tenth. Devices with the same sensors share a global model and '
+      'the test windows, hence their F1.'
+    ), {'': _histograms(collection, shown)} if shown else {}
+
+  title = 'F1 over the devices'
+  return charts.per_group(collection, 'devices', title, charts.LINES, one)
+
+
+def _histograms(collection: Collection, shown: Mapping[str, np.ndarray]):
+  figure, grid = palette.subplots(
+    len(shown),
+    1,
+    figsize=(palette.WIDTH, 0.8 + 1.15 * len(shown)),
+    sharex=True,
+    squeeze=False,
+  )
+  for here, (label, values) in zip(grid[:, 0], shown.items(), strict=True):
+    here.hist(
+      values,
+      np.arange(0, 100.1, 2.5),
+      weights=np.full(len(values), 100 / len(values)),
+      color=collection.styles[label]['color'],
+      alpha=0.5,
     )
-    for here, (label, values) in zip(grid[:, 0], shown.items(), strict=True):
-      here.hist(
-        values,
-        np.arange(0, 100.1, 2.5),
-        weights=np.full(len(values), 100 / len(values)),
-        color=collection.styles[label]['color'],
-        alpha=0.5,
-      )
-      worst, mean = stats.worst_tenth(values), values.mean()
-      here.axvline(mean, color='black', linewidth=1.4)
-      here.axvline(worst, color='black', linewidth=1.4, linestyle='--')
-      here.set_title(
-        f'{naming.shorten(labels.short(label), 24)}: mean {mean:.1f}, worst '
-        f'tenth {worst:.1f}, Gini {stats.gini(values):.3f}',
-        fontsize=8,
-        loc='left',
-      )
-      here.set_ylabel('devices (%)', fontsize=8)
-      here.yaxis.set_major_locator(ticker.MaxNLocator(3))
-      palette.tidy(here)
-    grid[-1, 0].set_xlabel('macro-F1 of a device (%)')
-    top = max(values.max() for values in shown.values())
-    grid[-1, 0].set_xlim(0, min(100, 5 * math.ceil(top / 5) + 5))
-    made.append(
-      charts.Chart(
-        naming.file_name(group, 'devices'),
-        charts.titled('F1 over the devices', group),
-        'Last macro-F1 of every device with the sensors that it owns, all '
-        f'{collection.numbers} together. Solid: mean; dashed: mean of the '
-        'worst tenth. Devices with the same sensors share a global model and '
-        'the test windows, hence their F1.',
-        {'': figure},
-      )
+    worst, mean = stats.worst_tenth(values), values.mean()
+    here.axvline(mean, color='black', linewidth=1.4)
+    here.axvline(worst, color='black', linewidth=1.4, linestyle='--')
+    here.set_title(
+      f'{naming.shorten(labels.short(label), 24)}: mean {mean:.1f}, worst '
+      f'tenth {worst:.1f}, Gini {stats.gini(values):.3f}',
+      fontsize=8,
+      loc='left',
     )
-  return made
+    here.set_ylabel('devices (%)', fontsize=8)
+    here.yaxis.set_major_locator(ticker.MaxNLocator(3))
+    palette.tidy(here)
+  grid[-1, 0].set_xlabel('macro-F1 of a device (%)')
+  top = max(values.max() for values in shown.values())
+  grid[-1, 0].set_xlim(0, min(100, 5 * math.ceil(top / 5) + 5))
+  return figure
 
 
 def by_tier(run: Run) -> np.ndarray:

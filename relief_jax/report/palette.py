@@ -229,7 +229,9 @@ def around(
     axes.plot(*place(values), **kind | few)
   else:
     axes.plot(*place(np.array(found)), color=kind['color'], linewidth=1.2)
-  (mark,) = axes.plot(*place(stats.mean(values, folds)[None]), **kind)
+  (mark,) = axes.plot(
+    *place(stats.units(values, folds).mean(keepdims=True)), **kind
+  )
   return mark, found is not None
 
 

@@ -17,92 +17,86 @@ from relief_jax.storage import naming
 
 def divergence(collection: Collection) -> list[charts.Chart]:
   """Draws the divergence of updates per group of parameters (paper, Fig. 3)."""
-  made = []
   start = 'divergence.'
   every = collection.frame[
     collection.frame.metric.str.startswith(start) & (collection.frame.value > 0)
   ]
   names = every.metric.str.removeprefix(start)
-  number = {name: i for i, name in enumerate(names.unique())}
-  for group in collection.groups(charts.GROUPS):
-    panels = {}
-    for label in collection.foremost(charts.LINES, group):
-      own = frame.of_label(every, label)
-      if own.empty:
-        continue
-      mean = own.groupby(['metric', 'round'], sort=False).value.mean()
-      shown = mean.unstack('round').T
-      height = max(3.2, 0.6 + 0.18 * len(shown.columns))
-      figure, here = palette.subplots(figsize=(palette.WIDTH, height))
-      palette.logarithmic_y(here)
-      ends = []
-      for metric, line in shown.items():
-        name, line = str(metric).removeprefix(start), line.dropna()
-        kind = palette.style(number[name]) | {'linewidth': 1.1}
-        here.plot(line, markevery=max(1, len(line) // 6), **kind)
-        ends.append(
-          palette.End(line.index[-1], line.iloc[-1], name, kind['color'])
-        )
-      here.set_title(naming.shorten(labels.short(label)), fontsize=10)
-      here.set_xlabel('round')
-      here.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
-      here.set_ylabel('divergence')
-      palette.tidy(here)
-      palette.name_ends(here, ends, 7)
-      panels[naming.file_name(labels.short(label))] = figure
-    made.append(
-      charts.Chart(
-        naming.file_name(group, 'divergence'),
-        charts.titled('Divergence per group of parameters', group),
-        'How far the updates of those who trained a group differ, as the '
-        f'method tracks it, mean over {collection.numbers}; logarithmic, every '
-        'panel with its own axis.',
-        panels,
+  styles = {name: palette.style(i) for i, name in enumerate(names.unique())}
+
+  def line_each(label):
+    mean = frame.of_label(every, label).groupby(['metric', 'round'], sort=False)
+    shown = mean.value.mean().unstack('round').T
+    height = max(3.2, 0.6 + 0.18 * len(shown.columns))
+    figure, here = palette.subplots(figsize=(palette.WIDTH, height))
+    palette.logarithmic_y(here)
+    ends = []
+    for metric, line in shown.items():
+      name, line = str(metric).removeprefix(start), line.dropna()
+      kind = styles[name] | {'linewidth': 1.1}
+      here.plot(line, markevery=max(1, len(line) // 6), **kind)
+      ends.append(
+        palette.End(line.index[-1], line.iloc[-1], name, kind['color'])
       )
-    )
-  return [chart for chart in made if chart.panels]
+    here.set_title(naming.shorten(labels.short(label)), fontsize=10)
+    here.set_xlabel('round')
+    here.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
+    here.set_ylabel('divergence')
+    palette.tidy(here)
+    palette.name_ends(here, ends, 7)
+    return figure
+
+  def one(own):
+    return (
+      'How far the updates of those who trained a group differ, as the '
+      f'method tracks it, mean over {collection.numbers}; logarithmic, every '
+      'panel with its own axis.'
+    ), {
+      naming.file_name(labels.short(label)): line_each(label)
+      for label in own
+      if (every.label == label).any()
+    }
+
+  title = 'Divergence per group of parameters'
+  return charts.per_group(collection, 'divergence', title, charts.LINES, one)
 
 
 def differences(collection: Collection) -> list[charts.Chart]:
   """Draws ablations: every label against its baseline."""
   every = collection.values[collection.values.metric == 'f1_difference']
-  made = []
-  for group in collection.groups(charts.GROUPS):
-    own = {
-      label: some
-      for label in collection.foremost(24, group)
+
+  def one(own):
+    rows = [
+      (label, some)
+      for label in own
       if labels.short(label) != collection.baseline
       and len(some := frame.of_label(every, label))
-    }
-    if not own:
-      continue
-    own = dict(sorted(own.items(), key=lambda one: one[1].value.mean()))
+    ]
+    if not rows:
+      return '', {}
+    rows.sort(key=lambda row: row[1].value.mean())
     figure, here = palette.subplots(
-      figsize=(palette.WIDTH, 1.1 + 0.28 * len(own))
+      figsize=(palette.WIDTH, 1.1 + 0.28 * len(rows))
     )
     here.axvline(0, color='black', linewidth=1)
     found = [
       palette.around(here, at, some, collection.styles[label], across=True)[1]
-      for at, (label, some) in enumerate(own.items())
+      for at, (label, some) in enumerate(rows)
     ]
-    names = [naming.shorten(labels.short(label), 30) for label in own]
-    here.set_yticks(range(len(own)), names, fontsize=8)
-    here.set_ylim(-0.6, len(own) - 0.4)
+    names = [naming.shorten(labels.short(label), 30) for label, _ in rows]
+    here.set_yticks(range(len(rows)), names, fontsize=8)
+    here.set_ylim(-0.6, len(rows) - 0.4)
     here.set_xlabel(f'macro-F1 minus that of {collection.baseline} (points)')
     here.xaxis.set_major_locator(ticker.MaxNLocator(7))
     palette.tidy(here)
-    made.append(
-      charts.Chart(
-        naming.file_name(group, 'differences'),
-        charts.titled(f'Against {collection.baseline}', group),
-        'Difference of the last macro-F1 in percentage points, paired by '
-        f'{collection.numbers[:-1]}. '
-        + stats.told(found, collection.numbers)
-        + ' An interval that crosses the line is no proven difference.',
-        {'': figure},
-      )
-    )
-  return made
+    return (
+      'Difference of the last macro-F1 in percentage points, paired by '
+      f'{collection.numbers[:-1]}. {stats.told(found, collection.numbers)} An '
+      'interval that crosses the line is no proven difference.'
+    ), {'': figure}
+
+  title = f'Against {collection.baseline}'
+  return charts.per_group(collection, 'differences', title, 24, one)
 
 
 def sensitivity(collection: Collection) -> list[charts.Chart]:
@@ -117,7 +111,12 @@ def sensitivity(collection: Collection) -> list[charts.Chart]:
   made = []
   for key in keys:
     rows = [
-      (_rest(run.values, {key} | vary), run.values[key], run.fold, _f1(run))
+      (
+        _rest(run.values, {key} | vary),
+        run.values[key],
+        run.fold,
+        run.metrics[-1]['f1'],
+      )
       for run in collection.runs
       if frame.is_number(run.values.get(key)) and 'f1' in run.metrics[-1]
     ]
@@ -164,10 +163,6 @@ def _rest(values: Mapping, without: set[str]) -> str:
     for k, v in values.items()
     if k not in without
   )
-
-
-def _f1(run) -> float:
-  return run.metrics[-1]['f1']
 
 
 def _lines(here, collection, lines, log, values) -> list[bool]:

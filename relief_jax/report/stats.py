@@ -8,10 +8,9 @@ Folds share training persons, so intervals over them are too narrow. **Ours.**
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import scipy.stats
 
 # From so many persons or seeds on an interval is drawn.
@@ -38,20 +37,20 @@ class Cell(NamedTuple):
   ended: int = 0
 
 
-def units(values: Sequence[float], folds: Sequence[int]) -> np.ndarray:
+def units(values: Any, folds: Sequence[int] | np.ndarray) -> np.ndarray:
   """Averages the seeds of every fold where there are several folds.
 
   >>> units([1.0, 3.0, 5.0], [0, 0, 1]), units([1.0, 3.0], [0, 0])
   (array([2., 5.]), array([1., 3.]))
 
   Args:
-    values: of the runs.
-    folds: likewise.
+    values: of the runs, [runs, ...].
+    folds: [runs].
   """
-  found = pd.Series(values, dtype=float)
-  if len(set(folds)) < 2:
-    return found.to_numpy()
-  return found.groupby(list(folds), sort=False).mean().to_numpy()
+  values, folds = np.asarray(values, float), np.asarray(folds)
+  if len(set(folds.tolist())) < 2:
+    return values
+  return np.stack([values[folds == fold].mean(0) for fold in np.unique(folds)])
 
 
 def interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
@@ -71,14 +70,6 @@ def interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
   return float(np.mean(values)), half
 
 
-def mean(values: np.ndarray, folds: np.ndarray) -> np.ndarray:
-  """Averages [runs, ...] over the units."""
-  found = pd.DataFrame(values.reshape(len(values), -1))
-  if len(set(folds)) > 1:
-    found = found.groupby(folds).mean()
-  return found.mean().to_numpy().reshape(values.shape[1:])
-
-
 def bootstrap(
   values: np.ndarray, folds: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray] | None:
@@ -95,7 +86,7 @@ def bootstrap(
   Returns:
     Lower and upper bounds, [...]; None below `ENOUGH` persons or seeds.
   """
-  several = len(set(folds)) > 1
+  several = len(set(folds.tolist())) > 1
   unit = np.unique(folds if several else np.arange(len(values)), False, True)[1]
   count = unit.max() + 1 if len(unit) else 0
   if count < ENOUGH:

@@ -7,17 +7,12 @@ scores as shares from 0 to 1; text for people has percent.
 """
 
 import math
-import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import rich.box
-import rich.console
-import rich.table
 
-from relief_jax import datasets
 from relief_jax.report import device_charts, labels, stats
 from relief_jax.report.columns import (
   COLUMNS,
@@ -249,22 +244,26 @@ def show_p(value: float) -> str:
 def tables_of(collection: Collection) -> list[Table]:
   """Builds all tables; those without a column are left out."""
   found = cells_of(collection)
-  over = f'Data: {data_sets(collection.runs)}. {_over(collection.numbers)}'
+  head = over(collection)
   base = f'base is {collection.baseline}, paired by {collection.numbers[:-1]}'
   made = [
-    _headline(collection, found, f'{over}; {base}.'),
-    *_fairness(collection, over),
+    _headline(collection, found, f'{head}; {base}.'),
+    *_fairness(collection, head),
   ]
   for group in GROUPS:
     shown = texts(group.columns, found)
-    note = f'{over}; {base}. {group.note}'.strip()
+    note = f'{head}; {base}. {group.note}'.strip()
     full = numbers(group.columns, found)
     made.append(Table(group.name, group.title, shown, full, note))
   return [table for table in made if len(table.text.columns)]
 
 
-def _over(numbers: str) -> str:
-  return f'Mean ± half the 95 % t-interval over {numbers}'
+def over(collection: Collection) -> str:
+  """Says what the data are and what a mean is over, for below a table."""
+  data = data_sets(collection.runs)
+  return (
+    f'Data: {data}. Mean ± half the 95 % t-interval over {collection.numbers}'
+  )
 
 
 def _headline(collection: Collection, found: Cells, note: str) -> Table:
@@ -288,7 +287,7 @@ def _headline(collection: Collection, found: Cells, note: str) -> Table:
   return Table('headline', 'Headline', shown, full, note)
 
 
-def _fairness(collection: Collection, over: str) -> list[Table]:
+def _fairness(collection: Collection, head: str) -> list[Table]:
   """Computes mean, worst tenth and Gini over the devices that runs recorded."""
   rows = [
     (run.label, run.fold, column.name, float(function(np.array(f1))), False)
@@ -296,8 +295,8 @@ def _fairness(collection: Collection, over: str) -> list[Table]:
     if (f1 := device_charts.device_f1(run))
     for column, function in _DEVICES.items()
   ]
-  head = ['label', 'fold', 'metric', 'value', 'ended']
-  values = pd.DataFrame(rows, columns=head)
+  names = ['label', 'fold', 'metric', 'value', 'ended']
+  values = pd.DataFrame(rows, columns=names)
   count = values[values.metric == 'mean'].label.value_counts(sort=False)
   found = cells(values, count.to_dict(), _DEVICES)
   return [
@@ -306,7 +305,7 @@ def _fairness(collection: Collection, over: str) -> list[Table]:
       'Fairness over devices',
       texts(list(_DEVICES), found),
       numbers(list(_DEVICES), found),
-      f'{over}, of the last macro-F1 of the devices, each with the sensors '
+      f'{head}, of the last macro-F1 of the devices, each with the sensors '
       'that it owns. Deviation is in percentage points.',
     )
   ]
@@ -349,112 +348,3 @@ def notes_of(runs: Sequence[Run], numbers: str) -> list[str]:
     )
     found.append(f'Persons tested on: {listed}.')
   return found
-
-
-def save(collection: Collection, folder: pathlib.Path) -> None:
-  """Writes `table.csv` (numbers) and `table.md` (to read).
-
-  Args:
-    collection: of runs.
-    folder: of the comparison.
-
-  Raises:
-    OSError: the folder cannot be written.
-  """
-  found, runs = cells_of(collection), collection.runs
-  data = data_sets(runs)
-  full = numbers(COLUMNS, found)
-  own = collection.by_label
-  varied = 'fold' if collection.numbers == 'folds' else 'seed'
-  count = [len({getattr(run, varied) for run in own[label]}) for label in found]
-  full.insert(0, 'data', data)
-  full.insert(1, collection.numbers, count)
-  full.insert(2, 'runs', [len(own[label]) for label in found])
-  full.to_csv(folder / 'table.csv')
-  parts = [datasets.remark(run.summary.get('dataset') for run in runs)]
-  for group in GROUPS:
-    shown = texts(group.columns, found)
-    if len(shown.columns):
-      table = Table(group.name, group.title, shown, full)
-      parts += [f'**{group.title}**', table.markdown(), group.note]
-  parts.append(f'Data: {data}. {_over(collection.numbers)}.')
-  parts += [*notes_of(runs, collection.numbers), *collection.notes]
-  (folder / 'table.md').write_text(
-    '\n\n'.join(filter(None, parts)) + '\n', encoding='utf-8'
-  )
-
-
-def show(
-  collection: Collection,
-  console: rich.console.Console,
-  shown: Sequence[str] | None = None,
-) -> None:
-  """Prints the tables of every group of labels: accuracy, costs, fairness.
-
-  A table too wide for the console goes on in another below it.
-
-  Args:
-    collection: of runs.
-    console: to print on.
-    shown: labels; None for all.
-  """
-  every = cells_of(collection)
-  told: dict[str, None] = {}
-  for head, own in labels.grouped(every if shown is None else shown).items():
-    found = {label: every[label] for label in own}
-    for group in GROUPS:
-      title = ' '.join(filter(None, [head, group.title]))
-      for part in _fit(texts(group.columns, found), console.width):
-        console.print(_rich(title, part))
-        title += ', continued'
-        told[group.note] = None
-  for line in (
-    f'Data: {data_sets(collection.runs)}. {_over(collection.numbers)}; base is '
-    f'{collection.baseline}, paired by {collection.numbers[:-1]}.',
-    *filter(None, told),
-    *notes_of(collection.runs, collection.numbers),
-  ):
-    console.print(line)
-
-
-def _fit(shown: pd.DataFrame, width: int) -> list[pd.DataFrame]:
-  """Splits columns into tables that fit the width."""
-  first = 3 + max(len(labels.short(label)) for label in shown.index)
-  parts: list[list[str]] = []
-  used = width
-  for title, cell in shown.items():
-    needed = 3 + max(len(str(title)), cell.str.len().max())
-    if not parts or used + needed > width:
-      parts.append([])
-      used = first
-    parts[-1].append(str(title))
-    used += needed
-  return [shown[part] for part in parts]
-
-
-def _rich(title: str, shown: pd.DataFrame) -> rich.table.Table:
-  found = rich.table.Table(
-    title=title, title_justify='left', box=rich.box.SIMPLE_HEAD
-  )
-  found.add_column('', no_wrap=True)
-  for name in shown.columns:
-    found.add_column(name, justify='right', no_wrap=True)
-  for label, *row in shown.itertuples():
-    found.add_row(labels.short(label), *row)
-  return found
-
-
-def foremost(f1: Mapping[str, float], baseline: str, most=24, kept=8):
-  """Selects the labels of a table that fit on a screen.
-
-  Args:
-    f1: of every label.
-    baseline: label within a group, kept with those that it is the base of.
-    most: labels that are all shown.
-    kept: of more than that, the best by F1.
-  """
-  if len(f1) <= most:
-    return list(f1)
-  best = sorted(f1, key=lambda label: -f1[label])[:kept]
-  best += [labels.baseline_of(label, baseline) for label in best]
-  return [label for label in f1 if label in best]

@@ -43,25 +43,20 @@ def write(collection: gather.Collection, out: pathlib.Path) -> pathlib.Path:
     StorageError: the folder cannot be written.
   """
   with records.storing(out):
-    return _write(collection, out)
-
-
-def _write(collection: gather.Collection, out: pathlib.Path) -> pathlib.Path:
-  """Writes like `write`; raises the system's own errors."""
-  figures, folder = out / 'figures', out / 'tables'
-  for path in (figures, folder):
-    path.mkdir(parents=True, exist_ok=True)
-  made: dict[str, tuple[page.Chart, list[page.Saved]]] = {}
-  for draw in FIGURES:
-    for chart in draw(collection):
-      if chart.name in made:  # labels that differ in odd letters only
-        chart = chart._replace(name=f'{chart.name}-{len(made)}')
-      made[chart.name] = chart, page.save(chart, figures)
-  shown = tables.tables_of(collection)
-  for table in shown:
-    (folder / f'{table.name}.csv').write_text(table.csv(), encoding='utf-8')
-    (folder / f'{table.name}.tex').write_text(table.tex(), encoding='utf-8')
-  path = out / 'report.html'
-  text = page.render(collection, list(made.values()), shown)
-  path.write_text(text, encoding='utf-8')
-  return path
+    figures, folder = out / 'figures', out / 'tables'
+    for path in (figures, folder):
+      path.mkdir(parents=True, exist_ok=True)
+    made: dict[str, tuple[page.Chart, list[page.Saved]]] = {}
+    for draw in FIGURES:
+      for chart in draw(collection):
+        if chart.name in made:  # labels that differ in odd letters only
+          chart = chart._replace(name=f'{chart.name}-{len(made)}')
+        made[chart.name] = chart, page.save(chart, figures)
+    shown = tables.tables_of(collection)
+    for table in shown:
+      (folder / f'{table.name}.csv').write_text(table.csv(), encoding='utf-8')
+      (folder / f'{table.name}.tex').write_text(table.tex(), encoding='utf-8')
+    path = out / 'report.html'
+    text = page.render(collection, list(made.values()), shown)
+    path.write_text(text, encoding='utf-8')
+    return path

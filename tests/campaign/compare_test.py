@@ -14,7 +14,7 @@ from relief_jax import simulate
 from relief_jax.campaign import comparison, pool
 from relief_jax.cli import compare
 from relief_jax.errors import InputError
-from relief_jax.report import curves, gather, stats, tables
+from relief_jax.report import gather, stats, tables
 from relief_jax.storage import job_spec, records, runner
 from tests.support import fake_simulate
 from tests.support.paths import ROOT
@@ -207,13 +207,6 @@ def test_interval_equals_a_known_value():
   mean, half = stats.interval([4.0, 5.0, 9.0])
   assert mean == pytest.approx(6)
   assert half == pytest.approx(4.302653 * 2.645751 / 3**0.5, rel=1e-5)
-
-
-def test_a_crowd_is_spread_over_panels():
-  labels = [f'x/m{i}' for i in range(20)]
-  panels = curves.panels(labels, 'x/m3')
-  assert all(panel[0] == 'x/m3' and len(panel) <= 7 for panel in panels)
-  assert {label for panel in panels for label in panel} == set(labels)
 
 
 def test_the_comparison_can_be_loaded_again(tmp_path):

@@ -126,7 +126,7 @@ def test_seeds_are_averaged_before_folds():
   cells = tables.cells_of(gather.Collection(some, 'fedavg', 'folds'))
   assert cells['relief']['f1_difference'].mean == pytest.approx(0.075)
   _, y, of_fold = frame.curves(collection.frame, 'fedavg', 'round')
-  assert stats.mean(y, of_fold) == pytest.approx([0.35, 0.7])
+  assert stats.units(y, of_fold).mean(0) == pytest.approx([0.35, 0.7])
 
 
 def test_the_persons_of_each_fold_are_listed():

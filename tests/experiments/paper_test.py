@@ -9,7 +9,7 @@ from experiments.configs import from_json, paper
 from relief_jax import world
 from relief_jax.cli import compare
 from relief_jax.errors import InputError
-from relief_jax.report import gather, tables
+from relief_jax.report import gather, printed
 from relief_jax.storage import records
 from tests.datasets import originals
 
@@ -98,7 +98,7 @@ def test_tables_name_the_data_and_what_limits_them(tmp_path):
     )
     for label in ('fedavg', 'relief')
   ]
-  tables.save(gather.Collection(runs, 'fedavg', 'folds'), tmp_path)
+  printed.save(gather.Collection(runs, 'fedavg', 'folds'), tmp_path)
   for name in ('table.md', 'table.csv'):
     assert 'MHEALTH, truncated channels' in (tmp_path / name).read_text()
 

@@ -6,7 +6,7 @@ import io
 import pytest
 import rich.console
 
-from relief_jax.report import columns, frame, gather, page, tables
+from relief_jax.report import columns, frame, gather, page, printed, tables
 
 
 def run(label, f1, seconds, seed=0, target=0.5, **last):
@@ -236,8 +236,8 @@ def test_the_terminal_and_the_file_say_the_same(tmp_path):
   found = collection(SLOW, short)
   out = io.StringIO()
   console = rich.console.Console(file=out, width=120)
-  tables.show(found, console)
-  tables.save(found, tmp_path)
+  printed.show(found, console)
+  printed.save(found, tmp_path)
   text = (tmp_path / 'table.md').read_text()
   for expected in ('66.0 *', '(1/1)', 's of 30 rounds', 'more rounds are not'):
     assert expected in text and expected in out.getvalue()

@@ -15,6 +15,7 @@ from relief_jax.report import (
   gather,
   page,
   palette,
+  printed,
   tables,
   world_figure,
   writer,
@@ -84,7 +85,7 @@ def test_a_world_of_odd_names(tmp_path):
 def test_the_terminal_interprets_nothing(capsys):
   for name in (*NAMES, ':smile:', '[/]'):
     run = gather.Run(name, 0, 0, {}, [{'round': 1, 'f1': 0.5}])
-    tables.show(gather.Collection([run], name), progress.console())
+    printed.show(gather.Collection([run], name), progress.console())
     assert name in capsys.readouterr().out
 
 
