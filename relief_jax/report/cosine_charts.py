@@ -1,6 +1,5 @@
 """The report's heat maps of updates in pairs, Fig. 2 of the paper."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
@@ -17,8 +16,7 @@ def heat_maps(collection: Collection) -> list[charts.Chart]:
   """Draws a figure per round: a row per label, a column of maps per block."""
   every = [
     (run, row)
-    for label in collection.foremost(_LABELS)
-    for run, rows in [_first(collection.by_label[label])]
+    for run, rows in collection.firsts('cosines', _LABELS)
     for row in rows
   ]
   rounds = sorted({row['round'] for _, row in every})
@@ -26,14 +24,6 @@ def heat_maps(collection: Collection) -> list[charts.Chart]:
     _of_round([one for one in every if one[1]['round'] == number], number)
     for number in rounds[:_ROUNDS]
   ]
-
-
-def _first(runs: Sequence[Run]) -> tuple[Run, list[dict[str, Any]]]:
-  """Finds the first run that compared its updates, and what it found."""
-  for run in runs:
-    if rows := run.lines('cosines'):
-      return run, rows
-  return runs[0], []
 
 
 def _of_round(found: list[tuple[Run, dict]], number: int) -> charts.Chart:

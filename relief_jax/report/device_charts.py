@@ -124,21 +124,10 @@ def by_tier(run: Run) -> np.ndarray:
   return np.array(sorted(range(len(keys)), key=keys.__getitem__))
 
 
-def _with_devices(collection: Collection) -> list[tuple[Run, list[dict]]]:
-  """Finds the first run of the best labels that recorded its devices."""
-  found = []
-  for label in collection.foremost(_RUNS):
-    for run in collection.by_label[label]:
-      if 'fleet' in run.summary and (lines := run.lines('devices')):
-        found.append((run, lines))
-        break
-  return found
-
-
 def rasters(collection: Collection) -> list[charts.Chart]:
   """Draws the share of each tier's devices that train a group, by round."""
   panels, same = {}, []
-  for run, lines in _with_devices(collection):
+  for run, lines in collection.firsts('devices', _RUNS):
     rows = [row for row in lines if row['round']]
     if not rows:
       continue
@@ -233,7 +222,7 @@ def gantt(collection: Collection) -> list[charts.Chart]:
   """Draws the seconds of a round by device."""
   panels = {
     naming.file_name(run.label): _gantt(run, lines[-1]['last'])
-    for run, lines in _with_devices(collection)
+    for run, lines in collection.firsts('devices', _RUNS)
     if lines[-1]['last']
   }
   if not panels:

@@ -84,11 +84,6 @@ def f1(frame: pd.DataFrame) -> dict[str, float]:
   return {str(label): float(value) for label, value in found.items()}
 
 
-def of_label(frame: pd.DataFrame, label: str) -> pd.DataFrame:
-  """Selects the rows of a label."""
-  return frame[frame.label == label]
-
-
 def curves(
   frame: pd.DataFrame, label: str, axis: str, metric: str = 'f1'
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -106,7 +101,7 @@ def curves(
     evaluations as the shortest run has.
   """
   found, folds = [], []
-  for (_, _, fold), own in histories(of_label(frame, label)).items():
+  for (_, _, fold), own in histories(frame[frame.label == label]).items():
     own = own.reset_index()
     if {axis, metric} <= set(own):
       found.append(own[[axis, metric]].dropna().to_numpy())

@@ -40,11 +40,6 @@ class Run(NamedTuple):
   config: Mapping[str, Any] = types.MappingProxyType({})
   values: Mapping[str, Any] = types.MappingProxyType({})
 
-  @property
-  def pair(self) -> tuple[int, int]:
-    """The fold and seed by which runs of different labels are paired."""
-    return self.fold, self.seed
-
   def lines(self, name: str) -> list[dict[str, Any]]:
     """Reads another of its files, `devices` or `cosines`; [] without."""
     return records.read_metrics(self.folder / f'{name}.jsonl')
@@ -115,6 +110,20 @@ class Collection:
   def foremost(self, most: int, group: str | None = None) -> list[str]:
     """Selects labels (`labels.foremost`)."""
     return labels.foremost(self.f1, self.baseline, most, group)
+
+  def firsts(self, name: str, most: int) -> list[tuple[Run, list[dict]]]:
+    """Finds the first run of the best labels with another file, and its lines.
+
+    Args:
+      name: of the file, as of `Run.lines`.
+      most: labels.
+    """
+    found: dict[str, tuple[Run, list[dict]]] = {}
+    for label in self.foremost(most):
+      for run in reversed(self.by_label[label]):
+        if 'fleet' in run.summary and (lines := run.lines(name)):
+          found[label] = run, lines
+    return list(found.values())
 
   def groups(self, most: int) -> list[str]:
     """Selects groups of labels (`labels.best_groups`)."""

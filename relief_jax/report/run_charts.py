@@ -25,7 +25,7 @@ def divergence(collection: Collection) -> list[charts.Chart]:
   styles = {name: palette.style(i) for i, name in enumerate(names.unique())}
 
   def line_each(label):
-    mean = frame.of_label(every, label).groupby(['metric', 'round'], sort=False)
+    mean = every[every.label == label].groupby(['metric', 'round'], sort=False)
     shown = mean.value.mean().unstack('round').T
     height = max(3.2, 0.6 + 0.18 * len(shown.columns))
     figure, here = palette.subplots(figsize=(palette.WIDTH, height))
@@ -70,7 +70,7 @@ def differences(collection: Collection) -> list[charts.Chart]:
       (label, some)
       for label in own
       if labels.short(label) != collection.baseline
-      and len(some := frame.of_label(every, label))
+      and len(some := every[every.label == label])
     ]
     if not rows:
       return '', {}
@@ -140,16 +140,13 @@ def sensitivity(collection: Collection) -> list[charts.Chart]:
     here.set_xlabel(labels.short(key.replace('.', '/')))
     here.set_ylabel('last macro-F1 (%)')
     palette.tidy(here)
+    told = f'mean. {stats.told(found, collection.numbers)}'
+    told = told if found else 'a point per run.'
     made.append(
       charts.Chart(
         naming.file_name('sensitivity', key),
         f'Sensitivity to {key}',
-        f'Last macro-F1 against {key}, '
-        + (
-          'mean. ' + stats.told(found, collection.numbers)
-          if found
-          else 'a point per run.'
-        ),
+        f'Last macro-F1 against {key}, {told}',
         {'': figure},
       )
     )
@@ -213,6 +210,7 @@ def pareto(collection: Collection) -> list[charts.Chart]:
     ('energy', 2, 'simulated energy in all (J)', 1.0),
   ):
     figure, here = palette.subplots(figsize=(palette.WIDTH, 3.5))
+    ends = []
     x = {label: factor * p[axis] for label, p in points.items()}
     palette.logarithmic(here, min(x.values()), max(x.values()))
     for label, (f1, *_) in points.items():
@@ -220,26 +218,16 @@ def pareto(collection: Collection) -> list[charts.Chart]:
       if label in best:
         kind = {k: collection.styles[label][k] for k in ('color', 'marker')}
       here.plot(x[label], f1, linestyle='none', markersize=7, **kind)
-    steps = [
-      (x[label], points[label][0])
-      for label in sorted(
-        points, key=lambda label: (x[label], -points[label][0])
-      )
-    ]
-    top = np.maximum.accumulate([y for _, y in steps])
-    here.step([at for at, _ in steps], top, where='post', color='0.3', lw=0.8)
+    some = pd.DataFrame({'x': x, 'f1': {k: p[0] for k, p in points.items()}})
+    some = some.sort_values(['x', 'f1'], ascending=[True, False])
+    here.step(some.x, some.f1.cummax(), where='post', color='0.3', lw=0.8)
     here.set_xlabel(title)
     here.set_ylabel('last macro-F1 (%)')
     palette.tidy(here)
-    ends = [
-      palette.End(
-        x[label],
-        points[label][0],
-        label if several else labels.short(label),
-        collection.styles[label]['color'],
-      )
-      for label in best
-    ]
+    for label in best:
+      shown = label if several else labels.short(label)
+      look = collection.styles[label]
+      ends.append(palette.End(x[label], points[label][0], shown, look['color']))
     palette.name_ends(here, ends)
     panels[name] = figure
   return [

@@ -122,7 +122,7 @@ def test_seeds_are_averaged_before_folds():
   assert difference.half == pytest.approx(0, abs=1e-9)  # 5 points in each fold
   assert tables.significance(collection)['relief'] < 1e-6
   # A run that is missing is told, and its pair is left out.
-  some = [r for r in runs if r.pair != (0, 1)]
+  some = [r for r in runs if (r.fold, r.seed) != (0, 1)]
   cells = tables.cells_of(gather.Collection(some, 'fedavg', 'folds'))
   assert cells['relief']['f1_difference'].mean == pytest.approx(0.075)
   _, y, of_fold = frame.curves(collection.frame, 'fedavg', 'round')
@@ -158,7 +158,9 @@ def test_folders_of_two_axes_are_read_again(tmp_path, monkeypatch):
       (tmp_path / 'manifest.json').unlink()
     collection = gather.gather([tmp_path])
     assert collection.numbers == 'folds'
-    assert [r.pair for r in collection.runs if r.label == 'relief'] == [
+    assert [
+      (r.fold, r.seed) for r in collection.runs if r.label == 'relief'
+    ] == [
       (0, 0),
       (0, 1),
       (1, 0),
