@@ -195,7 +195,11 @@ def build(
 
 
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
-  """Gives a name that several classes share its number, too."""
+  """Gives a name that several classes share its number, too.
+
+  >>> _distinct(('sit', 'walk', 'sit'))
+  ('sit (0)', 'walk', 'sit (2)')
+  """
   return tuple(
     f'{name} ({i})' if names.count(name) > 1 else name
     for i, name in enumerate(names)
