@@ -9,8 +9,7 @@ from relief_jax.report import labels, palette
 from relief_jax.report.gather import Collection
 from relief_jax.storage import naming
 
-# Lines in a panel beside the baseline, groups with figures of their own.
-LINES = 6
+# Groups of labels with figures of their own.
 GROUPS = 6
 
 

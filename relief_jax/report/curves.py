@@ -93,7 +93,7 @@ def charts_of(collection: Collection) -> list[charts.Chart]:
     ), made
 
   title = 'F1 against rounds, time, energy and bytes'
-  return charts.per_group(collection, 'f1', title, charts.LINES + 1, one)
+  return charts.per_group(collection, 'f1', title, palette.LINES, one)
 
 
 def save(collection: Collection, folder: pathlib.Path) -> None:

@@ -49,7 +49,7 @@ def tiers(collection: Collection) -> list[charts.Chart]:
     ), {'': figure}
 
   title = 'F1 by tier of devices'
-  return charts.per_group(collection, 'tiers', title, charts.LINES + 1, one)
+  return charts.per_group(collection, 'tiers', title, palette.LINES, one)
 
 
 def device_f1(run: Run) -> list[float]:
@@ -75,7 +75,7 @@ def histograms(collection: Collection) -> list[charts.Chart]:
     ), {'': _histograms(collection, shown)} if shown else {}
 
   title = 'F1 over the devices'
-  return charts.per_group(collection, 'devices', title, charts.LINES, one)
+  return charts.per_group(collection, 'devices', title, palette.LINES - 1, one)
 
 
 def _histograms(collection: Collection, shown: Mapping[str, np.ndarray]):

@@ -78,12 +78,6 @@ def last(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
   return some.drop_duplicates([*RUN, 'metric'], keep='last')
 
 
-def f1(frame: pd.DataFrame) -> dict[str, float]:
-  """Averages the last F1 over the runs of each label, in their order."""
-  found = last(frame, 'f1').groupby('label', sort=False).value.mean()
-  return {str(label): float(value) for label, value in found.items()}
-
-
 def curves(
   frame: pd.DataFrame, label: str, axis: str, metric: str = 'f1'
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

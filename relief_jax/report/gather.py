@@ -83,18 +83,28 @@ class Collection:
   @functools.cached_property
   def f1(self) -> dict[str, float]:
     """The last F1 of every label, mean over its runs."""
-    return frames.f1(self.frame)
+    found = frames.last(self.frame, 'f1').groupby('label', sort=False)
+    return found.value.mean().to_dict()
 
   @functools.cached_property
   def styles(self) -> dict[str, dict[str, Any]]:
-    """Colour, dashes and marker of every label, the same in every group."""
-    best: dict[str, float] = {}
-    for label, f1 in self.f1.items():
-      name = labels.short(label)
-      best[name] = max(f1, best.get(name, f1))
-    first = self.baseline not in best  # number 0 is the baseline's
-    rank = sorted(best, key=lambda name: (name != self.baseline, -best[name]))
-    number = {name: i + first for i, name in enumerate(rank)}
+    """Colour, dashes and marker of every label, the same in every group.
+
+    Labels that are the best of a group together differ in colour if possible.
+    """
+    best = sorted(self.f1, key=lambda label: -self.f1[label])
+    names = dict.fromkeys(map(labels.short, best))
+    panels = [
+      set(map(labels.short, self.foremost(palette.LINES, group)))
+      for group in labels.grouped(self.f1)
+    ]
+    number = {self.baseline: 0}
+    for name in names:
+      beside = set().union(*(panel for panel in panels if name in panel))
+      used = {palette.style(number[x])['color'] for x in beside & set(number)}
+      free = [n for n in range(len(names) + 50) if n not in number.values()]
+      own = [n for n in free if palette.style(n)['color'] not in used]
+      number.setdefault(name, (own or free)[0])
     return {
       label: palette.style(number[labels.short(label)]) for label in self.f1
     }

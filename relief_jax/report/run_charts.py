@@ -58,7 +58,7 @@ def divergence(collection: Collection) -> list[charts.Chart]:
     }
 
   title = 'Divergence per group of parameters'
-  return charts.per_group(collection, 'divergence', title, charts.LINES, one)
+  return charts.per_group(collection, 'divergence', title, 4, one)
 
 
 def differences(collection: Collection) -> list[charts.Chart]:

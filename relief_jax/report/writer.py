@@ -57,6 +57,7 @@ def write(collection: gather.Collection, out: pathlib.Path) -> pathlib.Path:
       (folder / f'{table.name}.csv').write_text(table.csv(), encoding='utf-8')
       (folder / f'{table.name}.tex').write_text(table.tex(), encoding='utf-8')
     path = out / 'report.html'
-    text = page.render(collection, list(made.values()), shown)
-    path.write_text(text, encoding='utf-8')
+    path.write_text(
+      page.render(collection, [*made.values()], shown), encoding='utf-8'
+    )
     return path

@@ -116,6 +116,21 @@ def test_a_method_has_one_colour_and_no_two_look_alike():
     assert len({palette.style(j)['color'] for j in (0, *range(i, i + 6))}) == 7
 
 
+def test_who_share_a_panel_differ_in_colour():
+  """The best of one group are not the best of another."""
+  runs = []
+  for group in range(3):
+    for i in range(14):
+      f1 = ((i * (2 * group + 1)) % 14) / 20
+      metrics = [{'round': 1, 'f1': f1}]
+      runs.append(gather.Run(f'g{group}/m{i}', 0, 0, {}, metrics))
+  found = gather.Collection(runs, 'm3')
+  for group in range(3):
+    own = found.foremost(palette.LINES, f'g{group}')
+    assert len({found.styles[x]['color'] for x in own}) == palette.LINES
+    assert found.styles[f'g{group}/m0'] == found.styles['g0/m0']
+
+
 @pytest.mark.parametrize('seeds', [2, 4])
 def test_few_seeds_are_lines_and_many_an_interval_within_100(seeds):
   """Two seeds gave a t-interval as high as the panel, and beyond 100 %."""
