@@ -30,8 +30,7 @@ SKY = '#56B4E9'
 GREY = '#999999'
 # Inches of a panel: its letters stay readable on a telephone's screen.
 WIDTH = 4.6
-# Lines in a panel, the baseline's among them.
-LINES = 7
+LINES = 7  # in a panel, the baseline's among them
 # Of lines; the first one is the baseline's.
 COLOURS = (BLACK, VERMILION, BLUE, GREEN, PURPLE, ORANGE, SKY)
 STYLES = (

@@ -24,8 +24,7 @@ from relief_jax.report.gather import Run
 _GROUP = re.compile(r'missing(\d+)_noisy(\d+)/(\w+)')
 _AXES = ['missing_percent', 'noisy_percent', 'method']
 SCORES = ('complete', 'missing', 'worst')
-# That the heat maps are of.
-SHOWN = ('complete', 'missing')
+SHOWN = ('complete', 'missing')  # in the heat maps
 
 
 def grid(runs: Sequence[Run]) -> pd.DataFrame:
