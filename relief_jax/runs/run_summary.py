@@ -59,6 +59,7 @@ def describe(world: World, task: Task, cohort: int) -> dict[str, Any]:
     'deadline': [world.deadline, world.deadline_end],
     'parameters': int(np.asarray(task.work.size).sum()),
     'groups': list(task.blocks.name),
+    'classes': list(world.classes),
   }
 
 
@@ -144,7 +145,7 @@ def outcome(
     'rounds': config.rounds,
     'rounds_done': done,
     'seed': config.seed,
-    'last': {k: last.get(k) for k in _SCORES},
+    'last': {k: last.get(k) for k in (*_SCORES, 'test_loss')},
     'best': {k: _best(history, k) for k in _SCORES},
     'target_f1': config.target_f1,
     'rounds_to_target': hit.get('round'),

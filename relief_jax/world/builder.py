@@ -59,6 +59,7 @@ class World(NamedTuple):
     dataset: name, `auto` resolved.
     title: of the data set for readers (`Windows.title`).
     tiers: names of the fleet's tiers.
+    classes: [C] names, no two of them the same.
     rare: number of the modality that `f1_rare_*` are about.
     fill: `input` or `skip`.
     deadline: of the first round (inf: none).
@@ -78,6 +79,7 @@ class World(NamedTuple):
   dataset: str
   title: str
   tiers: tuple[str, ...]
+  classes: tuple[str, ...]
   rare: int
   fill: str
   deadline: float
@@ -193,6 +195,7 @@ def build(
     dataset=dataset,
     title=data.title,
     tiers=fleets.tier_names(config.fleet),
+    classes=_distinct(data.classes),
     rare=_rare(config, fleet, modalities),
     fill=absent,
     deadline=deadline,
@@ -208,6 +211,18 @@ def build(
       if name != 'own'  # those of the training windows
     },
     notes=data.notes,
+  )
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+  """Gives a name that several classes share its number, too.
+
+  >>> _distinct(('sit', 'walk', 'sit'))
+  ('sit (0)', 'walk', 'sit (2)')
+  """
+  return tuple(
+    f'{name} ({i})' if names.count(name) > 1 else name
+    for i, name in enumerate(names)
   )
 
 
