@@ -59,7 +59,6 @@ def describe(world: World, task: Task, cohort: int) -> dict[str, Any]:
     'deadline': [world.deadline, world.deadline_end],
     'parameters': int(np.asarray(task.work.size).sum()),
     'groups': list(task.blocks.name),
-    'classes': list(world.classes),
   }
 
 

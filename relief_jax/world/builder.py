@@ -64,7 +64,6 @@ class World(NamedTuple):
     fill: `input` or `skip`.
     deadline: of the first round (inf: none).
     deadline_end: of the last round.
-    classes: names of the classes, by number.
     inputs: what windows were scaled by.
     subjects: persons behind train, test, public and validation windows, by
       number, or by name where they have one.
@@ -84,7 +83,6 @@ class World(NamedTuple):
   fill: str
   deadline: float
   deadline_end: float
-  classes: tuple[str, ...]
   inputs: Inputs
   subjects: dict[str, list[int | str]]
   notes: tuple[str, ...] = ()
@@ -200,7 +198,6 @@ def build(
     fill=absent,
     deadline=deadline,
     deadline_end=deadline_end,
-    classes=tuple(map(str, data.classes)),
     inputs=Inputs(mean, std, fill),
     subjects={
       name: [
