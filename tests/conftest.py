@@ -41,6 +41,25 @@ def pytest_addoption(parser):
   parser.addoption(
     '--contract', action='store_true', help='a table of invariants by method'
   )
+  parser.addoption(
+    '--method',
+    action='append',
+    default=[],
+    help='a method of your own, MODULE:ATTRIBUTE or FILE.py:ATTRIBUTE, that '
+    'joins tests/contract; may be repeated',
+  )
+
+
+def pytest_configure(config):
+  """Finds the methods of `--method` before tests are collected."""
+  from relief_jax import algorithms
+  from relief_jax.errors import InputError
+
+  for name in config.getoption('--method'):
+    try:
+      algorithms.find(name)
+    except InputError as error:
+      raise pytest.UsageError(str(error)) from error
 
 
 @pytest.hookimpl(wrapper=True)

@@ -18,29 +18,34 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relief_jax import algorithms
+from relief_jax import config as config_lib
 from relief_jax.engine import placement
 from relief_jax.simulate import Simulation
+from tests.contract import table
 from tests.support import strategies, tiny
 from tests.support.strategies import CLIENTS, cases, tried, world
 from tests.twins import twin
 
-ALWAYS = ('relief',)
-# Draws windows from the pool in the fleet's order, and reads every sensor.
-POOLED = ('centralized',)
+ALWAYS = config_lib.default().method
 
 
-def methods(but=()):
+def pooled(method):
+  """Draws windows from the pool in the fleet's order, reads every sensor."""
+  return not algorithms.facts(method).rounds
+
+
+def methods(but=lambda method: False):
   return pytest.mark.parametrize(
     'method',
     [
-      pytest.param(m, marks=() if m in ALWAYS else pytest.mark.slow)
-      for m in algorithms.ALGORITHMS
-      if m not in but
+      pytest.param(m, marks=() if m == ALWAYS else pytest.mark.slow)
+      for m in table.METHODS
+      if not but(m)
     ],
   )
 
 
-METHODS, FEDERATED = methods(), methods(but=POOLED)
+METHODS, FEDERATED = methods(), methods(but=pooled)
 some = settings(max_examples=15, deadline=None)
 
 PLAIN = 'one', 1
@@ -151,7 +156,7 @@ def test_stored_and_read_again_goes_on_bit_for_bit(method, case, stop):
 
 @pytest.mark.slow
 @pytest.mark.invariant(2)
-@pytest.mark.parametrize('method', algorithms.ALGORITHMS)
+@pytest.mark.parametrize('method', table.METHODS)
 def test_a_run_resumed_after_any_round(method):
   """Cohorts, clocks, totals and records too, from a fresh simulation."""
   config = tiny.config(
@@ -184,7 +189,7 @@ LAYOUTS = (('all', 1), ('block:4', 1), ('one', 3), ('block:2', 2))
 @pytest.mark.slow
 @pytest.mark.invariant(3)
 @pytest.mark.parametrize('layout', LAYOUTS)
-@pytest.mark.parametrize('method', algorithms.ALGORITHMS)
+@pytest.mark.parametrize('method', table.METHODS)
 @settings(max_examples=5, deadline=None)
 @given(case=cases())
 @tried
@@ -207,7 +212,7 @@ def spoiled(case, method):
   for n in range(CLIENTS):
     for i, values in enumerate(x.values()):
       values[rows[n, case.samples[n] :]] = np.nan
-      if method not in POOLED and not case.owned[n, i]:
+      if not pooled(method) and not case.owned[n, i]:
         values[rows[n]] = np.nan
   fleet = population.fleet
   bad = {
@@ -320,7 +325,7 @@ def test_seconds_and_joules_add_up(method, case):
     np.testing.assert_allclose(parts, getattr(whole, field), rtol=1e-5)
   same(hot.joules, 2 * whole.joules)
   same(hot.seconds, whole.seconds)
-  if method not in (*POOLED, 'local_only'):
+  if not pooled(method):
     trained = whole.trained.any(-1)
     assert (whole.seconds[trained] > 0).all()
 

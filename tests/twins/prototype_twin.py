@@ -112,8 +112,7 @@ class PrototypeTwin(twin.Twin):
     self.updates += weight > 0
     self.params = after
 
-  def told(self, n) -> float:
-    """Bytes beside the groups."""
+  def told(self, n):
     return 4.0 * self.mean[0].size * self.fleet.owned[n].sum()
 
   def spent(self, n, trained):
@@ -127,12 +126,8 @@ class PrototypeTwin(twin.Twin):
   def round(self, number, batches=None):
     before = self.params
     found = super().round(number, batches)
-    upload = [
-      u + (self.told(n) if found.trained[n] else 0.0)
-      for n, u in enumerate(found.upload)
-    ]
     self.built(before)
-    return found._replace(upload=upload)
+    return found
 
 
 class QualityTwin(PrototypeTwin):

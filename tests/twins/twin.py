@@ -240,6 +240,18 @@ class Twin:
     """Numbers of parameter k that client n sends."""
     return self.held(n, k).sum()
 
+  def told(self, n) -> float:
+    """Bytes that client n sends beside what it trains."""
+    del n
+    return 0.0
+
+  def uploaded(self, n, trained) -> float:
+    """Bytes that client n sends in a round."""
+    if not trained:
+      return 0.0
+    sent = (self.sent(n, k) for k in self.params if self.group(k) in trained)
+    return 4.0 * sum(sent) + self.told(n)
+
   def prox(self) -> float:
     """Strength of the pull to the received weights."""
     return 0.0
@@ -302,12 +314,7 @@ class Twin:
         loss = 0.0
       updates.append(delta)
       losses.append(loss)
-      upload.append(
-        4.0
-        * sum(
-          self.sent(n, k) for k in self.params if self.group(k) in trained[n]
-        )
-      )
+      upload.append(self.uploaded(n, trained[n]))
     before = self.params
     holds = [{k: self.held(n, k) for k in before} for n in range(self.clients)]
     self.params = {}

@@ -1,0 +1,151 @@
+"""How each method is held to the contract: one row, and no name elsewhere.
+
+What the library knows of a method, the tests ask it: its facts
+(`rounds/facts.py`) and its traits (`rounds/method.py`). A row says the rest,
+which is of tests alone. A method without a row is tried with the defaults.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from relief_jax import algorithms
+from relief_jax.rounds.method import Traits
+from relief_jax.task import Algorithm
+from tests.support import tiny
+from tests.twins import (
+  elastic_twin,
+  exits_twin,
+  fedmfs_twin,
+  flism_twin,
+  prototype_twin,
+  tfedavg_twin,
+  twin,
+)
+from tests.twins.twin import Twin
+
+# Those of `--method` among them, which conftest.py has found by now.
+METHODS = tuple(algorithms.known())
+# A row's deadline for a method that learns too little in eight rounds else.
+UNLIMITED = {'deadline': float('inf')}
+
+
+class Row(NamedTuple):
+  """How a method is held to the contract.
+
+  Attributes:
+    twin: the method as a Python loop over clients, steps and groups; None of
+      one with personal models or a round of another kind.
+    neutral: options with which it is FedAvg where no device is short of
+      anything, beside an infinite deadline.
+    fills: what it is compared with its twin in, beside its default `fill`.
+    often: tried with the frozen base and in every question with every change;
+      the others' programs take long to compile, and are slow tests.
+    frozen: options that a frozen base asks for; None: it refuses one, for
+      another reason than its facts and traits say.
+    learns: settings with which its loss falls in eight rounds.
+    least: share of its first loss that the last ones are below.
+    terms: its loss has more of them than cross-entropy.
+    sent: (task, population, infos) -> [rounds, K] bytes up, of a method
+      without a twin that sends something else than what is trained.
+    rests: (population, infos) -> [rounds, K] bool, devices with windows that
+      have nothing to do.
+  """
+
+  twin: type[Twin] | None = None
+  neutral: dict[str, Any] = {}
+  fills: tuple[str, ...] = ()
+  often: bool = False
+  frozen: dict[str, Any] | None = {}
+  learns: dict[str, Any] = {}
+  least: float = 0.9
+  terms: bool = False
+  sent: Callable | None = None
+  rests: Callable | None = None
+
+
+def raw_windows(task, population, infos):
+  """Bytes of the windows of the sensors on board, once."""
+  fleet = population.fleet
+  numbers = [4 * population.bank.x[m][0].size for m in task.modalities]
+  raw = (fleet.samples * (fleet.owned @ np.array(numbers)))[infos.client]
+  return np.where(np.arange(len(raw))[:, None] == 0, raw, 0)
+
+
+def second_stage(infos):
+  """Of Harmony: devices in the rounds after two of three, [rounds, K]."""
+  first = np.ceil(2 / 3 * tiny.HPARAMS['rounds'])
+  return np.arange(len(infos.client))[:, None] >= np.full(
+    infos.client.shape[1], first
+  )
+
+
+def sent_by_harmony(task, population, infos):
+  """A shared part per sensor, then all but the encoders and a distance each."""
+  owned = np.asarray(population.fleet.owned)[infos.client].sum(-1)
+  size, trained = 4 * np.asarray(task.work.size), np.asarray(infos.trained)
+  first = trained @ size + trained[..., -1] * (owned - 1) * size[-1]
+  encoder = np.array([g.startswith('encoder') for g in task.blocks.name])
+  later = trained @ (size * ~encoder) + trained.any(-1) * 4 * owned
+  return np.where(second_stage(infos), later, first)
+
+
+def single_in_second_stage(population, infos):
+  """Devices of one sensor, which Harmony then has no classifier for."""
+  owned = np.asarray(population.fleet.owned)[infos.client].sum(-1)
+  return second_stage(infos) & (owned == 1)
+
+
+_INPUT = ('input',)  # of publications that know no modalities
+
+TABLE = {
+  'fedavg': Row(twin.Twin, often=True),
+  'centralized': Row(sent=raw_windows),
+  'cohort_mean': Row(twin.CohortTwin, often=True),
+  # Of a single layer nothing can be cut.
+  'depthfl': Row(
+    exits_twin.ExitTwin, {'exits': 'last'}, fills=_INPUT, learns=UNLIMITED
+  ),
+  'elastic_fl': Row(elastic_twin.ElasticTwin),
+  'feddrop': Row(twin.DropTwin, fills=_INPUT),
+  'fedel': Row(elastic_twin.WindowTwin),
+  'fedmfs_style': Row(fedmfs_twin.MeritTwin),
+  'fedpmt': Row(twin.DepthTwin),
+  'fedprox': Row(twin.ProxTwin, {'prox': 0.0}),
+  # Units take turns.
+  'fedrolex': Row(
+    twin.RollTwin, {'masked': 'off'}, fills=_INPUT, learns=UNLIMITED
+  ),
+  # The head starts too small to be among the largest weights.
+  'fiarse': Row(twin.MagnitudeTwin, fills=_INPUT, learns=UNLIMITED),
+  'flism': Row(
+    flism_twin.FlismTwin,
+    {'contrast': False, 'entropy': False, 'kd': 0.0},
+    frozen={'contrast': False},
+    terms=True,
+  ),
+  'harmony': Row(
+    frozen=None, sent=sent_by_harmony, rests=single_in_second_stage
+  ),
+  'heterofl': Row(twin.SliceTwin, {'masked': 'off'}, fills=_INPUT),
+  'local_only': Row(often=True),
+  'pmm': Row(prototype_twin.PrototypeTwin, {'substitute': False}),
+  'qqr_style': Row(
+    prototype_twin.QualityTwin, {'confidence': False, 'align': 0.0}
+  ),
+  'relief': Row(twin.ReliefTwin, often=True),
+  # Two bits a weight learn more slowly.
+  'tfedavg': Row(tfedavg_twin.TernaryTwin, {'exempt': 'all'}, least=0.95),
+}
+
+
+def row(method: str) -> Row:
+  """Gives a method's row, the defaults where it has none."""
+  return TABLE.get(method, Row())
+
+
+def traits(method: str, task, setting) -> Traits | None:
+  """Asks a method for its traits; None of a round of another kind."""
+  found = algorithms.find(method)(task, setting.static)
+  return None if isinstance(found, Algorithm) else found.traits
