@@ -1,12 +1,42 @@
-"""Tells what was meant by an argument that no command reads.
+"""Tells what was meant by an argument that is no flag.
 
 Standard library only: the processes of other simulators use it too.
 """
 
-from collections.abc import Container, Sequence
+import os
+from collections.abc import Callable, Container, Sequence
 
 # What word processors and web pages make of two hyphens.
 _DASHES = '-\u2010\u2011\u2012\u2013\u2014\u2015\u2212'
+
+
+def operand(
+  argv: Sequence[str], known: Container[str], takes_value: Callable[[str], bool]
+) -> int:
+  """Finds the first argument that is neither a flag nor the value of one.
+
+  Args:
+    argv: the whole command line.
+    known: names of the command's flags.
+    takes_value: whether the flag of this name needs a value.
+
+  Returns:
+    Its place; 0 where there is none, or where it is a flag without its dashes.
+
+  >>> argv = ['x', '--workdir', 'a', 'relief:smoke']
+  >>> operand(argv, ['workdir'], lambda name: name == 'workdir')
+  3
+  """
+  at = 1
+  while at < len(argv):
+    arg = argv[at]
+    if arg[:1] and arg[0] in _DASHES:
+      at += 2 if '=' not in arg and takes_value(arg.lstrip(_DASHES)) else 1
+      continue
+    a_file = os.path.isfile(arg.partition(':')[0])
+    wrong = not arg.strip() or arg in known or '=' in arg
+    return 0 if wrong and not a_file else at
+  return 0
 
 
 def stray(

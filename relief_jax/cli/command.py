@@ -6,15 +6,21 @@ together.
 """
 
 import errno
+import logging as stdlib_logging
 import os
+import pathlib
 import re
 import sys
 import traceback
 from collections.abc import Callable
 
 import jax
+import ml_collections
 from absl import app, flags, logging
-from ml_collections.config_flags import DEFINE_config_file
+from ml_collections.config_flags import (
+  DEFINE_config_file,
+  get_config_filename,
+)
 
 from relief_jax.campaign import points
 from relief_jax.cli import arguments, config_flags, config_lookup
@@ -22,7 +28,7 @@ from relief_jax.config import registries
 from relief_jax.engine import ambient, processes
 from relief_jax.errors import InputError, StorageError
 from relief_jax.files import output, paths
-from relief_jax.storage import exit_codes, stop
+from relief_jax.storage import exit_codes, naming, stop
 
 # Flags defined here are those of the command that asks for them.
 flags.disclaim_key_flags()
@@ -66,6 +72,50 @@ def define_config(
 ) -> None:
   """Defines --config and, with it, --config.KEY for every key."""
   DEFINE_config_file('config', None, meaning)
+
+
+def config(example: str = 'relief:smoke') -> ml_collections.ConfigDict:
+  """Gives the config that the command line names.
+
+  Args:
+    example: of one, for the message.
+
+  Raises:
+    InputError: it names none.
+  """
+  if flags.FLAGS.config is None:
+    raise InputError(
+      'no config',
+      f'the name of one ({", ".join(config_lookup.names())}), a .py or a '
+      "run's config.json",
+      f'name one first, say {example}',
+    )
+  return flags.FLAGS.config
+
+
+def workdir(ending: str = '') -> pathlib.Path:
+  """Gives --workdir; without it runs/NAME, after the config's name.
+
+  Args:
+    ending: of the folder's name where it is not given.
+
+  Raises:
+    InputError: not given, for a config.json.
+  """
+  if flags.FLAGS.workdir:
+    return pathlib.Path(flags.FLAGS.workdir)
+  path, _, variant = get_config_filename(flags.FLAGS['config']).partition(':')
+  file = pathlib.Path(path)
+  if file.name == config_lookup.JSON:
+    raise InputError(
+      'a config.json without --workdir',
+      'the folder of the new run',
+      'write --workdir=runs/again',
+    )
+  name = naming.file_name(file.stem, *variant.split(','))
+  found = pathlib.Path('runs', name + ending)
+  print(f'--workdir={found}')
+  return found
 
 
 def define_data_dir() -> None:
@@ -134,9 +184,28 @@ def launch(
   )
 
 
+def _named(argv: list[str]) -> list[str]:
+  """Makes --config of the first argument that is no flag."""
+  given = any(arg.partition('=')[0].lstrip('-') == 'config' for arg in argv)
+  if given or 'config' not in flags.FLAGS:
+    return argv
+  rows = config_flags.rows()
+
+  def takes_value(name):
+    if name.startswith('config.'):
+      row = rows.get(name.removeprefix('config.'))
+      return bool(row) and row.kind != 'switch'
+    return name in flags.FLAGS and not flags.FLAGS[name].boolean
+
+  at = arguments.operand(argv, list(flags.FLAGS), takes_value)
+  if not at:
+    return argv
+  return [argv[0], f'--config={argv[at]}', *argv[1:at], *argv[at + 1 :]]
+
+
 def _parse(argv: list[str], swept: dict[str, str] | None = None) -> list[str]:
   """Parses the flags of the command line; absl's errors become input errors."""
-  argv = config_flags.prepare(config_lookup.rewrite(argv), swept)
+  argv = config_flags.prepare(config_lookup.rewrite(_named(argv)), swept)
   before = registries.contents()
   try:
     rest = flags.FLAGS(argv)
@@ -163,8 +232,33 @@ def _parse(argv: list[str], swept: dict[str, str] | None = None) -> list[str]:
   return rest
 
 
+class _Plain(stdlib_logging.Formatter):
+  """Formats messages of this package without a prefix."""
+
+  def __init__(self, others: stdlib_logging.Formatter | None):
+    """Prepares to format.
+
+    Args:
+      others: formats messages of other packages.
+    """
+    super().__init__()
+    self._others = others or stdlib_logging.Formatter()
+
+  def format(self, record) -> str:
+    """Gives the line that is printed."""
+    if record.name.startswith('relief_jax.'):
+      return record.getMessage()
+    return self._others.format(record)
+
+
 def _quietly(main, argv: list[str]):
-  """Runs `main` without logs of libraries, unless --verbosity asks for them."""
+  """Runs `main` without logs of libraries, unless --verbosity asks for them.
+
+  What this package has to tell stands on stderr as it is, without time and
+  line of the source.
+  """
+  handler = logging.get_absl_handler()
+  handler.setFormatter(_Plain(handler.python_handler.formatter))
   if not any(
     arg.lstrip('-').startswith(('verbosity', 'v=')) for arg in sys.argv
   ):

@@ -1,7 +1,6 @@
 """Shows the clients of a config before anything trains.
 
-relief inspect --config=relief \
-    [--workdir=DIR] [--config.clients=200 ...] [--data_dir=DIR]
+    relief inspect relief --config.clients=200 --workdir=runs/look
 
 Prints a summary and writes DIR/world.png (default: the current folder): classes
 and windows of the devices, and who carries which sensor. Nothing is compiled.
@@ -23,7 +22,6 @@ def define() -> None:
   command.define_config()
   command.define_path('workdir', '.', 'where world.png goes')
   command.define_data_dir()
-  flags.mark_flags_as_required(['config'])
 
 
 def main(argv):
@@ -35,7 +33,7 @@ def main(argv):
   """
   del argv
   given = flags.FLAGS
-  config = given.config
+  config = command.config()
   found = client_data.build_clients(config, given.data_dir)
   view = world_figure.view(found, fleets.tier_names(config.fleet))
   path = pathlib.Path(given.workdir, 'world.png')

@@ -1,16 +1,19 @@
 """The command `relief`: all commands by one name that no folder shadows.
 
-relief run --config=relief:smoke --workdir=runs/relief
+    relief run relief:smoke --config.rounds=20
 
-In a checkout `python -m experiments.main` is the same with the same flags.
+In a checkout `python -m experiments.main` is `relief run`, and
+`python -m experiments.NAME` is any other command of that name. Nothing heavy is
+imported until a command is known.
 """
 
 import importlib
+import importlib.metadata
+import platform
 import sys
 from typing import NamedTuple
 
-from relief_jax.cli import command
-from relief_jax.errors import InputError
+import relief_jax.errors
 from relief_jax.files import output
 
 
@@ -18,35 +21,50 @@ class Command(NamedTuple):
   """Describes a command.
 
   Attributes:
+    usage: what follows its name.
     meaning: one line.
-    operands: it reads arguments that are no flags.
+    operands: it reads arguments that are neither flags nor a config's name.
   """
 
+  usage: str
   meaning: str
   operands: bool = False
 
 
 # By name; its module has the same name with _ for -.
 COMMANDS = {
-  'run': Command('one experiment, which leaves a run directory'),
-  'compare': Command('several methods and seeds side by side'),
-  'sweep': Command('many points of one config side by side'),
-  'report': Command('one HTML page, figures and tables of runs', True),
-  'select': Command('the best values of every label of a sweep', True),
-  'robustness': Command('tables and heat maps of a robustness grid', True),
-  'inspect': Command('the clients of a config, before anything trains'),
-  'profile-device': Command('how fast this machine trains, as a device'),
+  'run': Command('CONFIG', 'runs one experiment, into a run directory'),
+  'compare': Command('CONFIG', 'sets methods and seeds side by side'),
+  'sweep': Command('CONFIG', 'sets values of keys side by side'),
+  'report': Command('DIR...', 'makes one HTML page, figures and tables', True),
+  'select': Command('DIR', 'chooses the best values of a sweep', True),
+  'robustness': Command('DIR', 'makes the maps of a robustness grid', True),
+  'inspect': Command('CONFIG', 'shows devices and data before training'),
+  'check-data': Command('FILE', 'looks for faults in your own data', True),
+  'profile-device': Command('', 'measures this machine as a device'),
+  'keys': Command('[PATTERN]', 'lists the keys of configs', True),
+  'cache': Command('[PART...]', 'shows or clears what is kept on disk', True),
 }
+_HELP = ('', '-h', '--help', '-help', 'help')
+_VERSION = ('--version', '-version', 'version')
 
 
 def main() -> None:
   """Starts the command that the first argument names; does not return."""
   output.set_up()
   name, rest = (sys.argv + [''])[1], sys.argv[2:]
-  if name in ('-h', '--help', '-help', 'help'):
-    print(f'relief {"|".join(COMMANDS)} [--help] [--FLAG=VALUE ...]')
+  if name in _HELP:
+    print(overview())
     sys.exit(0)
-  command.call(lambda: _known(name), keep=True)
+  if name in _VERSION:
+    print(version())
+    sys.exit(0)
+  if name not in COMMANDS:
+    print(
+      f'error: {relief_jax.errors.unknown("command", name, COMMANDS)}',
+      file=sys.stderr,
+    )
+    sys.exit(2)
   sys.argv = [f'{sys.argv[0]} {name}', *rest]
   start(name)
 
@@ -57,9 +75,11 @@ def start(name: str) -> None:
   Args:
     name: of `COMMANDS`.
   """
+  from relief_jax.cli import command
+
   module = importlib.import_module(f'relief_jax.cli.{name.replace("-", "_")}')
   # What --help prints; absl puts the program's name in place of %s.
-  sys.modules['__main__'].__doc__ = module.__doc__.replace('%', '%%')
+  sys.modules['__main__'].__doc__ = (module.__doc__ or '').replace('%', '%%')
   command.launch(
     module.main,
     module.define,
@@ -68,14 +88,33 @@ def start(name: str) -> None:
   )
 
 
-def _known(name: str) -> None:
-  """Raises `InputError` where there is no such command."""
-  if name not in COMMANDS:
-    raise InputError(
-      f'the command {name!r}' if name else 'no command',
-      f'one of {", ".join(COMMANDS)}',
-      'write, say, relief run --config=relief:smoke --workdir=runs/a',
-    )
+def overview() -> str:
+  """Lists all commands, a line each."""
+  calls = {name: f'{name} {one.usage}' for name, one in COMMANDS.items()}
+  wide = max(map(len, calls.values()))
+  lines = [
+    'usage: relief COMMAND [ARGUMENT...] [--FLAG=VALUE...]',
+    '',
+    *(
+      f'  {calls[name]:{wide}}  {one.meaning}' for name, one in COMMANDS.items()
+    ),
+    '',
+    'Try: relief run relief:smoke',
+    'relief COMMAND --help lists its flags; relief --version.',
+  ]
+  return '\n'.join(lines)
+
+
+def version() -> str:
+  """Names the version, and those of JAX and Python."""
+  try:
+    jax = importlib.metadata.version('jax')
+  except importlib.metadata.PackageNotFoundError:
+    jax = 'missing'
+  return (
+    f'relief_jax {relief_jax.__version__} (jax {jax}, '
+    f'Python {platform.python_version()})'
+  )
 
 
 if __name__ == '__main__':

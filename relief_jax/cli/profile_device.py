@@ -1,7 +1,6 @@
 """Measures how fast this machine trains, and writes a device profile.
 
-relief profile-device --out=my_board.json \
-    [--config=relief] [--like=raspberry_pi_4]
+    relief profile-device --out=my_board.json [CONFIG] [--like=raspberry_pi_4]
 
 Times local steps of the config's model on random windows: the forward pass,
 every parameter group trained alone, all together, and the same with a single

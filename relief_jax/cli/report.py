@@ -1,6 +1,6 @@
 """Makes the report of runs: one HTML file, figures and tables.
 
-relief report DIR... [--out=DIR] [--baseline=LABEL]
+    relief report DIR... [--out=DIR] [--baseline=LABEL]
 
 DIR is a run directory or the folder of a comparison or a sweep; with several,
 labels begin with the folder's name. Writes report.html (in itself complete: no

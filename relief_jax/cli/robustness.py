@@ -1,6 +1,6 @@
 """Tables and heat maps of a robustness grid.
 
-relief robustness DIR
+    relief robustness DIR
 
 DIR is the folder of a comparison of `configs/robustness.py`, finished or not.
 Writes robustness.csv and robustness.md with the mean and half the 95 % interval

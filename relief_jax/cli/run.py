@@ -1,21 +1,24 @@
 """Runs one experiment and leaves a run directory.
 
-relief run --config=relief:smoke \
-    --workdir=runs/relief [--config.key=value ...] [--data_dir=DIR] [--resume]
+    relief run relief:smoke
+    relief run relief:best --workdir=runs/best --config.rounds=20 --resume
 
-`--config` takes the name of a config that comes with the package, such as
-`relief` or `relief:smoke`, the path of your own, or a run's `config.json`.
+The first argument is the name of a config that comes with the package, such as
+`relief` or `relief:smoke`, the path of your own, or a run's `config.json`;
+--config=NAME says the same. `relief keys` lists what --config.KEY sets. The run
+directory is --workdir, else runs/NAME. --dry prints the resolved config and
+what would be run, and writes nothing.
 
 Several processes share one run, its clients spread over the devices of all:
-start the same command in each with `--coordinator=HOST:PORT
---num_processes=2 --process_id=0` (and 1), or with `--coordinator=auto` under
+start the same command in each with --coordinator=HOST:PORT
+--num_processes=2 --process_id=0 (and 1), or with --coordinator=auto under
 Slurm. Process 0 writes the directory.
 """
 
 from absl import flags
 
 from relief_jax import simulate
-from relief_jax.cli import command
+from relief_jax.cli import cache, command, plan
 from relief_jax.config.validation import validate
 from relief_jax.engine import compile_cache, processes
 from relief_jax.storage import exit_codes, progress, runner
@@ -24,7 +27,7 @@ from relief_jax.storage import exit_codes, progress, runner
 def define() -> None:
   """Defines the flags."""
   command.define_config()
-  command.define_path('workdir', None, 'the run directory')
+  command.define_path('workdir', None, 'the run directory; default: runs/NAME')
   command.define_data_dir()
   flags.DEFINE_bool('resume', False, 'go on with the run in workdir')
   flags.DEFINE_string(
@@ -33,9 +36,11 @@ def define() -> None:
   flags.DEFINE_integer('num_processes', None, 'how many share the run')
   flags.DEFINE_integer('process_id', None, 'of this one, from 0')
   command.define_path(
-    'compile_cache', None, 'a folder that keeps compiled programs'
+    'compile_cache',
+    None,
+    "a folder that keeps compiled programs; auto: in the user's cache",
   )
-  flags.mark_flags_as_required(['config', 'workdir'])
+  plan.define()
 
 
 def main(argv):
@@ -46,16 +51,20 @@ def main(argv):
   """
   del argv
   given = flags.FLAGS
-  config = given.config
+  config = command.config()
   runner.refuse_comparison(config)
   validate(config)
   simulate.set_devices(config.devices)
+  workdir = command.workdir()
+  if given.dry:
+    plan.show(plan.of_run(config, workdir, given.data_dir))
+    return 0
   processes.start(given.coordinator, given.num_processes, given.process_id)
   if given.compile_cache:
-    compile_cache.enable(given.compile_cache)
+    compile_cache.enable(cache.compiled(given.compile_cache))
   status = runner.run(
     config,
-    given.workdir,
+    workdir,
     given.data_dir,
     given.resume,
     progress.reporter() if processes.is_main() else None,

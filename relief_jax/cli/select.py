@@ -1,11 +1,9 @@
 """Chooses the best values of every label of a finished sweep.
 
-relief sweep --config=compare \
-    --config.data.validation_subjects='(3,)' --workdir=runs/tune \
-    --sweep.hparams.client_lr=.02,.05,.1
-relief select runs/tune --by=f1_validation --out=values.json
-relief compare --config=compare \
-    --config.values=values.json --workdir=runs/compare
+    relief sweep compare --config.data.validation_subjects='(3,)' \\
+        --workdir=runs/tune --sweep.hparams.client_lr=.02,.05,.1
+    relief select runs/tune --by=f1_validation --out=values.json
+    relief compare compare --config.values=values.json --workdir=runs/compare
 
 The score of a candidate is the mean over its seeds and folds, in each of the
 last `--last` evaluations. The file tells the criterion, the persons, and by

@@ -1,10 +1,9 @@
 """Runs many points of one config and sets them side by side.
 
-relief sweep --config=relief \
-    --workdir=runs/sweep --sweep.hparams.client_lr=.03,.1 --sweep.seed=0:5 \
-    --sweep.method=fedavg,relief [--config.rounds=20 ...] [--data_dir=DIR]
+    relief sweep relief --sweep.hparams.client_lr=.03,.1 --sweep.seed=0:5
+    relief sweep relief --workdir=runs/sweep --sweep.method=fedavg,relief
 
-Flags `--sweep.KEY=VALUES` make a grid, `--trials=N` draws at random, and a
+Flags --sweep.KEY=VALUES make a grid, `--trials=N` draws at random, and a
 config's own `sweep(add)` is taken too: see `campaign/points.py`. Every
 point is a run directory DIR/LABEL/seed_K. The label names all that the point
 sets but the seed, so a mean is over seeds; the method comes last, after a
@@ -21,14 +20,13 @@ accelerator. Others run in processes of their own, `--workers` at a time.
 
 DIR/manifest.json lists the points and how each stands. The same command goes
 on where it was stopped, also after a crash or SIGKILL; more values or seeds
-may be added. `--shard=2/4` runs the second of four parts (see slurm.md);
-`--dry_run` only lists the points. A finished point leaves its numbers but no
+may be added. `--shard=2/4` runs the second of four parts; `--dry` prints
+the resolved config and what would be run, `--dry_run` the names of the points
+alone. A finished point leaves its numbers but no
 model, unless `--keep_models`; its config.json makes the same model again. At
 the end there are the tables and figures of a comparison;
 `relief report DIR` makes the whole report.
 """
-
-import pathlib
 
 from absl import flags
 from ml_collections import config_flags
@@ -41,7 +39,7 @@ from relief_jax.campaign import (
   points,
   sweep_jobs,
 )
-from relief_jax.cli import command
+from relief_jax.cli import command, plan
 from relief_jax.errors import InputError
 from relief_jax.storage import job_spec
 
@@ -51,7 +49,9 @@ SWEPT: dict[str, str] = {}  # filled from the command line before flags are
 def define() -> None:
   """Defines the flags."""
   command.define_config()
-  command.define_path('workdir', None, 'one run directory per point')
+  command.define_path(
+    'workdir', None, 'one run directory per point; default: runs/NAME-sweep'
+  )
   command.define_data_dir()
   flags.DEFINE_integer(
     'workers', 0, 'processes; 0: one per core, or one per GPU', lower_bound=0
@@ -75,7 +75,7 @@ def define() -> None:
     'keep_models', False, 'finished points leave a checkpoint of their model'
   )
   flags.DEFINE_bool('dry_run', False, 'lists the points, runs none')
-  flags.mark_flags_as_required(['config', 'workdir'])
+  plan.define()
 
 
 def main(argv) -> int:
@@ -86,7 +86,7 @@ def main(argv) -> int:
   """
   del argv
   given = flags.FLAGS
-  config = given.config
+  config = command.config()
   path = config_flags.get_config_filename(given['config'])
   found = points.expand(
     points.collect(points.own_sweep(path)),
@@ -104,9 +104,9 @@ def main(argv) -> int:
     raise InputError(
       'nothing to sweep',
       f'flags such as {points.PREFIX}seed=0:5, or a config with sweep(add)',
-      'use relief run for a single run',
+      'write relief run for a single run',
     )
-  folder = pathlib.Path(given.workdir)
+  folder = command.workdir('-sweep')
   comparison = 'methods' in config
   if comparison:
     jobs = comparison_jobs.expand(
@@ -121,6 +121,10 @@ def main(argv) -> int:
   if given.dry_run:
     for job in jobs[part[0] - 1 :: part[1]]:
       print(job.name)
+    return 0
+  if given.dry:
+    mine = jobs[part[0] - 1 :: part[1]]
+    plan.show(plan.of_campaign(config, mine, folder, given.workers))
     return 0
   asked = given.baseline or (config.baseline if comparison else '')
   vary = config.vary if comparison else sweep_jobs.vary_of(found)

@@ -1,22 +1,10 @@
-"""Describes a file of your own data, and its faults.
+"""Describes a file of your own data (`npz.py`), and its faults. **Ours**."""
 
-python -m relief_jax.datasets.check FILE [--channels='acc=0,1,2;ecg=3']
-    [--max_gap=0.5] [--width=1]
-
-The file is described in relief_jax/datasets/npz.py. Exit code 0: it can be
-used; 2: it cannot, or something in it wants a look. **Ours**.
-"""
-
-import argparse
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from relief_jax.datasets import losses, npz, signals
-from relief_jax.errors import InputError
-from relief_jax.files import output, paths
 
 _RARE = 0.2  # of the mean class size
 _PAIRS = 50  # neighbouring windows looked at
@@ -135,34 +123,24 @@ def _overlap(own: npz.Own) -> int:
   return 0
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-  """Prints what a file holds; returns the exit code."""
-  parser = argparse.ArgumentParser(
-    prog='python -m relief_jax.datasets.check',
-    description='Tells what a file of your own data holds.',
-  )
-  parser.add_argument('path', help='an .npz file')
-  parser.add_argument('--channels', default='', help="'acc=0,1,2;ecg=3'")
-  parser.add_argument(
-    '--max_gap', type=float, default=0.5, help='s of NaN to interpolate'
-  )
-  parser.add_argument(
-    '--width', type=int, default=1, help='samples in a window'
-  )
-  given = parser.parse_args(arguments)
-  try:
-    own = npz.read(Path(paths.expand(given.path, 'FILE')), given.channels)
-  except InputError as error:
-    print(f'error: {error}', file=sys.stderr)
-    return 2
+def tell(
+  path: Path, channels: str = '', max_gap: float = 0.5, width: int = 1
+) -> bool:
+  """Prints what a file holds; tells whether nothing in it wants a look.
+
+  Args:
+    path: of an .npz file.
+    channels: of the modalities, as `npz.read` takes them.
+    max_gap: seconds of NaN that are interpolated.
+    width: samples in a window.
+
+  Raises:
+    InputError: a file that cannot be used.
+  """
+  own = npz.read(path, channels)
   print('\n'.join(report(own)))
-  found = problems(own, given.max_gap, given.width)
+  found = problems(own, max_gap, width)
   for line in found:
     print(f'! {line}')
   print(f'{len(found)} things to look at' if found else 'nothing wrong')
-  return 2 if found else 0
-
-
-if __name__ == '__main__':
-  output.set_up()
-  sys.exit(main())
+  return not found

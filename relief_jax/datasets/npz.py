@@ -23,7 +23,7 @@ continuous data a change of person, label or `run` ends a run; NaN of up to
 they are; without `start` they are taken to share no sample.
 
 `--config.data.channels='acc=ax,ay,az;ecg=3'` (channels.py) replaces `modality`.
-`python -m relief_jax.datasets.check FILE` tells what a file holds.
+`relief check-data FILE` tells what a file holds.
 No pickles. The schema is **ours**.
 """
 

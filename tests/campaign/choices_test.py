@@ -10,9 +10,9 @@ import pytest
 from experiments.configs import compare as compare_config
 from experiments.configs import relief
 from relief_jax.campaign import (
-  campaign,
   choices,
   comparison_jobs,
+  manifest,
   points,
   sweep_jobs,
 )
@@ -56,7 +56,7 @@ def end(folder, config, jobs, score):
   """Leaves the files of a campaign that ended."""
   folder.mkdir(parents=True, exist_ok=True)
   records.write_json(folder / 'config.json', config)
-  campaign.Manifest(
+  manifest.Manifest(
     folder / 'manifest.json', jobs, baseline='fedavg', numbers='seeds'
   ).write()
   for job in jobs:

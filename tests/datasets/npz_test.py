@@ -170,7 +170,7 @@ def test_a_changed_file_is_told(tmp_path):
 def test_the_report(tmp_path, capsys):
   path = tmp_path / 'mine.npz'
   np.savez(path, **continuous())
-  assert check.main([str(path)]) == 0
+  assert check.tell(path)
   out = capsys.readouterr().out
   for line in (
     'layout      continuous, 600 samples (0.00 h) at 50 Hz',
@@ -192,7 +192,7 @@ def test_what_is_wrong_is_reported(tmp_path, capsys):
   arrays = continuous(x=x, y=y, classes=names, subject=np.ones(600, int))
   del arrays['modality']
   np.savez(path, **arrays)
-  assert check.main([str(path), '--channels=acc=0,1,2;ecg=3']) == 2
+  assert not check.tell(path, 'acc=0,1,2;ecg=3')
   assert [s for s in capsys.readouterr().out.splitlines() if s[0] == '!'] == [
     '! channel 1 is constant (7)',
     '! channel 2 holds no number',
@@ -212,13 +212,13 @@ def test_what_is_wrong_is_reported(tmp_path, capsys):
   signal = np.random.default_rng(0).normal(size=(200, 3))
   x = np.stack([signal[8 * (k % 12) :][:16] for k in range(24)])
   np.savez(path, **windowed(x=x))
-  assert check.main([str(path)]) == 2
+  assert not check.tell(path)
   assert 'windows overlap by 8 samples' in capsys.readouterr().out
 
 
 def test_the_command(tmp_path):
   done = subprocess.run(
-    [sys.executable, '-m', 'relief_jax.datasets.check', tmp_path / 'none'],
+    [sys.executable, '-m', 'experiments.check_data', tmp_path / 'none'],
     capture_output=True,
     text=True,
   )

@@ -6,7 +6,7 @@ import pytest
 
 from relief_jax import algorithms, simulate
 from relief_jax import config as config_lib
-from relief_jax.campaign import campaign
+from relief_jax.campaign import campaign, manifest
 from relief_jax.config import presets
 from relief_jax.errors import InputError
 from relief_jax.storage import identity, job_spec, records, runner
@@ -221,7 +221,7 @@ def test_a_file_with_other_contents_makes_another_run(fake, tmp_path, name):
   own = with_files(tmp_path / 'files')
   runner.run(own, tmp_path / 'run')
   job = job_spec.Job('a', 0, str(tmp_path / 'run'), records.clean(own))
-  assert campaign.status_of(job)['status'] == 'complete'
+  assert manifest.status_of(job)['status'] == 'complete'
   if name == 'mine.json':
     device(tmp_path / 'files', 50)
   else:
@@ -229,7 +229,7 @@ def test_a_file_with_other_contents_makes_another_run(fake, tmp_path, name):
       file.write('\n')
   for again in (
     lambda: runner.run(own, tmp_path / 'run', resume=True),
-    lambda: campaign.status_of(job),
+    lambda: manifest.status_of(job),
   ):
     with pytest.raises(InputError, match=f'{name}, with other contents'):
       again()
@@ -248,7 +248,7 @@ def test_the_data_of_a_finished_run_may_be_gone(fake, tmp_path):
   runner.run(own, tmp_path / 'run')
   (tmp_path / 'files' / 'own.npz').unlink()
   job = job_spec.Job('a', 0, str(tmp_path / 'run'), records.clean(own))
-  assert campaign.status_of(job)['status'] == 'complete'
+  assert manifest.status_of(job)['status'] == 'complete'
 
 
 def test_a_data_folder_counts_file_by_file(tmp_path):
@@ -311,7 +311,7 @@ def test_a_sweep_grows_longer(fake, tmp_path):
     job_spec.Job(m, 0, path, records.clean(config(method=m, rounds=20)))
     for m, path in members.items()
   ]
-  assert {campaign.status_of(job)['status'] for job in jobs} == {'interrupted'}
+  assert {manifest.status_of(job)['status'] for job in jobs} == {'interrupted'}
   ended = {}
   for job in jobs:
     runner.run_together(

@@ -1,0 +1,171 @@
+"""Lists many runs in one folder, and how each stands: `manifest.json`."""
+
+import datetime
+import json
+import os
+import pathlib
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from relief_jax import datasets
+from relief_jax.campaign import pool
+from relief_jax.storage import (
+  directory,
+  identity,
+  job_spec,
+  records,
+)
+
+WAITING, FAILED = 'waiting', 'failed'
+
+
+def status_of(job: job_spec.Job) -> dict[str, Any]:
+  """Reads the state of a run from its directory: `status`, `round`, `reason`.
+
+  Raises:
+    InputError: the folder holds a run of another config, or on other files.
+  """
+  folder = pathlib.Path(job.workdir)
+  if not (folder / 'config.json').exists():
+    return {'status': WAITING}
+  stored = directory.read_config(folder)
+  config = records.config_from_dict(job.config)
+  identity.adopt(config, stored)
+  config = identity.resolved(config)
+  identity.refuse_other(folder, config, job.data_dir, stored)
+  if not (folder / 'summary.json').exists():
+    return {'status': records.INTERRUPTED}
+  summary = records.read_json(folder / 'summary.json')
+  kept = ('status', 'round', 'reason')
+  found = {key: summary[key] for key in kept if key in summary}
+  done = found.get('round', 0)
+  identity.refuse_rounds(config, stored, done)
+  if found.get('status') == records.COMPLETE and done < config.rounds:
+    found['status'] = records.INTERRUPTED  # it is to go on
+  return found
+
+
+def data_of(jobs: Sequence[job_spec.Job]) -> set[str]:
+  """Names the data sets that the runs will be on.
+
+  Raises:
+    InputError: of `datasets.resolve`, before anything runs.
+  """
+  found: dict[str, str] = {}
+  for job in jobs:
+    config = job.config
+    keys = 'dataset', 'data_path', 'data'
+    asked = json.dumps([job.data_dir, *(config[key] for key in keys)])
+    if asked not in found:
+      run = records.config_from_dict(config)
+      found[asked] = datasets.resolve(run, job.data_dir)[0]
+  return set(found.values())
+
+
+class Manifest:
+  """Holds the runs and the status of each, in a file beside them."""
+
+  def __init__(
+    self, path: pathlib.Path, jobs: Sequence[job_spec.Job], **facts: str
+  ):
+    """Looks at every run directory.
+
+    Args:
+      path: of the file.
+      jobs: the runs.
+      **facts: about all of them, kept as they are.
+
+    Raises:
+      InputError: a folder holds a run of another config.
+    """
+    self._path = path
+    self._begun = datetime.datetime.now(datetime.UTC).isoformat('T', 'seconds')
+    self._rows = {job.workdir: status_of(job) for job in jobs}
+    self._jobs, self._facts, self._written = list(jobs), facts, 0.0
+
+  def with_status(self, *statuses: str) -> list[job_spec.Job]:
+    """Lists the jobs that have one of these statuses."""
+    return [
+      j for j in self._jobs if self._rows[j.workdir]['status'] in statuses
+    ]
+
+  def left(self) -> list[job_spec.Job]:
+    """Lists the jobs that are neither complete nor diverged."""
+    ended = (records.COMPLETE, records.DIVERGED)
+    return [
+      job
+      for job in self._jobs
+      if self._rows[job.workdir]['status'] not in ended
+    ]
+
+  def failures(self) -> dict[str, str]:
+    """Maps the name of each run that failed or diverged to the reason."""
+    return {
+      job.name: f'{row["status"]}: {row.get("reason", "")}'
+      for job in self.with_status(FAILED, records.DIVERGED)
+      for row in [self._rows[job.workdir]]
+    }
+
+  def event(self, job: job_spec.Job, message: dict) -> None:
+    """Takes up a message of a worker; see `pool.Pool.run`."""
+    if message['event'] != 'end':
+      self._rows[job.workdir] = {
+        'status': 'running',
+        'round': message['round'],
+      }
+      return
+    self._rows[job.workdir] = {
+      k: v for k, v in message.items() if k in ('status', 'reason')
+    }
+    if message['status'] != FAILED:
+      self._rows[job.workdir] = status_of(job)
+    if time.monotonic() > self._written + 2:  # it may be long
+      self.write()
+
+  def write(self, spent: pool.Spent | None = None) -> None:
+    """Writes the file.
+
+    Args:
+      spent: by the workers, when they are done.
+
+    Raises:
+      OSError: the folder cannot be written.
+    """
+    folder = self._path.parent
+    records.write_json(
+      self._path,
+      {
+        'schema': records.SCHEMA,
+        'command': command_line(),
+        'begun': self._begun,
+        **self._facts,
+        'versions': records.versions(),
+        'git_revision': records.git_revision(),
+        'worker_seconds': spent and spent._asdict(),
+        'points': [
+          {
+            'label': job.label,
+            'seed': job.seed,
+            'folder': os.path.relpath(job.workdir, folder),
+            'values': job.values,
+            **self._rows[job.workdir],
+          }
+          for job in self._jobs
+        ],
+      },
+    )
+    self._written = time.monotonic()
+
+
+def command_line() -> str:
+  """Gives the command that this process was started with."""
+  spec = getattr(sys.modules['__main__'], '__spec__', None)
+  name, *sub = sys.argv[0].split(' ')
+  if pathlib.PurePath(name).stem == 'relief' and sub:  # see `cli`
+    head = ['relief', *sub]
+  else:
+    head = ['python', '-m', spec.name] if spec else ['python', sys.argv[0]]
+  return shlex.join(head + sys.argv[1:])
