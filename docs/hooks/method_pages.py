@@ -1,0 +1,173 @@
+"""Writes the page of a method from its docstring, facts and options."""
+
+import inspect
+import pathlib
+import re
+import sys
+
+from docs.hooks import links
+from relief_jax import algorithms
+from relief_jax.keys import Key, spelled
+
+_URL = re.compile(r'https://[^\s)>,]+[^\s)>,.]')
+_GRADE = re.compile(r'Grade:\s+(.*?)\.(?=\s|$)', re.S)
+_CODE = re.compile(r'(`[^`]*`)')
+RESULTS = links.ROOT / 'docs' / 'results.md'
+BUDGETS = links.ROOT / 'docs' / 'budgets.md'
+
+
+def names() -> list[str]:
+  """Lists the methods of the package."""
+  return sorted(algorithms.ALGORITHMS)
+
+
+def docstring(name: str) -> str:
+  """Gives the docstring of a method's file."""
+  module = sys.modules[algorithms.find(name).__module__]
+  return inspect.getdoc(module) or ''
+
+
+def grade(text: str) -> str:
+  """Finds the evidence grade in the docstring of a method's file.
+
+  Args:
+    text: with "Grade: ...", or with **ours** in the first sentence.
+
+  Returns:
+    '' where there is none.
+
+  >>> grade('Adds (**ours**).'), grade('Adds. Grade: published code\\n(x).')
+  ('ours', 'published code (x)')
+  """
+  if found := _GRADE.search(text):
+    return ' '.join(found[1].split())
+  return 'ours' if '**ours**' in text.split('\n\n')[0] else ''
+
+
+def budget(name: str) -> str:
+  """Says what a budget decides, from the table of docs/budgets.md."""
+  for first, *rest in _rows(BUDGETS.read_text()):
+    if f'`{name}`' in first and rest:
+      return rest[0]
+  return ''
+
+
+def results(name: str) -> list[tuple[str, str]]:
+  """Finds what is known of a method in the tables of docs/results.md.
+
+  Args:
+    name: of the method.
+
+  Returns:
+    (column, figure) of every figure that stands right of the method's name.
+  """
+  found: list[tuple[str, str]] = []
+  head: list[str] = []
+  for row in _rows(RESULTS.read_text(), heads=True):
+    if row[0] == 'head':
+      head = row[1:]
+    elif f'`{name}`' in row:
+      at = row.index(f'`{name}`') + 1
+      figures = zip(head[at:], row[at:], strict=False)
+      for column, figure in figures:
+        if not column:  # another method's name follows
+          break
+        found += [(column, figure)] if figure else []
+  return found
+
+
+def option(method: str, name: str, row: Key) -> str:
+  """Gives the table's row of an option."""
+  takes = row.expected().replace('|', '\\|')
+  return (
+    f'| `{method}.{name}` | `{spelled(row.default)}` | {takes} | '
+    f'{_escaped(row.meaning)} |'
+  )
+
+
+def page(name: str) -> str:
+  """Makes the page of a method, in Markdown.
+
+  Args:
+    name: in `algorithms.ALGORITHMS`.
+  """
+  text, facts = docstring(name), algorithms.facts(name)
+  path = f'relief_jax/algorithms/{name}.py'
+  urls = [] if grade(text) == 'ours' else _URL.findall(text)[:1]
+  rows = [
+    ('publication', f'<{urls[0]}>' if urls else 'none'),
+    ('evidence', f'{grade(text)} ([grades](../methods.md#evidence))'),
+    ('absent sensors', f'`fill={facts.fill}` unless the config says otherwise'),
+    ('a budget decides', budget(name) or 'nothing'),
+    ('file', f'[`{path}`](../source/{path}.md)'),
+  ]
+  parts = [
+    f'# `{name}`',
+    '| | |\n|---|---|\n' + '\n'.join(f'| {k} | {v} |' for k, v in rows),
+    f'```\nrelief run {name} --config.rounds=20\n```',
+    '## What it does',
+    _prose(text),
+    '## Options',
+  ]
+  if facts.rows:
+    parts.append(
+      '| key | default | takes | meaning |\n|---|---|---|---|\n'
+      + '\n'.join(option(name, k, row) for k, row in facts.rows.items())
+    )
+    parts.append(
+      f'As `--config.{name}.KEY=VALUE`; the keys of every method: '
+      '[commands](../commands.md#configs).'
+    )
+  else:
+    parts.append(
+      'None of its own; the keys of every method: '
+      '[commands](../commands.md#configs).'
+    )
+  parts.append('## Expected result')
+  known = results(name)
+  if known:
+    parts.append(
+      '| | |\n|---|---:|\n' + '\n'.join(f'| {k} | {v} |' for k, v in known)
+    )
+    parts.append('What was measured, and how: [results](../results.md).')
+  else:
+    parts.append('No figure of it stands in [results](../results.md) yet.')
+  return '\n\n'.join(parts) + '\n'
+
+
+def source(name: str) -> pathlib.PurePath:
+  """Gives the path of a method's file in the repository."""
+  return pathlib.PurePath('relief_jax', 'algorithms', f'{name}.py')
+
+
+def _prose(text: str) -> str:
+  """Makes Markdown of a docstring: what looks like a tag is none."""
+  lines = text.splitlines()
+  return '\n'.join(
+    line if line.startswith('    ') else _escaped(line) for line in lines
+  )
+
+
+def _escaped(text: str) -> str:
+  """Escapes < and > outside of code."""
+  parts = _CODE.split(text)
+  parts[::2] = [
+    part.replace('<', '&lt;').replace('>', '&gt;') for part in parts[::2]
+  ]
+  return ''.join(parts)
+
+
+def _rows(text: str, heads: bool = False) -> list[list[str]]:
+  """Gives the rows of a page's tables, heads marked where they are asked for."""
+  found: list[list[str]] = []
+  lines = text.splitlines()
+  for line, below in zip(lines, [*lines[1:], ''], strict=True):
+    if not line.startswith('|') or re.fullmatch(r'[|:\- ]+', line):
+      continue
+    cells = [cell.strip() for cell in line.strip().strip('|').split('|')]
+    head = bool(re.fullmatch(r'\|[|:\- ]+', below))
+    if head and heads:
+      found.append(['head', *cells])
+    elif not head:
+      found.append(cells)
+  return found
