@@ -58,8 +58,8 @@ class Fleet:
     uplink: [N] float32, bit/s towards the server.
     downlink: [N] float32, bit/s from the server.
     watts: [N, 4] float32, power while computing, sending, receiving, idle.
-    budget: [N] float32, FLOPs per sample that fit a deadline of 1 (relief.md
-      section 5: speed_n * T_th, per sample since the batch size cancels).
+    budget: [N] float32, FLOPs per sample that fit a deadline of 1:
+      speed_n * T_th, per sample since the batch size cancels.
     shift: [N, M] of every field, None where all sensors agree.
     conditions: of a round of an online world, beside these fields
       (online/conditions.py), None elsewhere. There `owned` marks the sensors

@@ -250,7 +250,7 @@ ROWS: dict[str, Any] = {
     ),
   },
   # Cost.
-  'deadline': name('tight', 'deadlines', 'of a round (relief.md section 5)'),
+  'deadline': name('tight', 'deadlines', 'of a round, see docs/budgets.md'),
   'deadline_end': name(
     '', 'deadlines at the end', 'a linear way there over the run; empty: none'
   ),

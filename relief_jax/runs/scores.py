@@ -1,7 +1,6 @@
 """Turns counts of an evaluation into F1s under explicit names.
 
-The names and their meaning are relief.md section 6's; docs/metrics.md lists
-them.
+Their names and meaning: storage/fields.py and docs/metrics.md.
 """
 
 from collections.abc import Sequence
