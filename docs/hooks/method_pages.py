@@ -46,34 +46,60 @@ def grade(text: str) -> str:
 
 def budget(name: str) -> str:
   """Says what a budget decides, from the table of docs/budgets.md."""
-  for first, *rest in _rows(BUDGETS.read_text()):
-    if f'`{name}`' in first and rest:
-      return rest[0]
+  for _, rows in tables(BUDGETS.read_text()):
+    for first, *rest in rows:
+      if f'`{name}`' in first and rest:
+        return rest[0]
   return ''
 
 
-def results(name: str) -> list[tuple[str, str]]:
-  """Finds what is known of a method in the tables of docs/results.md.
+Table = tuple[list[str], list[list[str]]]  # the head, the rows
+
+
+def tables(text: str) -> list[Table]:
+  """Reads the tables of a page.
+
+  Args:
+    text: of the page, in Markdown.
+  """
+  found: list[Table] = []
+  above: list[str] | None = None
+  for line in text.splitlines():
+    if not line.startswith('|'):
+      above = None
+      continue
+    cells = [cell.strip() for cell in line.strip()[1:].split('|')]
+    cells = cells[:-1] if line.rstrip().endswith('|') else cells
+    if above and all(set(cell) <= set(':-') for cell in cells):
+      found.append((above, []))
+    elif above:
+      found[-1][1].append(cells)
+    else:
+      above = cells
+  return found
+
+
+def figures(name: str, found: list[Table]) -> list[tuple[str, str]]:
+  """Finds a method's figures: those that stand right of its name.
 
   Args:
     name: of the method.
+    found: the tables of a page.
 
   Returns:
-    (column, figure) of every figure that stands right of the method's name.
+    (column, figure) of each.
   """
-  found: list[tuple[str, str]] = []
-  head: list[str] = []
-  for row in _rows(RESULTS.read_text(), heads=True):
-    if row[0] == 'head':
-      head = row[1:]
-    elif f'`{name}`' in row:
+  known: list[tuple[str, str]] = []
+  for head, rows in found:
+    for row in rows:
+      if f'`{name}`' not in row:
+        continue
       at = row.index(f'`{name}`') + 1
-      figures = zip(head[at:], row[at:], strict=False)
-      for column, figure in figures:
+      for column, figure in zip(head[at:], row[at:], strict=False):
         if not column:  # another method's name follows
           break
-        found += [(column, figure)] if figure else []
-  return found
+        known += [(column, figure)] if figure else []
+  return known
 
 
 def option(method: str, name: str, row: Key) -> str:
@@ -124,7 +150,7 @@ def page(name: str) -> str:
       '[commands](../commands.md#configs).'
     )
   parts.append('## Expected result')
-  known = results(name)
+  known = figures(name, tables(RESULTS.read_text()))
   if known:
     parts.append(
       '| | |\n|---|---:|\n' + '\n'.join(f'| {k} | {v} |' for k, v in known)
@@ -155,19 +181,3 @@ def _escaped(text: str) -> str:
     part.replace('<', '&lt;').replace('>', '&gt;') for part in parts[::2]
   ]
   return ''.join(parts)
-
-
-def _rows(text: str, heads: bool = False) -> list[list[str]]:
-  """Gives the rows of a page's tables, heads marked where they are asked for."""
-  found: list[list[str]] = []
-  lines = text.splitlines()
-  for line, below in zip(lines, [*lines[1:], ''], strict=True):
-    if not line.startswith('|') or re.fullmatch(r'[|:\- ]+', line):
-      continue
-    cells = [cell.strip() for cell in line.strip().strip('|').split('|')]
-    head = bool(re.fullmatch(r'\|[|:\- ]+', below))
-    if head and heads:
-      found.append(['head', *cells])
-    elif not head:
-      found.append(cells)
-  return found
