@@ -34,6 +34,9 @@ from relief_jax.storage import exit_codes, naming, stop
 flags.disclaim_key_flags()
 
 
+_REQUIRED = re.compile(r'(--\w+) must have a value other than None')
+
+
 class _Path(flags.ArgumentParser):
   """Parses a path in which ~ is the home folder."""
 
@@ -84,13 +87,18 @@ def config(example: str = 'relief:smoke') -> ml_collections.ConfigDict:
     InputError: it names none.
   """
   if flags.FLAGS.config is None:
-    raise InputError(
-      'no config',
-      f'the name of one ({", ".join(config_lookup.names())}), a .py or a '
-      "run's config.json",
-      f'name one first, say {example}',
-    )
+    raise _no_config(example)
   return flags.FLAGS.config
+
+
+def _no_config(example: str) -> InputError:
+  """Builds the error for a command line that names no config."""
+  return InputError(
+    'no config',
+    f'the name of one ({", ".join(config_lookup.names())}), a .py or a '
+    "run's config.json",
+    f'name one first, say {example}',
+  )
 
 
 def workdir(ending: str = '') -> pathlib.Path:
@@ -199,6 +207,10 @@ def _named(argv: list[str]) -> list[str]:
 
   at = arguments.operand(argv, list(flags.FLAGS), takes_value)
   if not at:
+    if any(
+      arg.lstrip('-').startswith('config.') for arg in argv if arg[0:1] == '-'
+    ):
+      raise _no_config('relief:smoke')
     return argv
   return [argv[0], f'--config={argv[at]}', *argv[1:at], *argv[at + 1 :]]
 
@@ -220,6 +232,10 @@ def _parse(argv: list[str], swept: dict[str, str] | None = None) -> list[str]:
         f'unknown config key {key!r}',
         'a key of the config',
         hint or 'see relief_jax/config/table.py for all keys',
+      ) from error
+    if missing := _REQUIRED.search(str(error)):
+      raise InputError(
+        f'no {missing[1]}', f'{missing[1]}=VALUE', 'add it; --help tells more'
       ) from error
     if isinstance(error, flags.Error):
       raise InputError(

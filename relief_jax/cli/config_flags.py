@@ -134,7 +134,7 @@ def explain(error: BaseException, argv: Sequence[str]) -> InputError | None:
         'add it: it starts from relief_jax.config.default(), as those in '
         'experiments/configs do',
       )
-    if "Attribute <class '" in said or 'a value other than None' in said:
+    if "Attribute <class '" in said:
       return _no_config(path)
   return None
 

@@ -148,7 +148,7 @@ def of_campaign(
     ('labels', f'{len(labels):,}: {_some(labels)}'),
     ('seeds', _values(jobs, 'seed')),
     ('programs', f'{len(programs):,}, each compiled once a worker'),
-    ('data', datasets.remark(manifest.data_of(jobs))),
+    ('data', datasets.remark(manifest.data_of(jobs)).removeprefix('Data: ')),
     (
       'devices',
       f'{_values(jobs, "clients")}, {_values(jobs, "clients_per_round")} a '

@@ -39,7 +39,7 @@ _CODEC = {
   ),
   'mode': name('twn', 'ternary modes', 'ternary: its threshold'),
   'scaled': switch(
-    True, 'random_k: by 1 / share, unbiased; False allows a memory'
+    True, 'random_k: by 1 / share, unbiased; False allows error feedback'
   ),
   'error_feedback': name(
     'auto',

@@ -179,3 +179,16 @@ def test_messages_of_this_package_have_no_prefix():
   made = logging.makeLogRecord
   assert form(made({'name': 'relief_jax.plugins', 'msg': 'a'})) == 'a'
   assert form(made({'name': 'absl', 'msg': 'a'})) == 'W1128 a'
+
+
+def test_a_config_that_is_not_named_is_asked_for(monkeypatch):
+  own = flags.FlagValues()
+  monkeypatch.setattr(flags, 'FLAGS', own)
+  flags.DEFINE_string('config', None, '', flag_values=own)
+  flags.DEFINE_bool('resume', False, '', flag_values=own)
+  found = command._named(['x', '--config.fusion_norm', 'relief', '--resume'])
+  assert found == ['x', '--config=relief', '--config.fusion_norm', '--resume']
+  given = ['x', '--config=relief', 'fedavg']
+  assert command._named(given) == given  # told as stray later
+  with pytest.raises(InputError, match='no config'):
+    command._named(['x', '--config.rounds', '3'])
