@@ -4,6 +4,7 @@ import inspect
 import pathlib
 import re
 import sys
+from collections.abc import Iterable, Sequence
 
 from docs.hooks import links
 from relief_jax import algorithms
@@ -102,13 +103,10 @@ def figures(name: str, found: list[Table]) -> list[tuple[str, str]]:
   return known
 
 
-def option(method: str, name: str, row: Key) -> str:
-  """Gives the table's row of an option."""
+def option(name: str, row: Key) -> tuple[str, ...]:
+  """Gives the cells of an option: key, default, what it takes, meaning."""
   takes = row.expected().replace('|', '\\|')
-  return (
-    f'| `{method}.{name}` | `{spelled(row.default)}` | {takes} | '
-    f'{_escaped(row.meaning)} |'
-  )
+  return f'`{name}`', f'`{spelled(row.default)}`', takes, _escaped(row.meaning)
 
 
 def page(name: str) -> str:
@@ -129,17 +127,15 @@ def page(name: str) -> str:
   ]
   parts = [
     f'# `{name}`',
-    '| | |\n|---|---|\n' + '\n'.join(f'| {k} | {v} |' for k, v in rows),
+    _table(('', 'at a glance'), rows),
     f'```\nrelief run {name} --config.rounds=20\n```',
     '## What it does',
     _prose(text),
     '## Options',
   ]
   if facts.rows:
-    parts.append(
-      '| key | default | takes | meaning |\n|---|---|---|---|\n'
-      + '\n'.join(option(name, k, row) for k, row in facts.rows.items())
-    )
+    options = [option(k, row) for k, row in facts.rows.items()]
+    parts.append(_table(('key', 'default', 'takes', 'meaning'), options))
     parts.append(
       f'As `--config.{name}.KEY=VALUE`; the keys of every method: '
       '[commands](../commands.md#configs).'
@@ -152,9 +148,7 @@ def page(name: str) -> str:
   parts.append('## Expected result')
   known = figures(name, tables(RESULTS.read_text()))
   if known:
-    parts.append(
-      '| | |\n|---|---:|\n' + '\n'.join(f'| {k} | {v} |' for k, v in known)
-    )
+    parts.append(_table(('measured', 'figure'), known))
     parts.append('What was measured, and how: [results](../results.md).')
   else:
     parts.append('No figure of it stands in [results](../results.md) yet.')
@@ -164,6 +158,12 @@ def page(name: str) -> str:
 def source(name: str) -> pathlib.PurePath:
   """Gives the path of a method's file in the repository."""
   return pathlib.PurePath('relief_jax', 'algorithms', f'{name}.py')
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+  """Writes a table in Markdown."""
+  lines = [head, ['---'] * len(head), *rows]
+  return '\n'.join(f'| {" | ".join(cells)} |' for cells in lines)
 
 
 def _prose(text: str) -> str:
