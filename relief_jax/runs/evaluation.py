@@ -208,6 +208,65 @@ def evaluate_personal(
   return Counts(whole, own=counted)
 
 
+def encode_absent(
+  task: Task,
+  params: PyTree,
+  frozen: PyTree,
+  x: dict[str, Array],
+  fill: dict[str, Array] | None,
+  seen: dict[str, PyTree],
+) -> dict[str, PyTree]:
+  """Computes features that stand for sensors that are not there, [1, d_m].
+
+  Args:
+    task: the model.
+    params: P.
+    frozen: parameters that never train.
+    x: {modality: [windows, ...]}, of whose shapes a filled window is.
+    fill: {modality: [channels]}, what it is filled with; None: the features
+      are zeros.
+    seen: {modality: [B, d_m]}, features of sensors that are there.
+  """
+  absent = {}
+  for i, name in enumerate(task.modalities):
+    if fill is None:
+      absent[name] = jax.tree.map(
+        lambda h: jnp.zeros((1,) + h.shape[1:]), seen[name]
+      )
+    else:
+      empty = jnp.broadcast_to(fill[name], (1,) + x[name].shape[1:])
+      absent[name] = task.encode(params, frozen, i, empty, task.cuts)
+  return absent
+
+
+def fuse_seen(
+  task: Task,
+  params: PyTree,
+  frozen: PyTree,
+  seen: dict[str, PyTree],
+  absent: dict[str, PyTree],
+  mask: Array,
+  filled: bool,
+) -> Array:
+  """Computes class scores with some of the sensors, [B, C] or [X, B, C].
+
+  Args:
+    task: the model.
+    params: P.
+    frozen: parameters that never train.
+    seen: {modality: [B, d_m]}, features of sensors that are there.
+    absent: {modality: [1, d_m]}, of those that are not (`encode_absent`).
+    mask: [M] bool, sensors that are there.
+    filled: the model runs on filled inputs; else it skips absent sensors.
+  """
+  features = {
+    name: jax.tree.map(partial(jnp.where, mask[i]), seen[name], absent[name])
+    for i, name in enumerate(task.modalities)
+  }
+  run = jnp.ones_like(mask) if filled else mask
+  return task.fuse(params, frozen, features, run)
+
+
 def confusions(
   task: Task,
   params: PyTree,
@@ -243,28 +302,16 @@ def confusions(
   filled = scope.fill == 'input'
 
   def one(row, weight):
-    seen, absent = {}, {}
+    seen = {}
     for i, name in enumerate(task.modalities):
       encode = partial(encode_raw, task, params, frozen, bank, i, row)
       seen[name] = where_needed(need if need is None else need[i], encode)
-      if filled:
-        empty = jnp.broadcast_to(bank.fill[name], (1,) + bank.x[name].shape[1:])
-        absent[name] = task.encode(params, frozen, i, empty, task.cuts)
-      else:
-        absent[name] = jax.tree.map(
-          lambda h: jnp.zeros((1,) + h.shape[1:]), seen[name]
-        )
+    fill = bank.fill if filled else None
+    absent = encode_absent(task, params, frozen, bank.x, fill, seen)
     y, person = bank.y[row], tests.person[row]
 
     def subset(mask):
-      features = {
-        name: jax.tree.map(
-          partial(jnp.where, mask[i]), seen[name], absent[name]
-        )
-        for i, name in enumerate(task.modalities)
-      }
-      run = jnp.ones_like(mask) if filled else mask
-      scores = task.fuse(params, frozen, features, run)
+      scores = fuse_seen(task, params, frozen, seen, absent, mask, filled)
       if scores.ndim == 2:
         return count(scores)
       return jax.vmap(count)(jnp.concatenate([scores.mean(0)[None], scores]))

@@ -42,6 +42,7 @@ def describe(world: World, task: Task, cohort: int) -> dict[str, Any]:
   return {
     'dataset': world.title,
     'subjects': world.subjects,
+    'classes': list(world.classes),
     'windows': {
       'train': len(world.population.bank.y),
       **_windows(world),

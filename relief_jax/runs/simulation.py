@@ -16,6 +16,7 @@ from relief_jax.engine import ambient, memory, placement, processes
 from relief_jax.engine.debug import ClientError
 from relief_jax.rounds import similarity
 from relief_jax.runs import evaluation, program, run_summary, start
+from relief_jax.runs.model import Model
 from relief_jax.runs.program import Program
 from relief_jax.runs.round_totals import Diverged
 from relief_jax.runs.run import Run
@@ -163,6 +164,23 @@ class Simulation:
   def params_of(self, state: PyTree) -> PyTree:
     """Gives the model in a state."""
     return self.algorithm.params(state)
+
+  def model(self) -> Model:
+    """Gives the model as it is now, to predict with or to keep."""
+    return Model(
+      method=self.config.method,
+      backbone=self.config.backbone,
+      spec=self._world.spec._replace(cached=False),
+      round=self.round,
+      classes=self._world.classes,
+      params=jax.device_get(placement.local(self.params)),
+      frozen=jax.device_get(placement.local(self._population.frozen)),
+      inputs=self._world.inputs,
+      # A model of one's own is tested with the sensors that are there.
+      fill='skip' if self.algorithm.personal else self._world.fill,
+      ensemble=self.algorithm.ensemble,
+      personal=self.algorithm.personal,
+    )
 
   @property
   def description(self) -> dict[str, Any]:

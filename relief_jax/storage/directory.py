@@ -82,6 +82,7 @@ def identify(
   summary = records.read_json(path) if path.exists() else {}
   status, done = summary.get('status', ''), summary.get('round', 0)
   identity.refuse_rounds(config, stored, done)
+  ended = status in (records.COMPLETE, records.STOPPED)
   over = status == records.COMPLETE and done >= config.rounds
   if over or status == records.DIVERGED:
     unused = ', '.join(f'config.{key}' for key in changed if key != 'rounds')
@@ -103,7 +104,7 @@ def identify(
     for key, (now, then) in changed.items():
       note(f'config.{key}={now!r} from here on, {then!r} before')
     records.write_json(folder / 'config.json', config)
-  if status == records.COMPLETE:  # it is to go on
+  if ended:  # it is to go on
     records.write_json(path, summary | {'status': records.INTERRUPTED})
   return ''
 

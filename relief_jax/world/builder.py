@@ -32,6 +32,21 @@ from relief_jax.world import client_data, fleets, partition
 _DROPOUT = 2
 
 
+class Inputs(NamedTuple):
+  """Holds what raw windows are scaled by, and what absent sensors are given.
+
+  Attributes:
+    mean: {modality: [channels]} float32, in the data's own units.
+    std: likewise; a scaled window is (x - mean) / std.
+    fill: {modality: [channels]} float32, scaled; what a sensor that is not
+      there delivers under `fill='input'`.
+  """
+
+  mean: dict[str, np.ndarray]
+  std: dict[str, np.ndarray]
+  fill: dict[str, np.ndarray]
+
+
 class World(NamedTuple):
   """Holds the data, clients, model description and deadlines of a simulation.
 
@@ -48,6 +63,8 @@ class World(NamedTuple):
     fill: `input` or `skip`.
     deadline: of the first round (inf: none).
     deadline_end: of the last round.
+    classes: names of the classes, by number.
+    inputs: what windows were scaled by.
     subjects: persons behind train, test, public and validation windows, by
       number, or by name where they have one.
     notes: what of the data cannot be used, a sentence each.
@@ -65,6 +82,8 @@ class World(NamedTuple):
   fill: str
   deadline: float
   deadline_end: float
+  classes: tuple[str, ...]
+  inputs: Inputs
   subjects: dict[str, list[int | str]]
   notes: tuple[str, ...] = ()
 
@@ -108,14 +127,13 @@ def build(
   scaled, mean, std = windows.zscore(data, by_owner)
   zero = config.fill_value == 'zero'
   fill = {
-    m: jnp.asarray(-mean[m] / std[m] if zero else np.zeros_like(mean[m]))
-    for m in modalities
+    m: -mean[m] / std[m] if zero else np.zeros_like(mean[m]) for m in modalities
   }
 
   def bank(rows):
     return Bank(
       x={m: jnp.asarray(scaled[m][rows]) for m in modalities},
-      fill=fill,
+      fill={m: jnp.asarray(fill[m]) for m in modalities},
       y=jnp.asarray(data.y[rows]),
     )
 
@@ -179,6 +197,8 @@ def build(
     fill=absent,
     deadline=deadline,
     deadline_end=deadline_end,
+    classes=tuple(map(str, data.classes)),
+    inputs=Inputs(mean, std, fill),
     subjects={
       name: [
         data.people.get(person, person)

@@ -10,11 +10,11 @@ import pytest
 
 from experiments.configs import compare as compare_config
 from experiments.configs import study
-from relief_jax import simulate
 from relief_jax.campaign import comparison, pool
 from relief_jax.cli import compare
 from relief_jax.errors import InputError
 from relief_jax.report import plots, tables
+from relief_jax.runs import simulation
 from relief_jax.storage import job_spec, records, runner
 from tests.support import fake_simulate
 from tests.support.paths import ROOT
@@ -22,7 +22,7 @@ from tests.support.paths import ROOT
 
 def run_inline(monkeypatch):
   """Every job runs in this process, on the fake simulation; a list of them."""
-  monkeypatch.setattr(simulate, 'Simulation', fake_simulate.Simulation)
+  monkeypatch.setattr(simulation, 'Simulation', fake_simulate.Simulation)
   fake_simulate.CALLS.clear()
   ran = []
 

@@ -57,7 +57,7 @@ def test_a_world(capsys):
 
 def test_a_method():
   space = run('method')
-  last = {m: r.to_pandas().iloc[-1] for m, r in space['results'].items()}
+  last = {m: r.metrics.iloc[-1] for m, r in space['results'].items()}
   assert all(r['f1'] > 0.4 for r in last.values())  # chance is 1/8
   for cost in ('sim_seconds', 'joules', 'up_bytes'):
     assert last['relief'][cost] < 0.8 * last['fedavg'][cost]
@@ -79,7 +79,9 @@ def test_runs_and_sweeps(capsys):
   space = run('sweeps')
   out = capsys.readouterr().out
   assert 'tihgt' in out and 'tight' in out
-  assert 'round 10: F1' in out and '\ncomplete\n' in out
+  assert 'fedavg complete F1' in out and 'relief complete F1' in out
+  assert space['run'].metrics.index.tolist() == [0, 5, 10, 15]
+  assert set(space['last']['config.method']) == {'fedavg', 'relief'}
   assert space['table']['f1'].between(0.1, 1).all()
   assert len(space['table']) == 4 and space['table']['f1'].nunique() > 1
 
@@ -90,7 +92,7 @@ def test_a_report(capsys):
   out = capsys.readouterr().out
   for file in ('table.csv', 'f1.png', 'gantt.png', 'headline.csv'):
     assert f'\n{file}\n' in out
-  assert len(space['runs']) == 4
+  assert space['curves']['run'].nunique() == 4
   up = space['curves'].groupby('label')['up_bytes'].last()
   assert up['relief'] < up['fedavg']
   assert isinstance(space['folder'], pathlib.Path)

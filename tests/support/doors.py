@@ -296,16 +296,16 @@ def archive(rng, folder):
 @functools.cache
 def stored_run() -> pathlib.Path:
   """A run directory of the stand-in."""
-  from relief_jax import simulate
+  from relief_jax.runs import simulation
   from relief_jax.storage import runner
   from tests.support import fake_simulate
 
   folder = pathlib.Path(tempfile.mkdtemp()) / 'run'
-  real, simulate.Simulation = simulate.Simulation, fake_simulate.Simulation
+  real, simulation.Simulation = simulation.Simulation, fake_simulate.Simulation
   try:
     runner.run(kills.fake_config(), folder)
   finally:
-    simulate.Simulation = real
+    simulation.Simulation = real
   return folder
 
 

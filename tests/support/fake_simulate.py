@@ -7,7 +7,7 @@ import numpy as np
 
 from relief_jax import algorithms
 from relief_jax.config import validation
-from relief_jax.simulate import Diverged
+from relief_jax.runs.round_totals import Diverged
 from relief_jax.storage import progress
 from relief_jax.world import fleets
 
@@ -116,6 +116,9 @@ class Simulation:
     }
     return record
 
+  def model(self):
+    return SimpleNamespace(params=copy.deepcopy(self._state))
+
   def snapshot(self):
     return {
       'round': np.int64(self.round),
@@ -131,7 +134,8 @@ class Simulation:
     self.history = list(history)
 
   def summary(self):
-    last = self.history[-1]
+    costs = ('f1', 'sim_seconds', 'joules', 'up_bytes', 'down_bytes')
+    last = self.history[-1] if self.history else dict.fromkeys(costs, 0.0)
     return {
       'method': self.config.method,
       'dataset': self.config.dataset,
@@ -140,7 +144,7 @@ class Simulation:
       'rounds': self.rounds,
       'seed': self.config.seed,
       'last': {'f1': last['f1']},
-      'best': {'f1': max(r['f1'] for r in self.history)},
+      'best': {'f1': max((r['f1'] for r in self.history), default=0.0)},
       'rounds_to_target': None,
       'sim_seconds_per_round': 1.5,
       'sim_seconds_total': last['sim_seconds'],
