@@ -30,7 +30,7 @@ class Shift(NamedTuple):
     clip: [..., M] float32, largest absolute value; None: no bound.
     gap: [..., M] float32, share of a window that is lost at a stretch; None: 0.
     lost: [..., M] float32, share of the windows that are lost; None: 0.
-    swing: [..., M, 2] float32, rounds of a period and where in it a sensor
+    cycle: [..., M, 2] float32, rounds of a period and where in it a sensor
       begins, as its faults come and go; None: they stay.
   """
 
@@ -42,7 +42,7 @@ class Shift(NamedTuple):
   clip: Array | None = None
   gap: Array | None = None
   lost: Array | None = None
-  swing: Array | None = None
+  cycle: Array | None = None
 
 
 @flax.struct.dataclass

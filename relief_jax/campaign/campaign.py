@@ -15,7 +15,7 @@ from relief_jax.campaign.manifest import Manifest, data_of, status_of
 from relief_jax.campaign.overview import Overview
 from relief_jax.engine import machine
 from relief_jax.errors import InputError
-from relief_jax.report import plots, printed, tables
+from relief_jax.report import charts, curves, gather, labels, printed, tables
 from relief_jax.storage import (
   board,
   exit_codes,
@@ -171,7 +171,7 @@ class Campaign:
       OSError: the folder cannot be written.
     """
     loaded = [
-      tables.load(pathlib.Path(job.workdir), job.label, job.seed)
+      gather.load(pathlib.Path(job.workdir), job.label, job.values)
       for job in self._jobs
     ]
     runs = [
@@ -182,36 +182,27 @@ class Campaign:
     ]
     if not runs:
       return
-    cells = tables.table(runs, self._baseline)
+    found = gather.Collection(
+      runs, self._baseline, self._numbers, notes=[self._note]
+    )
     used = {run.summary['dataset'] for run in runs}
     console.print(datasets.remark(used), soft_wrap=True)
-    printed.save(cells, runs, self._folder, self._numbers, self._note)
-    shown = printed.foremost(cells, self._baseline)
-    printed.show(shown, runs, console, self._baseline, self._numbers)
-    if len(shown) < len(cells):
+    printed.save(found, self._folder)
+    shown = printed.foremost(found.f1, self._baseline)
+    printed.show(found, console, shown)
+    if len(shown) < len(found.f1):
       console.print(
-        f'The best of {len(cells)} labels, with their baselines; all are in '
+        f'The best of {len(found.f1)} labels, with their baselines; all are in '
         'table.md.'
       )
-    groups = tables.best_groups(
-      {label: row['f1'].mean for label, row in shown.items()}, 3
-    )
-    plots.figures(
-      [
-        run
-        for run in tables.mean_runs(runs)
-        if run.label in shown and tables.group_of(run.label) in groups
-      ],
-      self._folder / 'figures',
-      self._baseline,
-      self._numbers,
-    )
+    curves.save(found, self._folder / 'figures')
+    groups = found.groups(charts.GROUPS)
     if len(used) > 1:
       console.print(
         f'warning: runs on different data sets, {tables.data_sets(runs)}: set '
         '--config.dataset, in another --workdir'
       )
-    every = {tables.group_of(run.label) for run in runs}
+    every = labels.grouped(found.f1)
     console.print(
       f'Wrote {self._folder}/table.csv, table.md and figures/'
       + (

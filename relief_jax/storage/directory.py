@@ -6,7 +6,7 @@ from collections.abc import Callable
 from relief_jax import config as config_lib
 from relief_jax.engine import processes
 from relief_jax.errors import InputError
-from relief_jax.storage import identity, records
+from relief_jax.storage import fields, identity, records
 
 
 def stored_config(folder: pathlib.Path, resume: bool) -> dict | None:
@@ -74,6 +74,7 @@ def identify(
   if stored is None:
     now = identity.of(config, data_dir)
     records.write_json(folder / identity.FILE, now)
+    records.write_json(folder / fields.FILE, fields.table())
     # Last of the two: without it the folder is no run.
     records.write_json(folder / 'config.json', config)
     return ''

@@ -65,6 +65,10 @@ class Files:
 
   def record(self, simulation, record: dict) -> None:
     """Writes an evaluation and what belongs to it."""
+    if simulation.run.confusion:
+      records.write_json(
+        self._folder / 'confusion.json', simulation.run.confusion
+      )
     records.append_line(self._folder / 'metrics.jsonl', record)
     if simulation.run.devices:
       records.append_line(

@@ -68,7 +68,7 @@ class Result:
     """The history as a table, a row per evaluation, indexed by `round`.
 
     A score by tier, class, group or subset of sensors has a column for
-    each, named `f1_by_tier.low`, `f1_by_class.0`, `trained_share.shared`.
+    each, named `f1_by_tier.low`, `f1_by_class.walking`, `trained_share.shared`.
 
     >>> last = {'round': 5, 'f1': 0.5, 'f1_by_tier': {'low': 0.4}}
     >>> history = [{'round': 0, 'f1': 0.1}, last]

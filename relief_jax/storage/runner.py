@@ -4,6 +4,8 @@ config.json    the resolved config
 identity.json  sums of the files it names (identity.py)
 metrics.jsonl  one line per evaluation
 devices.jsonl  likewise: who trained what, and a round's seconds by device
+confusion.json of the last evaluation
+columns.json   units and meanings of all these fields (fields.py)
 cosines.jsonl  with `config.cosines`: how alike updates were, a line per round
 summary.json   how it ended and what came out
 checkpoints/   the newest two (Orbax)

@@ -59,11 +59,11 @@ class World(NamedTuple):
     dataset: name, `auto` resolved.
     title: of the data set for readers (`Windows.title`).
     tiers: names of the fleet's tiers.
+    classes: [C] names, no two of them the same.
     rare: number of the modality that `f1_rare_*` are about.
     fill: `input` or `skip`.
     deadline: of the first round (inf: none).
     deadline_end: of the last round.
-    classes: names of the classes, by number.
     inputs: what windows were scaled by.
     subjects: persons behind train, test, public and validation windows, by
       number, or by name where they have one.
@@ -78,11 +78,11 @@ class World(NamedTuple):
   dataset: str
   title: str
   tiers: tuple[str, ...]
+  classes: tuple[str, ...]
   rare: int
   fill: str
   deadline: float
   deadline_end: float
-  classes: tuple[str, ...]
   inputs: Inputs
   subjects: dict[str, list[int | str]]
   notes: tuple[str, ...] = ()
@@ -193,11 +193,11 @@ def build(
     dataset=dataset,
     title=data.title,
     tiers=fleets.tier_names(config.fleet),
+    classes=_distinct(data.classes),
     rare=_rare(config, fleet, modalities),
     fill=absent,
     deadline=deadline,
     deadline_end=deadline_end,
-    classes=tuple(map(str, data.classes)),
     inputs=Inputs(mean, std, fill),
     subjects={
       name: [
@@ -208,6 +208,18 @@ def build(
       if name != 'own'  # those of the training windows
     },
     notes=data.notes,
+  )
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+  """Gives a name that several classes share its number, too.
+
+  >>> _distinct(('sit', 'walk', 'sit'))
+  ('sit (0)', 'walk', 'sit (2)')
+  """
+  return tuple(
+    f'{name} ({i})' if names.count(name) > 1 else name
+    for i, name in enumerate(names)
   )
 
 

@@ -11,7 +11,7 @@ from experiments.configs import relief
 from relief_jax.campaign import campaign, overview, points, pool, sweep_jobs
 from relief_jax.engine import machine
 from relief_jax.errors import InputError, StorageError
-from relief_jax.report import printed, tables
+from relief_jax.report import printed
 from relief_jax.report.columns import GROUPS
 from relief_jax.storage import job_spec, locks, records, runner
 from tests.campaign.compare_test import inline  # noqa: F401
@@ -299,13 +299,9 @@ def test_what_jax_cannot_use_is_no_gpu(monkeypatch, shown):
 
 
 def test_a_campaign_of_many_labels_shows_the_best():
-  def cell(f1):
-    return {'f1': tables.Cell(f1, 0.1, 3, 3)}
-
-  cells = {f'lr={i}/{m}': cell(i) for i in range(30) for m in 'ab'}
-  shown = printed.foremost(cells, 'a', kept=2)
-  assert list(shown) == ['lr=29/a', 'lr=29/b']
-  assert printed.foremost(shown, 'a') is shown
+  f1 = {f'lr={i}/{m}': float(i) for i in range(30) for m in 'ab'}
+  assert printed.foremost(f1, 'a', kept=2) == ['lr=29/a', 'lr=29/b']
+  assert printed.foremost(f1, 'a', most=60) == list(f1)
 
 
 def test_the_live_view_tells_rate_best_and_failures(tmp_path):
@@ -351,7 +347,7 @@ def test_tables_on_a_full_disk_are_one_line(inline, tmp_path, monkeypatch):  # n
   def full(*_, **__):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-  for writer in ((campaign.printed, 'save'), (campaign.plots, 'figures')):
+  for writer in ((campaign.printed, 'save'), (campaign.curves, 'save')):
     with monkeypatch.context() as patch:
       patch.setattr(*writer, full)
       with pytest.raises(StorageError, match='No space left'):

@@ -32,7 +32,10 @@ class Simulation:
       self.config.fill = algorithms.facts(self.config.method).fill
     self.data_dir = data_dir
     self.rounds, self.round = config.rounds, 0
-    self.history, self.run = [], SimpleNamespace(devices={}, cosines=[])
+    self.history, self.run = (
+      [],
+      SimpleNamespace(devices={}, cosines=[], confusion={}),
+    )
     self.description = {
       'clients': config.clients,
       'clients_per_round': config.clients,
@@ -91,13 +94,19 @@ class Simulation:
       'f1_without_rare': f1,
       'f1_by_subset': {'acc+gyro': f1},
       'f1_by_tier': {'low': f1},
-      'f1_by_class': [f1, f1],
+      'f1_by_class': {'sit': f1, 'walk': f1},
+      'test_loss': 1.0,
       'divergence': {'acc': float('nan'), 'head': float(self._value)},
       'trained_share': {'acc': 0.5, 'head': 1.0},
       'loss': float(self._state['w'].sum()),
       'wall_seconds': 0.01 * self.round,
     }
     self.history.append(record)
+    self.run.confusion = {
+      'round': self.round,
+      'classes': ['sit', 'walk'],
+      'counts': [[8, 2], [1, 9]],
+    }
     count = self.config.clients
     self.run.devices = {
       'round': self.round,
