@@ -3,9 +3,10 @@
 Three uses of one cut: each modality-aligned block is averaged only within the
 cohort that trained it, each device trains the blocks that diverge most within
 its budget, and only trained blocks are sent. **[paper]**: cohort mean of
-updates, divergence first, EMA, personal budgets. **[ours]**: what
-the paper leaves open; the alternatives are options, and parts of their own:
-scores and norms, shrinkage, confidence in the sensors.
+updates, divergence first, EMA, personal budgets. **[ours]**: what the paper
+leaves open; the alternatives are options, and parts of their own: scores and
+norms, shrinkage, confidence in the sensors. Grade: published in its abstract,
+captions and theorems, the rest is ours.
 """
 
 import dataclasses

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from jax.interpreters import partial_eval
 
 from relief_jax import algorithms, models, tree, world
 from relief_jax.config import registries, validation
@@ -153,8 +154,10 @@ class Simulation:
       return self.algorithm.step(*args, hparams)
 
     traced = jax.make_jaxpr(step)(jnp.float32(self.rounds), *args).jaxpr
-    read = {id(v) for equation in traced.eqns for v in equation.invars}
-    return id(traced.invars[0]) in read
+    # Over several devices it is handed into their part also where nothing
+    # there reads it, so what counts is whether the results need it.
+    _, needed = partial_eval.dce_jaxpr(traced, [True] * len(traced.outvars))
+    return needed[0]
 
   @property
   def params(self) -> PyTree:

@@ -59,3 +59,11 @@ def test_a_fade_over_the_run_cannot_grow(tmp_path, request):
 def test_without_a_fade_it_can():
   own = tiny.config(method='depthfl', **{'depthfl.fade': 0.0})
   assert not simulate.Simulation(own).plans()
+
+
+@pytest.mark.parametrize('devices', [1, 2])
+def test_what_plans_over_all_rounds_is_found_on_any_devices(devices):
+  own = tiny.config(method='relief', devices=devices)
+  assert not simulate.Simulation(own).plans()
+  own.deadline, own.deadline_end = 'tight', 'full'
+  assert simulate.Simulation(own).plans()
