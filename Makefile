@@ -3,6 +3,7 @@
 # make quick   style, types and a few telling tests, while you work
 # make test    style, types, tests, doctests
 # make slow    the tests that take long, too
+# make docs    the site, into site/; a broken link fails it
 # Each makes .venv first. PYTHON=python3.12 picks the interpreter,
 # DATA=folder the place of real data, RUNS=folder where results go.
 
@@ -19,7 +20,7 @@ QUICK := imports_test.py costs_test.py rounds/cohort_test.py \
   datasets/windows_test.py storage/records_test.py \
   storage/resume_test.py faults/hostile_test.py contract/invariants_test.py
 
-.PHONY: run try quick test slow lint clean
+.PHONY: run try quick test slow docs lint clean
 
 run: $(VENV)/installed
 	$(BIN)/python -m experiments.compare $(DATA_FLAG) \
@@ -39,6 +40,9 @@ test: lint
 slow: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow --durations=15
 
+docs: $(VENV)/docs
+	$(BIN)/python -m mkdocs build --strict --quiet
+
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -49,5 +53,9 @@ $(VENV)/installed: setup.cfg setup.py pyproject.toml
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
 	touch $@
 
+$(VENV)/docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet -e '.[docs]'
+	touch $@
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) site

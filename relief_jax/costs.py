@@ -1,7 +1,7 @@
 """Computes FLOPs, bytes, seconds and joules of a plan; formulas only.
 
-The model is FLOP-proportional (relief.md section 5, **[paper]** for the idea,
-**ours** for the terms): F_n per sample, then
+The model is FLOP-proportional (the idea is of RELIEF, arXiv 2604.04243; the
+terms are **ours**): F_n per sample, then
 
     t_n = T * B * F_n / speed_n + 8 * up_n / uplink_n + 8 * down_n / downlink_n
     E_n = P_active * t_comp + P_tx * t_up + P_rx * t_down
@@ -55,7 +55,7 @@ def total(chosen: Array, values: Array) -> Array:
 
 
 def step_flops(work: Work, run: Array, train: Array) -> Array:
-  """Computes FLOPs of one training sample, F_n(S) of relief.md section 5.
+  """Computes FLOPs of one training sample, F_n(S), as at the top.
 
   Costs are not additive: groups share the gradient through the head, so the
   cost belongs to a set.

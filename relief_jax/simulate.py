@@ -1,20 +1,25 @@
-"""Runs many rounds in one compiled program, with evaluations between calls.
+"""Runs one simulation from Python.
 
-`Simulation` is what the command line, the benchmarks and notebooks drive. It
-holds no file: `relief_jax/storage` writes the run directory.
+`run` is what the command line does: it writes a run directory, which can be
+resumed, where one is named. `Simulation` is advanced by hand, from evaluation
+to evaluation, and holds no file.
 """
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import ml_collections
 
-from relief_jax.engine import machine, placement
+from relief_jax.engine import machine
 from relief_jax.runs import program, start
-from relief_jax.runs.result import Result
 from relief_jax.runs.round_totals import Diverged
 from relief_jax.runs.simulation import Simulation
+from relief_jax.storage import progress, reading, records, runner
+from relief_jax.storage.callback import Callback
+from relief_jax.storage.opening import Member
+from relief_jax.storage.result import Result
 
 __all__ = [
   'Diverged',
@@ -45,39 +50,78 @@ def clear() -> None:
   jax.clear_caches()
 
 
+class _Told(Callback):
+  """Hands every record to a function."""
+
+  def __init__(self, function: Callable[[dict[str, Any]], None]):
+    """Takes the function, which gets the record of an evaluation."""
+    self._function = function
+
+  def on_evaluation(self, run: Result, record: dict[str, Any]) -> None:
+    """Calls it."""
+    del run
+    self._function(record)
+
+
 def run(
   config: ml_collections.ConfigDict,
   data_dir: str | None = None,
   on_eval: Callable[[dict[str, Any]], None] | None = None,
+  *,
+  workdir: str | os.PathLike | None = None,
+  resume: bool = False,
+  callbacks: Sequence[Callback] = (),
+  reporter: progress.Quiet | None = None,
 ) -> Result:
   """Runs a simulation to the end.
 
   >>> from relief_jax import config
   >>> c = config.default()
   >>> c.dataset, c.clients, c.rounds, c.data.width = 'synthetic', 8, 5, 32
-  >>> run(c).to_pandas()['f1'].size  # rounds 0 and 5
+  >>> run(c).metrics['f1'].size  # rounds 0 and 5
   2
 
   Args:
     config: from `relief_jax.config.default()` or a config file.
     data_dir: folder of the data sets, None to search.
-    on_eval: called with the record of every evaluation.
+    on_eval: called with the record of every evaluation; short for a callback.
+    workdir: the run directory, the same as the command's; None: nothing is
+      written.
+    resume: go on with the run in `workdir` from its newest checkpoint, also a
+      finished one with more `config.rounds`; in a new directory, begin.
+    callbacks: called while it goes on (`relief_jax.callbacks`).
+    reporter: shows the progress, such as `progress.reporter()`.
 
   Returns:
-    The result of the run.
+    What came out. A run that has nothing left to do is read, not run.
 
   Raises:
-    InputError: bad config, data or fleet.
-    Diverged: a loss or a parameter is not finite.
+    InputError: bad config, data or fleet, a directory that holds a run
+      (without `resume`) or another one (with it).
+    Diverged: a loss or a parameter is not finite; the directory says so, too.
+    KeyboardInterrupt: a signal asked for it, after what was done is saved.
+    PeerError: another process of the run failed.
+    StorageError: the directory cannot be written.
   """
-  simulation = Simulation(config, data_dir)
-  while not simulation.done:
-    record = simulation.advance()
-    if on_eval:
-      on_eval(record)
-  return Result(
-    config=simulation.config,
-    history=simulation.history,
-    summary=simulation.summary(),
-    params=jax.device_get(placement.local(simulation.params)),
+  every = (*callbacks, *([_Told(on_eval)] if on_eval else []))
+  done = runner.perform(
+    Member(
+      config,
+      workdir,
+      data_dir,
+      reporter or progress.Quiet(),
+      callbacks=every,
+    ),
+    resume,
   )
+  if isinstance(done, str):
+    assert workdir is not None  # elsewhere there is always something to do
+    return reading.load(workdir, data_dir)
+  if done.diverged:
+    raise done.diverged
+  if done.status == records.INTERRUPTED:
+    raise KeyboardInterrupt(
+      f'saved in {workdir} after round {done.simulation.round}: '
+      'run(..., resume=True) goes on'
+    )
+  return done.result()

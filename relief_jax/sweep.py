@@ -24,7 +24,8 @@ from relief_jax import world
 from relief_jax.engine import ambient, memory, placement, processes
 from relief_jax.errors import InputError, unknown
 from relief_jax.runs import program
-from relief_jax.simulate import Diverged, Simulation
+from relief_jax.runs.round_totals import Diverged
+from relief_jax.runs.simulation import Simulation
 from relief_jax.types import Array, PyTree
 
 

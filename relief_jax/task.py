@@ -173,7 +173,7 @@ class Blocks(NamedTuple):
     role: [G], what it does: `encoder`, `fusion` (the columns of a modality),
       `joint` (both), `exit` (of an early exit) or `head` (fusion tail and
       head).
-    layers: [M][cuts] numbers of the blocks of an encoder's layers.
+    layers: [M, cuts] numbers of the blocks of an encoder's layers.
   """
 
   name: tuple[str, ...]

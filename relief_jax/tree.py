@@ -1,6 +1,7 @@
 """Computes with parameter trees whose weights are prefix trees of them."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -106,3 +107,16 @@ def zeros_like_output(function, *args) -> PyTree:
   return jax.tree.map(
     lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(function, *args)
   )
+
+
+def named_leaves(value: PyTree) -> dict[str, Any]:
+  """Maps the path of each leaf to it, in the order of `jax.tree.leaves`.
+
+  >>> named_leaves({'head': {'b': 1}, 'encoder': [2, 3]})
+  {'encoder.0': 2, 'encoder.1': 3, 'head.b': 1}
+  """
+  leaves, _ = jax.tree_util.tree_flatten_with_path(value)
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='.'): leaf
+    for path, leaf in leaves
+  }

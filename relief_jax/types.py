@@ -30,7 +30,7 @@ class Shift(NamedTuple):
     clip: [..., M] float32, largest absolute value; None: no bound.
     gap: [..., M] float32, share of a window that is lost at a stretch; None: 0.
     lost: [..., M] float32, share of the windows that are lost; None: 0.
-    swing: [..., M, 2] float32, rounds of a period and where in it a sensor
+    cycle: [..., M, 2] float32, rounds of a period and where in it a sensor
       begins, as its faults come and go; None: they stay.
   """
 
@@ -42,7 +42,7 @@ class Shift(NamedTuple):
   clip: Array | None = None
   gap: Array | None = None
   lost: Array | None = None
-  swing: Array | None = None
+  cycle: Array | None = None
 
 
 @flax.struct.dataclass
@@ -58,8 +58,8 @@ class Fleet:
     uplink: [N] float32, bit/s towards the server.
     downlink: [N] float32, bit/s from the server.
     watts: [N, 4] float32, power while computing, sending, receiving, idle.
-    budget: [N] float32, FLOPs per sample that fit a deadline of 1 (relief.md
-      section 5: speed_n * T_th, per sample since the batch size cancels).
+    budget: [N] float32, FLOPs per sample that fit a deadline of 1:
+      speed_n * T_th, per sample since the batch size cancels.
     shift: [N, M] of every field, None where all sensors agree.
     conditions: of a round of an online world, beside these fields
       (online/conditions.py), None elsewhere. There `owned` marks the sensors

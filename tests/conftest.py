@@ -29,10 +29,10 @@ settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'steady'))
 @pytest.fixture
 def fake(monkeypatch):
   """The fake simulation in place of the real one."""
-  from relief_jax import simulate
+  from relief_jax.runs import simulation
   from tests.support import fake_simulate
 
-  monkeypatch.setattr(simulate, 'Simulation', fake_simulate.Simulation)
+  monkeypatch.setattr(simulation, 'Simulation', fake_simulate.Simulation)
   fake_simulate.CALLS.clear()
   return fake_simulate
 

@@ -14,9 +14,9 @@ from relief_jax.task import Task
 
 
 def cohort_mean(task: Task, setting: Setting) -> Method:
-  """Builds cohort averaging; a block's error is sigma^2 / |C_m| (section 4).
+  """Builds cohort averaging; a block's error is sigma^2 / |C_m|.
 
-  The section is that of relief.md.
+  The error is that of the theory of RELIEF (arXiv 2604.04243).
   """
 
   def plan(server, round):

@@ -147,7 +147,9 @@ def depthfl(task: Task, setting: Setting) -> Method:
     own = jnp.maximum(found, 1)
     strength: Array | tuple = ()
     if distill:
-      length = options.fade * round.hparams['rounds']
+      length: Array | float = 0.0  # then the run may grow longer
+      if options.fade:
+        length = options.fade * round.hparams['rounds']
       now = fading(round.round_index, length)
       strength = jnp.broadcast_to(now, own.shape)
     cut = widths.narrow(

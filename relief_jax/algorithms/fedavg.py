@@ -4,7 +4,7 @@ Everybody trains everything and everybody counts. `fill='input'` runs absent
 sensors' encoders on filled windows and uploads their blocks: the waste that
 RELIEF is about. `fill='skip'` skips them, but absent blocks still count with a
 zero update, so that rare blocks are diluted; dividing by the owners instead
-would be a cohort mean, which has its own name.
+would be a cohort mean, which has its own name. Grade: published.
 """
 
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ def everybody(setting: Setting, round: Round) -> Plan:
 
 @Facts(fill='input')
 def fedavg(task: Task, setting: Setting) -> Method:
-  """Builds FedAvg; grade: published."""
+  """Builds FedAvg."""
   return Method(
     plan=lambda server, round: everybody(setting, round),
     client=local_sgd(task),

@@ -1,7 +1,8 @@
 """FedProx (Li et al., 2020, https://arxiv.org/abs/1812.06127).
 
 FedAvg with a pull to the received weights, (mu / 2) |theta_n - theta|^2, the
-squared norm. Untrained blocks do not move, so they add nothing.
+squared norm. Untrained blocks do not move, so they add nothing. Grade:
+published.
 """
 
 import jax
@@ -18,7 +19,7 @@ from relief_jax.task import Task
 
 @Facts(fill='input')
 def fedprox(task: Task, setting: Setting) -> Method:
-  """Builds FedProx, mu = hparams['prox']; 0 is FedAvg. Grade: published."""
+  """Builds FedProx, mu = hparams['prox']; 0 is FedAvg."""
 
   def pull(params, received, device):
     gap = jax.tree.map(jnp.subtract, params, received)

@@ -109,8 +109,8 @@ def pmm(task: Task, setting: Setting) -> Method:
   def coded(key, mean):
     return mean if bits == 32 else codes.transmit(codec, key, mean)
 
-  def builds(number: Array) -> Array:
-    return number % refresh == 0
+  def builds(round_index: Array) -> Array:
+    return round_index % refresh == 0
 
   def plan(server, round: Round) -> Plan:
     known, whole = server.method_state, fedavg.everybody(setting, round)

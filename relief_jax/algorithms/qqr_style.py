@@ -17,6 +17,7 @@ here is the paper's. On top of a cohort mean, each part a switch:
   PMM (quantity), which leaks it too, hence off.
 
 With all of them off it is a cohort mean. At test a missing feature is zero.
+Grade: reconstruction.
 
 *Budget*: none. *Bytes*: prototypes down, sums and a dispersion per sensor up.
 *FLOPs*: a forward pass over the device's windows.
@@ -64,7 +65,7 @@ class Options:
 
 @Facts(options=Options, skips=True)
 def qqr_style(task: Task, setting: Setting) -> Method:
-  """Builds the reconstruction; grade: reconstruction.
+  """Builds the reconstruction.
 
   Args:
     task: the model.

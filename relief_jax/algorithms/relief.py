@@ -3,9 +3,10 @@
 Three uses of one cut: each modality-aligned block is averaged only within the
 cohort that trained it, each device trains the blocks that diverge most within
 its budget, and only trained blocks are sent. **[paper]**: cohort mean of
-updates, divergence first, EMA, personal budgets. **[ours]**: everything that
-relief.md section 3 marks so; the alternatives are options, and parts of their
-own: scores and norms, shrinkage, confidence in the sensors.
+updates, divergence first, EMA, personal budgets. **[ours]**: what the paper
+leaves open; the alternatives are options, and parts of their own: scores and
+norms, shrinkage, confidence in the sensors. Grade: published in its abstract,
+captions and theorems, the rest is ours.
 """
 
 import dataclasses
@@ -47,7 +48,7 @@ class ServerState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """Holds the options of RELIEF (relief.md sections 3 and 8)."""
+  """Holds the options of RELIEF (arXiv 2604.04243)."""
 
   rule: str = option(name('greedy', RULES, 'how groups are selected'))
   norm: str = option(name('per_param', tuple(norms.NORMS), 'of the divergence'))
@@ -78,7 +79,7 @@ class Options:
 
 @Facts(options=Options, skips=True, budgeted=True)
 def relief(task: Task, setting: Setting) -> Method:
-  """Builds RELIEF with all options of relief.md section 3.
+  """Builds RELIEF (arXiv 2604.04243) with all its options.
 
   Args:
     task: the model.

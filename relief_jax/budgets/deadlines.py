@@ -1,4 +1,4 @@
-"""Turns a deadline into a device's budget (relief.md section 5), **ours**.
+"""Turns a deadline into a device's budget. **Ours.**
 
 The budget of device n is b_n = speed_n * T_th * deadline, in FLOPs per sample
 (the batch cancels), with T_th the time in which the *fastest* device trains all

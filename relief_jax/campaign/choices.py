@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from relief_jax import plugins
 from relief_jax.errors import InputError
 from relief_jax.files import paths
-from relief_jax.report import columns, gather, tables
+from relief_jax.report import frame, gather
 from relief_jax.storage import axes, records
 
 # What runs of a candidate differ in: its score is the mean over them.
@@ -207,11 +207,11 @@ def _best(label: str, keys, own, by: str, last: int) -> dict[str, Any]:
 def _candidate(values, own, by: str, last: int) -> Candidate:
   scores = []
   for place in own:
-    run = tables.load(place.folder, place.label, place.seed)
+    run = gather.load(place.folder, place.label)
     if run is None:  # diverged
       continue
     rows = run.metrics[-last:]
-    found = [row[by] for row in rows if columns.is_number(row.get(by))]
+    found = [row[by] for row in rows if frame.is_number(row.get(by))]
     if len(found) < last:
       raise InputError(
         f'{place.folder} without {by} in each of its last {last} evaluations',

@@ -19,7 +19,7 @@ from relief_jax.campaign.overview import Overview
 from relief_jax.engine import machine
 from relief_jax.errors import InputError
 from relief_jax.files import invocation
-from relief_jax.report import plots, printed, tables
+from relief_jax.report import charts, curves, gather, labels, printed, tables
 from relief_jax.storage import (
   board,
   exit_codes,
@@ -201,7 +201,7 @@ def report(
     OSError: the folder cannot be written.
   """
   loaded = [
-    tables.load(pathlib.Path(job.workdir), job.label, job.seed)
+    gather.load(pathlib.Path(job.workdir), job.label, job.values)
     for job in campaign.jobs
   ]
   runs = [
@@ -212,36 +212,27 @@ def report(
   ]
   if not runs:
     return
-  cells = tables.table(runs, campaign.baseline)
+  found = gather.Collection(
+    runs, campaign.baseline, campaign.numbers, notes=[campaign.note]
+  )
   used = {run.summary['dataset'] for run in runs}
   console.print(datasets.remark(used), soft_wrap=True)
-  printed.save(cells, runs, folder, campaign.numbers, campaign.note)
-  shown = printed.foremost(cells, campaign.baseline)
-  printed.show(shown, runs, console, campaign.baseline, campaign.numbers)
-  if len(shown) < len(cells):
+  printed.save(found, folder)
+  shown = printed.foremost(found.f1, campaign.baseline)
+  printed.show(found, console, shown)
+  if len(shown) < len(found.f1):
     console.print(
-      f'The best of {len(cells)} labels, with their baselines; all are in '
+      f'The best of {len(found.f1)} labels, with their baselines; all are in '
       'table.md.'
     )
-  groups = tables.best_groups(
-    {label: row['f1'].mean for label, row in shown.items()}, 3
-  )
-  plots.figures(
-    [
-      run
-      for run in tables.mean_runs(runs)
-      if run.label in shown and tables.group_of(run.label) in groups
-    ],
-    folder / 'figures',
-    campaign.baseline,
-    campaign.numbers,
-  )
+  curves.save(found, folder / 'figures')
+  groups = found.groups(charts.GROUPS)
   if len(used) > 1:
     console.print(
       f'warning: runs on different data sets, {tables.data_sets(runs)}: set '
       '--config.dataset, in another --workdir'
     )
-  every = {tables.group_of(run.label) for run in runs}
+  every = labels.grouped(found.f1)
   console.print(
     f'Wrote {folder}/table.csv, table.md and figures/'
     + (

@@ -41,5 +41,5 @@ def main(argv) -> int:
   size = path.stat().st_size / 1e6
   used = [run.summary.get('dataset') for run in collection.runs]
   print(datasets.remark(used))
-  print(f'{len(collection.found)} runs, {size:.1f} MB: {path}')
+  print(f'{len(collection.runs)} runs, {size:.1f} MB: {path}')
   return 0

@@ -4,9 +4,10 @@
 
 DIR is the folder of a comparison of `configs/robustness.py`, finished or not.
 Writes robustness.csv and robustness.md with the mean and half the 95 % interval
-over seeds of three macro-F1s in percent: `complete` with every sensor at test,
-`missing` the mean over the sensors with each of them missing in turn, and
-`worst` the least of these; and robustness.png, the difference of each method to
+over seeds of three macro-F1s (shares in the CSV, percent in the text):
+`complete` with every sensor at test, `missing` the mean over the sensors with
+each of them missing in turn, and `worst` the least of these; and
+robustness.png, the difference of each method to
 FedAvg in the same world, seed by seed, one heat map a method.
 """
 

@@ -96,23 +96,23 @@ def draw(
     key = jnp.stack(
       [jnp.full(clients, seed), jnp.arange(clients, dtype=jnp.uint32)], 1
     )
-  swings = None
+  cycle = None
   if levels.get('period', 0.0):
     period = np.full(shape, levels['period'])
-    swings = jnp.asarray(np.stack([period, phase], -1), jnp.float32)
-  return Shift(**fields, key=key, swing=swings)
+    cycle = jnp.asarray(np.stack([period, phase], -1), jnp.float32)
+  return Shift(**fields, key=key, cycle=cycle)
 
 
-def swing(shift: Shift, number: Array) -> Shift:
+def at_round(shift: Shift, round_index: Array) -> Shift:
   """Computes the faults of a round; constant unless they come and go.
 
   Args:
     shift: fields [K, M].
-    number: [] int32 of the round.
+    round_index: [] int32.
   """
-  if shift.swing is None:
+  if shift.cycle is None:
     return shift
-  turns = number / shift.swing[..., 0] + shift.swing[..., 1]
+  turns = round_index / shift.cycle[..., 0] + shift.cycle[..., 1]
   level = 0.5 * (1 + jnp.sin(2 * jnp.pi * turns))
   scaled = {
     name: getattr(shift, name) * level

@@ -145,7 +145,7 @@ def cross_entropy(scores: Array, y: Array, weight: Array) -> Array:
 
 
 def modality_dropout(key: Array, owned: Array, rate: Array, steps: int):
-  """Draws the modalities kept in each local step (relief.md section 8, ours).
+  """Draws the modalities kept in each local step. **Ours.**
 
   Each owned modality is dropped with probability `rate`; where all would be
   dropped, one drawn at random stays. Devices with one modality keep it.

@@ -250,7 +250,7 @@ ROWS: dict[str, Any] = {
     ),
   },
   # Cost.
-  'deadline': name('tight', 'deadlines', 'of a round (relief.md section 5)'),
+  'deadline': name('tight', 'deadlines', 'of a round, see docs/budgets.md'),
   'deadline_end': name(
     '', 'deadlines at the end', 'a linear way there over the run; empty: none'
   ),
@@ -322,7 +322,7 @@ ROWS: dict[str, Any] = {
     'client_lr': real(0.05, 0, 1000, 'local learning rate'),
     'client_momentum': real(0.9, 0, 1, 'of the local steps', below=True),
     'server_lr': real(1.0, 0, 1000, "of the server's optimiser"),
-    'ema': real(0.5, 0, 1, 'of the past in a running divergence'),
+    'ema': real(0.5, 0, 1, 'weight of the newest value in running divergences'),
     'prox': real(0.01, 0, LARGE, 'fedprox: of its penalty'),
     'clip_norm': real(
       0.0, 0, 1e9, "L2 norm of a client's update at most; 0: any"

@@ -8,7 +8,6 @@ import ml_collections
 from relief_jax import plugins
 from relief_jax.config import modules, registries
 from relief_jax.config.assembly import get, outside, rows
-from relief_jax.config.registries import REGISTRIES
 from relief_jax.errors import InputError
 from relief_jax.keys import Key, shown, spelled
 
@@ -58,7 +57,9 @@ def check(key: str, value: Any, row: Key) -> None:
   Raises:
     InputError: with what the row takes.
   """
-  found = REGISTRIES[row.choices] if isinstance(row.choices, str) else None
+  # By its module: whichever of the two is imported first needs the other.
+  known = registries.REGISTRIES
+  found = known[row.choices] if isinstance(row.choices, str) else None
   if found and isinstance(value, str) and found.also(value):
     return
   if found and found.kind and plugins.is_reference(value):

@@ -42,6 +42,9 @@ KIND = plugins.Kind(
   plugins.takes(2),
 )
 
+# Titles that our loaders give data, where these are not the set's name.
+_TITLES = (mhealth.TRUNCATED,)
+
 # How the data sets that can be downloaded are found.
 _FILES: dict[str, Callable[[Path | None], list[Path]]] = {
   'dsads': dsads.files,
@@ -57,6 +60,10 @@ def remark(names: Iterable[str | None]) -> str:
 
   >>> remark(['dsads'])
   'Data: dsads, read from files, nothing synthetic.'
+  >>> remark(['dsads', 'my_signals'])
+  'Data: dsads; my_signals as its loader gives it.'
+  >>> remark(['MHEALTH, truncated channels'])
+  'Data: MHEALTH, truncated channels, read from files, nothing synthetic.'
 
   Args:
     names: of the data sets; None where a run did not record it.
@@ -69,8 +76,10 @@ def remark(names: Iterable[str | None]) -> str:
       f'Data: {", ".join(known)}. Synthetic data are made of random numbers; '
       '--data_dir and --config.dataset name real ones.'
     )
-  if own := [name for name in known if name not in DATASETS]:
-    return f'Data: {", ".join(known)}, {", ".join(own)} as its loader gives it.'
+  if own := [name for name in known if name not in (*DATASETS, *_TITLES)]:
+    ours = [name for name in known if name not in own]
+    told = [f'{name} as its loader gives it' for name in own]
+    return f'Data: {"; ".join(ours + told)}.'
   return f'Data: {", ".join(known)}, read from files, nothing synthetic.'
 
 

@@ -32,7 +32,7 @@ class Spec(NamedTuple):
     adapters: LoRA inside the frozen encoders.
     base_head: the frozen base has a head, to which the trained one is added.
     cached: the bank holds frozen features instead of windows.
-    fusion_norm: z times M / (modalities present), relief.md section 8.
+    fusion_norm: z times M / (modalities present), **ours**.
     exits: an exit behind every layer of the encoders (cnn only); `split`
       then means `layer`, since an exit lies between any two.
     fusion: `concat` (columns of one layer, hence a sum) or `attention`.

@@ -2,7 +2,7 @@
 
 z = sum_m h_m @ W0_m + (alpha / r) * (sum_m h_m @ A_m) @ B, with the frozen W0
 never merged: a merged W0 + A B would be a weight per client. The source
-of the base, widths, r and alpha are **ours** (relief.md section 2).
+of the base, widths, r and alpha are **ours**.
 """
 
 import jax

@@ -63,7 +63,9 @@ def take(population: Population, index: Array, round_index: Array):
   fleet = jax.tree.map(lambda v: v[index], population.fleet)
   own, world = population.rows[index], population.online
   if fleet.shift is not None:
-    fleet = fleet.replace(shift=sensor_faults.swing(fleet.shift, round_index))
+    fleet = fleet.replace(
+      shift=sensor_faults.at_round(fleet.shift, round_index)
+    )
   if world is None:
     return fleet, own
   at = (world.words, fleet.id, index, round_index)
@@ -76,7 +78,9 @@ def take(population: Population, index: Array, round_index: Array):
     fleet = fleet.replace(samples=view.labelled)
     found = found._replace(fresh=view.fresh, arrived=view.arrived)
   if world.missing is not None or world.outage is not None:
-    lost = missing.gone(world.missing, world.outage, *at, fleet.owned.shape[1])
+    lost = missing.lost_sensors(
+      world.missing, world.outage, *at, fleet.owned.shape[1]
+    )
     fleet = fleet.replace(owned=fleet.owned & ~lost)
   there = fleet.owned.any(-1)  # without a single sensor there is no window
   if world.presence is not None:

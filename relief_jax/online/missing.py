@@ -165,7 +165,7 @@ def outage(
   return Outage(jnp.asarray(struck), jnp.int32(first), jnp.int32(until))
 
 
-def gone(
+def lost_sensors(
   process: Each | One | Bursts | None,
   planned: Outage | None,
   words: Array,

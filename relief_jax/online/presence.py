@@ -23,13 +23,14 @@ class Rates(NamedTuple):
 
   Attributes:
     rate: [N] probability of being there, its mean over a day.
-    swing: [] amplitude: 0, or 1 for a rate that goes as 1 + sin over a day.
+    amplitude: [] of the daily rate: 0, or 1 for a rate that goes as 1 + sin
+      over a day.
     period: [] rounds in a day.
     phase: [N] in [0, 1), time zones.
   """
 
   rate: Array
-  swing: Array
+  amplitude: Array
   period: Array
   phase: Array
 
@@ -94,7 +95,7 @@ def draw(
     return Stays(chain.make(1 - rate, config.length, 'online.presence.length'))
   return Rates(
     rate=jnp.asarray(rate, jnp.float32),
-    swing=jnp.float32(config.kind == 'diurnal'),
+    amplitude=jnp.float32(config.kind == 'diurnal'),
     period=jnp.float32(config.period),
     phase=jnp.asarray(rng.random(clients), jnp.float32),
   )
@@ -157,5 +158,7 @@ def here(
   if isinstance(process, Stays):
     return ~chain.down(process.chain, key, ids, place, round_index)
   day = round_index / process.period + process.phase[place]
-  rate = process.rate[place] * (1 + process.swing * jnp.sin(2 * jnp.pi * day))
+  rate = process.rate[place] * (
+    1 + process.amplitude * jnp.sin(2 * jnp.pi * day)
+  )
   return keys.uniform(keys.at(key, round_index), ids) < rate

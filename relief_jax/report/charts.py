@@ -1,60 +1,78 @@
 """What the figures of a report share: headings and legends."""
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from relief_jax.report import palette, tables
+from relief_jax.report import labels, palette
 from relief_jax.report.gather import Collection
+from relief_jax.storage import naming
 
-# Lines in a panel beside the baseline, groups with figures of their own.
-LINES = 6
+# Groups of labels with figures of their own.
 GROUPS = 6
 
 
 class Chart(NamedTuple):
-  """Describes one figure.
+  """Describes a chart of one or several panels.
 
   Attributes:
     name: of its files.
     title: its heading.
     caption: what it shows, for those who cannot see it too.
-    figure: of matplotlib.
+    panels: figures of matplotlib by the end of the file's name, '' for one.
   """
 
   name: str
   title: str
   caption: str
-  figure: Figure
+  panels: Mapping[str, Figure]
 
 
-def legend(figure, handles: dict[str, Any], short: bool = True) -> None:
+def legend(figure, handles: dict[str, Any]) -> None:
   """Draws a legend below all panels."""
-  names = [tables.short(label) if short else label for label in handles]
+  names = [labels.short(label) for label in handles]
   wide = max(map(len, names), default=0)
   palette.legend(
     figure,
     list(handles.values()),
     names,
     loc='outside lower center',
-    ncols=max(1, min(len(names), 96 // (wide + 8))),
+    ncols=max(1, min(len(names), 64 // (wide + 8))),
     frameon=False,
-    handlelength=3.6,
+    fontsize=8,
   )
 
 
-def titled(text: str, group: str) -> str:
-  """Gives a heading, with the group where there is one."""
-  return f'{text}: {group}' if group else text
+def per_group(
+  collection: Collection,
+  name: str,
+  title: str,
+  most: int,
+  draw: Callable[[list[str]], tuple[str, Mapping[str, Figure]]],
+) -> list[Chart]:
+  """Draws a chart for each of the best groups of labels.
+
+  Args:
+    collection: of runs.
+    name: of the files, behind the group's.
+    title: before the group's name.
+    most: labels of a group.
+    draw: labels -> caption and panels; a chart without panels is left out.
+  """
+  made = []
+  for group in collection.groups(GROUPS):
+    caption, panels = draw(collection.foremost(most, group))
+    head = f'{title}: {group}' if group else title
+    if panels:
+      file = naming.file_name(group, name)
+      made.append(Chart(file, head, caption, panels))
+  return made
 
 
-def those(collection: Collection, labels, group: str) -> str:
+def those(collection: Collection, own: Sequence[str]) -> str:
   """Says which labels of a group are drawn, for a caption."""
-  every = {
-    one.run.label
-    for one in collection.found
-    if tables.group_of(one.run.label) == group
-  }
-  if len(labels) == len(every):
+  every = labels.grouped(collection.f1)[labels.group_of(own[0])]
+  if len(own) == len(every):
     return 'all runs' if len(every) > 1 else 'the run'
-  return f'the best {len(labels)} of {len(every)} labels (and the baseline)'
+  return f'the best {len(own)} of {len(every)} labels (and the baseline)'

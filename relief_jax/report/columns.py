@@ -1,66 +1,58 @@
 """The columns of the tables: what a run's records say, as one number each.
 
 F1 is read off between evaluations by linear interpolation, so that what is
-compared does not depend on how often a run was evaluated. **Ours.**
+compared does not depend on how often a run was evaluated. Scores are shares
+from 0 to 1 here and in files, percent in what people read. **Ours.**
 """
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
+import pandas as pd
 
+from relief_jax.report import frame as frames
+from relief_jax.report import labels
 
-class Run(NamedTuple):
-  """Holds one finished run.
-
-  Attributes:
-    label: what is compared.
-    seed: of the run, or its fold.
-    summary: its `summary.json`.
-    metrics: the lines of its `metrics.jsonl`.
-    repeat: its seed, where `seed` is a fold that is run with several.
-  """
-
-  label: str
-  seed: int
-  summary: dict
-  metrics: list[dict]
-  repeat: int = 0
-
-  @property
-  def pair(self) -> tuple[int, int]:
-    """The fold and seed by which runs of different labels are paired."""
-    return self.seed, self.repeat
+# A run: rounds x metrics, of `frame.histories`.
+History: TypeAlias = pd.DataFrame
+# Run and the baseline's of the same pair, if there is one -> number, if any.
+Value = Callable[[History, History | None], float | None]
+MEAN, MEDIAN, HELD = 'mean', 'median', 'held'
+PERCENT = 100.0
 
 
 class Ended(float):
   """Holds the last F1 of a run that was over before the cost asked for."""
 
 
-# Run and the baseline's of the same pair, if there is one -> number, if any.
-Value = Callable[[Run, Run | None], float | None]
-MEAN, MEDIAN, HELD = 'mean', 'median', 'held'
+def elsewhere(run: History, base: History | None) -> float | None:
+  """Stands for a value that is not computed from a history."""
+  del run, base
+  return None
 
 
 class Column(NamedTuple):
-  """Describes a column of the table.
+  """Describes a column of a table.
 
   Attributes:
-    name: in `table.csv`.
+    name: in files.
     title: for people, unit included.
-    value: of a run.
+    value: of a run, in the unit of files.
     digits: behind the point; None for three significant ones.
     kind: `MEAN`; `MEDIAN` over the runs that have a number, told with how many
       these are, where the others would have a larger one; `HELD`, a mean in
       which some numbers may be `Ended`.
+    scale: from the number to what people read.
   """
 
   name: str
   title: str
-  value: Value
+  value: Value = elsewhere
   digits: int | None = 1
   kind: str = MEAN
+  scale: float = 1.0
 
 
 class Group(NamedTuple):
@@ -79,12 +71,7 @@ class Group(NamedTuple):
   note: str = ''
 
 
-def is_number(value: Any) -> bool:
-  """Tells numbers from what else a record holds."""
-  return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def curve(run: Run, x: str, y: str) -> tuple[list[float], list[float]]:
+def curve(run: History, x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
   """Takes two fields of the evaluations that have both.
 
   Args:
@@ -92,15 +79,14 @@ def curve(run: Run, x: str, y: str) -> tuple[list[float], list[float]]:
     x: a field that never falls, such as round.
     y: another.
   """
-  found = [
-    (row[x], row[y])
-    for row in run.metrics
-    if is_number(row.get(x)) and is_number(row.get(y))
-  ]
-  return [one for one, _ in found], [other for _, other in found]
+  run = run.assign(round=run.index)
+  if not {x, y} <= set(run):
+    return np.zeros(0), np.zeros(0)
+  at, value = run[[x, y]].dropna().to_numpy(float).T
+  return at, value
 
 
-def cost_at(run: Run, cost: str, rounds: int) -> float | None:
+def cost_at(run: History, cost: str, rounds: int) -> float | None:
   """Finds what a run has spent after some rounds.
 
   Args:
@@ -112,12 +98,12 @@ def cost_at(run: Run, cost: str, rounds: int) -> float | None:
     Seconds or joules; None where the run has fewer rounds or no such cost.
   """
   at, spent = curve(run, 'round', cost)
-  if not at or not at[0] <= rounds <= at[-1]:
+  if not len(at) or not at[0] <= rounds <= at[-1]:
     return None
   return float(np.interp(rounds, at, spent))
 
 
-def f1_at(run: Run, cost: str, spent: float) -> float | None:
+def f1_at(run: History, cost: str, spent: float) -> float | None:
   """Finds the F1 of a run when it has spent so much.
 
   Args:
@@ -131,67 +117,63 @@ def f1_at(run: Run, cost: str, spent: float) -> float | None:
     None where the run has no such cost.
   """
   at, f1 = curve(run, cost, 'f1')
-  if not at or spent < at[0]:
+  if not len(at) or spent < at[0]:
     return None
   if spent > at[-1] and not math.isclose(spent, at[-1], rel_tol=1e-9):
     return Ended(f1[-1])
   return float(np.interp(spent, at, f1))
 
 
-def to_target(run: Run, cost: str) -> float | None:
-  """Finds what a run has spent when its F1 first crosses the target.
+def to_target(run: History, cost: str) -> float | None:
+  """Finds what a run has spent when its F1 first crosses `target_f1`.
 
   Args:
-    run: finished; the target is the `target_f1` of its summary.
+    run: finished.
     cost: round, sim_seconds or joules.
 
   Returns:
     Rounds, seconds or joules; None where it never does.
   """
-  target = run.summary.get('target_f1')
+  target = last(run, 'target_f1')
   at, f1 = curve(run, cost, 'f1')
-  first = next((i for i, v in enumerate(f1) if v >= (target or 0.0)), None)
-  if target is None or first is None:
+  if target is None or not (f1 >= target).any():
     return None
+  first = int((f1 >= target).argmax())
   if not first:
-    return at[0]
+    return float(at[0])
   share = (target - f1[first - 1]) / (f1[first] - f1[first - 1])
-  return at[first - 1] + share * (at[first] - at[first - 1])
+  return float(at[first - 1] + share * (at[first] - at[first - 1]))
 
 
-def _last(key: str) -> Value:
-  def value(run: Run, base: Run | None) -> float | None:
+def last(run: History, metric: str) -> float | None:
+  """Takes the last number of a metric; None where there is none."""
+  found = run[metric].dropna() if metric in run else pd.Series()
+  return float(found.iloc[-1]) if len(found) else None
+
+
+def _last(metric: str, scale: float = 1.0) -> Value:
+  def value(run: History, base: History | None) -> float | None:
     del base
-    found = run.metrics[-1].get(key) if run.metrics else None
-    return None if found is None else 100 * found
-
-  return value
-
-
-def _over(key: str, take: Callable[[list[float]], float]) -> Value:
-  """Builds a statistic of the last numbers by tier or by person, in %."""
-
-  def value(run: Run, base: Run | None) -> float | None:
-    del base
-    last = run.metrics[-1] if run.metrics else {}
-    found = [v for v in (last.get(key) or {}).values() if is_number(v)]
-    return 100 * take(found) if found else None
-
-  return value
-
-
-def _range(values: list[float]) -> float:
-  return max(values) - min(values)
-
-
-def _total(key: str, scale: float = 1.0) -> Value:
-  def value(run: Run, base: Run | None) -> float | None:
-    del base
-    found: Any = run.summary.get(key)
-    if isinstance(found, dict):
-      numbers = [v for v in found.values() if v is not None]
-      found = sum(numbers) if numbers else None
+    found = last(run, metric)
     return None if found is None else found * scale
+
+  return value
+
+
+def _per_round(run: History, base: History | None) -> float | None:
+  del base
+  seconds, rounds = last(run, 'sim_seconds'), run.index[-1]
+  return None if seconds is None or not rounds else seconds / rounds
+
+
+def _over(metric: str, take: Callable[[pd.Series], float]) -> Value:
+  """Builds a statistic of the last numbers by tier or by person."""
+
+  def value(run: History, base: History | None) -> float | None:
+    del base
+    own = run[[name for name in run if name.startswith(f'{metric}.')]]
+    found = own.iloc[-1].dropna()
+    return float(take(found)) if len(found) else None
 
   return value
 
@@ -201,12 +183,11 @@ def _target(cost: str) -> Value:
 
 
 def _equal(cost: str, rounds: int) -> Value:
-  """Builds the F1, %, at the cost of the baseline after so many rounds."""
+  """Builds the F1 at the cost of the baseline after so many rounds."""
 
-  def value(run: Run, base: Run | None) -> float | None:
-    spent = base and cost_at(base, cost, rounds)
-    found = None if spent is None else f1_at(run, cost, spent)
-    return None if found is None else type(found)(100 * found)
+  def value(run: History, base: History | None) -> float | None:
+    spent = None if base is None else cost_at(base, cost, rounds)
+    return None if spent is None else f1_at(run, cost, spent)
 
   return value
 
@@ -214,9 +195,9 @@ def _equal(cost: str, rounds: int) -> Value:
 def _against(value: Value, compare: Callable[[float, float], float]) -> Value:
   """Builds a comparison of a run's number with the baseline's."""
 
-  def both(run: Run, base: Run | None) -> float | None:
+  def both(run: History, base: History | None) -> float | None:
     own = value(run, base)
-    other = value(base, base) if base else None
+    other = None if base is None else value(base, base)
     return None if own is None or other is None else compare(own, other)
 
   return both
@@ -235,7 +216,11 @@ def _share(own: float, base: float) -> float:
   return own / base if base else math.nan
 
 
-_F1S = (
+def _score(name: str, title: str, value: Value, kind: str = MEAN) -> Column:
+  return Column(name, title, value, 1, kind, PERCENT)
+
+
+_SCORES = (
   'f1',
   'f1_global',
   'f1_own',
@@ -243,27 +228,22 @@ _F1S = (
   'f1_all',
   'f1_rare_only',
   'f1_without_rare',
+  'accuracy',
 )
 ACCURACY = (
-  *(Column(name, f'{name} %', _last(name)) for name in _F1S),
-  Column('accuracy', 'accuracy %', _last('accuracy')),
-  Column('f1_difference', 'f1 − base', _against(_last('f1'), _minus)),
-  Column(
+  *(_score(name, f'{name} %', _last(name)) for name in _SCORES),
+  Column('test_loss', 'test loss, nats', _last('test_loss'), 3),
+  _score('f1_difference', 'f1 − base', _against(_last('f1'), _minus)),
+  _score(
     'own_rare_owners_difference',
     'own rare owners − base',
     _against(_last('f1_own_rare_owners'), _minus),
   ),
 )
+_joules = _last('joules')
 COST = (
-  Column(
-    'sim_seconds_per_round', 's/round', _total('sim_seconds_per_round'), None
-  ),
-  Column(
-    'speed_up',
-    'speed-up',
-    _against(_total('sim_seconds_per_round'), _times),
-    2,
-  ),
+  Column('sim_seconds_per_round', 's/round', _per_round, None),
+  Column('speed_up', 'speed-up', _against(_per_round, _times), 2),
   Column(
     'rounds_to_target', 'rounds to target', _target('round'), None, MEDIAN
   ),
@@ -282,20 +262,18 @@ COST = (
     MEDIAN,
   ),
   Column('joules_to_target', 'J to target', _target('joules'), None, MEDIAN),
-  Column('joules', 'J', _total('joules_total'), None),
-  Column(
-    'energy_share', 'J / base', _against(_total('joules_total'), _share), 2
-  ),
-  Column('megabytes_up', 'MB up', _total('up_bytes_total', 1e-6), None),
-  Column('wall_seconds', 'wall s', _total('wall_seconds'), 0),
+  Column('joules', 'J', _joules, None),
+  Column('energy_share', 'J / base', _against(_joules, _share), 2),
+  Column('megabytes_up', 'MB up', _last('up_bytes', 1e-6), None),
+  Column('wall_seconds', 'wall s', _last('wall_seconds'), 0),
 )
 ROUNDS = (10, 30, 100)
 EQUAL_COST = tuple(
-  Column(
+  _score(
     f'f1_at_{name}_of_{rounds}_rounds',
     f'{unit} of {rounds} rounds',
     _equal(cost, rounds),
-    kind=HELD,
+    HELD,
   )
   for name, unit, cost in (
     ('seconds', 's', 'sim_seconds'),
@@ -304,10 +282,12 @@ EQUAL_COST = tuple(
   for rounds in ROUNDS
 )
 FAIRNESS = (
-  Column('f1_worst_tier', 'worst tier %', _over('f1_by_tier', min)),
-  Column('f1_worst_person', 'worst person %', _over('f1_by_person', min)),
-  Column(
-    'f1_person_range', 'range over persons', _over('f1_by_person', _range)
+  _score('f1_worst_tier', 'worst tier %', _over('f1_by_tier', pd.Series.min)),
+  _score(
+    'f1_worst_person', 'worst person %', _over('f1_by_person', pd.Series.min)
+  ),
+  _score(
+    'f1_person_range', 'range over persons', _over('f1_by_person', np.ptp)
   ),
 )
 GROUPS = (
@@ -337,3 +317,25 @@ GROUPS = (
   ),
 )
 COLUMNS = tuple(column for group in GROUPS for column in group.columns)
+
+
+def numbers(frame: pd.DataFrame, baseline: str) -> pd.DataFrame:
+  """Computes every column of every run, a row per number that there is.
+
+  Args:
+    frame: of `frame.tidy`.
+    baseline: label within a group that the others are compared with.
+
+  Returns:
+    `label`, `seed`, `fold`, `metric` (the column), `value` and `ended`.
+  """
+  runs = frames.histories(frame)
+  rows = []
+  for name, run in runs.items():
+    base = runs.get((labels.baseline_of(name[0], baseline), *name[1:]))
+    for column in COLUMNS:
+      value = column.value(run, base)
+      if value is not None and math.isfinite(value):
+        ended = isinstance(value, Ended)
+        rows.append((*name, column.name, float(value), ended))
+  return pd.DataFrame(rows, columns=[*frames.RUN, 'metric', 'value', 'ended'])

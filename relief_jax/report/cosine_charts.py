@@ -5,8 +5,8 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from relief_jax.report import charts, device_charts, gather, palette
-from relief_jax.report.gather import Collection, Found
+from relief_jax.report import charts, device_charts, palette
+from relief_jax.report.gather import Collection, Run
 from relief_jax.storage import naming
 
 _LABELS, _ROUNDS = 4, 5
@@ -14,26 +14,27 @@ _LABELS, _ROUNDS = 4, 5
 
 def heat_maps(collection: Collection) -> list[charts.Chart]:
   """Draws a figure per round: a row per label, a column of maps per block."""
-  labels = gather.foremost(collection, _LABELS)
-  firsts = (
-    next((o for o in own if o.cosines), None) for own in labels.values()
-  )
-  runs = [one for one in firsts if one]
-  if not runs:
-    return []
-  rounds = sorted({row['round'] for one in runs for row in one.cosines})
-  return [_of_round(runs, number) for number in rounds[:_ROUNDS]]
-
-
-def _of_round(runs: list[Found], number: int) -> charts.Chart:
-  found = [
-    (one, row) for one in runs for row in one.cosines if row['round'] == number
+  every = [
+    (run, row)
+    for run, rows in collection.firsts('cosines', _LABELS)
+    for row in rows
   ]
+  rounds = sorted({row['round'] for _, row in every})
+  return [
+    _of_round([one for one in every if one[1]['round'] == number], number)
+    for number in rounds[:_ROUNDS]
+  ]
+
+
+def _of_round(found: list[tuple[Run, dict]], number: int) -> charts.Chart:
   columns = max(len(row['cosines']) for _, row in found)
   figure, grid = palette.subplots(
     len(found),
     columns,
-    figsize=(8.6, 0.7 + 8.6 / columns * len(found)),
+    figsize=(
+      palette.WIDTH,
+      0.7 + (palette.WIDTH / columns + 0.35) * len(found),
+    ),
     squeeze=False,
   )
   colours = matplotlib.colormaps['RdBu_r'].with_extremes(bad=palette.GREY)
@@ -49,16 +50,16 @@ def _of_round(runs: list[Found], number: int) -> charts.Chart:
       image = here.imshow(cosines, cmap=colours, vmin=-1, vmax=1)
       own, mixed = means(cosines, owners)
       here.set_title(
-        f'{naming.shorten(one.run.label)}, {block}\n'
-        f'owners {own}, with others {mixed}',
-        fontsize=9,
+        f'{naming.shorten(one.label, 24)}\n{block}\n'
+        f'owners {own}, others {mixed}',
+        fontsize=7,
       )
       here.set_xticks([])
       here.set_yticks([])
       if owners < len(order):
         for mark in (here.axhline, here.axvline):
           mark(owners - 0.5, color='black', linewidth=1.2)
-    line[0].set_ylabel('devices, owners first')
+    line[0].set_ylabel('devices, owners first', fontsize=8)
   figure.colorbar(image, ax=grid, label='cosine', shrink=0.6, aspect=30)
   figure.suptitle(f'Round {number}', fontsize=11)
   return charts.Chart(
@@ -69,11 +70,11 @@ def _of_round(runs: list[Found], number: int) -> charts.Chart:
     'line parts them from the others; grey: the device did not move the block. '
     'In the headings: mean over pairs of owners, and over pairs of an owner '
     'and another device.',
-    figure,
+    {'': figure},
   )
 
 
-def arrange(one: Found, client: list[int], block: str) -> tuple[list[int], int]:
+def arrange(one: Run, client: list[int], block: str) -> tuple[list[int], int]:
   """Orders the places of the devices, those that own the block's sensor first.
 
   Args:
@@ -84,7 +85,7 @@ def arrange(one: Found, client: list[int], block: str) -> tuple[list[int], int]:
   Returns:
     The order, by tier within both parts, and how many own it.
   """
-  fleet = one.run.summary['fleet']
+  fleet = one.summary['fleet']
   rank = {
     fleet['client'][place]: i
     for i, place in enumerate(device_charts.by_tier(one))

@@ -1,37 +1,52 @@
 """Finds the runs below folders: of comparisons, of sweeps, single ones."""
 
+import dataclasses
+import functools
 import os
 import pathlib
-from collections.abc import Sequence
+import types
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+import pandas as pd
 
 from relief_jax import plugins
 from relief_jax.errors import InputError
-from relief_jax.report import tables
+from relief_jax.report import columns, labels, palette
+from relief_jax.report import frame as frames
 from relief_jax.storage import axes, job_spec, records
 
 
-class Found(NamedTuple):
-  """Holds a finished run and all that it left behind.
+class Run(NamedTuple):
+  """Holds one finished run.
 
   Attributes:
-    run: for the tables.
+    label: what is compared.
+    seed: of the run.
+    fold: that it is tested on.
+    summary: its `summary.json`.
+    metrics: the lines of its `metrics.jsonl`.
     folder: its run directory.
     config: its `config.json`.
-    devices: the lines of its `devices.jsonl`; none in older runs.
-    cosines: those of its `cosines.jsonl`, where it was asked for.
     values: what the sweep or the comparison set, by dotted key.
   """
 
-  run: tables.Run
-  folder: pathlib.Path
-  config: dict[str, Any]
-  devices: list[dict[str, Any]]
-  cosines: list[dict[str, Any]]
-  values: dict[str, Any]
+  label: str
+  seed: int
+  fold: int
+  summary: dict[str, Any]
+  metrics: list[dict[str, Any]]
+  folder: pathlib.Path = pathlib.Path()
+  config: Mapping[str, Any] = types.MappingProxyType({})
+  values: Mapping[str, Any] = types.MappingProxyType({})
+
+  def lines(self, name: str) -> list[dict[str, Any]]:
+    """Reads another of its files, `devices` or `cosines`; [] without."""
+    return records.read_metrics(self.folder / f'{name}.jsonl')
 
 
-class Collection(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Collection:
   """Holds the runs that a report is about.
 
   Attributes:
@@ -43,17 +58,86 @@ class Collection(NamedTuple):
     notes: of the campaigns, such as which values were chosen on what.
   """
 
-  found: list[Found]
+  found: Sequence[Run]
   baseline: str
-  numbers: str
-  commands: list[str]
-  unfinished: dict[str, str]
+  numbers: str = 'seeds'
+  commands: Sequence[str] = ()
+  unfinished: Mapping[str, str] = dataclasses.field(default_factory=dict)
   notes: Sequence[str] = ()
 
   @property
-  def runs(self) -> list[tables.Run]:
-    """The finished runs as the tables read them."""
-    return [one.run for one in self.found]
+  def runs(self) -> Sequence[Run]:
+    """The finished runs."""
+    return self.found
+
+  @functools.cached_property
+  def frame(self) -> pd.DataFrame:
+    """All that they recorded (`frame.tidy`)."""
+    return frames.tidy(self.found)
+
+  @functools.cached_property
+  def values(self) -> pd.DataFrame:
+    """The numbers of the tables, run by run (`columns.numbers`)."""
+    return columns.numbers(self.frame, self.baseline)
+
+  @functools.cached_property
+  def f1(self) -> dict[str, float]:
+    """The last F1 of every label, mean over its runs."""
+    found = frames.last(self.frame, 'f1').groupby('label', sort=False)
+    return found.value.mean().to_dict()
+
+  @functools.cached_property
+  def styles(self) -> dict[str, dict[str, Any]]:
+    """Colour, dashes and marker of every label, the same in every group.
+
+    Labels that are the best of a group together differ in colour if possible.
+    """
+    best = sorted(self.f1, key=lambda label: -self.f1[label])
+    names = dict.fromkeys(map(labels.short, best))
+    panels = [
+      set(map(labels.short, self.foremost(palette.LINES, group)))
+      for group in labels.grouped(self.f1)
+    ]
+    number = {self.baseline: 0}
+    for name in names:
+      beside = set().union(*(panel for panel in panels if name in panel))
+      used = {palette.style(number[x])['color'] for x in beside & set(number)}
+      free = [n for n in range(len(names) + 50) if n not in number.values()]
+      own = [n for n in free if palette.style(n)['color'] not in used]
+      number.setdefault(name, (own or free)[0])
+    return {
+      label: palette.style(number[labels.short(label)]) for label in self.f1
+    }
+
+  @functools.cached_property
+  def by_label(self) -> dict[str, list[Run]]:
+    """The runs of every label, in the order in which labels come."""
+    grouped: dict[str, list[Run]] = {}
+    for run in self.found:
+      grouped.setdefault(run.label, []).append(run)
+    return grouped
+
+  def foremost(self, most: int, group: str | None = None) -> list[str]:
+    """Selects labels (`labels.foremost`)."""
+    return labels.foremost(self.f1, self.baseline, most, group)
+
+  def firsts(self, name: str, most: int) -> list[tuple[Run, list[dict]]]:
+    """Finds the first run of the best labels with another file, and its lines.
+
+    Args:
+      name: of the file, as of `Run.lines`.
+      most: labels.
+    """
+    found: dict[str, tuple[Run, list[dict]]] = {}
+    for label in self.foremost(most):
+      for run in reversed(self.by_label[label]):
+        if 'fleet' in run.summary and (lines := run.lines(name)):
+          found[label] = run, lines
+    return list(found.values())
+
+  def groups(self, most: int) -> list[str]:
+    """Selects groups of labels (`labels.best_groups`)."""
+    return labels.best_groups(self.f1, most)
 
 
 class Place(NamedTuple):
@@ -86,7 +170,7 @@ def gather(folders: Sequence[pathlib.Path], baseline: str = '') -> Collection:
   Raises:
     InputError: a folder without runs, or files that cannot be read.
   """
-  found: list[Found] = []
+  found: list[Run] = []
   commands: list[str] = []
   unfinished: dict[str, str] = {}
   says: dict[str, str] = {}
@@ -103,27 +187,29 @@ def gather(folders: Sequence[pathlib.Path], baseline: str = '') -> Collection:
       notes.append(f'{head}: {note}' if head else note)
     says |= facts
     for place in listed:
-      one = _load(place, head, alone=place.folder == folder)
-      if isinstance(one, Found):
-        found.append(one)
+      label, alone = head + place.label, place.folder == folder
+      run = load(place.folder, label, place.values, unfinished=alone)
+      if run and run.metrics:
+        found.append(run)
       else:
-        unfinished[f'{head}{place.label} {place.folder.name}'] = one
+        why = place.standing or 'not finished'
+        unfinished[f'{label} {place.folder.name}'] = why
   if not found:
     raise InputError(
       f'no finished run below {", ".join(map(str, folders))}',
       'the --workdir of relief run, compare or sweep',
       'finish one, or check the path',
     )
-  labels = [tables.short(one.run.label) for one in found]
+  names = [labels.short(run.label) for run in found]
   base = baseline or says.get('baseline', '')
-  if base not in labels:
+  if base not in names:
     if baseline:
       raise InputError(
         f'--baseline={baseline}',
-        f'one of {", ".join(dict.fromkeys(labels))}',
+        f'one of {", ".join(dict.fromkeys(names))}',
         'correct it',
       )
-    base = 'fedavg' if 'fedavg' in labels else labels[0]
+    base = 'fedavg' if 'fedavg' in names else names[0]
   return Collection(
     found, base, says.get('numbers', 'seeds'), commands, unfinished, notes
   )
@@ -230,68 +316,35 @@ def _of_manifests(folder, manifests) -> tuple[list[Place], dict[str, Any]]:
   return list(listed.values()), {**facts, 'commands': commands}
 
 
-def _load(place: Place, head: str, alone: bool) -> Found | str:
-  """Reads a run, or gives how it stands."""
-  folder, label = place.folder, head + place.label
-  run = tables.load(folder, label, place.seed)
-  if run is None and alone:  # a single run may be looked at on its way
-    path = folder / 'summary.json'
-    run = tables.Run(
-      label,
-      place.seed,
-      records.read_json(path) if path.exists() else {},
-      records.read_metrics(folder / 'metrics.jsonl'),
-    )
-  if run is None or not run.metrics:
-    return place.standing or 'not finished'
-  return Found(
-    run,
-    folder,
-    records.read_json(folder / 'config.json'),
-    records.read_metrics(folder / 'devices.jsonl'),
-    records.read_metrics(folder / 'cosines.jsonl'),
-    place.values,
-  )
-
-
-def by_label(found: Sequence[Found]) -> dict[str, list[Found]]:
-  """Groups the runs by label, in the order in which labels come."""
-  grouped: dict[str, list[Found]] = {}
-  for one in found:
-    grouped.setdefault(one.run.label, []).append(one)
-  return grouped
-
-
-def f1_of(own: Sequence[Found]) -> float:
-  """Averages the last F1, %, over the runs of a label."""
-  return 100 * sum(one.run.metrics[-1]['f1'] for one in own) / len(own)
-
-
-def foremost(
-  collection: Collection, most: int, group: str | None = None
-) -> dict[str, list[Found]]:
-  """Selects the labels with the largest F1, baselines first, at most so many.
+def load(
+  folder: pathlib.Path,
+  label: str,
+  values: Mapping[str, Any] = types.MappingProxyType({}),
+  unfinished: bool = False,
+) -> Run | None:
+  """Reads a finished run, None where it is not finished.
 
   Args:
-    collection: of runs.
-    most: labels.
-    group: of labels; None for all.
+    folder: its run directory.
+    label: what is compared.
+    values: what the sweep or the comparison set, by dotted key.
+    unfinished: reads one on its way, too.
+
+  Raises:
+    InputError: a file of the run that cannot be read.
   """
-  labels = {
-    label: own
-    for label, own in by_label(collection.found).items()
-    if group is None or tables.group_of(label) == group
-  }
-
-  def rank(label):
-    first = tables.short(label) == collection.baseline
-    return (not first, -f1_of(labels[label]))
-
-  kept = set(sorted(labels, key=rank)[:most])
-  return {label: own for label, own in labels.items() if label in kept}
-
-
-def groups(collection: Collection, most: int) -> list[str]:
-  """Selects the groups with the largest F1 in them, in their own order."""
-  labels = by_label(collection.found).items()
-  return tables.best_groups({k: f1_of(own) for k, own in labels}, most)
+  path = folder / 'summary.json'
+  summary = records.read_json(path) if path.exists() else {}
+  if summary.get('status') != records.COMPLETE and not unfinished:
+    return None
+  config = records.read_json(folder / 'config.json')
+  try:
+    seed, fold = int(config['seed']), int(config['data'].get('fold', 0))
+  except (KeyError, TypeError, ValueError, AttributeError) as error:
+    raise InputError(
+      f'{folder}/config.json without its seed and data.fold',
+      'the config of a run',
+      'restore the file',
+    ) from error
+  metrics = records.read_metrics(folder / 'metrics.jsonl')
+  return Run(label, seed, fold, summary, metrics, folder, config, values)

@@ -8,12 +8,16 @@ Figures are drawn on objects of their own: nothing here touches pyplot, its
 backend or a setting of whoever imports it.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import matplotlib
-from matplotlib import figure, ticker
+import numpy as np
+import pandas as pd
+from matplotlib import figure, layout_engine, ticker
 from matplotlib.text import Text
 
+from relief_jax.report import stats
 from relief_jax.storage import naming
 
 BLACK = '#000000'
@@ -24,6 +28,9 @@ PURPLE = '#CC79A7'
 ORANGE = '#E69F00'
 SKY = '#56B4E9'
 GREY = '#999999'
+# Inches of a panel: its letters stay readable on a telephone's screen.
+WIDTH = 4.6
+LINES = 7  # in a panel, the baseline's among them
 # Of lines; the first one is the baseline's.
 COLOURS = (BLACK, VERMILION, BLUE, GREEN, PURPLE, ORANGE, SKY)
 STYLES = (
@@ -64,7 +71,7 @@ class Figure(figure.Figure):
 def subplots(
   rows: int = 1,
   columns: int = 1,
-  figsize: tuple[float, float] = (8.6, 4.2),
+  figsize: tuple[float, float] = (WIDTH, 3.4),
   **options: Any,
 ) -> tuple[Figure, Any]:
   """Makes a figure and its axes, as `pyplot.subplots` without its state.
@@ -75,7 +82,8 @@ def subplots(
     figsize: inches.
     **options: of `Figure.subplots`.
   """
-  made = Figure(figsize=figsize, layout='constrained')
+  space = layout_engine.ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
+  made = Figure(figsize=figsize, layout=space)
   return made, made.subplots(rows, columns, **options)
 
 
@@ -96,15 +104,136 @@ def legend(owner, handles, names, **options) -> None:
 
 
 def style(number: int) -> dict[str, Any]:
-  """Gives the colour, dashes and marker of line `number`."""
-  count = len(COLOURS)
+  """Gives the colour, dashes and marker of line `number`; 0 is black alone."""
+  count = len(COLOURS) - 1
+  lap, at = divmod(number - 1, count)
   return {
-    'color': COLOURS[number % count],
-    'linestyle': STYLES[number % count],
-    'marker': MARKERS[(number + number // count) % count],
+    'color': COLOURS[1 + at] if number else BLACK,
+    'linestyle': STYLES[1 + (at + lap) % count] if number else STYLES[0],
+    'marker': MARKERS[1 + (at + 2 * lap) % count] if number else MARKERS[0],
     'markersize': 4,
     'linewidth': 1.6,
   }
+
+
+class End(NamedTuple):
+  """Describes a point that is named at the edge of its axes.
+
+  Attributes:
+    x: in data coordinates.
+    y: likewise.
+    name: beside the axes.
+    colour: of the name.
+  """
+
+  x: float
+  y: float
+  name: str
+  colour: str
+
+
+def spaced(places: Sequence[float], step: float) -> list[float]:
+  """Moves places apart to a distance of `step`, within 0 to 1 if they fit.
+
+  >>> [round(at, 2) for at in spaced([0.5, 0.5, 0.9], 0.2)]
+  [0.4, 0.6, 0.9]
+
+  Args:
+    places: where labels should be.
+    step: the least between two.
+
+  Returns:
+    Where they are, in the order of `places`.
+  """
+  order = np.argsort(places, kind='stable')
+  at = np.array(places, float)[order]
+  for _ in range(200):  # neighbours push each other away, half each
+    lack = step - np.diff(at)
+    push = np.where(lack > 1e-6, lack, 0) / 2
+    at[:-1] -= push
+    at[1:] += push
+    if len(at) * step <= 1:
+      at = np.clip(at, 0, 1)
+    if not push.any():
+      break
+  found = np.empty(len(at))
+  found[order] = at
+  return found.tolist()
+
+
+def name_ends(axes, ends: Sequence[End], size: float = 8) -> None:
+  """Names points at the right edge, with a thin line from each to its name.
+
+  Call it last: limits of the axes must not change any more.
+
+  Args:
+    axes: drawn.
+    ends: the points.
+    size: of the letters, points.
+  """
+  axes.get_xlim(), axes.get_ylim()  # settles both
+  height = axes.get_figure().get_size_inches()[1]
+  rows = axes.get_subplotspec().get_gridspec().nrows
+  step = 1.45 * size / 72 / (0.8 * height / rows)
+  inside = axes.transData + axes.transAxes.inverted()
+  places = [inside.transform((end.x, end.y)) for end in ends]
+  for place, at, end in zip(
+    places, spaced([y for _, y in places], step), ends, strict=True
+  ):
+    axes.annotate(
+      naming.shorten(end.name, 26),
+      place,
+      (1.07, at),
+      xycoords='axes fraction',
+      textcoords='axes fraction',
+      fontsize=size,
+      color=end.colour,
+      va='center',
+      arrowprops={
+        'arrowstyle': '-',
+        'color': end.colour,
+        'linewidth': 0.5,
+        'alpha': 0.6,
+        'relpos': (0, 0.5),
+        'shrinkA': 1,
+        'shrinkB': 1,
+      },
+      annotation_clip=False,
+    )
+
+
+def around(
+  axes, at: float, some: pd.DataFrame, kind: dict[str, Any], across=False
+) -> tuple[Any, bool]:
+  """Draws a mean in % with its interval, or with every run where they are few.
+
+  Args:
+    axes: drawn on.
+    at: place on the other axis.
+    some: a row per run, with `value`, a share, and `fold`.
+    kind: from `style`.
+    across: values are on the x axis.
+
+  Returns:
+    The mean's mark, for a legend, and whether there is an interval.
+  """
+  values, folds = 100 * some.value.to_numpy(float), some.fold.to_numpy()
+  kind = kind | {'linestyle': 'none', 'markersize': 6}
+  found = stats.bootstrap(values, folds)
+
+  def place(value):
+    here = np.broadcast_to(at, np.shape(value))
+    return (value, here) if across else (here, value)
+
+  if found is None:
+    few = {'marker': '|' if across else '_', 'markersize': 9, 'alpha': 0.7}
+    axes.plot(*place(values), **kind | few)
+  else:
+    axes.plot(*place(np.array(found)), color=kind['color'], linewidth=1.2)
+  (mark,) = axes.plot(
+    *place(stats.units(values, folds).mean(keepdims=True)), **kind
+  )
+  return mark, found is not None
 
 
 def tidy(axes) -> None:
@@ -113,12 +242,32 @@ def tidy(axes) -> None:
   axes.spines[['top', 'right']].set_visible(False)
 
 
-def logarithmic(axes) -> None:
-  """Makes the x axis logarithmic, with plain numbers."""
+def logarithmic(axes, low: float, high: float) -> bool:
+  """Makes the x axis logarithmic where values span more than a factor of 3.
+
+  Args:
+    axes: whose x axis it is.
+    low: the least value; nothing is done where it is not above 0.
+    high: the largest.
+
+  Returns:
+    Whether it was.
+  """
+  if not 0 < low < high / 3:
+    return False
   axes.set_xscale('log')
-  axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+  decades = np.log10(high / low)
+  subs: tuple[int, ...] = (1,)
+  if decades < 3:
+    subs = (1, 3)
+  if decades < 1.5:
+    subs = (1, 2, 5)
+  if decades < 0.8:
+    subs = (1, 2, 3, 4, 6, 8)
+  axes.xaxis.set_major_locator(ticker.LogLocator(subs=subs))
   axes.xaxis.set_major_formatter(ticker.FormatStrFormatter('%g'))
   axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+  return True
 
 
 def logarithmic_y(axes) -> None:
@@ -128,3 +277,16 @@ def logarithmic_y(axes) -> None:
   axes.yaxis.set_minor_formatter(
     ticker.LogFormatter(labelOnlyBase=False, minor_thresholds=(1, 0.4))
   )
+
+
+def time_unit(seconds: float) -> tuple[str, float]:
+  """Chooses the unit of a time axis by its end: name and units in a second.
+
+  >>> time_unit(12.0), time_unit(0.03), time_unit(2e-5)
+  (('s', 1.0), ('ms', 1000.0), ('µs', 1000000.0))
+  """
+  if seconds >= 7200:
+    return 'h', 1 / 3600
+  if seconds >= 0.5:
+    return 's', 1.0
+  return ('ms', 1e3) if seconds >= 5e-4 else ('µs', 1e6)

@@ -1,213 +1,350 @@
-"""Runs of a comparison as statistics, a cell per label and column.
+"""The tables: cells from runs, and their text, CSV, LaTeX and Markdown.
 
-An interval is Student's t at 95 % over seeds. Differences are taken seed by
-seed against the baseline of the group, so that what a seed does to all
-methods alike cancels. In a sweep over folds the fold takes the seed's place;
-folds share training persons, so their interval is too narrow. Where every fold
-is run with several seeds, these are averaged first: they test the same persons,
-and counting them as if they were more folds would feign certainty.
+A cell is a mean and half its 95 % t-interval over seeds or folds (`stats`), or
+a median. Differences are taken seed by seed against the baseline of the group,
+so that what a seed does to all methods alike cancels. Files of numbers hold
+scores as shares from 0 to 1; text for people has percent.
 """
 
 import math
-import pathlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.stats
+import pandas as pd
 
+from relief_jax.report import device_charts, labels, stats
 from relief_jax.report.columns import (
   COLUMNS,
+  GROUPS,
+  HELD,
   MEDIAN,
+  PERCENT,
   Column,
-  Ended,
-  Run,
-  is_number,
 )
-from relief_jax.storage import axes, records
+from relief_jax.report.gather import Collection, Run
+from relief_jax.report.stats import Cell
+from relief_jax.storage import naming
+
+# Label -> column name -> cell.
+Cells = Mapping[str, Mapping[str, Cell]]
+_HEADLINE = (
+  'f1',
+  'f1_difference',
+  'f1_own',
+  'f1_own_rare_owners',
+  'f1_worst_person',
+  'sim_seconds_per_round',
+  'speed_up',
+  'speed_up_to_target',
+  'energy_share',
+  'megabytes_up',
+)
+_DEVICES: dict[Column, Callable[[np.ndarray], Any]] = {
+  Column('mean', 'mean %', scale=PERCENT): np.mean,
+  Column('worst_tenth', 'worst tenth %', scale=PERCENT): stats.worst_tenth,
+  Column('worst', 'worst %', scale=PERCENT): np.min,
+  Column('deviation', 'deviation', scale=PERCENT): np.std,
+  Column('gini', 'Gini', digits=3): stats.gini,
+}
 
 
-class Cell(NamedTuple):
-  """Holds a number of the table.
+class Table(NamedTuple):
+  """Holds a table, a row per label.
 
   Attributes:
-    mean: over the seeds that have one, or the median where its column says so;
-      NaN where none has.
-    half: half the interval; NaN with fewer than two seeds and of a median.
-    number: runs that have one.
-    total: runs in all.
-    ended: runs whose number is `columns.Ended`.
+    name: of its files.
+    title: its heading.
+    text: for people.
+    numbers: for files, in full.
+    note: below it.
   """
 
-  mean: float
-  half: float
-  number: int
-  total: int
-  ended: int = 0
+  name: str
+  title: str
+  text: pd.DataFrame
+  numbers: pd.DataFrame
+  note: str = ''
 
+  def csv(self) -> str:
+    """Formats the numbers."""
+    return self.numbers.to_csv(lineterminator='\n')
 
-def interval(values: Sequence[float], total: int | None = None) -> Cell:
-  """Computes the mean and half the 95 % t-interval.
+  def tex(self) -> str:
+    """Formats the text as a LaTeX tabular (package booktabs)."""
+    form = 'l' * self.text.index.nlevels + 'r' * len(self.text.columns)
+    found = self.text.to_latex(escape=True, column_format=form)
+    note = self.note if self.note.isascii() else self.note.translate(_TEX)
+    return f'% {" ".join(note.split())}\n{found.translate(_TEX)}'
 
-  >>> interval([1.0, 2.0, 3.0]).mean
-  2.0
-  >>> round(interval([1.0, 2.0, 3.0]).half, 3)
-  2.484
-  """
-  count = len(values)
-  mean = float(np.mean(values)) if count else math.nan
-  half = math.nan
-  if count > 1:
-    error = float(np.std(values, ddof=1)) / math.sqrt(count)
-    half = float(scipy.stats.t.ppf(0.975, count - 1)) * error
-  return Cell(mean, half, count, count if total is None else total)
-
-
-def averaged(values: Mapping[tuple[int, int], float]) -> list[float]:
-  """Averages the seeds of every fold; of runs without folds nothing.
-
-  Args:
-    values: by `Run.pair`.
-
-  >>> averaged({(0, 0): 1.0, (0, 1): 3.0, (1, 0): 5.0})
-  [2.0, 5.0]
-  """
-  folds: dict[int, list[float]] = {}
-  for (fold, _), value in values.items():
-    folds.setdefault(fold, []).append(value)
-  return [math.fsum(own) / len(own) for own in folds.values()]
-
-
-def mean_runs(runs: Iterable[Run]) -> list[Run]:
-  """Averages the seeds of every fold, evaluation by evaluation, for figures.
-
-  Args:
-    runs: of any labels. Of those with several seeds in a fold the numbers in
-      `metrics` become means, as many as the shortest of them has.
-  """
-  groups: dict[tuple[str, int], list[Run]] = {}
-  for run in runs:
-    groups.setdefault((run.label, run.seed), []).append(run)
-  found = []
-  for first, *others in groups.values():
+  def markdown(self) -> str:
+    """Formats the text as a Markdown table."""
+    head = [str(name or '') for name in self.text.index.names]
+    rule = ['---'] * len(head) + ['---:'] * len(self.text.columns)
     rows = [
-      {
-        key: math.fsum(row[key] for row in some) / len(some)
-        for key in some[0]
-        if all(is_number(row.get(key)) for row in some)
-      }
-      for some in zip(
-        first.metrics, *(run.metrics for run in others), strict=False
-      )
+      [naming.markdown(str(v)) for v in np.atleast_1d(np.array(name, object))]
+      + list(row)
+      for name, *row in self.text.itertuples()
     ]
-    found.append(first._replace(metrics=rows) if others else first)
-  return found
+    lines = [head + list(self.text.columns), rule, *rows]
+    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
 
-def group_of(label: str) -> str:
-  """Gives the part of a label before its last slash.
+# What pandas' escape leaves; [ and * would belong to the line break before.
+_TEX = str.maketrans(
+  {
+    '±': r'$\pm$',
+    '−': '$-$',
+    '–': '--',
+    '<': '$<$',
+    '>': '$>$',
+    '|': r'\textbar{}',
+    '`': r'\textasciigrave{}',
+    '[': '{[}',
+    '*': '{*}',
+    '’': "'",
+  }
+)
 
-  >>> group_of('cnn/best/relief'), group_of('relief')
-  ('cnn/best', '')
-  """
-  return label.rpartition('/')[0]
 
-
-def best_groups(f1: dict[str, float], most: int) -> list[str]:
-  """Selects the groups with the largest F1 in them, in their own order.
+def cells(
+  values: pd.DataFrame, total: Mapping[str, int], some: Iterable[Column]
+) -> Cells:
+  """Computes the cells of every label.
 
   Args:
-    f1: of every label.
-    most: groups.
-
-  >>> best_groups({'a/x': 1.0, 'b/x': 3.0, 'c/x': 2.0, 'a/y': 4.0}, 2)
-  ['a', 'b']
+    values: a row per run and column, of `columns.numbers`.
+    total: runs of each label, also those without a number.
+    some: columns.
   """
-  best: dict[str, float] = {}
-  for label, value in f1.items():
-    group = group_of(label)
-    best[group] = max(best.get(group, value), value)
-  kept = sorted(best, key=lambda group: -best[group])[:most]
-  return [group for group in best if group in kept]
+  groups = dict(list(values.groupby(['label', 'metric'], sort=False)))
+  return {
+    label: {
+      column.name: _cell(column, groups.get((label, column.name)), count)
+      for column in some
+    }
+    for label, count in total.items()
+  }
 
 
-def baseline_of(label: str, baseline: str) -> str:
-  """Gives the label that `label` is compared with.
-
-  >>> baseline_of('cnn/best/relief', 'fedavg')
-  'cnn/best/fedavg'
-  """
-  group = group_of(label)
-  return f'{group}/{baseline}' if group else baseline
-
-
-def cell(column: Column, runs: Sequence[Run], base: Sequence[Run]) -> Cell:
-  """Computes a cell from the runs of a label and of its baseline."""
-  other = {run.pair: run for run in base}
-  values: dict[tuple[int, int], float] = {}
-  for run in runs:
-    value = column.value(run, other.get(run.pair))
-    if value is not None and math.isfinite(value):
-      values[run.pair] = value
+def _cell(column: Column, own: pd.DataFrame | None, total: int) -> Cell:
+  if own is None:
+    return Cell(math.nan, math.nan, 0, total)
   if column.kind == MEDIAN:
-    middle = float(np.median([*values.values()])) if values else math.nan
-    return Cell(middle, math.nan, len(values), len(runs))
-  ended = sum(isinstance(value, Ended) for value in values.values())
-  found = interval(averaged(values))
-  return found._replace(number=len(values), total=len(runs), ended=ended)
+    return Cell(float(own.value.median()), math.nan, len(own), total)
+  mean, half = stats.interval(stats.units(own.value, own.fold))
+  return Cell(mean, half, len(own), total, int(own.ended.sum()))
 
 
-def by_label(runs: Iterable[Run]) -> dict[str, list[Run]]:
-  """Groups the runs by label, in the order in which labels come."""
-  found: dict[str, list[Run]] = {}
-  for run in runs:
-    found.setdefault(run.label, []).append(run)
+def cells_of(collection: Collection) -> Cells:
+  """Computes the cells of all `COLUMNS`."""
+  total = {label: len(runs) for label, runs in collection.by_label.items()}
+  return cells(collection.values, total, COLUMNS)
+
+
+def text(value: Cell, column: Column) -> str:
+  """Formats a cell, and the number of its runs where not all have it.
+
+  >>> some = Column('f1', 'F1 %')
+  >>> text(Cell(1.25, 0.5, 3, 3), some), text(Cell(1.2, 0.5, 3, 3, 2), some)
+  ('1.2 ± 0.5', '1.2 ± 0.5 *2/3')
+  >>> text(Cell(0.01, math.nan, 1, 3), some._replace(scale=100, digits=0))
+  '1 (1/3)'
+  """
+  count = f' ({value.number}/{value.total})'
+  counted = column.kind == MEDIAN
+  if not value.number:
+    return f'–{count}' if counted else '–'
+  mean, half = value.mean * column.scale, value.half * column.scale
+  digits = column.digits
+  if digits is None:
+    size = math.log10(abs(mean)) if mean else 0
+    digits = max(0, 2 - math.floor(size))
+  shown = f'{mean:,.{digits}f}'
+  if math.isfinite(half):
+    shown += f' ± {half:,.{digits}f}' if half else ' ± 0'
+  if counted or value.number < value.total:
+    shown += count
+  if value.ended:
+    shown += ' *'
+    if value.ended < value.number:
+      shown += f'{value.ended}/{value.number}'
+  return shown
+
+
+def texts(some: Sequence[Column], found: Cells) -> pd.DataFrame:
+  """Formats columns for people, without those in which nobody has a number.
+
+  What nobody reached stays.
+
+  Args:
+    some: columns.
+    found: cells.
+  """
+  return pd.DataFrame(
+    {
+      column.title: [text(row[column.name], column) for row in found.values()]
+      for column in some
+      if column.kind == MEDIAN
+      or any(row[column.name].number for row in found.values())
+    },
+    index=list(found),
+    dtype=object,
+  )
+
+
+def numbers(some: Sequence[Column], found: Cells) -> pd.DataFrame:
+  """Gives columns for files: mean, half the interval, runs that have one.
+
+  Args:
+    some: columns.
+    found: cells.
+  """
+  made = {}
+  for column in some:
+    own = [row[column.name] for row in found.values()]
+    made[column.name] = [cell.mean for cell in own]
+    made[f'{column.name}_half95'] = [cell.half for cell in own]
+    made[f'{column.name}_n'] = [cell.number for cell in own]
+    if column.kind == HELD:
+      made[f'{column.name}_ended'] = [cell.ended for cell in own]
+  return pd.DataFrame(made, index=pd.Index(list(found), name='label'))
+
+
+def significance(collection: Collection) -> dict[str, float]:
+  """Maps each label to its p against its baseline.
+
+  A paired t-test of the last macro-F1, two-sided, corrected after Holm within
+  a group. Ours: with few seeds it finds large differences only.
+  """
+  f1 = collection.values[collection.values.metric == 'f1']
+  pairs: dict[str, dict] = {}
+  for row in f1.itertuples():
+    pairs.setdefault(str(row.label), {})[row.fold, row.seed] = row.value
+  found: dict[str, float] = {}
+  for members in labels.grouped(pairs).values():
+    base = labels.baseline_of(members[0], collection.baseline)
+    others = [label for label in members if label != base]
+    p = [stats.paired_p(pairs[x], pairs.get(base, {})) for x in others]
+    found |= dict(zip(others, stats.holm(p), strict=True))
   return found
 
 
-def data_sets(runs: Iterable[Run]) -> str:
+def show_p(value: float) -> str:
+  """Formats a p-value.
+
+  >>> show_p(0.0004), show_p(0.0312), show_p(float('nan'))
+  ('< 0.001', '0.031', '–')
+  """
+  if math.isnan(value):
+    return '–'
+  return '< 0.001' if value < 1e-3 else f'{value:.3f}'
+
+
+def tables_of(collection: Collection) -> list[Table]:
+  """Builds all tables; those without a column are left out."""
+  found = cells_of(collection)
+  head = over(collection)
+  base = f'base is {collection.baseline}, paired by {collection.numbers[:-1]}'
+  made = [
+    _headline(collection, found, f'{head}; {base}.'),
+    *_fairness(collection, head),
+  ]
+  for group in GROUPS:
+    shown = texts(group.columns, found)
+    note = f'{head}; {base}. {group.note}'.strip()
+    full = numbers(group.columns, found)
+    made.append(Table(group.name, group.title, shown, full, note))
+  return [table for table in made if len(table.text.columns)]
+
+
+def over(collection: Collection) -> str:
+  """Says what the data are and what a mean is over, for below a table."""
+  data = data_sets(collection.runs)
+  return (
+    f'Data: {data}. Mean ± half the 95 % t-interval over {collection.numbers}'
+  )
+
+
+def _headline(collection: Collection, found: Cells, note: str) -> Table:
+  """Builds a table of few columns of all groups, p beside the F1 difference."""
+  known = {column.name: column for column in COLUMNS}
+  some = [known[name] for name in _HEADLINE]
+  tested = significance(collection)
+  p = pd.Series({label: tested.get(label, math.nan) for label in found})
+  shown, full = texts(some, found), numbers(some, found)
+  shown.insert(min(2, shown.shape[1]), 'p', p.map(show_p))
+  full.insert(6, 'p_holm', p)
+  notes = [
+    note,
+    'Times, joules and bytes are simulated. To target: the median over the '
+    'runs that reach it, with how many of all these are. p: paired t-test '
+    'of F1 against the base, corrected after Holm within a group.',
+    *notes_of(collection.runs, collection.numbers),
+    *collection.notes,
+  ]
+  note = ' '.join(filter(None, notes))
+  return Table('headline', 'Headline', shown, full, note)
+
+
+def _fairness(collection: Collection, head: str) -> list[Table]:
+  """Computes mean, worst tenth and Gini over the devices that runs recorded."""
+  rows = [
+    (run.label, run.fold, column.name, float(function(np.array(f1))), False)
+    for run in collection.runs
+    if (f1 := device_charts.device_f1(run))
+    for column, function in _DEVICES.items()
+  ]
+  names = ['label', 'fold', 'metric', 'value', 'ended']
+  values = pd.DataFrame(rows, columns=names)
+  count = values[values.metric == 'mean'].label.value_counts(sort=False)
+  found = cells(values, count.to_dict(), _DEVICES)
+  return [
+    Table(
+      'fairness',
+      'Fairness over devices',
+      texts(list(_DEVICES), found),
+      numbers(list(_DEVICES), found),
+      f'{head}, of the last macro-F1 of the devices, each with the sensors '
+      'that it owns. Deviation is in percentage points.',
+    )
+  ]
+
+
+def data_sets(runs: Sequence[Run]) -> str:
   """Joins the titles of the data sets that runs are on, with their limits."""
   titles = {run.summary.get('dataset') for run in runs}
   return '; '.join(sorted(str(title) for title in titles if title))
 
 
-def table(runs: Iterable[Run], baseline: str) -> dict[str, dict[str, Cell]]:
-  """Computes the table: label -> column name -> cell."""
-  labels = by_label(runs)
-  return {
-    label: {
-      column.name: cell(
-        column, own, labels.get(baseline_of(label, baseline), [])
-      )
-      for column in COLUMNS
-    }
-    for label, own in labels.items()
-  }
-
-
-def short(label: str) -> str:
-  """Gives a label without its group."""
-  return label.rpartition('/')[2]
-
-
-def load(folder: pathlib.Path, label: str, seed: int) -> Run | None:
-  """Reads a finished run, None where it is not finished.
+def notes_of(runs: Sequence[Run], numbers: str) -> list[str]:
+  """Says what the mean is over: seeds within folds, the persons of each fold.
 
   Args:
-    folder: its run directory.
-    label: what is compared.
-    seed: of the run, or its fold; a seed within the fold is in the folder's
-      name.
+    runs: of a table.
+    numbers: what a mean is over, 'seeds' or 'folds'.
 
-  Raises:
-    InputError: a file of the run that cannot be read.
+  Returns:
+    Sentences for below the table.
   """
-  path = folder / 'summary.json'
-  if not path.exists():
-    return None
-  summary = records.read_json(path)
-  if summary.get('status') != records.COMPLETE:
-    return None
-  metrics = records.read_metrics(folder / 'metrics.jsonl')
-  _, repeat = axes.numbers_of(folder.name) or (seed, 0)
-  return Run(label, seed, summary, metrics, repeat)
+  if numbers != 'folds':
+    return []
+  found = []
+  seeds: dict[tuple[str, int], set[int]] = {}
+  persons: dict[int, list] = {}
+  for run in runs:
+    seeds.setdefault((run.label, run.fold), set()).add(run.seed)
+    world = run.summary.get('world') or {}
+    if tested := (world.get('subjects') or {}).get('test'):
+      persons[run.fold] = tested
+  counts = sorted({len(own) for own in seeds.values()})
+  if counts and counts[-1] > 1:
+    few = ' to '.join(map(str, dict.fromkeys([counts[0], counts[-1]])))
+    found.append(f'A fold counts once, as the mean over its {few} seeds.')
+  if persons:
+    listed = '; '.join(
+      f'fold {fold}: {", ".join(map(str, persons[fold]))}'
+      for fold in sorted(persons)
+    )
+    found.append(f'Persons tested on: {listed}.')
+  return found

@@ -8,6 +8,7 @@ from matplotlib import ticker
 from numpy.typing import NDArray
 
 from relief_jax.report import palette
+from relief_jax.storage import naming
 from relief_jax.world.client_data import Clients
 
 # Columns that can still be told apart on a page.
@@ -172,10 +173,6 @@ def draw(found: View, path: pathlib.Path) -> None:
   figure.savefig(path, dpi=130)
 
 
-def _shorten(name: str) -> str:
-  return name if len(name) <= 30 else name[:29] + '…'
-
-
 def _classes(here, found: View, at: NDArray) -> None:
   """Draws the share of each class [C] in the windows of the devices `at`."""
   part = found.table[at]
@@ -199,7 +196,8 @@ def _classes(here, found: View, at: NDArray) -> None:
   num = len(found.classes)
   every = -(-num // 40)
   here.set_yticks(
-    range(0, num, every), [_shorten(c) for c in found.classes[::every]]
+    range(0, num, every),
+    [naming.shorten(c, 30) for c in found.classes[::every]],
   )
   here.tick_params(axis='y', labelsize=7)
   round_ones = ticker.MaxNLocator(9, integer=True).tick_values(0, at[-1])
@@ -222,7 +220,9 @@ def _windows(here, found: View) -> None:
   if few:
     for t, name in enumerate(found.kinds):
       own = np.flatnonzero(found.kind[order] == t)
-      drawn[name] = here.bar(own, size[order][own], color=_colour(t), width=0.8)
+      drawn[name] = here.bar(
+        own, size[order][own], color=_COLOURS[t % len(_COLOURS)], width=0.8
+      )
     here.set_xlabel('device, from most to fewest windows')
     here.set_xticks(range(len(order)), [f'{n}' for n in order])
     here.tick_params(axis='x', labelsize=9 if len(order) <= 30 else 6)
@@ -236,7 +236,7 @@ def _windows(here, found: View) -> None:
           share,
           own,
           where='mid',
-          color=_colour(t),
+          color=_COLOURS[t % len(_COLOURS)],
           linewidth=1.3 + 0.9 * (kinds - 1 - t),  # equal curves stay visible
         )
     here.xaxis.set_major_formatter(ticker.PercentFormatter(1))
@@ -263,10 +263,6 @@ def _windows(here, found: View) -> None:
   here.set_title('Windows per device', loc='left', fontsize=10)
 
 
-def _colour(t: int) -> str:
-  return _COLOURS[t % len(_COLOURS)]
-
-
 def _sensors(here, found: View) -> None:
   """Draws how many devices of a kind carry a sensor."""
   kinds, num = len(found.kinds), len(found.modalities)
@@ -287,7 +283,7 @@ def _sensors(here, found: View) -> None:
         fontsize=small,
         color='white' if share[i, t] > 0.7 else 'black',
       )
-  here.set_yticks(range(num), [_shorten(m) for m in found.modalities])
+  here.set_yticks(range(num), [naming.shorten(m, 30) for m in found.modalities])
   labels = [
     f'{name}\n{total[t]:,} devices'
     + (f'\n{_speeds(found.speed[found.kind == t])}' if total[t] else '')

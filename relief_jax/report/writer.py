@@ -3,22 +3,25 @@
 import pathlib
 
 from relief_jax.report import (
+  confusion_charts,
   cosine_charts,
+  curves,
   device_charts,
   gather,
   page,
   run_charts,
-  summaries,
+  tables,
 )
 from relief_jax.storage import records
 
 FIGURES = (
-  run_charts.curves,
+  curves.charts_of,
   run_charts.differences,
   run_charts.sensitivity,
   run_charts.pareto,
   device_charts.tiers,
   device_charts.histograms,
+  confusion_charts.confusions,
   run_charts.divergence,
   cosine_charts.heat_maps,
   device_charts.rasters,
@@ -40,29 +43,21 @@ def write(collection: gather.Collection, out: pathlib.Path) -> pathlib.Path:
     StorageError: the folder cannot be written.
   """
   with records.storing(out):
-    return _write(collection, out)
-
-
-def _write(collection: gather.Collection, out: pathlib.Path) -> pathlib.Path:
-  """Writes like `write`; raises the system's own errors."""
-  figures, folder = out / 'figures', out / 'tables'
-  for path in (figures, folder):
-    path.mkdir(parents=True, exist_ok=True)
-  made: list[page.Saved] = []
-  for draw in FIGURES:
-    for chart in draw(collection):
-      taken = {saved.chart.name for saved in made}
-      if chart.name in taken:  # labels that differ in odd letters only
-        chart = chart._replace(name=f'{chart.name}-{len(made)}')
-      made.append(page.save(chart, figures))
-  shown = summaries.tables_of(collection)
-  for table in shown:
-    (folder / f'{table.name}.csv').write_text(
-      summaries.csv_of(table), encoding='utf-8'
+    figures, folder = out / 'figures', out / 'tables'
+    for path in (figures, folder):
+      path.mkdir(parents=True, exist_ok=True)
+    made: dict[str, tuple[page.Chart, list[page.Saved]]] = {}
+    for draw in FIGURES:
+      for chart in draw(collection):
+        if chart.name in made:  # labels that differ in odd letters only
+          chart = chart._replace(name=f'{chart.name}-{len(made)}')
+        made[chart.name] = chart, page.save(chart, figures)
+    shown = tables.tables_of(collection)
+    for table in shown:
+      (folder / f'{table.name}.csv').write_text(table.csv(), encoding='utf-8')
+      (folder / f'{table.name}.tex').write_text(table.tex(), encoding='utf-8')
+    path = out / 'report.html'
+    path.write_text(
+      page.render(collection, [*made.values()], shown), encoding='utf-8'
     )
-    (folder / f'{table.name}.tex').write_text(
-      summaries.tex_of(table), encoding='utf-8'
-    )
-  path = out / 'report.html'
-  path.write_text(page.render(collection, made, shown), encoding='utf-8')
-  return path
+    return path

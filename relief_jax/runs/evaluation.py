@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from relief_jax import tree
 from relief_jax.runs.own_evaluation import (
@@ -39,6 +40,9 @@ class Counts(NamedTuple):
     model_index: [N] int32 as in `SubModels`, () likewise.
     own: [N, 3, C] int32, on each device's own later windows: how often a class
       was predicted correctly, was predicted, and was true; () without such.
+    loss: [S, Z] float32, sums of the cross-entropy, nats, over the windows of
+      `whole`; [N, S, Z] of personal models.
+    submodel_loss: [V, S', Z], those of `submodels`.
   """
 
   whole: Array
@@ -46,6 +50,8 @@ class Counts(NamedTuple):
   submodels: Array | tuple = ()
   model_index: Array | tuple = ()
   own: Array | tuple = ()
+  loss: Array | tuple = ()
+  submodel_loss: Array | tuple = ()
 
 
 def subsets(owned: np.ndarray, rare: int) -> np.ndarray:
@@ -129,13 +135,13 @@ def evaluate(
     scope: of the evaluation.
     submodels: None where every device holds the server's model.
   """
-  whole = confusions(
+  whole, loss = confusions(
     task, params, frozen, tests, scope, jnp.asarray(scope.masks)
   )
   exits: Array | tuple = ()
   if whole.ndim == 5:
-    whole, exits = whole[0], whole[1:]
-  found = Counts(whole, exits)
+    whole, exits, loss = whole[0], whole[1:], loss[0]
+  found = Counts(whole, exits, loss=loss)
   index, models = jnp.zeros(fleet.id.shape, jnp.int32), [(task, params)]
   if submodels is not None:
     index = submodels.model_index
@@ -144,7 +150,10 @@ def evaluate(
       _held(model, v, index, frozen, tests, fleet, scope)
       for v, model in enumerate(submodels.models, 1)
     ]
-    found = found._replace(submodels=jnp.stack(every), model_index=index)
+    counts, losses = map(jnp.stack, zip(*every, strict=True))
+    found = found._replace(
+      submodels=counts, submodel_loss=losses, model_index=index
+    )
   if tests.own is not None:
     found = found._replace(
       own=own_counts(models, index, frozen, tests.own, fleet, scope.fill)
@@ -152,16 +161,16 @@ def evaluate(
   return found
 
 
-def _held(model, v, index, frozen, tests, fleet, scope) -> Array:
-  """Computes confusion matrices of sub-model number v, [S', Z, C, C]."""
+def _held(model, v, index, frozen, tests, fleet, scope) -> tuple[Array, Array]:
+  """Tests sub-model number v: confusions [S', Z, C, C] and losses [S', Z]."""
   sets = jnp.asarray(scope.masks[scope.of_fleet])
   # A sub-model that nobody holds is not run, nor an encoder that none of its
   # devices has.
   need = (fleet.owned & (index == v)[:, None]).any(0)
 
   def run():
-    found = confusions(*model, frozen, tests, scope, sets, need)
-    return found[0] if found.ndim == 5 else found
+    found, loss = confusions(*model, frozen, tests, scope, sets, need)
+    return (found[0], loss[0]) if found.ndim == 5 else (found, loss)
 
   return jax.lax.cond(need.any(), run, lambda: tree.zeros_like_output(run))
 
@@ -179,14 +188,14 @@ def evaluate_personal(
   Args: as `evaluate`, with params [N, *P]; absent sensors are skipped.
   """
   scope = scope._replace(fill='skip')
-  whole = jax.lax.map(
+  whole, loss = jax.lax.map(
     lambda params: confusions(
       task, params, frozen, tests, scope, jnp.asarray(scope.masks)
     ),
     params,
   )
   if tests.own is None:
-    return Counts(whole)
+    return Counts(whole, loss=loss)
   own = tests.own
 
   def one(row):
@@ -205,7 +214,66 @@ def evaluate_personal(
     )[0]
 
   counted = jax.lax.map(one, (params, own.rows, own.count, fleet))
-  return Counts(whole, own=counted)
+  return Counts(whole, own=counted, loss=loss)
+
+
+def encode_absent(
+  task: Task,
+  params: PyTree,
+  frozen: PyTree,
+  x: dict[str, Array],
+  fill: dict[str, Array] | None,
+  seen: dict[str, PyTree],
+) -> dict[str, PyTree]:
+  """Computes features that stand for sensors that are not there, [1, d_m].
+
+  Args:
+    task: the model.
+    params: P.
+    frozen: parameters that never train.
+    x: {modality: [windows, ...]}, of whose shapes a filled window is.
+    fill: {modality: [channels]}, what it is filled with; None: the features
+      are zeros.
+    seen: {modality: [B, d_m]}, features of sensors that are there.
+  """
+  absent = {}
+  for i, name in enumerate(task.modalities):
+    if fill is None:
+      absent[name] = jax.tree.map(
+        lambda h: jnp.zeros((1,) + h.shape[1:]), seen[name]
+      )
+    else:
+      empty = jnp.broadcast_to(fill[name], (1,) + x[name].shape[1:])
+      absent[name] = task.encode(params, frozen, i, empty, task.cuts)
+  return absent
+
+
+def fuse_seen(
+  task: Task,
+  params: PyTree,
+  frozen: PyTree,
+  seen: dict[str, PyTree],
+  absent: dict[str, PyTree],
+  mask: Array,
+  filled: bool,
+) -> Array:
+  """Computes class scores with some of the sensors, [B, C] or [X, B, C].
+
+  Args:
+    task: the model.
+    params: P.
+    frozen: parameters that never train.
+    seen: {modality: [B, d_m]}, features of sensors that are there.
+    absent: {modality: [1, d_m]}, of those that are not (`encode_absent`).
+    mask: [M] bool, sensors that are there.
+    filled: the model runs on filled inputs; else it skips absent sensors.
+  """
+  features = {
+    name: jax.tree.map(partial(jnp.where, mask[i]), seen[name], absent[name])
+    for i, name in enumerate(task.modalities)
+  }
+  run = jnp.ones_like(mask) if filled else mask
+  return task.fuse(params, frozen, features, run)
 
 
 def confusions(
@@ -217,14 +285,10 @@ def confusions(
   masks: Array,
   need: Array | None = None,
   batch: int = 256,
-) -> Array:
+) -> tuple[Array, Array]:
   """Computes a confusion matrix per modality subset and person.
 
-  [S, Z, C, C] int32.
-
-  Encoders run once per window; subsets only fuse. Of a task that gives the
-  logits of X exits (`task.Exits`) [1 + X, S, Z, C, C]: first of their mean,
-  then of each.
+  Encoders run once per window; subsets only fuse.
 
   Args:
     task: the model.
@@ -236,6 +300,11 @@ def confusions(
     need: [M] bool, encoders that run; features of the others are zeros, so
       that their subsets mean nothing. None: all.
     batch: windows at a time; bounds memory.
+
+  Returns:
+    [S, Z, C, C] int32 and the sums of the cross-entropy, [S, Z] float32. Of a
+    task that gives the logits of X exits (`task.Exits`) [1 + X, S, Z, C, C]
+    and [1 + X, S, Z]: first of their mean, then of each.
   """
   bank = tests.bank
   total = bank.y.shape[0]
@@ -243,28 +312,16 @@ def confusions(
   filled = scope.fill == 'input'
 
   def one(row, weight):
-    seen, absent = {}, {}
+    seen = {}
     for i, name in enumerate(task.modalities):
       encode = partial(encode_raw, task, params, frozen, bank, i, row)
       seen[name] = where_needed(need if need is None else need[i], encode)
-      if filled:
-        empty = jnp.broadcast_to(bank.fill[name], (1,) + bank.x[name].shape[1:])
-        absent[name] = task.encode(params, frozen, i, empty, task.cuts)
-      else:
-        absent[name] = jax.tree.map(
-          lambda h: jnp.zeros((1,) + h.shape[1:]), seen[name]
-        )
+    fill = bank.fill if filled else None
+    absent = encode_absent(task, params, frozen, bank.x, fill, seen)
     y, person = bank.y[row], tests.person[row]
 
     def subset(mask):
-      features = {
-        name: jax.tree.map(
-          partial(jnp.where, mask[i]), seen[name], absent[name]
-        )
-        for i, name in enumerate(task.modalities)
-      }
-      run = jnp.ones_like(mask) if filled else mask
-      scores = task.fuse(params, frozen, features, run)
+      scores = fuse_seen(task, params, frozen, seen, absent, mask, filled)
       if scores.ndim == 2:
         return count(scores)
       return jax.vmap(count)(jnp.concatenate([scores.mean(0)[None], scores]))
@@ -272,15 +329,21 @@ def confusions(
     def count(scores):
       classes = scores.shape[-1]
       found = jnp.zeros((scope.persons, classes, classes), jnp.int32)
-      return found.at[person, y, scores.argmax(-1)].add(weight)
+      lost = optax.softmax_cross_entropy_with_integer_labels(scores, y)
+      return (
+        found.at[person, y, scores.argmax(-1)].add(weight),
+        jnp.zeros(scope.persons, jnp.float32).at[person].add(weight * lost),
+      )
 
     return jax.lax.map(subset, masks)
 
   zeros = jax.eval_shape(one, row[0], weight[0])
 
   def body(total, chunk):
-    return total + one(*chunk), None
+    return jax.tree.map(jnp.add, total, one(*chunk)), None
 
-  start = jnp.zeros(zeros.shape, zeros.dtype)
-  found = jax.lax.scan(body, start, (row, weight))[0]
-  return found if found.ndim == 4 else found.swapaxes(0, 1)
+  start = jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), zeros)
+  found, loss = jax.lax.scan(body, start, (row, weight))[0]
+  if found.ndim == 4:
+    return found, loss
+  return found.swapaxes(0, 1), loss.swapaxes(0, 1)

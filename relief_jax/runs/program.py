@@ -275,7 +275,7 @@ def evaluator(task: Task, algorithm: Algorithm, scope: evaluation.Scope):
   def evaluate(params, done, fleet, frozen, hparams, tests):
     if fleet.shift is not None:
       last = jnp.maximum(done - 1, 0)
-      fleet = fleet.replace(shift=sensor_faults.swing(fleet.shift, last))
+      fleet = fleet.replace(shift=sensor_faults.at_round(fleet.shift, last))
     if algorithm.personal:
       return evaluation.evaluate_personal(
         task, params, frozen, tests, fleet, scope

@@ -31,6 +31,7 @@ class Run:
     devices: log of single devices since the evaluation before the last
       (`device_log.DeviceLog.window`).
     cosines: similarity of updates in rounds since then (`similarity.lines`).
+    confusion: of the last evaluation: `round`, `classes` and `counts` [C][C].
     wall: seconds of `setup`, `compile`, `run` and `evaluate`.
     compiles: programs compiled.
   """
@@ -45,6 +46,7 @@ class Run:
     self.history: list[dict[str, Any]] = []
     self.devices: dict[str, Any] = {}
     self.cosines: list[dict[str, Any]] = []
+    self.confusion: dict[str, Any] = {}
     self.wall = dict.fromkeys(('setup', 'compile', 'run', 'evaluate'), 0.0)
     self.compiles = 0
     self.scope = evaluation.scope(
@@ -58,6 +60,7 @@ class Run:
       tiers=world.tiers,
       persons=world.persons,
       validation=np.asarray(world.validation, bool),
+      classes=world.classes,
     )
     self._totals = RoundTotals()
     self._log = device_log.DeviceLog(fleet)
@@ -129,6 +132,11 @@ class Run:
     }
     if found.f1_own is not None:
       self.devices['f1_own'] = self._log.pick(found.f1_own)
+    self.confusion = {
+      'round': self.round,
+      'classes': list(self._world.classes),
+      'counts': found.confusion.tolist(),
+    }
     self.wall['evaluate'] += seconds + time.perf_counter() - started
     record = {
       'round': self.round,

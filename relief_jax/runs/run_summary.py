@@ -42,6 +42,7 @@ def describe(world: World, task: Task, cohort: int) -> dict[str, Any]:
   return {
     'dataset': world.title,
     'subjects': world.subjects,
+    'classes': list(world.classes),
     'windows': {
       'train': len(world.population.bank.y),
       **_windows(world),
@@ -143,7 +144,7 @@ def outcome(
     'rounds': config.rounds,
     'rounds_done': done,
     'seed': config.seed,
-    'last': {k: last.get(k) for k in _SCORES},
+    'last': {k: last.get(k) for k in (*_SCORES, 'test_loss')},
     'best': {k: _best(history, k) for k in _SCORES},
     'target_f1': config.target_f1,
     'rounds_to_target': hit.get('round'),

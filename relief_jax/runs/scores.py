@@ -1,7 +1,6 @@
 """Turns counts of an evaluation into F1s under explicit names.
 
-The names and their meaning are relief.md section 6's; docs/metrics.md lists
-them.
+Their names and meaning: storage/fields.py and docs/metrics.md.
 """
 
 from collections.abc import Sequence
@@ -68,6 +67,7 @@ class Facts(NamedTuple):
     tiers: names of the tiers.
     persons: [Z] names of the persons on no device.
     validation: [Z] bool, those to choose values by.
+    classes: [C] names.
   """
 
   owned: np.ndarray
@@ -77,6 +77,7 @@ class Facts(NamedTuple):
   tiers: Sequence[str]
   persons: Sequence[str]
   validation: np.ndarray
+  classes: Sequence[str]
 
 
 class Report(NamedTuple):
@@ -87,11 +88,13 @@ class Report(NamedTuple):
     f1: [N] of every device on the persons that are tested.
     f1_own: [N] on its own later windows, NaN where it has none; None where
       none are held back.
+    confusion: [C, C] counts behind `f1_by_class`, rows are true classes.
   """
 
   record: dict[str, Any]
   f1: np.ndarray
   f1_own: np.ndarray | None
+  confusion: np.ndarray
 
 
 class _Models(NamedTuple):
@@ -100,10 +103,12 @@ class _Models(NamedTuple):
   Attributes:
     counts: [U, Z, C, C].
     device: [N] the pair of each device.
+    loss: [U, Z] sums of the cross-entropy; () where none was computed.
   """
 
   counts: np.ndarray
   device: np.ndarray
+  loss: np.ndarray | tuple = ()
 
   def over(self, persons: np.ndarray) -> np.ndarray:
     """Computes macro-F1 of every device over some persons together, [N]."""
@@ -126,15 +131,23 @@ def report(counts: Counts, scope: Scope, facts: Facts) -> Report:
   f1 = devices.over(tested)
   summed = devices.counts[:, tested].sum(1)
   hits = np.trace(summed, axis1=-2, axis2=-1)
-  accuracy = (hits / np.maximum(summed.sum((-2, -1)), 1))[devices.device]
+  windows = np.maximum(summed.sum((-2, -1)), 1)
+  accuracy = (hits / windows)[devices.device]
+  confusion = _confusion(counts, scope, place, tested)
   record = {
     'f1': float(f1.mean()),
     'accuracy': float(accuracy.mean()),
     'f1_by_tier': _by_tier(f1, facts),
     'f1_by_subset': _by_subset(f1, facts),
     'f1_by_person': _by_person(devices, facts),
+    'f1_by_class': dict(
+      zip(facts.classes, class_f1(confusion).tolist(), strict=True)
+    ),
     **_probes(counts, scope, facts, f1, tested),
   }
+  if not isinstance(devices.loss, tuple):
+    loss = (devices.loss[:, tested].sum(1) / windows)[devices.device]
+    record['test_loss'] = float(loss.mean())
   if not personal:
     whole = _Models(np.asarray(counts.whole)[place], np.arange(len(place)))
     same = isinstance(counts.submodels, tuple)
@@ -151,14 +164,36 @@ def report(counts: Counts, scope: Scope, facts: Facts) -> Report:
   own = None
   if not isinstance(counts.own, tuple):
     own = _own(np.asarray(counts.own), facts, record)
-  return Report(record, f1, own)
+  return Report(record, f1, own, confusion)
+
+
+def _confusion(counts: Counts, scope: Scope, place, tested) -> np.ndarray:
+  """Sums the server's model with every sensor on; personal ones on their own.
+
+  Args:
+    counts: numpy arrays.
+    scope: of the evaluation.
+    place: [N] the sensor set of each device.
+    tested: [Z] bool, the persons.
+
+  Returns:
+    [C, C] counts.
+  """
+  whole = np.asarray(counts.whole)[..., tested, :, :].sum(-3)
+  if whole.ndim == 4:
+    return whole[np.arange(len(place)), place].sum(0)
+  return whole[int(scope.masks.all(-1).argmax())]
 
 
 def _devices(counts: Counts, scope: Scope, place: np.ndarray) -> _Models:
   """Finds the model and sensor set that every device is tested with."""
+  loss: np.ndarray | tuple = ()
+  known = not isinstance(counts.loss, tuple)
   if counts.whole.ndim == 5:  # personal
-    every = np.asarray(counts.whole)[np.arange(len(place)), place]
-    return _Models(every, np.arange(len(place)))
+    at = np.arange(len(place)), place
+    if known:
+      loss = np.asarray(counts.loss)[at]
+    return _Models(np.asarray(counts.whole)[at], at[0], loss)
   sets = np.cumsum(scope.of_fleet) - 1  # place among those of the fleet
   index = (
     np.zeros_like(place)
@@ -172,7 +207,14 @@ def _devices(counts: Counts, scope: Scope, place: np.ndarray) -> _Models:
     counts.whole[s] if v == 0 else counts.submodels[v - 1][sets[s]]
     for v, s in pairs.T
   ]
-  return _Models(np.stack(found), device.ravel())
+  if known:
+    loss = np.stack(
+      [
+        counts.loss[s] if v == 0 else counts.submodel_loss[v - 1][sets[s]]
+        for v, s in pairs.T
+      ]
+    )
+  return _Models(np.stack(found), device.ravel(), loss)
 
 
 def _by_tier(f1: np.ndarray, facts: Facts) -> dict[str, float]:
@@ -224,9 +266,6 @@ def _probes(counts, scope, facts, f1, tested) -> dict[str, Any]:
   rare = facts.rare
   full = int((masks == everything).all(-1).argmax())
   place = (masks[None] == owned[:, None]).all(-1).argmax(1)
-  summed = (
-    whole[np.arange(len(place)), place].sum(0) if personal else whole[full]
-  )
   found = {
     'f1_all': float(f1.mean()) if personal else float(each[full]),
     'f1_rare_only': pick(alone[rare], owned[:, rare]),
@@ -236,7 +275,6 @@ def _probes(counts, scope, facts, f1, tested) -> dict[str, Any]:
       for i, m in enumerate(facts.modalities)
       if num > 1
     },
-    'f1_by_class': class_f1(summed).tolist(),
   }
   if not personal:
     found['f1_global_by_subset'] = {

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from jax.interpreters import partial_eval
 
 from relief_jax import algorithms, models, tree, world
 from relief_jax.config import registries, validation
@@ -16,6 +17,7 @@ from relief_jax.engine import ambient, memory, placement, processes
 from relief_jax.engine.debug import ClientError
 from relief_jax.rounds import similarity
 from relief_jax.runs import evaluation, program, run_summary, start
+from relief_jax.runs.model import Model
 from relief_jax.runs.program import Program
 from relief_jax.runs.round_totals import Diverged
 from relief_jax.runs.run import Run
@@ -152,8 +154,10 @@ class Simulation:
       return self.algorithm.step(*args, hparams)
 
     traced = jax.make_jaxpr(step)(jnp.float32(self.rounds), *args).jaxpr
-    read = {id(v) for equation in traced.eqns for v in equation.invars}
-    return id(traced.invars[0]) in read
+    # Over several devices it is handed into their part also where nothing
+    # there reads it, so what counts is whether the results need it.
+    _, needed = partial_eval.dce_jaxpr(traced, [True] * len(traced.outvars))
+    return needed[0]
 
   @property
   def params(self) -> PyTree:
@@ -163,6 +167,23 @@ class Simulation:
   def params_of(self, state: PyTree) -> PyTree:
     """Gives the model in a state."""
     return self.algorithm.params(state)
+
+  def model(self) -> Model:
+    """Gives the model as it is now, to predict with or to keep."""
+    return Model(
+      method=self.config.method,
+      backbone=self.config.backbone,
+      spec=self._world.spec._replace(cached=False),
+      round=self.round,
+      classes=self._world.classes,
+      params=jax.device_get(placement.local(self.params)),
+      frozen=jax.device_get(placement.local(self._population.frozen)),
+      inputs=self._world.inputs,
+      # A model of one's own is tested with the sensors that are there.
+      fill='skip' if self.algorithm.personal else self._world.fill,
+      ensemble=self.algorithm.ensemble,
+      personal=self.algorithm.personal,
+    )
 
   @property
   def description(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint import checkpoint_managers
 
+from relief_jax import tree as tree_lib
 from relief_jax.errors import InputError
 from relief_jax.storage import records
 from relief_jax.types import PyTree
@@ -40,22 +41,31 @@ class Checkpoints:
     notes: what happened while restoring that a user wants to know.
   """
 
-  def __init__(self, folder: pathlib.Path):
+  def __init__(self, folder: pathlib.Path, read_only: bool = False):
     """Opens a folder, removing what a killed process left half written.
+
+    Args:
+      folder: of the snapshots.
+      read_only: nothing is written, removed or moved: others may hold it.
 
     Raises:
       StorageError: the folder cannot be made.
     """
     self._folder, self.notes = folder, list[str]()
+    self._read_only = read_only
     _hush_libraries()
     with records.storing(folder):
-      folder.mkdir(parents=True, exist_ok=True)
+      if not read_only:
+        folder.mkdir(parents=True, exist_ok=True)
       self._manager = ocp.CheckpointManager(
         folder.absolute(),
         options=ocp.CheckpointManagerOptions(
-          preservation_policy=checkpoint_managers.LatestN(KEEP),
+          preservation_policy=(
+            None if read_only else checkpoint_managers.LatestN(KEEP)
+          ),
           create=False,
-          cleanup_tmp_directories=True,
+          read_only=read_only,
+          cleanup_tmp_directories=not read_only,
           enable_async_checkpointing=False,
           # Of several processes only this one has anything to do with it.
           multiprocessing_options=ocp.options.MultiprocessingOptions(
@@ -129,6 +139,12 @@ class Checkpoints:
 
   def _put_aside(self, bad: int, why: Damaged, instead: int) -> None:
     """Moves a checkpoint out of the way, and takes a note of it."""
+    if self._read_only:
+      self.notes.append(
+        f'the checkpoint of round {bad} is damaged ({why}): that of round '
+        f'{instead} is read'
+      )
+      return
     place = self._folder.with_name(f'damaged_{bad}')
     number = 1
     while place.exists():
@@ -223,8 +239,5 @@ def _kind(leaf: np.ndarray) -> str:
 
 def _flat(tree: PyTree) -> dict[str, np.ndarray]:
   """Maps the path of each leaf to its value."""
-  leaves, _ = jax.tree_util.tree_flatten_with_path(jax.device_get(tree))
-  return {
-    jax.tree_util.keystr(path, simple=True, separator='.'): np.asarray(leaf)
-    for path, leaf in leaves
-  }
+  leaves = tree_lib.named_leaves(jax.device_get(tree))
+  return {name: np.asarray(leaf) for name, leaf in leaves.items()}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from relief_jax import config as config_lib
 from relief_jax.engine import processes
 from relief_jax.errors import InputError
-from relief_jax.storage import identity, records
+from relief_jax.storage import fields, identity, records
 
 
 def stored_config(folder: pathlib.Path, resume: bool) -> dict | None:
@@ -74,6 +74,7 @@ def identify(
   if stored is None:
     now = identity.of(config, data_dir)
     records.write_json(folder / identity.FILE, now)
+    records.write_json(folder / fields.FILE, fields.table())
     # Last of the two: without it the folder is no run.
     records.write_json(folder / 'config.json', config)
     return ''
@@ -82,6 +83,7 @@ def identify(
   summary = records.read_json(path) if path.exists() else {}
   status, done = summary.get('status', ''), summary.get('round', 0)
   identity.refuse_rounds(config, stored, done)
+  ended = status in (records.COMPLETE, records.STOPPED)
   over = status == records.COMPLETE and done >= config.rounds
   if over or status == records.DIVERGED:
     unused = ', '.join(f'config.{key}' for key in changed if key != 'rounds')
@@ -103,7 +105,7 @@ def identify(
     for key, (now, then) in changed.items():
       note(f'config.{key}={now!r} from here on, {then!r} before')
     records.write_json(folder / 'config.json', config)
-  if status == records.COMPLETE:  # it is to go on
+  if ended:  # it is to go on
     records.write_json(path, summary | {'status': records.INTERRUPTED})
   return ''
 

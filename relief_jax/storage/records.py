@@ -30,6 +30,8 @@ from relief_jax.keys import shown
 
 SCHEMA = 1
 COMPLETE, INTERRUPTED, DIVERGED = 'complete', 'interrupted', 'diverged'
+STOPPED = 'stopped'  # by a callback; it can go on
+RUNNING = 'running'  # of a run that is looked at on its way
 PACKAGES = ('jax', 'jaxlib', 'numpy', 'optax', 'flax', 'relief_jax')
 
 
@@ -74,18 +76,27 @@ def storing(path: pathlib.Path) -> Iterator[None]:
 
 
 def write_json(path: pathlib.Path, value) -> None:
-  """Writes a whole file or nothing: a reader never sees half of it.
+  """Writes a JSON file as `write_bytes` does.
 
   Raises:
     StorageError: the folder cannot be written.
     TypeError: a value that `clean` refuses.
   """
   text = json.dumps(clean(value), indent=2, allow_nan=False) + '\n'
+  write_bytes(path, text.encode())
+
+
+def write_bytes(path: pathlib.Path, content: bytes) -> None:
+  """Writes a whole file or nothing: a reader never sees half of it.
+
+  Raises:
+    StorageError: the folder cannot be written.
+  """
   draft = path.with_name(f'{path.name}.{os.getpid()}.tmp')
   with storing(path):
     try:
-      with open(draft, 'w', encoding='utf-8') as file:
-        file.write(text)
+      with open(draft, 'wb') as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
       os.replace(draft, path)

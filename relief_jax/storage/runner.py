@@ -4,6 +4,8 @@ config.json    the resolved config
 identity.json  sums of the files it names (identity.py)
 metrics.jsonl  one line per evaluation
 devices.jsonl  likewise: who trained what, and a round's seconds by device
+confusion.json of the last evaluation
+columns.json   units and meanings of all these fields (fields.py)
 cosines.jsonl  with `config.cosines`: how alike updates were, a line per round
 summary.json   how it ended and what came out
 checkpoints/   the newest two (Orbax)
@@ -11,32 +13,17 @@ tb/            TensorBoard
 """
 
 import contextlib
-import functools
 import os
-import pathlib
 from collections.abc import Callable, Hashable, Sequence
-from typing import NamedTuple
 
 import ml_collections
 
-from relief_jax import config as config_lib
-from relief_jax import datasets, plugins, simulate, sweep, world
-from relief_jax.config import registries
+from relief_jax import sweep, world
 from relief_jax.engine import processes
-from relief_jax.errors import InputError
-from relief_jax.files import paths
-from relief_jax.storage import (
-  board,
-  directory,
-  identity,
-  job_spec,
-  locks,
-  preparing,
-  progress,
-  records,
-)
-from relief_jax.storage.checkpoints import Checkpoints
-from relief_jax.storage.stop import Stop
+from relief_jax.storage import identity, job_spec, progress, records
+from relief_jax.storage.loop import Going, loop
+from relief_jax.storage.opening import Member, open_run
+from relief_jax.storage.opening import refuse_comparison as refuse_comparison
 
 
 def run(
@@ -68,31 +55,32 @@ def run(
     StorageError: the directory cannot be written.
   """
   member = Member(config, workdir, data_dir, reporter or progress.Quiet())
-  with contextlib.ExitStack() as stack:
-    opened = _open(member, resume, stack)
-    if not isinstance(opened, str):
-      _loop([opened])
-      opened = opened.status
-  return opened
+  done = perform(member, resume)
+  return done if isinstance(done, str) else done.status
 
 
-class Member(NamedTuple):
-  """Describes one of several runs.
+def perform(member: Member, resume: bool) -> Going | str:
+  """Performs one run, as `run`, which tells more.
 
-  Attributes:
-    config: of the run, a config or its plain JSON form.
-    workdir: its run directory.
-    data_dir: where real data is looked for.
-    reporter: shows the progress.
-    keep: a finished run leaves a checkpoint of its model. Nothing else needs
-      it, and for a run of seconds it is a good part of its time.
+  Args:
+    member: the run.
+    resume: go on from the newest checkpoint.
+
+  Returns:
+    The run as it ended, or the status of one that had nothing left to do.
+
+  Raises:
+    PeerError: as `run`.
+    InputError: as `run`.
+    StorageError: as `run`.
   """
-
-  config: ml_collections.ConfigDict | dict
-  workdir: str | os.PathLike
-  data_dir: str | None = None
-  reporter: progress.Quiet = progress.Quiet()
-  keep: bool = True
+  with contextlib.ExitStack() as stack:
+    opened = open_run(member, resume, stack)
+    if isinstance(opened, str):
+      return opened
+    going = Going(opened, member)
+    loop([going])
+    return going
 
 
 class Worlds:
@@ -138,9 +126,6 @@ def run_together(
     worlds: shared by them and by calls to come.
     on_end: called with the number of a run and its status, as `run` returns
       it, or what it raised.
-
-  Raises:
-    BrokenPipeError: nobody listens to a reporter any more.
   """
   left = set(range(len(members)))
 
@@ -149,12 +134,10 @@ def run_together(
     on_end(i, result)
 
   with contextlib.ExitStack() as stack:
-    groups: dict[Hashable, dict[int, _Open]] = {}
+    groups: dict[Hashable, dict[int, Going]] = {}
     for i, member in enumerate(members):
       try:
-        opened = _open(member, True, stack, worlds)
-      except BrokenPipeError:
-        raise
+        opened = open_run(member, True, stack, worlds.find)
       except Exception as error:
         end(i, error)
         continue
@@ -162,209 +145,13 @@ def run_together(
         end(i, opened)
       else:
         name = sweep.alike(opened.simulation) if len(members) > 1 else ''
-        groups.setdefault(name, {})[i] = opened
+        groups.setdefault(name, {})[i] = Going(opened, member)
     for group in groups.values():
       try:
-        _loop(list(group.values()))
-      except BrokenPipeError:
-        raise
+        loop(list(group.values()))
       except Exception as error:
-        for i, opened in group.items():
-          end(i, opened.status or error)
+        for i, going in group.items():
+          end(i, going.status or error)
       else:
-        for i, opened in group.items():
-          end(i, opened.status)
-
-
-def refuse_comparison(config: ml_collections.ConfigDict | dict) -> None:
-  """Refuses the config of several runs.
-
-  Raises:
-    InputError: it is one.
-  """
-  if 'methods' in config:
-    raise InputError(
-      'a comparison', 'the config of one run', 'use relief compare'
-    )
-
-
-def _open(
-  member: Member,
-  resume: bool,
-  stack: contextlib.ExitStack,
-  worlds: Worlds | None = None,
-) -> '_Open | str':
-  """Claims the directory and restores; the status where nothing is left."""
-  config = member.config
-  refuse_comparison(config)
-  if isinstance(config, dict):
-    config = records.config_from_dict(config)
-  folder = pathlib.Path(paths.expand(member.workdir, 'workdir'))
-  config = config.copy_and_resolve_references()
-  registries.settle(config)
-  config_lib.prune(config)
-  with processes.together():
-    stored = (
-      directory.stored_config(folder, resume) if processes.is_main() else None
-    )
-  stored = processes.share(stored)
-  if stored:
-    identity.adopt(config, stored)
-    with processes.together():
-      if processes.is_main():  # before a world is built
-        identity.refuse_other(
-          folder, identity.resolved(config), member.data_dir, stored
-        )
-  # Called by the simulation: its clock runs while a world is built.
-  found = (
-    functools.partial(worlds.find, config, member.data_dir) if worlds else None
-  )
-  simulation = simulate.Simulation(config, member.data_dir, found=found)
-  checkpoints, done = None, ''
-  with processes.together():
-    if processes.is_main():
-      with records.storing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-      stack.enter_context(locks.claim(folder))
-      records.remove_drafts(folder)
-      done = directory.identify(
-        folder, simulation, stored, member.data_dir, member.reporter.note
-      )
-      if not done:
-        checkpoints = stack.enter_context(Checkpoints(folder / 'checkpoints'))
-  done = processes.share(done)
-  if done:
-    return done
-  directory.restore(simulation, folder, checkpoints, member.reporter.note)
-  file = None
-  with processes.together():
-    if processes.is_main():
-      file = stack.enter_context(
-        board.Board(folder / 'tb', purge=simulation.round + 1)
-      )
-  return _Open(simulation, folder, checkpoints, file, member)
-
-
-class _Open:
-  """Holds a simulation and its open run directory.
-
-  Attributes:
-    simulation: the run.
-    status: how it ended, '' while it goes on.
-    invented: its data are synthetic though the config did not say so.
-    reporter: shows the progress.
-  """
-
-  def __init__(self, simulation, folder, checkpoints, file, member: Member):
-    self.simulation, self.status = simulation, ''
-    self.invented = (
-      member.config['dataset'] == 'auto'
-      and simulation.config.dataset == 'synthetic'
-    )
-    self.reporter, self._keep = member.reporter, member.keep
-    self._folder, self._checkpoints, self._board = folder, checkpoints, file
-    self._saved = simulation.round
-
-  def record(self, record: dict) -> None:
-    """Writes an evaluation."""
-    if processes.is_main():
-      records.append_line(self._folder / 'metrics.jsonl', record)
-      if self.simulation.run.devices:
-        records.append_line(
-          self._folder / 'devices.jsonl', self.simulation.run.devices
-        )
-      for line in self.simulation.run.cosines:
-        records.append_line(self._folder / 'cosines.jsonl', line)
-      self._board.write(board.scalars(record), record['round'])
-    self.reporter.update(record)
-
-  def take(self, outcome: dict | simulate.Diverged | None) -> None:
-    """Takes what came out of a call; None where the run had ended before."""
-    if isinstance(outcome, dict):
-      self.record(outcome)
-    elif outcome:
-      self.finish(
-        records.DIVERGED,
-        diverged_round=outcome.round,
-        diverged_group=outcome.group,
-        reason=str(outcome),
-      )
-
-  def settle(self, requested: bool) -> None:
-    """Saves where it is time to, and ends where it is over."""
-    run = self.simulation
-    due = 0 < run.config.checkpoint_every <= run.round - self._saved
-    if self._keep if run.done else due or requested:
-      if self._checkpoints:
-        self._checkpoints.save(run.round, run.snapshot())
-      self._saved = run.round
-    if run.done or requested:
-      self.finish(records.COMPLETE if run.done else records.INTERRUPTED)
-
-  def finish(self, status: str, **failure) -> None:
-    """Writes the summary."""
-    summary = {
-      'schema': records.SCHEMA,
-      'status': status,
-      'round': self.simulation.round,
-      **self.simulation.summary(),
-      **failure,
-      **records.environment(),
-    }
-    if processes.is_main():
-      records.write_json(self._folder / 'summary.json', summary)
-    self.status = status
-    self.reporter.finish(summary)
-
-
-def _loop(runs: list[_Open]) -> None:
-  """Runs simulations to their ends: evaluates, records and saves."""
-  first = runs[0].simulation
-  together = (
-    sweep.Together([run.simulation for run in runs]) if len(runs) > 1 else None
-  )
-  with Stop() as stop:
-    for run in runs:
-      config = run.simulation.config
-      run.reporter.start(
-        title(run.simulation), config.rounds, run.simulation.round
-      )
-      if run.invented:
-        run.reporter.note(datasets.remark(['synthetic']))
-      run.reporter.note(str(run.simulation.choice))
-    reporters = [run.reporter for run in runs]
-    estimate = str(preparing.prepare(first, together, reporters))
-    for run in runs:
-      run.reporter.note(estimate)
-      if run.simulation.done:  # killed before the summary
-        run.finish(records.COMPLETE)
-    while not all(run.status for run in runs):
-      outcomes = together.advance() if together else [_advance(first)]
-      # A signal may have reached one process only.
-      requested = any(processes.gather(stop.requested))
-      with processes.together():  # only the first one meets a full disk
-        for run, outcome in zip(runs, outcomes, strict=True):
-          run.take(outcome)
-          if not run.status:
-            run.settle(requested)
-
-
-def _advance(simulation) -> dict | simulate.Diverged:
-  """Advances one simulation, as `sweep.Together.advance` does several."""
-  try:
-    return simulation.advance()
-  except simulate.Diverged as error:
-    return error
-
-
-def title(simulation) -> str:
-  """Describes a run in a few words."""
-  config, facts = simulation.config, simulation.description
-  tiers = ', '.join(f'{n} {k}' for k, n in facts['tiers'].items())
-  return (
-    f'{plugins.short(config.method)} on {facts["dataset"]}, {config.backbone}, '
-    f'seed {config.seed}: {facts["clients_per_round"]} of '
-    f'{facts["clients"]} clients a round ({tiers}), speed ratio '
-    f'{facts["speed_ratio"]:.0f}, deadline {facts["deadline"][0]:.3g}, '
-    f'{facts["parameters"]:,} parameters, {facts["layout"]}'
-  )
+        for i, going in group.items():
+          end(i, going.status)

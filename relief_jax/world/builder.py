@@ -32,6 +32,21 @@ from relief_jax.world import client_data, fleets, partition
 _DROPOUT = 2
 
 
+class Inputs(NamedTuple):
+  """Holds what raw windows are scaled by, and what absent sensors are given.
+
+  Attributes:
+    mean: {modality: [channels]} float32, in the data's own units.
+    std: likewise; a scaled window is (x - mean) / std.
+    fill: {modality: [channels]} float32, scaled; what a sensor that is not
+      there delivers under `fill='input'`.
+  """
+
+  mean: dict[str, np.ndarray]
+  std: dict[str, np.ndarray]
+  fill: dict[str, np.ndarray]
+
+
 class World(NamedTuple):
   """Holds the data, clients, model description and deadlines of a simulation.
 
@@ -44,10 +59,12 @@ class World(NamedTuple):
     dataset: name, `auto` resolved.
     title: of the data set for readers (`Windows.title`).
     tiers: names of the fleet's tiers.
+    classes: [C] names, no two of them the same.
     rare: number of the modality that `f1_rare_*` are about.
     fill: `input` or `skip`.
     deadline: of the first round (inf: none).
     deadline_end: of the last round.
+    inputs: what windows were scaled by.
     subjects: persons behind train, test, public and validation windows, by
       number, or by name where they have one.
     notes: what of the data cannot be used, a sentence each.
@@ -61,10 +78,12 @@ class World(NamedTuple):
   dataset: str
   title: str
   tiers: tuple[str, ...]
+  classes: tuple[str, ...]
   rare: int
   fill: str
   deadline: float
   deadline_end: float
+  inputs: Inputs
   subjects: dict[str, list[int | str]]
   notes: tuple[str, ...] = ()
 
@@ -108,14 +127,13 @@ def build(
   scaled, mean, std = windows.zscore(data, by_owner)
   zero = config.fill_value == 'zero'
   fill = {
-    m: jnp.asarray(-mean[m] / std[m] if zero else np.zeros_like(mean[m]))
-    for m in modalities
+    m: -mean[m] / std[m] if zero else np.zeros_like(mean[m]) for m in modalities
   }
 
   def bank(rows):
     return Bank(
       x={m: jnp.asarray(scaled[m][rows]) for m in modalities},
-      fill=fill,
+      fill={m: jnp.asarray(fill[m]) for m in modalities},
       y=jnp.asarray(data.y[rows]),
     )
 
@@ -175,10 +193,12 @@ def build(
     dataset=dataset,
     title=data.title,
     tiers=fleets.tier_names(config.fleet),
+    classes=_distinct(data.classes),
     rare=_rare(config, fleet, modalities),
     fill=absent,
     deadline=deadline,
     deadline_end=deadline_end,
+    inputs=Inputs(mean, std, fill),
     subjects={
       name: [
         data.people.get(person, person)
@@ -188,6 +208,18 @@ def build(
       if name != 'own'  # those of the training windows
     },
     notes=data.notes,
+  )
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+  """Gives a name that several classes share its number, too.
+
+  >>> _distinct(('sit', 'walk', 'sit'))
+  ('sit (0)', 'walk', 'sit (2)')
+  """
+  return tuple(
+    f'{name} ({i})' if names.count(name) > 1 else name
+    for i, name in enumerate(names)
   )
 
 

@@ -1,4 +1,4 @@
-"""Assigns sensors and devices to clients: the fleets (relief.md section 7).
+"""Assigns sensors and devices to clients: the fleets, **ours**.
 
 A fleet is a tuple of tiers. Tiers are nested, cheap devices carry fewer
 sensors: a tier owns the first of the data set's modalities. Everything here is

@@ -2,7 +2,7 @@
 
 The last `data.own_share` of every run of every training person is kept from
 training, with a gap of a window, and given to the devices that train on that
-run (relief.md section 6). So a device is also tested on *its own* person, with
+run. So a device is also tested on *its own* person, with
 its own sensors, later in time: what a personal method is made for.
 """
 

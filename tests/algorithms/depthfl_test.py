@@ -214,13 +214,12 @@ def test_exits_are_tested_together_and_alone():
   every = task.exits.until(2, True)
   scope = evaluation.Scope(masks, np.ones(2, bool), 1, 'input')
   tests = HeldOut(bank, jnp.zeros(len(bank.y), jnp.int32))
-  by_person = np.asarray(
-    quick(
-      lambda p: evaluation.confusions(
-        every, p, {}, tests, scope, jnp.asarray(masks), batch=8
-      )
-    )(params)
-  )
+  by_person, loss = quick(
+    lambda p: evaluation.confusions(
+      every, p, {}, tests, scope, jnp.asarray(masks), batch=8
+    )
+  )(params)
+  by_person = np.asarray(by_person)
   assert by_person.shape == (3, 2, 1, 3, 3)
   counts = by_person[:, :, 0]
   x = {m: v for m, v in bank.x.items()}
@@ -232,9 +231,12 @@ def test_exits_are_tested_together_and_alone():
     want = np.zeros((3, 3), int)
     np.add.at(want, (np.asarray(bank.y), np.asarray(own.argmax(1))), 1)
     np.testing.assert_array_equal(found, want)
+  mean = jax.nn.log_softmax(sum(scores) / 2)
+  right = mean[np.arange(len(bank.y)), np.asarray(bank.y)]
+  np.testing.assert_allclose(loss[0, 1], [-right.sum()], rtol=1e-5)
   owned, tier = np.array([[1, 0], [1, 1]], bool), np.zeros(2, int)
   facts = scores_lib.Facts(
-    owned, tier, 1, ('acc', 'gyro'), ('low',), ('1',), np.zeros(1, bool)
+    owned, tier, 1, ('acc', 'gyro'), ('low',), ('1',), np.zeros(1, bool), 'abc'
   )
 
   def report(whole, exits=()):

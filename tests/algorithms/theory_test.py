@@ -1,4 +1,4 @@
-"""Section 4 of relief.md in numbers, and the claims around it."""
+"""RELIEF's theory (arXiv 2604.04243) in numbers, and the claims around it."""
 
 import itertools
 
@@ -455,7 +455,7 @@ def test_regret_of_the_average_grows_sublinearly():
 def test_regret_without_a_second_look_is_linear():
   """Who sees only what he chose never learns that the rest has grown.
 
-  The known starvation of plain greedy (relief.md section 3): the guarantee
+  The known starvation of plain greedy: the guarantee
   needs the groups to be observed by somebody, or `max_stale` or `aged`.
   """
   assert growth(regret(everything_seen=False)) > 0.8

@@ -22,7 +22,7 @@ from relief_jax.campaign import (
 )
 from relief_jax.engine import machine
 from relief_jax.errors import InputError, StorageError
-from relief_jax.report import printed, tables
+from relief_jax.report import printed
 from relief_jax.report.columns import GROUPS
 from relief_jax.storage import job_spec, locks, records, runner
 from tests.campaign.compare_test import inline  # noqa: F401
@@ -302,13 +302,9 @@ def test_what_jax_cannot_use_is_no_gpu(monkeypatch, shown):
 
 
 def test_a_campaign_of_many_labels_shows_the_best():
-  def cell(f1):
-    return {'f1': tables.Cell(f1, 0.1, 3, 3)}
-
-  cells = {f'lr={i}/{m}': cell(i) for i in range(30) for m in 'ab'}
-  shown = printed.foremost(cells, 'a', kept=2)
-  assert list(shown) == ['lr=29/a', 'lr=29/b']
-  assert printed.foremost(shown, 'a') is shown
+  f1 = {f'lr={i}/{m}': float(i) for i in range(30) for m in 'ab'}
+  assert printed.foremost(f1, 'a', kept=2) == ['lr=29/a', 'lr=29/b']
+  assert printed.foremost(f1, 'a', most=60) == list(f1)
 
 
 def test_the_live_view_tells_rate_best_and_failures(tmp_path):
@@ -481,12 +477,39 @@ def test_tables_on_a_full_disk_are_one_line(inline, tmp_path, monkeypatch):  # n
   def full(*_, **__):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-  for writer in ((execution.printed, 'save'), (execution.plots, 'figures')):
+  for writer in ((execution.printed, 'save'), (execution.curves, 'save')):
     with monkeypatch.context() as patch:
       patch.setattr(*writer, full)
       with pytest.raises(StorageError, match='No space left'):
         run(tmp_path, seed='0:2')
   assert run(tmp_path, seed='0:2') == 0 and len(inline) == 2
+
+
+def test_a_file_that_cannot_be_read_is_said_once(inline, tmp_path):  # noqa: F811
+  """Before anything runs, not by every run."""
+  (tmp_path / 'own.npz').write_bytes(b'PK' + b'half a file')
+  own = config()
+  own.dataset, own.data_path = 'npz', str(tmp_path / 'own.npz')
+  found = campaign.of_sweep(own, [{'seed': s} for s in (0, 1)], tmp_path / 'a')
+  with pytest.raises(InputError, match=r'own\.npz'):
+    execution.run(found, tmp_path / 'a', 1)
+  assert not inline
+
+
+def test_a_reason_that_many_runs_share_is_said_once(tmp_path, capsys, inline):  # noqa: F811
+  bad = config()
+  bad.fleet = 'nowhere.csv'
+  found = campaign.of_sweep(bad, [{'seed': s} for s in range(5)], tmp_path)
+  assert execution.run(found, tmp_path, 1) == 1
+  said = [
+    line
+    for line in capsys.readouterr().out.splitlines()
+    if 'nowhere.csv' in line
+  ]
+  (line,) = said
+  assert line.startswith(
+    'failed: run seed 0, run seed 1, run seed 2 and 2 more'
+  )
 
 
 def test_data_named_and_not_there_stop_a_sweep_before_it_runs(

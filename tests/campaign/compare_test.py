@@ -10,10 +10,10 @@ import pytest
 
 from experiments.configs import compare as compare_config
 from experiments.configs import study
-from relief_jax import simulate
 from relief_jax.campaign import campaign, comparison, execution, pool
 from relief_jax.errors import InputError
-from relief_jax.report import plots, tables
+from relief_jax.report import gather, stats, tables
+from relief_jax.runs import simulation
 from relief_jax.storage import job_spec, records, runner
 from tests.support import fake_simulate
 from tests.support.paths import ROOT
@@ -21,7 +21,7 @@ from tests.support.paths import ROOT
 
 def run_inline(monkeypatch):
   """Every job runs in this process, on the fake simulation; a list of them."""
-  monkeypatch.setattr(simulate, 'Simulation', fake_simulate.Simulation)
+  monkeypatch.setattr(simulation, 'Simulation', fake_simulate.Simulation)
   fake_simulate.CALLS.clear()
   ran = []
 
@@ -94,6 +94,19 @@ def test_expand_refuses(tmp_path):
 
   with pytest.raises(InputError, match='a comparison'):
     campaign.of_comparison(relief.get_config(), tmp_path)
+
+
+def test_one_rule_for_the_baseline(tmp_path):
+  def of(**keys):
+    return campaign.of_comparison(config(**keys), tmp_path).baseline
+
+  assert of() == 'fedavg'
+  assert of(baseline='relief') == 'relief'
+  assert of(only='relief*') == 'relief'  # fedavg is left out: the first one
+  with pytest.raises(InputError, match="baseline='relif'"):
+    of(baseline='relif')
+  with pytest.raises(InputError, match='--baseline=relif'):
+    campaign.of_comparison(config(), tmp_path, baseline='relif')
 
 
 def test_finished_runs_are_never_run_again(inline, tmp_path):
@@ -177,27 +190,21 @@ def test_tables_and_figures(inline, tmp_path):
 
 def test_difference_is_paired_by_seed():
   def run(label, seed, f1):
-    return tables.Run(label, seed, {}, [{'round': 0, 'f1': f1}])
+    return gather.Run(label, seed, 0, {}, [{'round': 0, 'f1': f1}])
 
   runs = [run('fedavg', s, 0.1 * s) for s in range(3)]
   runs += [run('relief', s, 0.1 * s + 0.05) for s in (2, 0)]
-  found = tables.table(runs, 'fedavg')['relief']['f1_difference']
-  assert found.mean == pytest.approx(5)
+  cells = tables.cells_of(gather.Collection(runs, 'fedavg'))
+  found = cells['relief']['f1_difference']
+  assert found.mean == pytest.approx(0.05)
   assert found.half == pytest.approx(0, abs=1e-9)
   assert found.number == 2
 
 
 def test_interval_equals_a_known_value():
-  found = tables.interval([4.0, 5.0, 9.0])
-  assert found.mean == pytest.approx(6)
-  assert found.half == pytest.approx(4.302653 * 2.645751 / 3**0.5, rel=1e-5)
-
-
-def test_a_crowd_is_spread_over_panels():
-  labels = [f'x/m{i}' for i in range(20)]
-  panels = plots._panels(labels, 'x/m3')
-  assert all(panel[0] == 'x/m3' and len(panel) <= 7 for panel in panels)
-  assert {label for panel in panels for label in panel} == set(labels)
+  mean, half = stats.interval([4.0, 5.0, 9.0])
+  assert mean == pytest.approx(6)
+  assert half == pytest.approx(4.302653 * 2.645751 / 3**0.5, rel=1e-5)
 
 
 def test_the_comparison_can_be_loaded_again(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from experiments.configs import folds, from_json, relief
 from relief_jax.campaign import campaign, points
 from relief_jax.errors import InputError
-from relief_jax.report import gather, page, printed, summaries, tables
+from relief_jax.report import frame, gather, page, stats, tables
 from relief_jax.storage import records
 from tests.campaign.compare_test import compare, run_inline
 from tests.support.paths import ROOT
@@ -72,7 +72,7 @@ def test_smoke(tmp_path):
     folder = tmp_path / 'centralized' / f'fold_{fold}'
     summary = records.read_json(folder / 'summary.json')
     tested.append(summary['world']['subjects']['test'])
-    scores.append(100 * summary['last']['f1'])
+    scores.append(summary['last']['f1'])
   assert tested == [[1, 3], [2, 4]]
   with open(tmp_path / 'table.csv', newline='') as file:
     (row,) = csv.DictReader(file)
@@ -103,7 +103,7 @@ def test_every_fold_with_several_seeds(tmp_path, seeds):
 def run(label, fold, seed, f1, persons=()):
   world = {'subjects': {'test': list(persons)}}
   metrics = [{'round': 0, 'f1': f1 / 2}, {'round': 5, 'f1': f1}]
-  return tables.Run(label, fold, {'world': world}, metrics, seed)
+  return gather.Run(label, seed, fold, {'world': world}, metrics)
 
 
 def test_seeds_are_averaged_before_folds():
@@ -112,23 +112,21 @@ def test_seeds_are_averaged_before_folds():
   gain = {(0, 0): 0.1, (0, 1): 0.0, (1, 0): 0.2, (1, 1): -0.1}
   runs = [run('fedavg', *pair, value) for pair, value in f1.items()]
   runs += [run('relief', *pair, f1[pair] + more) for pair, more in gain.items()]
-  found = tables.table(runs, 'fedavg')
+  collection = gather.Collection(runs, 'fedavg', 'folds')
+  found = tables.cells_of(collection)
   own = found['fedavg']['f1']
-  assert (own.mean, own.number, own.total) == (pytest.approx(70), 4, 4)
-  assert own.half == pytest.approx(12.706205 * 10, rel=1e-5)  # t of one degree
+  assert (own.mean, own.number, own.total) == (pytest.approx(0.7), 4, 4)
+  assert own.half == pytest.approx(12.706205 * 0.1, rel=1e-5)  # t of one degree
   difference = found['relief']['f1_difference']
-  assert difference.mean == pytest.approx(5)
+  assert difference.mean == pytest.approx(0.05)
   assert difference.half == pytest.approx(0, abs=1e-9)  # 5 points in each fold
-  p = summaries.paired_p(runs[4:], runs[:4])
-  assert p < 1e-6
+  assert tables.significance(collection)['relief'] < 1e-6
   # A run that is missing is told, and its pair is left out.
-  some = tables.table([r for r in runs if r.pair != (0, 1)], 'fedavg')
-  assert some['relief']['f1_difference'].mean == pytest.approx(7.5)
-  curves = tables.mean_runs(runs)
-  assert [(c.label, c.seed) for c in curves] == [
-    (label, fold) for label in ('fedavg', 'relief') for fold in (0, 1)
-  ]
-  assert [row['f1'] for row in curves[0].metrics] == pytest.approx([0.3, 0.6])
+  some = [r for r in runs if (r.fold, r.seed) != (0, 1)]
+  cells = tables.cells_of(gather.Collection(some, 'fedavg', 'folds'))
+  assert cells['relief']['f1_difference'].mean == pytest.approx(0.075)
+  _, y, of_fold = frame.curves(collection.frame, 'fedavg', 'round')
+  assert stats.units(y, of_fold).mean(0) == pytest.approx([0.35, 0.7])
 
 
 def test_the_persons_of_each_fold_are_listed():
@@ -137,10 +135,10 @@ def test_the_persons_of_each_fold_are_listed():
     for fold in (1, 0)
     for seed in (0, 1)
   ]
-  first, second = printed.notes(runs, 'folds')
+  first, second = tables.notes_of(runs, 'folds')
   assert first == 'A fold counts once, as the mean over its 2 seeds.'
   assert second == 'Persons tested on: fold 0: 1, 5; fold 1: 2, 6.'
-  assert printed.notes(runs, 'seeds') == []
+  assert tables.notes_of(runs, 'seeds') == []
 
 
 def test_folders_of_two_axes_are_read_again(tmp_path, monkeypatch):
@@ -160,7 +158,9 @@ def test_folders_of_two_axes_are_read_again(tmp_path, monkeypatch):
       (tmp_path / 'manifest.json').unlink()
     collection = gather.gather([tmp_path])
     assert collection.numbers == 'folds'
-    assert [r.pair for r in collection.runs if r.label == 'relief'] == [
+    assert [
+      (r.fold, r.seed) for r in collection.runs if r.label == 'relief'
+    ] == [
       (0, 0),
       (0, 1),
       (1, 0),

@@ -8,7 +8,7 @@ from relief_jax import datasets, simulate
 from relief_jax.datasets import mhealth, packed
 from relief_jax.datasets.recording import physical
 from relief_jax.errors import InputError
-from relief_jax.storage import runner
+from relief_jax.storage import loop
 from relief_jax.world import splits
 from tests.datasets import originals
 
@@ -195,7 +195,7 @@ def test_the_title_is_what_a_summary_says(root):
   summary = simulation.summary()
   assert summary['dataset'] == 'MHEALTH, truncated channels'
   assert summary['world']['dataset'] == summary['dataset']
-  assert summary['dataset'] in runner.title(simulation)
+  assert summary['dataset'] in loop.title(simulation)
   assert simulation.config.dataset == 'mhealth'  # to run it again
 
 

@@ -15,7 +15,7 @@ from relief_jax import simulate
 from relief_jax.engine import placement, processes
 from relief_jax.errors import InputError
 from relief_jax.runs import tuner
-from relief_jax.storage import runner
+from relief_jax.storage import loop, runner
 from tests.support import tiny
 
 
@@ -35,7 +35,7 @@ def config(**overrides):
   )
 
 
-class StopInOne(runner.Stop):
+class StopInOne(loop.Stop):
   """As if a signal had reached the second process alone, in round 2."""
 
   requested = property(lambda self: jax.process_index() == 1)  # type: ignore
@@ -61,9 +61,9 @@ def main(folder: str, port: int, count: int, number: int, devices: int):
     except (InputError, processes.PeerError) as error:
       seen[name] = f'{type(error).__name__}: {error}'
 
-  stop, runner.Stop = runner.Stop, StopInOne
+  stop, loop.Stop = loop.Stop, StopInOne
   seen['first'] = runner.run(own, f'{folder}/whole')
-  runner.Stop = stop
+  loop.Stop = stop
   try:
     runner.run(own, f'{folder}/whole')
   except (InputError, processes.PeerError) as error:

@@ -9,7 +9,7 @@ from experiments.configs import from_json, paper
 from relief_jax import world
 from relief_jax.campaign import campaign
 from relief_jax.errors import InputError
-from relief_jax.report import printed, tables
+from relief_jax.report import gather, printed
 from relief_jax.storage import records
 from tests.datasets import originals
 
@@ -90,15 +90,16 @@ def test_pamap2_on_files_in_its_layout(tmp_path, monkeypatch):
 
 def test_tables_name_the_data_and_what_limits_them(tmp_path):
   runs = [
-    tables.Run(
+    gather.Run(
       label,
       0,
+      0,
       {'dataset': 'MHEALTH, truncated channels'},
-      [{'f1': 0.5, 'accuracy': 0.5}],
+      [{'round': 1, 'f1': 0.5, 'accuracy': 0.5}],
     )
     for label in ('fedavg', 'relief')
   ]
-  printed.save(tables.table(runs, 'fedavg'), runs, tmp_path, 'folds')
+  printed.save(gather.Collection(runs, 'fedavg', 'folds'), tmp_path)
   for name in ('table.md', 'table.csv'):
     assert 'MHEALTH, truncated channels' in (tmp_path / name).read_text()
 

@@ -20,8 +20,8 @@ import subprocess
 import sys
 import tempfile
 
-from relief_jax import simulate
 from relief_jax.cli import command
+from relief_jax.runs import simulation
 from relief_jax.storage import exit_codes, runner
 from tests.faults import kills
 from tests.support import fake_simulate
@@ -49,7 +49,7 @@ def _child(folder: pathlib.Path, out: pathlib.Path) -> tuple[int, list[str]]:
   """Exit code and lines of a run, or of the rest of it, in a child."""
 
   def work():
-    simulate.Simulation = fake_simulate.Simulation
+    simulation.Simulation = fake_simulate.Simulation
     config = kills.fake_config()
     command.call(
       lambda: exit_codes.CODES[runner.run(config, folder, None, True)]

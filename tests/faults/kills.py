@@ -32,8 +32,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from relief_jax import simulate
 from relief_jax.engine import compile_cache
+from relief_jax.runs import simulation
 from relief_jax.storage import records, runner
 from relief_jax.storage.checkpoints import Checkpoints
 from tests.support import fake_simulate, tiny
@@ -139,7 +139,7 @@ def _tell(log: pathlib.Path) -> None:
   def say(word, number):
     os.write(handle, f'{word} {number}\n'.encode())
 
-  kind = simulate.Simulation
+  kind = simulation.Simulation
   advance, restore, save = kind.advance, kind.restore, Checkpoints.save
 
   def told_advance(self):
@@ -226,7 +226,7 @@ class Harness:
         compile_cache.enable(self._folder / 'programs')
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
       else:
-        simulate.Simulation = fake_simulate.Simulation
+        simulation.Simulation = fake_simulate.Simulation
       _tell(folder.with_suffix('.log'))
       _arm(kill, folder)
       assert runner.run(self._config, folder, resume=True) == 'complete'

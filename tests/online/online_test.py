@@ -186,7 +186,9 @@ def test_sensors_are_missing_as_often_as_asked(kind):
   online = processes(**{'missing.kind': kind, 'missing.rate': 0.6})
   found = quick(
     jax.vmap(
-      lambda r: missing.gone(online.missing, None, WORDS, IDS, IDS, r, 3)
+      lambda r: missing.lost_sensors(
+        online.missing, None, WORDS, IDS, IDS, r, 3
+      )
     )
   )(jnp.arange(500))
   found = np.asarray(found)

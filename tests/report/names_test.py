@@ -6,17 +6,16 @@ import io
 import html5lib
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.text import Text
 
 from relief_jax.campaign import campaign
 from relief_jax.report import (
-  columns,
   gather,
   page,
   palette,
   printed,
-  summaries,
   tables,
   world_figure,
   writer,
@@ -85,23 +84,23 @@ def test_a_world_of_odd_names(tmp_path):
 
 def test_the_terminal_interprets_nothing(capsys):
   for name in (*NAMES, ':smile:', '[/]'):
-    cells = {name: {c.name: tables.Cell(1, 1, 2, 2) for c in columns.COLUMNS}}
-    printed.show(cells, [], progress.console(), name)
+    run = gather.Run(name, 0, 0, {}, [{'round': 1, 'f1': 0.5}])
+    printed.show(gather.Collection([run], name), progress.console())
     assert name in capsys.readouterr().out
 
 
 def test_a_page_and_tables_of_odd_names(tmp_path):
-  rows = [[name, '1.0 ± 0.5'] for name in NAMES]
-  table = summaries.Table('t', 'T', ['', 'f1'], rows, 'base is a\nb')
-  read = list(csv.reader(io.StringIO(summaries.csv_of(table))))
+  shown = pd.DataFrame({'f1': '1.0 ± 0.5'}, index=NAMES)
+  table = tables.Table('headline', 'T', shown, shown, 'base is a\nb')
+  read = list(csv.reader(io.StringIO(table.csv())))
   assert [row[0] for row in read[1:]] == list(NAMES)
-  tex = summaries.tex_of(table)
+  tex = table.tex()
   assert r'band\_\$20\_v1\_\$ & ' in tex and r'100 \% & ' in tex
+  assert r'1.0 $\pm$ 0.5 \\' in tex
   assert r'$<$b$>$\&amp;' in tex and '{[}red]x' in tex
   assert tex.splitlines()[0] == '% base is a b'
-  collection = gather.Collection([], 'a', 'seeds', [], {})
-  text = page._table(table, collection)
-  html5lib.HTMLParser(strict=True).parseFragment(text)
+  text = page.render(gather.Collection([], 'a'), [], [table])
+  html5lib.HTMLParser(strict=True).parse(text)
   assert '&lt;b&gt;&amp;amp;' in text
   assert naming.markdown('a|b <i> $x$') == r'a\|b \<i\> \$x\$'
   assert naming.markdown('client_lr=0.1/relief') == 'client_lr=0.1/relief'

@@ -5,12 +5,14 @@ import csv
 import pytest
 
 from relief_jax.errors import InputError
-from relief_jax.report import robustness, tables
+from relief_jax.report import gather, robustness
 
 
 def run(label, seed, every, without):
-  metrics = [{'f1_all': every, 'f1_without': dict(enumerate(without))}]
-  return tables.Run(label, seed, {}, metrics)
+  metrics = [
+    {'round': 1, 'f1_all': every, 'f1_without': dict(enumerate(without))}
+  ]
+  return gather.Run(label, seed, 0, {}, metrics)
 
 
 def made():
@@ -27,17 +29,19 @@ def made():
 
 def test_a_grid_in_numbers_and_pictures(tmp_path):
   found = robustness.grid(made())
-  cell = robustness.cell(list(found[30, 20, 'relief'].values()), 'missing')
-  assert cell.mean == pytest.approx(100 * (0.62 + 0.05 - 0.2))
-  # The seed moves both methods alike: the paired difference has no interval.
-  gap = robustness.difference(found, (30, 0, 'relief'), 'fedavg', 'worst')
-  assert gap.mean == pytest.approx(2) and gap.half == pytest.approx(0)
+  gap = robustness.differences(found, 'fedavg')
+  worst = gap[(gap.metric == 'worst') & (gap.method == 'relief')]
+  assert list(worst.value) == pytest.approx([0.02] * 4)  # seed by seed
   robustness.write_tables(found, tmp_path)
   with open(tmp_path / 'robustness.csv') as file:
     rows = list(csv.DictReader(file))
   assert len(rows) == 4
-  assert float(rows[0]['complete']) == pytest.approx(85)
-  assert (tmp_path / 'robustness.md').read_text().count('\n') == 8
+  assert float(rows[0]['complete']) == pytest.approx(0.85)
+  place = [rows[3][k] for k in ('missing_percent', 'noisy_percent', 'method')]
+  assert place == ['30', '20', 'relief']
+  assert float(rows[3]['missing']) == pytest.approx(0.62 + 0.05 - 0.2)
+  text = (tmp_path / 'robustness.md').read_text()
+  assert '| 30 | 0 | fedavg | 85.0 ± ' in text
   robustness.draw(found, 'fedavg', tmp_path / 'grid.png')
   assert (tmp_path / 'grid.png').stat().st_size > 5000
 

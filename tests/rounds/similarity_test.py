@@ -9,7 +9,7 @@ import pytest
 from relief_jax import simulate
 from relief_jax.config import validation
 from relief_jax.errors import InputError
-from relief_jax.report import cosine_charts, gather, tables
+from relief_jax.report import cosine_charts, gather
 from relief_jax.rounds import similarity
 from relief_jax.storage import runner
 from tests.support import tiny
@@ -79,20 +79,19 @@ def test_the_heat_map_has_owners_first_and_grey_for_nothing(tmp_path):
   none, line = None, [{'round': 1, 'f1': 0.5, 'f1_by_tier': {'low': 0.5}}]
   block = [[1.0, 0.25, none], [0.25, 1.0, none], [none, none, none]]
   row = {'round': 1, 'client': [0, 1, 2], 'cosines': {'fusion/mag': block}}
-  run = tables.Run('fedavg', 0, {'fleet': fleet}, line)
-  one = gather.Found(run, tmp_path, {}, [], [row], {})
-  found = gather.Collection([one], 'fedavg', 'seeds', [], {})
+  (tmp_path / 'cosines.jsonl').write_text(json.dumps(row) + '\n')
+  run = gather.Run('fedavg', 0, 0, {'fleet': fleet}, line, tmp_path)
+  found = gather.Collection([run], 'fedavg')
   (chart,) = cosine_charts.heat_maps(found)
   assert 'round 1' in chart.title
-  panel = chart.figure.axes[0]
-  assert panel.get_title() == 'fedavg, fusion/mag\nowners –, with others 0.25'
+  panel = chart.panels[''].axes[0]
+  assert panel.get_title() == 'fedavg\nfusion/mag\nowners –, others 0.25'
   shown = np.ma.filled(panel.images[0].get_array(), np.nan)
   np.testing.assert_array_equal(  # devices 1, 0, 2
     shown, [[1, 0.25, np.nan], [0.25, 1, np.nan], [np.nan] * 3]
   )
-  assert not cosine_charts.heat_maps(
-    found._replace(found=[one._replace(cosines=[])])
-  )
+  (tmp_path / 'cosines.jsonl').unlink()
+  assert not cosine_charts.heat_maps(found)
 
 
 def test_who_compares_nothing_is_refused():

@@ -84,8 +84,8 @@ def total(counts):
   return np.asarray(counts).sum(1)
 
 
-def predictions(task, params, bank, mask, fill):
-  """[windows] classes, by filling or leaving out inputs before encoding."""
+def logits(task, params, bank, mask, fill):
+  """[windows, C] logits, by filling or leaving out inputs before encoding."""
   windows = len(bank.y)
   features = {}
   for i, name in enumerate(task.modalities):
@@ -96,23 +96,28 @@ def predictions(task, params, bank, mask, fill):
     features[name] = h if mask[i] or fill == 'input' else jnp.zeros_like(h)
     assert len(h) == windows
   run = jnp.ones(len(mask), bool) if fill == 'input' else jnp.asarray(mask)
-  return task.fuse(params, {}, features, run).argmax(-1)
+  return task.fuse(params, {}, features, run)
 
 
 @pytest.mark.parametrize('fill', ['skip', 'input'])
 def test_confusions_are_those_of_the_predictions(fill):
   task, params, bank, masks = world()
-  by_person = np.asarray(counter(fill, 8)(params, bank, masks))
+  by_person, losses = map(np.asarray, counter(fill, 8)(params, bank, masks))
   counts = total(by_person)
   y = np.asarray(bank.y)
   every = quick(
     lambda params, bank: [
-      predictions(task, params, bank, mask, fill) for mask in masks
+      logits(task, params, bank, mask, fill) for mask in masks
     ]
   )(params, bank)
-  assert len({tuple(np.asarray(g)) for g in every}) > 2  # subsets differ
-  for found, guess, one in zip(counts, every, by_person, strict=True):
-    guess = np.asarray(guess)
+  differ = {tuple(np.asarray(found.argmax(-1))) for found in every}
+  assert len(differ) > 2  # subsets do
+  for found, told, one, loss in zip(
+    counts, every, by_person, losses, strict=True
+  ):
+    guess = np.asarray(told.argmax(-1))
+    lost = -np.asarray(jax.nn.log_softmax(told))[np.arange(len(y)), y]
+    np.testing.assert_allclose(loss, [lost[::2].sum(), lost[1::2].sum()], 1e-5)
     np.testing.assert_array_equal(found, confusion(y, guess, 3))
     np.testing.assert_array_equal(one[1], confusion(y[1::2], guess[1::2], 3))
 
@@ -120,8 +125,10 @@ def test_confusions_are_those_of_the_predictions(fill):
 @pytest.mark.parametrize('batch', [1, 23, 256])
 def test_batches_and_their_padding_change_nothing(batch):
   _, params, bank, masks = world()
-  counts = counter('skip', batch)(params, bank, masks)
-  np.testing.assert_array_equal(counts, counter('skip', 8)(params, bank, masks))
+  counts, loss = counter('skip', batch)(params, bank, masks)
+  again, same = counter('skip', 8)(params, bank, masks)
+  np.testing.assert_array_equal(counts, again)
+  np.testing.assert_allclose(loss, same, rtol=1e-5)
   assert (total(counts).sum((1, 2)) == 23).all()
 
 
@@ -129,7 +136,7 @@ def test_labels_never_touch_the_predictions():
   _, params, bank, masks = world()
   shuffled = bank.replace(y=jnp.roll(bank.y, 5))
   counts = counter('skip', 8)
-  before, after = (total(counts(params, b, masks)) for b in (bank, shuffled))
+  before, after = (total(counts(params, b, masks)[0]) for b in (bank, shuffled))
   assert (before != after).any()
   # How often each class is predicted, and how often it is true.
   np.testing.assert_array_equal(before.sum(1), after.sum(1))
@@ -148,7 +155,7 @@ F1_HALF = (0.8 + 2 / 3) / 2
 
 def facts(persons=('7',), validation=(False,), tiers=('low', 'high', 'none')):
   return scores.Facts(
-    OWNED, TIER, 1, NAMES, tiers, persons, np.array(validation)
+    OWNED, TIER, 1, NAMES, tiers, persons, np.array(validation), ('sit', 'walk')
   )
 
 
@@ -178,7 +185,7 @@ def test_report_by_hand():
   )
   assert found['f1_by_tier'] == pytest.approx({'low': F1_HALF, 'high': 1})
   assert found['f1_by_person'] == pytest.approx({'7': mean})
-  assert found['f1_by_class'] == [1, 1]
+  assert found['f1_by_class'] == {'sit': 1, 'walk': 1}
 
 
 def test_report_of_held_models_and_persons_by_hand():
@@ -200,6 +207,29 @@ def test_report_of_held_models_and_persons_by_hand():
   assert record['f1_validation'] == pytest.approx((F1_HALF + 0 + 1) / 3)
   assert list(record['f1_by_person']) == ['a']
   assert record['f1_rare_only'] == 0  # of the server's model
+
+
+def test_loss_and_confusion_of_what_is_held():
+  """Four windows a person; the loss of person b is no result."""
+  whole = np.array([[BAD, BAD], [HALF, BAD], [GOOD, GOOD]])
+  narrow = np.array([[GOOD, HALF], [BAD, BAD]])
+  counts = evaluation.Counts(
+    whole,
+    (),
+    narrow[None],
+    np.array([1, 0, 0]),
+    loss=np.array([[9, 9], [4, 9], [2, 9]]),
+    submodel_loss=np.array([[[1, 9], [9, 9]]]),
+  )
+  found = scores.report(counts, SCOPE, facts(('a', 'b'), (False, True)))
+  assert found.record['test_loss'] == pytest.approx((1 + 4 + 2) / 4 / 3)
+  np.testing.assert_array_equal(found.confusion, GOOD)
+  personal = evaluation.Counts(
+    np.stack([whole, whole, whole]), loss=np.tile(counts.loss, (3, 1, 1))
+  )
+  found = scores.report(personal, SCOPE, facts(('a', 'b'), (False, True)))
+  assert found.record['test_loss'] == pytest.approx((4 + 4 + 2) / 4 / 3)
+  np.testing.assert_array_equal(found.confusion, 2 * HALF + GOOD)
 
 
 def test_report_of_own_windows_by_hand():
@@ -237,5 +267,5 @@ def test_report_of_personal_models_by_hand():
   assert found['f1_by_subset'] == {'acc': 0.5, 'acc+gyro': 1}
   assert 'f1_global' not in found  # there is no server's model
   np.testing.assert_allclose(
-    found['f1_by_class'], scores.class_f1(GOOD + BAD + GOOD)
+    [*found['f1_by_class'].values()], scores.class_f1(GOOD + BAD + GOOD)
   )

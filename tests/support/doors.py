@@ -26,7 +26,7 @@ from relief_jax.config import validation
 from relief_jax.datasets import download, npz, packed, windows
 from relief_jax.devices import figures
 from relief_jax.engine import placement
-from relief_jax.report import tables
+from relief_jax.report import gather
 from relief_jax.storage import records
 from relief_jax.storage.checkpoints import Checkpoints
 from relief_jax.world import fleet_files
@@ -296,16 +296,16 @@ def archive(rng, folder):
 @functools.cache
 def stored_run() -> pathlib.Path:
   """A run directory of the stand-in."""
-  from relief_jax import simulate
+  from relief_jax.runs import simulation
   from relief_jax.storage import runner
   from tests.support import fake_simulate
 
   folder = pathlib.Path(tempfile.mkdtemp()) / 'run'
-  real, simulate.Simulation = simulate.Simulation, fake_simulate.Simulation
+  real, simulation.Simulation = simulation.Simulation, fake_simulate.Simulation
   try:
     runner.run(kills.fake_config(), folder)
   finally:
-    simulate.Simulation = real
+    simulation.Simulation = real
   return folder
 
 
@@ -323,7 +323,7 @@ def run_directory(rng, folder):
   for other in ('metrics.jsonl', 'summary.json', 'config.json'):
     data = (stored_run() / other).read_bytes()
     (folder / other).write_bytes(mutated(rng, data) if other == name else data)
-  tables.load(folder, 'label', 0)
+  gather.load(folder, 'label')
 
 
 def checkpoint(rng, folder):

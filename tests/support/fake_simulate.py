@@ -7,7 +7,7 @@ import numpy as np
 
 from relief_jax import algorithms
 from relief_jax.config import validation
-from relief_jax.simulate import Diverged
+from relief_jax.runs.round_totals import Diverged
 from relief_jax.storage import progress
 from relief_jax.world import fleets
 
@@ -32,7 +32,10 @@ class Simulation:
       self.config.fill = algorithms.facts(self.config.method).fill
     self.data_dir = data_dir
     self.rounds, self.round = config.rounds, 0
-    self.history, self.run = [], SimpleNamespace(devices={}, cosines=[])
+    self.history, self.run = (
+      [],
+      SimpleNamespace(devices={}, cosines=[], confusion={}),
+    )
     self.description = {
       'clients': config.clients,
       'clients_per_round': config.clients,
@@ -93,13 +96,19 @@ class Simulation:
       'f1_without_rare': f1,
       'f1_by_subset': {'acc+gyro': f1},
       'f1_by_tier': {'low': f1},
-      'f1_by_class': [f1, f1],
+      'f1_by_class': {'sit': f1, 'walk': f1},
+      'test_loss': 1.0,
       'divergence': {'acc': float('nan'), 'head': float(self._value)},
       'trained_share': {'acc': 0.5, 'head': 1.0},
       'loss': float(self._state['w'].sum()),
       'wall_seconds': 0.01 * self.round,
     }
     self.history.append(record)
+    self.run.confusion = {
+      'round': self.round,
+      'classes': ['sit', 'walk'],
+      'counts': [[8, 2], [1, 9]],
+    }
     count = self.config.clients
     self.run.devices = {
       'round': self.round,
@@ -118,6 +127,9 @@ class Simulation:
     }
     return record
 
+  def model(self):
+    return SimpleNamespace(params=copy.deepcopy(self._state))
+
   def snapshot(self):
     return {
       'round': np.int64(self.round),
@@ -133,7 +145,8 @@ class Simulation:
     self.history = list(history)
 
   def summary(self):
-    last = self.history[-1]
+    costs = ('f1', 'sim_seconds', 'joules', 'up_bytes', 'down_bytes')
+    last = self.history[-1] if self.history else dict.fromkeys(costs, 0.0)
     return {
       'method': self.config.method,
       'dataset': self.config.dataset,
@@ -142,7 +155,7 @@ class Simulation:
       'rounds': self.rounds,
       'seed': self.config.seed,
       'last': {'f1': last['f1']},
-      'best': {'f1': max(r['f1'] for r in self.history)},
+      'best': {'f1': max((r['f1'] for r in self.history), default=0.0)},
       'rounds_to_target': None,
       'sim_seconds_per_round': 1.5,
       'sim_seconds_total': last['sim_seconds'],

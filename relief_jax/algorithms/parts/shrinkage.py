@@ -1,4 +1,4 @@
-"""Shrinks every block's mean towards zero (relief.md section 8, **ours**)."""
+"""Shrinks every block's mean towards zero, **ours**."""
 
 import jax.numpy as jnp
 

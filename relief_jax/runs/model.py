@@ -1,0 +1,197 @@
+"""A trained model and what its predictions need, apart from its run."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from relief_jax import models
+from relief_jax.engine import ambient
+from relief_jax.errors import InputError, unknown
+from relief_jax.models.encoders import Spec
+from relief_jax.runs import evaluation
+from relief_jax.task import Task
+from relief_jax.types import Array, PyTree
+from relief_jax.world import Inputs
+
+_BATCH = 256  # windows at a time: one compiled program for any number
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Model:
+  """Holds a trained model, and predicts from raw windows.
+
+  Attributes:
+    method: that trained it.
+    backbone: as `models.find`.
+    spec: of the model.
+    round: after which it is the model.
+    classes: [C] names.
+    params: P of numpy arrays; [N, *P] of a personal method.
+    frozen: parameters that never train, likewise; {} if there are none.
+    inputs: what windows are scaled by.
+    fill: `input` or `skip`, what stands for a sensor that is not there; as it
+      was tested in the run.
+    ensemble: the scores are the mean over all exits.
+    personal: every client has a model of its own.
+  """
+
+  method: str
+  backbone: str
+  spec: Spec
+  round: int
+  classes: tuple[str, ...]
+  params: PyTree
+  frozen: PyTree
+  inputs: Inputs
+  fill: str
+  ensemble: bool = False
+  personal: bool = False
+
+  @property
+  def modalities(self) -> tuple[str, ...]:
+    """Names of the sensors."""
+    return self.spec.modalities
+
+  @functools.cached_property
+  def task(self) -> Task:
+    """The model's functions; with all exits where they answer together."""
+    task = models.make(self.backbone, self.spec)
+    if self.ensemble and task.exits:
+      return task.exits.until(task.cuts, True)
+    return task
+
+  @ambient.pinned()
+  def scores(
+    self,
+    x: Mapping[str, np.ndarray],
+    sensors: Sequence[str] | None = None,
+    client: int | None = None,
+  ) -> np.ndarray:
+    """Computes class scores (logits) of windows, [B, C] float32.
+
+    Args:
+      x: {modality: [B, time, channels]} in the data's own units; a sensor that
+        is not there may be left out.
+      sensors: names of those that are there; None: all in `x`.
+      client: whose model, of a personal method.
+
+    Raises:
+      InputError: sensors, shapes or a client that the model does not have.
+    """
+    there = list(x) if sensors is None else list(sensors)
+    for name in (*there, *x):
+      if name not in self.modalities:
+        raise unknown('sensor', name, self.modalities)
+    windows, count = self._scaled(x, there)
+    mask = np.array([name in there for name in self.modalities])
+    params = self._params_of(client)
+    found = [
+      self._compiled(
+        params,
+        self.frozen,
+        {m: v[low : low + _BATCH] for m, v in windows.items()},
+        mask,
+      )
+      for low in range(0, len(next(iter(windows.values()))), _BATCH)
+    ]
+    return np.concatenate([np.asarray(v) for v in found])[:count]
+
+  def predict(
+    self,
+    x: Mapping[str, np.ndarray],
+    sensors: Sequence[str] | None = None,
+    client: int | None = None,
+  ) -> np.ndarray:
+    """Predicts the class of windows, [B] int numbers into `classes`.
+
+    Args: as `scores`.
+
+    Raises:
+      InputError: as `scores`.
+    """
+    return self.scores(x, sensors, client).argmax(-1)
+
+  def _params_of(self, client: int | None) -> PyTree:
+    """Picks the parameters of a client, or the shared ones."""
+    if not self.personal:
+      if client is not None:
+        raise InputError(
+          f'client={client} where {self.method} trains one model for all',
+          'no client',
+          'leave it out',
+        )
+      return self.params
+    clients = len(jax.tree.leaves(self.params)[0])
+    if client is None or not 0 <= client < clients:
+      raise InputError(
+        f'client={client} where {self.method} keeps a model per client',
+        f'a client from 0 to {clients - 1}',
+        'name whose model is asked for: predict(x, client=0)',
+      )
+    return jax.tree.map(lambda v: v[client], self.params)
+
+  def _scaled(self, x, there) -> tuple[dict[str, np.ndarray], int]:
+    """Scales windows and pads them to whole batches; zeros where absent."""
+    found: dict[str, np.ndarray] = {}
+    if not there:
+      raise InputError('no sensor', 'at least one', 'give its windows')
+    for name in there:
+      if name not in x:
+        raise InputError(
+          f'no windows of {name}, which is said to be there',
+          'windows of every sensor in `sensors`',
+          'give them, or leave the sensor out',
+        )
+      channels = self.spec.channels[self.modalities.index(name)]
+      raw = np.asarray(x[name], np.float32)
+      if raw.ndim != 3 or raw.shape[1:] != (self.spec.width, channels):
+        raise InputError(
+          f'{name} of shape {raw.shape}',
+          f'(windows, {self.spec.width}, {channels}): time, then channels',
+          'cut the windows as those that the model was trained on',
+        )
+      if not np.isfinite(raw).all():
+        raise InputError(
+          f'numbers in {name} that are NaN or infinite',
+          'finite numbers',
+          'interpolate the gaps, or leave the sensor out of `sensors`',
+        )
+      found[name] = (raw - self.inputs.mean[name]) / self.inputs.std[name]
+    counts = {len(v) for v in found.values()}
+    if len(counts) > 1 or 0 in counts:
+      raise InputError(
+        f'{sorted(counts)} windows', 'the same number, not 0', 'align them'
+      )
+    count = counts.pop()
+    size = -(-count // _BATCH) * _BATCH
+    shapes = zip(self.modalities, self.spec.channels, strict=True)
+    padded = {
+      name: np.zeros((size, self.spec.width, channels), np.float32)
+      for name, channels in shapes
+    }
+    for name, windows in found.items():
+      padded[name][:count] = windows
+    return padded, count
+
+  @functools.cached_property
+  def _compiled(self):
+    """Builds (params, frozen, x, mask) -> [B, C], compiled."""
+    task, filled = self.task, self.fill == 'input'
+    fill = jax.tree.map(jnp.asarray, self.inputs.fill) if filled else None
+
+    def scores(params, frozen, x: dict[str, Array], mask: Array) -> Array:
+      seen = {
+        name: task.encode(params, frozen, i, x[name], task.cuts)
+        for i, name in enumerate(task.modalities)
+      }
+      absent = evaluation.encode_absent(task, params, frozen, x, fill, seen)
+      found = evaluation.fuse_seen(
+        task, params, frozen, seen, absent, mask, filled
+      )
+      return found if found.ndim == 2 else jnp.mean(found, 0)
+
+    return jax.jit(scores)
