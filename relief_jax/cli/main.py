@@ -31,10 +31,8 @@ class Command(NamedTuple):
   operands: bool = False
 
 
-# By name; try is short for `compare try`, the module of any other has the same
-# name with _ for -.
+# By name; its module has the same name with _ for -.
 COMMANDS = {
-  'try': Command('', 'compares three methods, in half a minute'),
   'run': Command('CONFIG', 'runs one experiment, into a run directory'),
   'compare': Command('CONFIG', 'sets methods and seeds side by side'),
   'sweep': Command('CONFIG', 'sets values of keys side by side'),
@@ -47,6 +45,8 @@ COMMANDS = {
   'keys': Command('[PATTERN]', 'lists the keys of configs', True),
   'cache': Command('[PART...]', 'shows or clears what is kept on disk', True),
 }
+# Short for a command and its first arguments.
+SHORT = {'try': ('compare', 'try')}
 _HELP = ('', '-h', '--help', '-help', 'help')
 _VERSION = ('--version', '-version', 'version')
 
@@ -61,6 +61,8 @@ def main() -> None:
   if name in _VERSION:
     print(version())
     sys.exit(0)
+  name, *given = SHORT.get(name, (name,))
+  rest = [*given, *rest]
   if name not in COMMANDS:
     print(
       f'error: {relief_jax.errors.unknown("command", name, COMMANDS)}',
@@ -68,9 +70,6 @@ def main() -> None:
     )
     sys.exit(2)
   sys.argv = [f'{sys.argv[0]} {name}', *rest]
-  if name == 'try':
-    name = 'compare'
-    sys.argv[1:1] = ['try']
   start(name)
 
 
@@ -104,7 +103,7 @@ def overview() -> str:
       f'  {calls[name]:{wide}}  {one.meaning}' for name, one in COMMANDS.items()
     ),
     '',
-    'Begin with: relief try',
+    'Begin with: relief try (three methods side by side, in half a minute)',
     'relief COMMAND --help lists its flags; relief --version.',
   ]
   return '\n'.join(lines)

@@ -17,9 +17,13 @@ def resuming() -> str:
 def command_line() -> str:
   """Gives the command that this process was started with."""
   spec = getattr(sys.modules['__main__'], '__spec__', None)
-  name, *sub = sys.argv[0].split(' ')
-  if pathlib.PurePath(name).stem == 'relief' and sub:  # see `cli`
-    head = ['relief', *sub]
+  module = spec.name if spec else ''
+  # `cli.main` puts the command's name behind the program's.
+  name, blank, command = sys.argv[0].rpartition(' ')
+  if blank and pathlib.PurePath(name).stem == 'relief':
+    head = ['relief', command]
+  elif blank and module == 'relief_jax.cli.main':
+    head = ['python', '-m', module, command]
   else:
-    head = ['python', '-m', spec.name] if spec else ['python', sys.argv[0]]
+    head = ['python', '-m', module] if module else ['python', sys.argv[0]]
   return shlex.join(head + sys.argv[1:])

@@ -47,7 +47,7 @@ def test_compiling_is_said_with_the_time_it_took_before(tmp_path, monkeypatch):
   [
     (['bin/relief run', 'relief:smoke'], 'relief run relief:smoke --resume'),
     (['relief run', 'a b.py', '--resume'], "relief run 'a b.py' --resume"),
-    (['relief run', '--noresume'], 'relief run --noresume --resume'),
+    (['x y/relief run', '--noresume'], 'relief run --noresume --resume'),
   ],
 )
 def test_an_interrupted_run_says_how_to_go_on(monkeypatch, argv, said):
