@@ -51,10 +51,18 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-  """Finds the methods of `--method` before tests are collected."""
+  """Keeps compiled programs, and finds the methods of `--method`.
+
+  What was compiled is kept in pytest's cache, shared by its processes and
+  found again as long as the program, JAX and the machine are the same:
+  `--cache-clear` begins anew.
+  """
   from relief_jax import algorithms
+  from relief_jax.engine import compile_cache
   from relief_jax.errors import InputError
 
+  if getattr(config, 'cache', None):
+    compile_cache.enable(config.cache.mkdir('programs'))
   for name in config.getoption('--method'):
     try:
       algorithms.find(name)

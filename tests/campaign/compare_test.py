@@ -110,36 +110,39 @@ def test_one_rule_for_the_baseline(tmp_path):
 
 
 def test_finished_runs_are_never_run_again(inline, tmp_path):
-  assert compare(config(), tmp_path) == 0
-  assert len(inline) == 12
+  few = config(only='fedavg,relief')
+  assert compare(few, tmp_path) == 0
+  assert len(inline) == 4
   inline.clear()
   before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob('metrics.jsonl')}
-  assert compare(config(), tmp_path) == 0
+  assert compare(few, tmp_path) == 0
   assert not inline
   for path, time in before.items():
     assert path.stat().st_mtime_ns == time
-  more = config(seeds=(0, 1, 2))
+  more = config(only=few.only, seeds=(0, 1, 2))
   assert compare(more, tmp_path) == 0
   assert {seed for _, seed in inline} == {2}
 
 
 def test_half_finished_runs_go_on(inline, tmp_path):
-  compare(config(), tmp_path)
+  few = config(only='fedavg,relief', seeds=(0,))
+  compare(few, tmp_path)
   run = tmp_path / 'relief' / 'seed_0'
   whole = (run / 'metrics.jsonl').read_bytes()
   os.remove(run / 'summary.json')
   with open(run / 'metrics.jsonl', 'ab') as file:
     file.write(b'{"rou')
   inline.clear()
-  compare(config(), tmp_path)
+  compare(few, tmp_path)
   assert inline == [('relief', 0)]
   assert (run / 'metrics.jsonl').read_bytes() == whole
 
 
 def test_runs_of_another_config_are_refused(inline, tmp_path):
-  compare(config(), tmp_path)
+  one = {'only': 'relief', 'seeds': (0,)}
+  compare(config(**one), tmp_path)
   with pytest.raises(InputError, match='config.local_steps=7'):
-    compare(config(local_steps=7), tmp_path)
+    compare(config(local_steps=7, **one), tmp_path)
 
 
 def test_failed_runs_are_listed_and_stop_nobody(inline, tmp_path, capsys):
@@ -175,10 +178,10 @@ def test_a_value_that_no_run_can_use_is_refused_at_the_door(inline, tmp_path):
 
 
 def test_tables_and_figures(inline, tmp_path):
-  compare(config(), tmp_path)
+  compare(config(only='fedavg,relief'), tmp_path)
   with open(tmp_path / 'table.csv', newline='') as file:
     rows = {row['label']: row for row in csv.DictReader(file)}
-  assert list(rows) == list(compare_config.METHODS)
+  assert list(rows) == ['fedavg', 'relief']
   assert float(rows['fedavg']['f1_difference']) == 0
   assert float(rows['relief']['speed_up']) == 1
   assert rows['relief']['f1_rare_only'] == ''
