@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from jax.interpreters import partial_eval
 
 from relief_jax import algorithms, models, tree, world
 from relief_jax.config import registries, validation
@@ -17,7 +16,7 @@ from relief_jax.engine import ambient, memory, placement, processes
 from relief_jax.engine.debug import ClientError
 from relief_jax.rounds import similarity
 from relief_jax.runs import evaluation, program, run_summary, start
-from relief_jax.runs.model import Model
+from relief_jax.runs import model as model_lib
 from relief_jax.runs.program import Program
 from relief_jax.runs.round_totals import Diverged
 from relief_jax.runs.run import Run
@@ -147,17 +146,12 @@ class Simulation:
     Such a run cannot grow longer. Found out by tracing the round, so it holds
     for methods of your own.
     """
-    args = self._key, self._state, self._population
-
-    def step(rounds, *args):
-      hparams = {**self._hparams, 'rounds': rounds}
-      return self.algorithm.step(*args, hparams)
-
-    traced = jax.make_jaxpr(step)(jnp.float32(self.rounds), *args).jaxpr
-    # Over several devices it is handed into their part also where nothing
-    # there reads it, so what counts is whether the results need it.
-    _, needed = partial_eval.dce_jaxpr(traced, [True] * len(traced.outvars))
-    return needed[0]
+    return program.reads_rounds(
+      self.algorithm,
+      (self._key, self._state, self._population),
+      self._hparams,
+      self.rounds,
+    )
 
   @property
   def params(self) -> PyTree:
@@ -168,21 +162,14 @@ class Simulation:
     """Gives the model in a state."""
     return self.algorithm.params(state)
 
-  def model(self) -> Model:
+  def model(self) -> model_lib.Model:
     """Gives the model as it is now, to predict with or to keep."""
-    return Model(
-      method=self.config.method,
-      backbone=self.config.backbone,
-      spec=self._world.spec._replace(cached=False),
-      round=self.round,
-      classes=self._world.classes,
-      params=jax.device_get(placement.local(self.params)),
-      frozen=jax.device_get(placement.local(self._population.frozen)),
-      inputs=self._world.inputs,
-      # A model of one's own is tested with the sensors that are there.
-      fill='skip' if self.algorithm.personal else self._world.fill,
-      ensemble=self.algorithm.ensemble,
-      personal=self.algorithm.personal,
+    return model_lib.of_run(
+      self.config,
+      self._world,
+      self.algorithm,
+      self.round,
+      placement.local((self.params, self._population.frozen)),
     )
 
   @property
