@@ -1,5 +1,5 @@
 # make run     RELIEF against FedAvg, about three minutes on two cores
-# make try     the same in a small world, well under a minute
+# make try     three methods in a small world, in half a minute
 # make quick   style, types and a few telling tests, while you work
 # make test    style, types, tests, doctests
 # make slow    the tests that take long, too
@@ -27,8 +27,7 @@ run: $(VENV)/installed
 	  --config=experiments/configs/compare.py --workdir=$(RUNS)/compare
 
 try: $(VENV)/installed
-	$(BIN)/python -m experiments.compare $(DATA_FLAG) \
-	  --config=experiments/configs/compare.py:smoke --workdir=$(RUNS)/try
+	$(BIN)/python -m relief_jax.cli.main try --workdir=$(RUNS)/try
 
 quick: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" \

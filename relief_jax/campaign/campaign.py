@@ -1,215 +1,377 @@
-"""Many runs in one folder: those of a comparison or of a sweep.
+"""The runs of a campaign: one rule for their names, baseline and numbers.
 
-Every run is a run directory. What is finished is never run again, what was
-interrupted goes on from its checkpoint, what failed is listed with the reason
-and stops nobody. `manifest.json` lists all runs and how each stands.
+A comparison is a list of points with names, a sweep a grid of points, and a
+comparison that is swept a grid of lists. Whatever it came from, a run is
+called LABEL/seed_K, and LABEL is GROUP/NAME: GROUP tells the swept values, NAME
+the method or what a comparison calls it; either may be missing. Labels of one
+group are compared with the group's baseline, and a mean is over the numbers
+in which the runs of a label differ: seeds, folds, or seeds within folds.
 """
 
-import contextlib
+import fnmatch
 import pathlib
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from relief_jax import datasets
-from relief_jax.campaign import pool
-from relief_jax.campaign.manifest import Manifest, data_of, status_of
-from relief_jax.campaign.overview import Overview
-from relief_jax.engine import machine
+import ml_collections
+
+from relief_jax import config as config_lib
+from relief_jax import plugins
+from relief_jax.campaign import choices, comparison, points
+from relief_jax.config.validation import check, validate
 from relief_jax.errors import InputError
-from relief_jax.report import charts, curves, gather, labels, printed, tables
-from relief_jax.storage import (
-  board,
-  exit_codes,
-  job_spec,
-  locks,
-  progress,
-  records,
-  stop,
-)
+from relief_jax.storage import axes, job_spec, naming, records
+
+_FOLD, _BASELINE = 'data.fold', 'fedavg'
 
 
-class Stop(stop.Stop):
-  """Tells the pool to stop at the first signal."""
+class Campaign(NamedTuple):
+  """Lists the runs of a folder, and how they are compared.
 
-  def __init__(self, crew: pool.Pool):
-    """Prepares to stop a pool.
-
-    Args:
-      crew: told to stop.
-    """
-    super().__init__()
-    self._crew = crew
-
-  def _handle(self, number, frame):
-    super()._handle(number, frame)
-    self._crew.stop()
-
-
-class Campaign:
-  """Runs the jobs of a folder and reports them.
-
-  Args:
+  Attributes:
     jobs: all of them; their order is that of the tables.
-    folder: theirs.
-    config: what they came from, kept as `config.json`.
-    baseline: label that the others are compared with.
+    config: what they came from.
+    baseline: label, within a group, that the others are compared with.
     numbers: what a mean is over, 'seeds' or 'folds'.
-    part: (i, n) runs part i of n only, counted from 1.
-    together: runs in one program; 0: one on CPU, 16 on accelerators.
     note: about all runs, for below the tables.
   """
 
-  def __init__(
-    self,
-    jobs: Sequence[job_spec.Job],
-    folder: pathlib.Path,
-    config,
-    baseline: str,
-    numbers: str = 'seeds',
-    part: tuple[int, int] = (1, 1),
-    together: int = 0,
-    note: str = '',
-  ):
-    self._jobs, self._folder, self._config = list(jobs), folder, config
-    self._baseline, self._numbers, self._part = baseline, numbers, part
-    self._together = together or (16 if machine.accelerators() else 1)
-    self._note = note
+  jobs: list[job_spec.Job]
+  config: ml_collections.ConfigDict
+  baseline: str
+  numbers: str = 'seeds'
+  note: str = ''
 
-  def run(self, workers: int = 0) -> int:
-    """Runs the jobs that are not done and reports; returns the exit code.
 
-    Args:
-      workers: processes; 0: one per core or accelerator.
+class _Point(NamedTuple):
+  """Describes a run by what it sets beyond the shared config.
 
-    Raises:
-      InputError: a folder with other runs in it, or in use by another process;
-        data that were asked for by name and are not there.
-      StorageError: the folder cannot be written.
-    """
-    folder = self._folder
-    if (folder / 'metrics.jsonl').exists():
+  Attributes:
+    label: its GROUP/NAME.
+    parts: where values come from -> dotted key -> value; later ones win.
+  """
+
+  label: str
+  parts: Mapping[str, Mapping[str, Any]]
+
+
+def of_sweep(
+  config: ml_collections.ConfigDict,
+  found: Sequence[dict[str, Any]],
+  folder: pathlib.Path,
+  data_dir: str | None = None,
+  keep: bool = False,
+  baseline: str = '',
+) -> Campaign:
+  """Lists the runs of a sweep over one config.
+
+  Args:
+    config: of all.
+    found: what each point sets, by dotted key.
+    folder: of the sweep.
+    data_dir: where real data is looked for.
+    keep: finished runs leave a checkpoint of their model.
+    baseline: asked for; '' for fedavg, else the first label.
+
+  Returns:
+    One run per point; a label has the points that differ in the seed or the
+    fold only.
+
+  Raises:
+    InputError: a key that no config has, a value of another type, or one that
+      no run can use; no such baseline.
+  """
+  every = list(dict.fromkeys(key for point in found for key in point))
+  folds = _FOLD in every
+  # Seeds within folds, where both are swept.
+  numbers = [_FOLD] * folds + ['seed'] * (not folds or 'seed' in every)
+  keys = [k for k in every if k not in ('method', *numbers)]
+  named = []
+  for point in found:
+    # Methods of equal values are a group.
+    method = plugins.short(point.get('method', config.method))
+    parts = [
+      *([values_name(point, keys)] if keys or 'method' not in every else []),
+      *([method] if 'method' in every else []),
+    ]
+    named.append(_Point('/'.join(parts), {f'point {point}': point}))
+  jobs = _jobs(records.clean(config), named, numbers, folder, data_dir, keep)
+  base = choose_baseline(jobs, baseline)
+  return Campaign(jobs, config, base, job_spec.over(numbers[0]) + 's')
+
+
+def of_comparison(
+  config: ml_collections.ConfigDict,
+  folder: pathlib.Path,
+  data_dir: str | None = None,
+  found: Sequence[dict[str, Any]] = ({},),
+  keep: bool = True,
+  baseline: str = '',
+) -> Campaign:
+  """Lists the runs of a comparison, swept or not.
+
+  A run has the keys that all share, then those of its label, then the values
+  chosen for it (`config.values_file`), then those of the point.
+
+  Args:
+    config: see `comparison.build`.
+    folder: of the comparison.
+    data_dir: where real data is looked for.
+    found: of a sweep, dotted key -> value; each is set for all labels, which
+      it groups.
+    keep: finished runs leave a checkpoint of their model.
+    baseline: asked for; '' for the config's own, and where `config.only`
+      leaves that out the first label.
+
+  Returns:
+    Runs in the order of points, labels, seeds or folds, and seeds within
+    folds.
+
+  Raises:
+    InputError: no method key, an unknown key, no label left, no such fold or
+      baseline, or a file of values that does not fit.
+  """
+  shared = comparison.with_defaults(records.clean(config))
+  own = {}
+  for key in comparison.OWN_KEYS:
+    if key not in shared:
       raise InputError(
-        f'a single run in {folder}',
-        'a new folder, or one of a campaign',
-        'use another --workdir',
+        f'a config without {key!r}',
+        'a comparison',
+        'use --config=compare, or relief run for one run',
       )
-    number, parts = self._part
-    logs = folder / 'logs'
-    if parts > 1:
-      logs /= f'{number}of{parts}'
-    with records.storing(folder):
-      logs.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as held:
-      # Parts run beside each other, each of them once; the whole runs alone.
-      held.enter_context(locks.claim(folder, shared=parts > 1))
-      held.enter_context(locks.claim(logs))
-      return self._run(workers, logs)
-
-  def _run(self, workers: int, logs: pathlib.Path) -> int:
-    """Runs and reports like `run`, in a folder that is claimed."""
-    console, folder = progress.console(), self._folder
-    number, parts = self._part
-    mine = self._jobs[number - 1 :: parts]
-    if parts > 1:  # of the other parts too: one table is made of all
-      for job in self._jobs:
-        status_of(job)
-    name = f'manifest-{number}of{parts}' if parts > 1 else 'manifest'
-    manifest = Manifest(
-      folder / f'{name}.json',
-      mine,
-      baseline=self._baseline,
-      numbers=self._numbers,
-      note=self._note,
+    own[key] = shared.pop(key)
+    if key in comparison.ROWS:
+      check(key, own[key], comparison.ROWS[key])
+  labels, numbers = _labels(own), _numbers(own, shared)
+  chosen = _chosen(own)
+  keys = list(dict.fromkeys(key for point in found for key in point))
+  _check_swept(keys, own['vary'])
+  named = [
+    _Point(
+      '/'.join([*([values_name(point, keys)] if keys else []), label]),
+      {
+        f'methods[{label!r}]': records.flatten(own['methods'][label]),
+        f'values of {label!r} in {own["values_file"]}': chosen.get(label) or {},
+        f'point {point}': point,
+        ', '.join(f'{k}={n}' for k, n in number.items()): number,
+      },
     )
-    left = manifest.left()
-    wanted = data_of(left)
-    stored = folder / 'config.json'
-    new = records.clean(self._config)
-    if not stored.exists() or records.read_json(stored) != new:
-      records.write_json(stored, new)
-    manifest.write()
-    workers = workers or pool.default_workers()
-    console.print(
-      f'{len(mine)} runs, {len(mine) - len(left)} of them done, '
-      f'{workers} worker processes'
+    for point in found
+    for label in labels
+    for number in numbers
+  ]
+  jobs = _jobs(shared, named, list(numbers[0]), folder, data_dir, keep)
+  _check_baseline(own)
+  return Campaign(
+    jobs,
+    config,
+    choose_baseline(jobs, baseline, own['baseline']),
+    job_spec.over(own['vary']) + 's',
+    choices.note(own['values_file'], labels),
+  )
+
+
+def values_name(values: Mapping[str, Any], keys: Sequence[str]) -> str:
+  """Names swept values, fit for a folder: a long name is cut.
+
+  Args:
+    values: of the point.
+    keys: those that are named, in order; of a dotted one the last part where
+      that is clear.
+
+  >>> values_name({'hparams.client_lr': 0.1, 'batch': 8}, ['batch',
+  ...   'hparams.client_lr'])
+  'batch=8,client_lr=0.1'
+  """
+  last = [key.rpartition('.')[2] for key in keys]
+  parts = []
+  for key, short in zip(keys, last, strict=True):
+    if key in values:
+      name = short if last.count(short) == 1 else key
+      value = values[key]
+      if plugins.is_reference(value):
+        value = plugins.short(value)
+      text = repr(value).replace("'", '').replace(' ', '')
+      parts.append(f'{name}={re.sub(r"[^A-Za-z0-9_.+*()=,:-]", "_", text)}')
+  return naming.fit(','.join(parts) or 'run')
+
+
+def choose_baseline(
+  jobs: Sequence[job_spec.Job], asked: str = '', default: str = _BASELINE
+) -> str:
+  """Chooses the label that the others of a group are compared with.
+
+  Args:
+    jobs: of the campaign.
+    asked: by the user.
+    default: where nothing was; where that is not run, the first label.
+
+  Raises:
+    InputError: no label has the name that was asked for.
+  """
+  names = list(dict.fromkeys(job.label.rpartition('/')[2] for job in jobs))
+  if asked and asked not in names:
+    raise InputError(
+      f'--baseline={asked}',
+      f'a label such as {", ".join(names[:6])}',
+      'see --dry for all',
     )
-    if wanted:
-      console.print(datasets.remark(wanted), soft_wrap=True)
-    if self._note:
-      console.print(self._note, soft_wrap=True)
-    crew = pool.Pool(left, workers, logs, self._together)
-    with Overview(console, left, len(mine) - len(left)) as overview, Stop(crew):
+  return asked or (default if default in names else names[0])
 
-      def event(job, message):
-        manifest.event(job, message)
-        if job.values and message.get('status') == records.COMPLETE:
-          board.parameters(job)
-        overview.event(job, message)
 
-      crew.run(event)
-    manifest.write(crew.spent)
-    with contextlib.ExitStack() as held:
-      held.enter_context(records.storing(folder))
-      if parts > 1:  # they write the same tables and figures
-        held.enter_context(locks.claim(folder / 'logs', wait=True))
-      self.report(console)
-    failures = manifest.failures()
-    for who, reason in failures.items():
-      console.print(f'failed: {who}: {reason}', soft_wrap=True)
-    if crew.stopped or manifest.with_status(records.INTERRUPTED):
-      console.print('interrupted; the same command goes on')
-      return exit_codes.INTERRUPTED
-    return exit_codes.FAILED if failures else 0
+def parse_shard(text: str) -> tuple[int, int]:
+  """Parses i/n into numbers.
 
-  def report(self, console) -> None:
-    """Writes tables and figures of the finished runs, of every part.
+  >>> parse_shard('2/4')
+  (2, 4)
 
-    Args:
-      console: to print on.
-
-    Raises:
-      InputError: a file of a run that cannot be read.
-      OSError: the folder cannot be written.
-    """
-    loaded = [
-      gather.load(pathlib.Path(job.workdir), job.label, job.values)
-      for job in self._jobs
-    ]
-    runs = [
-      run
-      for run, job in zip(loaded, self._jobs, strict=True)
-      # One that cannot grow longer stays out of a table of longer ones.
-      if run and run.summary['rounds'] == job.config['rounds']
-    ]
-    if not runs:
-      return
-    found = gather.Collection(
-      runs, self._baseline, self._numbers, notes=[self._note]
+  Raises:
+    InputError: anything else.
+  """
+  found = re.fullmatch(r'(\d+)/(\d+)', text)
+  if not found or not 1 <= int(found[1]) <= int(found[2]):
+    raise InputError(
+      f'--shard={text}', 'i/n with i from 1 to n', 'set --shard=1/4'
     )
-    used = {run.summary['dataset'] for run in runs}
-    console.print(datasets.remark(used), soft_wrap=True)
-    printed.save(found, self._folder)
-    shown = printed.foremost(found.f1, self._baseline)
-    printed.show(found, console, shown)
-    if len(shown) < len(found.f1):
-      console.print(
-        f'The best of {len(found.f1)} labels, with their baselines; all are in '
-        'table.md.'
+  return int(found[1]), int(found[2])
+
+
+def _jobs(
+  shared: dict[str, Any],
+  named: Sequence[_Point],
+  numbers: Sequence[str],
+  folder: pathlib.Path,
+  data_dir: str | None,
+  keep: bool,
+) -> list[job_spec.Job]:
+  """Makes a run of every point.
+
+  Args:
+    shared: keys of all runs.
+    named: the points.
+    numbers: keys in which the runs of a label differ.
+    folder: of the campaign.
+    data_dir: where real data is looked for.
+    keep: finished runs leave a checkpoint of their model.
+  """
+  jobs = []
+  for label, parts in named:
+    run = _config(shared, label, parts)
+    number = {key: config_lib.get(run, key) for key in numbers}
+    jobs.append(
+      job_spec.Job(
+        label,
+        number[numbers[0]],
+        str(folder / label / axes.folder_name(number)),
+        records.clean(run),
+        data_dir,
+        {k: v for part in parts.values() for k, v in part.items()} | number,
+        keep,
       )
-    curves.save(found, self._folder / 'figures')
-    groups = found.groups(charts.GROUPS)
-    if len(used) > 1:
-      console.print(
-        f'warning: runs on different data sets, {tables.data_sets(runs)}: set '
-        '--config.dataset, in another --workdir'
-      )
-    every = labels.grouped(found.f1)
-    console.print(
-      f'Wrote {self._folder}/table.csv, table.md and figures/'
-      + (
-        f' of the best {len(groups)} of {len(every)} groups'
-        if len(groups) < len(every)
-        else ''
-      )
-      + f'; relief report {self._folder} makes the report',
-      soft_wrap=True,
     )
+  if len({job.workdir for job in jobs}) < len(jobs):
+    raise InputError(
+      'two points of the same name', 'values that differ', 'leave one out'
+    )
+  return jobs
+
+
+def _config(
+  shared: dict[str, Any], label: str, parts: Mapping[str, Mapping[str, Any]]
+) -> ml_collections.ConfigDict:
+  """Builds the config of a run.
+
+  Raises:
+    InputError: a key or a value that no run can use.
+  """
+  run = records.config_from_dict(shared)
+  where = label
+  try:
+    for name, values in parts.items():
+      where = name
+      records.override(run, points.nested(values))
+    where = label
+    validate(run)
+  except InputError as error:
+    raise InputError(
+      f'{where}: {error}', 'keys and values of a run', 'correct it'
+    ) from error
+  config_lib.prune(run)
+  run.devices = run.devices or 1  # of each worker process
+  return run
+
+
+def _labels(own: dict[str, Any]) -> list[str]:
+  """Selects the labels that are run."""
+  for label in own['labels']:
+    naming.check_label(label)
+  patterns = [p for p in own['only'].split(',') if p] or ['*']
+  labels = [
+    label
+    for label in own['labels']
+    if any(fnmatch.fnmatch(label, p) for p in patterns)
+  ]
+  if not labels:
+    raise InputError(
+      f'no run in only={own["only"]!r}',
+      f'patterns for labels such as {", ".join(own["labels"][:6])}',
+      'leave --config.only out',
+    )
+  return labels
+
+
+def _check_baseline(own: dict[str, Any]) -> None:
+  """Refuses a baseline that no label of the comparison is called."""
+  names = [label.rpartition('/')[2] for label in own['labels']]
+  if own['baseline'] not in (_BASELINE, *names):
+    raise InputError(
+      f'config.baseline={own["baseline"]!r}',
+      f'a label, without its group, such as {", ".join(names[:6])}',
+      'correct it, or leave it out',
+    )
+
+
+def _numbers(
+  own: dict[str, Any], shared: dict[str, Any]
+) -> list[dict[str, int]]:
+  """Lists the seeds or folds of a label's runs, by config key."""
+  vary, seeds, repeats = own['vary'], own['seeds'], own['repeats']
+  if vary == _FOLD and not seeds:
+    seeds = range(shared['data']['folds'])
+  if not seeds:
+    raise InputError(
+      f'no run in seeds={seeds}',
+      'one or more seeds',
+      "write --config.seeds='(0,1,2)'",
+    )
+  if repeats and vary != _FOLD:
+    raise InputError(
+      f'repeats={repeats} of runs over {vary}',
+      'a comparison over folds, each with these seeds',
+      "leave repeats out, or build the comparison with vary='data.fold'",
+    )
+  if repeats:
+    return [{vary: n, 'seed': seed} for n in seeds for seed in repeats]
+  return [{vary: n} for n in seeds]
+
+
+def _chosen(own: dict[str, Any]) -> dict[str, dict[str, Any] | None]:
+  """Reads the values chosen for labels."""
+  if not own['values_file']:
+    return {}
+  path = pathlib.Path(own['values_file'])
+  found = choices.read(path)
+  choices.check_labels(found, path, own['labels'])
+  return found.values
+
+
+def _check_swept(keys: Sequence[str], vary: str) -> None:
+  for key in keys:
+    if key in ('method', 'seed', vary):
+      raise InputError(
+        f'{key} swept over a comparison',
+        'a key that its labels and its seeds or folds do not set',
+        "set --config.only=LABELS, --config.seeds='(0,1)' or --config.repeats",
+      )

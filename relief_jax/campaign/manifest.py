@@ -4,14 +4,13 @@ import datetime
 import json
 import os
 import pathlib
-import shlex
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from relief_jax import datasets
 from relief_jax.campaign import pool
+from relief_jax.files import invocation
 from relief_jax.storage import (
   directory,
   identity,
@@ -49,24 +48,57 @@ def status_of(job: job_spec.Job) -> dict[str, Any]:
 
 
 def data_of(jobs: Sequence[job_spec.Job]) -> set[str]:
-  """Names the data sets that the runs will be on.
+  """Names the data sets that the runs will be on; reads none of them.
 
   Raises:
-    InputError: of `datasets.resolve`, before anything runs.
+    InputError: of `datasets.resolve`.
   """
-  found: dict[str, str] = {}
+  return {name for name, _, _ in _data(jobs).values()}
+
+
+def check_data(jobs: Sequence[job_spec.Job]) -> set[str]:
+  """Reads every data set once, so that a bad file is said once, before runs.
+
+  Args:
+    jobs: those that are left.
+
+  Returns:
+    The names of the data sets.
+
+  Raises:
+    InputError: of `datasets.load`.
+  """
+  found = _data(jobs)
+  read = set()
+  for name, root, job in found.values():
+    place = name, root, job.config['data_path']
+    if place not in read and datasets.in_files(name):
+      read.add(place)
+      datasets.load(records.config_from_dict(job.config), job.data_dir)
+  return {name for name, _, _ in found.values()}
+
+
+def _data(
+  jobs: Sequence[job_spec.Job],
+) -> dict[str, tuple[str, pathlib.Path | None, job_spec.Job]]:
+  """Resolves every way in which jobs ask for data, with the first such job."""
+  found: dict[str, tuple[str, pathlib.Path | None, job_spec.Job]] = {}
   for job in jobs:
     config = job.config
     keys = 'dataset', 'data_path', 'data'
     asked = json.dumps([job.data_dir, *(config[key] for key in keys)])
     if asked not in found:
       run = records.config_from_dict(config)
-      found[asked] = datasets.resolve(run, job.data_dir)[0]
-  return set(found.values())
+      found[asked] = *datasets.resolve(run, job.data_dir), job
+  return found
 
 
 class Manifest:
-  """Holds the runs and the status of each, in a file beside them."""
+  """Holds the runs and the status of each, in a file beside them.
+
+  Attributes:
+    jobs: the runs.
+  """
 
   def __init__(
     self, path: pathlib.Path, jobs: Sequence[job_spec.Job], **facts: str
@@ -84,33 +116,32 @@ class Manifest:
     self._path = path
     self._begun = datetime.datetime.now(datetime.UTC).isoformat('T', 'seconds')
     self._rows = {job.workdir: status_of(job) for job in jobs}
-    self._jobs, self._facts, self._written = list(jobs), facts, 0.0
+    self.jobs, self._facts, self._written = list(jobs), facts, 0.0
 
   def with_status(self, *statuses: str) -> list[job_spec.Job]:
     """Lists the jobs that have one of these statuses."""
-    return [
-      j for j in self._jobs if self._rows[j.workdir]['status'] in statuses
-    ]
+    return [j for j in self.jobs if self._rows[j.workdir]['status'] in statuses]
 
   def left(self) -> list[job_spec.Job]:
     """Lists the jobs that are neither complete nor diverged."""
     ended = (records.COMPLETE, records.DIVERGED)
     return [
-      job
-      for job in self._jobs
-      if self._rows[job.workdir]['status'] not in ended
+      job for job in self.jobs if self._rows[job.workdir]['status'] not in ended
     ]
 
-  def failures(self) -> dict[str, str]:
-    """Maps the name of each run that failed or diverged to the reason."""
-    return {
-      job.name: f'{row["status"]}: {row.get("reason", "")}'
-      for job in self.with_status(FAILED, records.DIVERGED)
-      for row in [self._rows[job.workdir]]
-    }
+  def failures(self) -> dict[str, list[str]]:
+    """Maps each reason to the names of the runs that failed or diverged."""
+    found: dict[str, list[str]] = {}
+    for job in self.with_status(FAILED, records.DIVERGED):
+      row = self._rows[job.workdir]
+      reason = f'{row["status"]}: {row.get("reason", "")}'
+      found.setdefault(reason, []).append(job.name)
+    return found
 
   def event(self, job: job_spec.Job, message: dict) -> None:
     """Takes up a message of a worker; see `pool.Pool.run`."""
+    if message['event'] in ('take', 'compile'):
+      return
     if message['event'] != 'end':
       self._rows[job.workdir] = {
         'status': 'running',
@@ -139,7 +170,7 @@ class Manifest:
       self._path,
       {
         'schema': records.SCHEMA,
-        'command': command_line(),
+        'command': invocation.command_line(),
         'begun': self._begun,
         **self._facts,
         'versions': records.versions(),
@@ -153,19 +184,8 @@ class Manifest:
             'values': job.values,
             **self._rows[job.workdir],
           }
-          for job in self._jobs
+          for job in self.jobs
         ],
       },
     )
     self._written = time.monotonic()
-
-
-def command_line() -> str:
-  """Gives the command that this process was started with."""
-  spec = getattr(sys.modules['__main__'], '__spec__', None)
-  name, *sub = sys.argv[0].split(' ')
-  if pathlib.PurePath(name).stem == 'relief' and sub:  # see `cli`
-    head = ['relief', *sub]
-  else:
-    head = ['python', '-m', spec.name] if spec else ['python', sys.argv[0]]
-  return shlex.join(head + sys.argv[1:])

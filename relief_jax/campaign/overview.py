@@ -1,24 +1,34 @@
 """All runs of a campaign at once: a live bar, or a line per finished run."""
 
 import time
+from collections.abc import Sequence
 
 import rich.console
 import rich.progress
 
+from relief_jax.campaign import estimate
 from relief_jax.storage import job_spec, progress, records
 
 
 class Overview:
   """Shows the progress and speed of all runs, the best one and failures."""
 
-  def __init__(self, console: rich.console.Console, left, done: int):
+  def __init__(
+    self,
+    console: rich.console.Console,
+    left: Sequence[job_spec.Job],
+    done: int,
+    workers: int = 1,
+  ):
     """Prepares the display.
 
     Args:
       console: to draw on.
       left: jobs to do.
       done: how many have ended already.
+      workers: processes that share them.
     """
+    self._estimate = estimate.Estimate(left, workers)
     self._console, self._live = console, console.is_terminal
     self._total, self._ended = done + len(left), done
     self._before = done
@@ -48,6 +58,12 @@ class Overview:
   def event(self, job: job_spec.Job, message: dict) -> None:
     """Shows a message of a worker."""
     name = job.name
+    self._estimate.event(job, message)
+    if message['event'] == 'take':
+      return
+    if message['event'] == 'compile':
+      self._compiling(name, message['before'])
+      return
     if message['event'] == 'start':
       self._from[job.workdir] = message['round']
     if message['event'] != 'end':
@@ -73,17 +89,24 @@ class Overview:
       )
     self._show(name)
 
+  def _compiling(self, name: str, before: float | None) -> None:
+    """Says that a run waits for the compiler."""
+    text = f'{name}: {progress.compiling(before)}'
+    if not self._live:
+      self._console.print(text, soft_wrap=True)
+    self._show(text)
+
   def state(self) -> str:
     """Describes the rates, the time left, the best so far and failures."""
     taken = max(time.monotonic() - self._started, 1e-9)
     here = sum(at - self._from.get(w, 0) for w, at in self._at.items())
-    left = self._rounds - sum(self._at.values())
+    left = self._estimate.left()
     parts = [
       f'{here / taken:.3g} rounds/s',
       f'{60 * (self._ended - self._before) / taken:.3g} runs/min',
     ]
-    if here:
-      parts.append(f'ETA {progress.duration(round(left * taken / here))}')
+    if left is not None:
+      parts.append(f'ETA {progress.duration(round(left))}')
     if self._best:
       f1, name = self._best
       parts.append(f'best F1 {progress.percent(f1)} % {name}')

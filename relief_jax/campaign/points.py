@@ -279,6 +279,25 @@ def swept(config, texts: dict[str, str]) -> dict:
   return found
 
 
+def nested(point: Mapping[str, Any]) -> dict[str, Any]:
+  """Nests dotted keys.
+
+  >>> nested({'a.b': 1, 'c': 2})
+  {'a': {'b': 1}, 'c': 2}
+
+  Args:
+    point: dotted key -> value.
+  """
+  found: dict[str, Any] = {}
+  for key, value in point.items():
+    *path, last = key.split('.')
+    here = found
+    for part in path:
+      here = here.setdefault(part, {})
+    here[last] = value
+  return found
+
+
 def own_sweep(path: str) -> Callable | None:
   """Loads the function `sweep` of a config file, None where it has none."""
   path = path.partition(':')[0]

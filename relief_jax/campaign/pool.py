@@ -1,82 +1,90 @@
-"""A pool of worker processes, each fed with runs of one structure at a time.
+"""A pool of worker processes, each on the runs of one structure.
 
-A worker is a fresh Python process (`campaign.worker`) that reads a list of
-jobs per line, as JSON, and answers with JSON lines, so nothing is shared or
-forked. It keeps its compiled programs while the structure stays, hence runs
-that differ in values only go to the same worker while there is enough to do.
+A worker is a fresh Python process (`campaign.worker`) on a bundle of runs that
+may share a compiled program, so nothing is shared or forked. It tells what it
+does in a file (`campaign.bundle`), which is read here from time to time. Where
+a worker dies, the runs it had begun have failed, and another one goes on with
+the rest of its bundle.
 """
 
-import collections
 import contextlib
 import errno
-import json
+import itertools
 import os
 import pathlib
-import queue
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
+from relief_jax.campaign.bundle import Bundle, Follower
 from relief_jax.engine import machine
 from relief_jax.errors import StorageError
+from relief_jax.storage import records
 from relief_jax.storage.job_spec import Job, structure, world
 
-READY = {'event': 'ready'}  # a worker's first line
+_PAUSE = 0.05  # seconds between two looks at the workers
+# Seconds from which on a compiled program is worth a file.
+_COMPILED = {
+  'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.1',
+  'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '0',
+}
 
 
-class Schedule:
-  """Decides which worker does which jobs next."""
+def by_structure(jobs: Iterable[Job]) -> list[list[Job]]:
+  """Groups runs by structure, within that by world, otherwise in their order.
 
-  def __init__(self, jobs: Iterable[Job]):
-    """Groups jobs by structure and world, otherwise in their order."""
-    worlds: dict[tuple[str, str], list[Job]] = {}
-    for job in jobs:
-      key = structure(job.config), world(job.config)
-      worlds.setdefault(key, []).append(job)
-    self._left: dict[str, collections.deque[Job]] = {}
-    for (name, _), some in worlds.items():
-      self._left.setdefault(name, collections.deque()).extend(some)
-    self._begun: set[str] = set()
+  Args:
+    jobs: the runs.
+  """
+  worlds: dict[tuple[str, str], list[Job]] = {}
+  for job in jobs:
+    key = structure(job.config), world(job.config)
+    worlds.setdefault(key, []).append(job)
+  found: dict[str, list[Job]] = {}
+  for (name, _), some in worlds.items():
+    found.setdefault(name, []).extend(some)
+  return list(found.values())
 
-  def take(self, last: str | None, most: int = 1) -> tuple[str, list[Job]]:
-    """Takes the next jobs, all of one structure.
 
-    The structure that the worker knows first, then one that nobody has begun,
-    then help with the one that has most left.
+def choose(
+  bundles: Sequence[Bundle],
+  begun: Collection[Bundle],
+  helped: Collection[Bundle],
+  starting: Sequence[Bundle],
+) -> Bundle | None:
+  """Chooses what a free worker does: a new bundle, else help with the longest.
 
-    Args:
-      last: structure of the worker's last job.
-      most: jobs at a time.
+  Help waits for the compiled program, which it then finds in the cache.
 
-    Returns:
-      The structure and its jobs; none when all is out.
-    """
-    left = {name: jobs for name, jobs in self._left.items() if jobs}
-    if not left:
-      return '', []
-    fresh = [name for name in left if name not in self._begun]
-    if last in left:
-      name = str(last)
-    elif fresh:
-      name = fresh[0]
-    else:
-      name = max(left, key=lambda name: len(left[name]))
-    self._begun.add(name)
-    found = left[name]
-    return name, [found.popleft() for _ in range(min(most, len(found)))]
+  Args:
+    bundles: all of them.
+    begun: those that a worker was started for.
+    helped: those that may be: a run was tested, or the worker has ended.
+    starting: of the workers that have taken nothing yet, and soon will.
+
+  Returns:
+    None where no run is left for it.
+  """
+
+  def left(one: Bundle) -> int:
+    return len(one.left()) - one.together * starting.count(one)
+
+  if fresh := [one for one in bundles if one not in begun]:
+    return fresh[0]
+  longest = max(helped, key=left, default=None)
+  return longest if longest and left(longest) > 0 else None
 
 
 class Spent(NamedTuple):
   """Holds the seconds of all workers together.
 
   Attributes:
-    starting: processes, until they can take a job.
-    working: on jobs.
-    waiting: for the last job of another worker.
+    starting: processes, until they can take a run.
+    working: on runs.
+    waiting: for the last run of another worker.
   """
 
   starting: float = 0.0
@@ -84,10 +92,54 @@ class Spent(NamedTuple):
   waiting: float = 0.0
 
 
-class Pool:
-  """Runs jobs in worker processes; one thread here attends to each.
+class _Worker:
+  """Follows one worker process.
 
   Attributes:
+    bundle: its own.
+    begun: runs that it has taken and not ended.
+    idle: it has taken nothing.
+    seconds: until it was ready, None before.
+  """
+
+  def __init__(self, process: subprocess.Popen, bundle: Bundle, log: Follower):
+    self.process, self.bundle, self._log = process, bundle, log
+    self.begun: dict[int, Job] = {}
+    self.idle, self.seconds = True, 0.0
+    self._began, self.ready = time.monotonic(), False
+
+  def news(self) -> list[tuple[Job, dict]]:
+    """Gives what it has told of runs since the last call."""
+    found = []
+    for message in self._log.news():
+      event, number = message['event'], message.pop('job')
+      if event == 'ready':
+        self.seconds, self.ready = self.age(), True
+      elif event == 'take':
+        for number in message['jobs']:
+          self.begun[number] = self.bundle.jobs[number]
+          # The first one has waited for the process.
+          waited = self.seconds if self.idle else 0.0
+          told = {'event': 'take', 'fresh': self.idle, 'waited': waited}
+          found.append((self.bundle.jobs[number], told))
+        self.idle = False
+      else:
+        if event == 'end':
+          self.begun.pop(number, None)
+        found.append((self.bundle.jobs[number], message))
+    return found
+
+  def age(self) -> float:
+    """Gives the seconds since it was started."""
+    return time.monotonic() - self._began
+
+
+class Pool:
+  """Runs jobs in worker processes.
+
+  Attributes:
+    jobs: what there is to do.
+    workers: processes that share the machine.
     stopped: `stop` was called.
     spent: what the workers' time went to, after `run`.
   """
@@ -107,142 +159,119 @@ class Pool:
       log_dir: an existing folder for what the workers print.
       together: jobs that a worker may run in one program.
     """
-    jobs = list(jobs)
-    self._schedule = Schedule(jobs)
-    self._workers, self._together = workers, together
+    self.jobs = list(jobs)
     # Fewer jobs need fewer processes, but each keeps its share of the machine:
     # what is left of a campaign must come out as it would have before.
-    self._started = max(1, min(workers, -(-len(jobs) // together)))
+    self.workers, self._together = workers, together
     self._logs = log_dir
-    self._lock = threading.Lock()
-    self._processes: dict[int, subprocess.Popen] = {}
-    self._events: queue.SimpleQueue[tuple[Job, dict] | None] = (
-      queue.SimpleQueue()
-    )
+    self._running: dict[int, _Worker] = {}
     self.stopped, self.spent = False, Spent()
 
   def run(self, on_event: Callable[[Job, dict], None]) -> None:
     """Runs all jobs; returns when every one was tried, or after `stop`.
 
     Args:
-      on_event: called, one call at a time, with what a worker tells of a job:
-        'event' is 'start', 'update' or 'end'; an end has 'status' and, where
+      on_event: called with what a worker tells of a job: 'event' is 'take',
+        'start', 'compile', 'update' or 'end'; an end has 'status' and, where
         it is 'failed', 'reason'.
 
     Raises:
       OSError: a worker process could not be started.
       StorageError: its log cannot be written.
     """
-    errors: list[Exception] = []
     began = time.monotonic()
     # Workers share what they compile; it is gone afterwards, since another
     # machine could not use it.
-    with tempfile.TemporaryDirectory() as cache:
-      self._environments = [
-        environment(self._workers, cache, number)
-        for number in range(self._started)
-      ]
-      self._run(on_event, errors)
-    every = self._workers * (time.monotonic() - began)
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+      stack.callback(self._end)
+      self._run(pathlib.Path(name), on_event)
+    every = self.workers * (time.monotonic() - began)
     self.spent = self.spent._replace(
       waiting=every - self.spent.starting - self.spent.working
     )
-    if errors:
-      raise errors[0]
 
-  def _run(self, on_event, errors: list[Exception]) -> None:
-    for number in range(self._started):
-      threading.Thread(target=self._guard, args=(number, errors)).start()
-    left = self._started
-    while left:
-      try:
-        found = self._events.get(timeout=0.2)  # in pieces, to hear signals
-        if found is None:
-          left -= 1
-        else:
-          on_event(*found)
-      except queue.Empty:
-        pass
-      except Exception as error:  # of `on_event`; workers finish their call
-        errors.append(error)
-        self.stop()
+  def _run(self, folder: pathlib.Path, on_event) -> None:
+    bundles = [
+      Bundle.write(folder / f'bundle_{i}.json', jobs, self._together)
+      for i, jobs in enumerate(by_structure(self.jobs))
+    ]
+    programs = folder / 'programs'
+    programs.mkdir()
+    begun: set[Bundle] = set()
+    helped: set[Bundle] = set()
+    started = itertools.count()
+    while True:
+      for number in range(self.workers):
+        if number in self._running or self.stopped:
+          continue
+        running = self._running.values()
+        starting = [one.bundle for one in running if one.idle]
+        if not (found := choose(bundles, begun, helped, starting)):
+          break
+        log = folder / f'{next(started)}.jsonl'
+        begun.add(found)
+        process = self._start(number, found, log, programs)
+        self._running[number] = _Worker(process, found, Follower(log))
+        if self.stopped:  # it began after the others had been told
+          process.terminate()
+      if not self._running:
+        return
+      for number, worker in list(self._running.items()):
+        code = worker.process.poll()  # before the last look at its log
+        for job, message in worker.news():
+          if message['event'] == 'update':
+            helped.add(worker.bundle)
+          on_event(job, message)
+        if code is not None:
+          del self._running[number]
+          helped.add(worker.bundle)  # with what it may have left
+          self._settle(worker, code, on_event)
+      time.sleep(_PAUSE)
+
+  def _settle(self, worker: _Worker, code: int, on_event) -> None:
+    """Takes up the end of a worker, and what it leaves undone."""
+    worker.process.stdin.close()  # type: ignore[union-attr]
+    starting = worker.seconds if worker.ready else worker.age()
+    self.spent = self.spent._replace(
+      starting=self.spent.starting + starting,
+      working=self.spent.working + worker.age() - starting,
+    )
+    lost = list(worker.begun.values())
+    if code and worker.idle and not self.stopped:
+      # The next one would end like it.
+      lost = [
+        worker.bundle.jobs[i]
+        for i in worker.bundle.take(len(worker.bundle.jobs))
+      ]
+    end = {'event': 'end', 'status': records.INTERRUPTED}
+    if not self.stopped:
+      reason = f'the worker process ended with code {code}; see {self._logs}'
+      end = {'event': 'end', 'status': 'failed', 'reason': reason}
+    for job in lost:
+      on_event(job, end)
 
   def stop(self) -> None:
     """Lets every worker finish its call and save; hands out nothing more."""
     self.stopped = True
-    for process in list(self._processes.values()):
-      if process.poll() is None:
-        process.terminate()
+    for worker in list(self._running.values()):
+      if worker.process.poll() is None:
+        worker.process.terminate()
 
-  def _guard(self, number: int, errors: list) -> None:
-    try:
-      self._attend(number)
-    except Exception as error:  # handed to the caller of `run`
-      errors.append(error)
+  def _end(self) -> None:
+    """Stops what still runs, after an error, and waits for it."""
+    if self._running:
       self.stop()
-    finally:
-      self._events.put(None)
+    for worker in self._running.values():
+      worker.process.wait()
+      worker.process.stdin.close()  # type: ignore[union-attr]
 
-  def _attend(self, number: int) -> None:
-    """Feeds one worker, replacing it when it dies."""
-    last = None
-    while not self.stopped:
-      with self._lock:
-        last, jobs = self._schedule.take(last, self._together)
-      if not jobs:
-        break
-      process = self._processes.get(number)
-      if process is None or process.poll() is not None:
-        process = self._processes[number] = self._start(number)
-      self._perform(process, jobs)
-    process = self._processes.get(number)
-    if process:
-      process.stdin.close()  # type: ignore[union-attr]
-      process.wait()
-
-  def _spend(self, **seconds: float) -> None:
-    """Adds to the seconds spent."""
-    with self._lock:
-      found = {k: getattr(self.spent, k) + v for k, v in seconds.items()}
-      self.spent = self.spent._replace(**found)
-
-  def _perform(self, process, jobs: list[Job]) -> None:
-    """Hands jobs over and follows them until each has ended."""
-    left = dict(enumerate(jobs))
-    began = time.monotonic()
-
-    def tell(number, message):
-      # Heard by the main thread: what it writes keeps no worker waiting.
-      self._events.put((jobs[number], message))
-      if message['event'] == 'end':
-        del left[number]
-
-    try:
-      process.stdin.write(json.dumps([job._asdict() for job in jobs]) + '\n')
-      process.stdin.flush()
-      if self.stopped:  # it began after the others had been told
-        process.terminate()
-      while left and (line := process.stdout.readline()):
-        message = json.loads(line)
-        if message == READY:
-          self._spend(starting=time.monotonic() - began)
-          began = time.monotonic()
-        else:
-          tell(message.pop('job'), message)
-    except BrokenPipeError:
-      pass
-    self._spend(working=time.monotonic() - began)
-    if not left:
-      return
-    code = process.wait()
-    reason = f'the worker process ended with code {code}; see {self._logs}'
-    end = {'event': 'end', 'status': 'failed', 'reason': reason}
-    if self.stopped:
-      end = {'event': 'end', 'status': 'interrupted'}
-    for number in list(left):
-      tell(number, end)
-
-  def _start(self, number: int) -> subprocess.Popen:
+  def _start(
+    self,
+    number: int,
+    bundle: Bundle,
+    told: pathlib.Path,
+    programs: pathlib.Path,
+  ) -> subprocess.Popen:
     path = self._logs / f'worker_{number}.log'
     with contextlib.ExitStack() as stack:
       try:
@@ -251,12 +280,14 @@ class Pool:
         raise StorageError(path, error.errno or errno.EIO) from error
       return subprocess.Popen(
         # -P: the folder one stands in may have a relief_jax/ of its own.
-        [sys.executable, '-P', '-m', 'relief_jax.campaign.worker'],
+        [
+          *(sys.executable, '-P', '-m', 'relief_jax.campaign.worker'),
+          *(str(bundle.path), str(told)),
+        ],
         stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+        stdout=log,
         stderr=log,
-        text=True,
-        env=self._environments[number],
+        env=environment(self.workers, str(programs), number),
         start_new_session=True,  # a Ctrl-C reaches the workers through `stop`
       )
 
@@ -279,7 +310,8 @@ def environment(workers: int, cache: str, number: int = 0) -> dict[str, str]:
   # Workers find the modules that this process finds, these files first.
   places = [root, *(os.path.abspath(place) for place in sys.path)]
   env['PYTHONPATH'] = os.pathsep.join(dict.fromkeys(places))
-  env.setdefault('JAX_COMPILATION_CACHE_DIR', cache)
+  if env.setdefault('JAX_COMPILATION_CACHE_DIR', cache) == cache:
+    env |= _COMPILED
   if (found := machine.accelerators()) and found != ['tpu']:
     mine = found[number % len(found)]
     env |= dict.fromkeys(machine.VISIBLE, mine)

@@ -1,77 +1,52 @@
-"""A worker of `pool`: reads jobs from stdin, answers on stdout, as JSON lines.
+"""Works on a bundle of runs: python -m relief_jax.campaign.worker BUNDLE LOG.
 
 Its own process, so that threads and devices are settled before JAX starts.
+What it does stands in the log (`bundle.Log`), what it prints is for people.
+It dies with the process that started it, which holds the other end of stdin.
 """
 
-import json
+import logging
 import os
-import queue
+import pathlib
 import sys
 import threading
-import time
 import traceback
 
 from relief_jax import simulate
-from relief_jax.campaign import pool
+from relief_jax.campaign import bundle
 from relief_jax.engine import ambient
 from relief_jax.errors import InputError, StorageError
 from relief_jax.files import output
-from relief_jax.storage import job_spec, progress, records, runner
+from relief_jax.storage import progress, records, runner
 
 
-class Channel:
-  """Sends messages to the process that handed out the jobs."""
+class Reporter(progress.Quiet):
+  """Reports on one run."""
 
-  def __init__(self, file):
-    """Prepares to write.
-
-    Args:
-      file: a text file.
-    """
-    self._file = file
-
-  def send(self, job: int, **message) -> None:
-    """Sends one message as a line.
-
-    Args:
-      job: number of the job that it is about.
-      **message: plain values.
-
-    Raises:
-      BrokenPipeError: nobody listens any more.
-    """
-    line = json.dumps(records.clean({'job': job, **message}))
-    self._file.write(line + '\n')
-    self._file.flush()
-
-
-class Messages(progress.Quiet):
-  """Reports on one job."""
-
-  def __init__(self, channel: Channel, job: int):
+  def __init__(self, log: bundle.Log, job: int):
     """Prepares the reports.
 
     Args:
-      channel: where they go.
-      job: its number.
+      log: where they go.
+      job: number of the run.
     """
-    self._channel, self._job = channel, job
+    self._log, self._job = log, job
 
   def start(self, title: str, rounds: int, done: int) -> None:
     """Reports that a run begins."""
-    self._channel.send(
-      self._job, event='start', title=title, rounds=rounds, round=done
-    )
+    self._log.tell('start', self._job, title=title, rounds=rounds, round=done)
 
   def note(self, text: str) -> None:
-    """Prints the line into the worker's log."""
+    """Prints the line."""
     print(text, file=sys.stderr, flush=True)
+
+  def compiling(self, before: float | None) -> None:
+    """Reports that programs are being compiled."""
+    self._log.tell('compile', self._job, before=before)
 
   def update(self, record: dict) -> None:
     """Reports an evaluation."""
-    self._channel.send(
-      self._job, event='update', round=record['round'], f1=record['f1']
-    )
+    self._log.tell('update', self._job, round=record['round'], f1=record['f1'])
 
   def end(self, result: str | Exception) -> None:
     """Reports how it ended: the status, or what went wrong."""
@@ -82,104 +57,64 @@ class Messages(progress.Quiet):
       traceback.print_exception(result)
       reason = f'{type(result).__name__}: {result}'.splitlines()[0]
       end = {'status': 'failed', 'reason': reason}
-    self._channel.send(self._job, event='end', **end)
+    self._log.tell('end', self._job, **end)
 
 
-class Worker:
-  """Keeps what the jobs of one structure share."""
+def work(mine: bundle.Bundle, log: bundle.Log) -> None:
+  """Performs the runs of a bundle that nobody has taken, until asked to stop.
 
-  def __init__(self, channel: Channel):
-    """Prepares a worker.
+  A failure is a message, not the end of the worker.
 
-    Args:
-      channel: where reports go.
-    """
-    self._channel, self._structure = channel, ''
-    self._worlds = runner.Worlds()
+  Args:
+    mine: the bundle.
+    log: where reports go.
+  """
+  worlds, ends = runner.Worlds(), set[str | Exception]()
+  while records.INTERRUPTED not in ends and (taken := mine.take()):
+    log.tell('take', jobs=taken)
+    reporters = [Reporter(log, number) for number in taken]
+    ends = set()
 
-  def perform(self, jobs: list[dict]) -> None:
-    """Runs jobs of one structure, in one program if there are several.
+    def end(i, result, reporters=reporters, ends=ends):
+      ends.add(result)
+      reporters[i].end(result)
 
-    A failure is a message, not the end of the worker.
-
-    Raises:
-      BrokenPipeError: nobody listens any more.
-    """
-    name = job_spec.structure(jobs[0]['config'])
-    if self._structure and name != self._structure:
-      simulate.clear()
-    self._structure = name
-    messages = [Messages(self._channel, i) for i in range(len(jobs))]
     runner.run_together(
       [
-        runner.Member(
-          job['config'],
-          job['workdir'],
-          job['data_dir'],
-          messages[i],
-          job['keep'],
+        runner.Member(job.config, job.workdir, job.data_dir, reporter, job.keep)
+        for reporter, job in zip(
+          reporters, [mine.jobs[number] for number in taken], strict=True
         )
-        for i, job in enumerate(jobs)
       ],
-      self._worlds,
-      lambda i, result: messages[i].end(result),
+      worlds,
+      end,
     )
 
 
-class Lines:
-  """Reads the lines of a file ahead, so that its end is noticed at once.
+def _die_with_parent() -> None:
+  """Ends this process when stdin ends: its run directories are free again."""
 
-  The end in the middle of a job means that whoever handed it out was killed:
-  the worker dies too, and its directory is free for the next attempt.
-  """
+  def watch():
+    sys.stdin.read()
+    os._exit(1)
 
-  def __init__(self, file):
-    """Starts to read.
-
-    Args:
-      file: a text file.
-    """
-    self._found: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    self._read, self._done = 0, 0
-    threading.Thread(target=self._watch, args=(file,), daemon=True).start()
-
-  def _watch(self, file) -> None:
-    for line in file:
-      self._read += 1
-      self._found.put(line)
-    told = time.monotonic() + 1  # the last one may just have told its end
-    while self._done < self._read:
-      if time.monotonic() > told:
-        os._exit(1)
-      time.sleep(0.01)
-    self._found.put(None)
-
-  def __iter__(self):
-    while (line := self._found.get()) is not None:
-      yield line
-      self._done += 1
+  threading.Thread(target=watch, daemon=True).start()
 
 
 def main() -> None:
-  """Works until stdin ends.
-
-  Raises:
-    BrokenPipeError: nobody listens any more.
-  """
+  """Works on the bundle that the command line names."""
   ambient.pin_process()
-  with os.fdopen(os.dup(1), 'w') as channel:
-    os.dup2(2, 1)  # what libraries print is no message
-    output.set_up()  # a full log is no reason to lose a run
-    channel.write(json.dumps(pool.READY) + '\n')
-    channel.flush()
-    worker, lines = Worker(Channel(channel)), Lines(sys.stdin)
-    begun = False
-    for line in lines:
-      jobs = json.loads(line)
-      if not begun:  # later it is too late, and the worker's share is fixed
-        simulate.set_devices(jobs[0]['config']['devices'])
-        begun = True
-      worker.perform(jobs)
+  os.dup2(2, 1)  # one log for all that libraries print
+  output.set_up()  # a full log is no reason to lose a run
+  hints = logging.getLogger('relief_jax')
+  hints.addHandler(logging.StreamHandler())  # as they are, without a prefix
+  hints.propagate = False
+  _die_with_parent()
+  mine = bundle.Bundle(pathlib.Path(sys.argv[1]))
+  log = bundle.Log(pathlib.Path(sys.argv[2]))
+  simulate.set_devices(mine.jobs[0].config['devices'])
+  log.tell('ready')
+  work(mine, log)
 
 
 if __name__ == '__main__':

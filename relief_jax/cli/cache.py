@@ -4,8 +4,9 @@
     relief cache parsed layouts --clear
 
 Parts: `archives` as downloaded, `data` unpacked of them, `parsed` and
-`unpacked` copies that load faster, `layouts` that were measured, and `compiled`
-programs of `relief run --compile_cache=auto`. Nothing else is touched, and
+`unpacked` copies that load faster, `layouts` that were measured, `compiled`
+programs of `relief run --compile_cache=auto`, and how long `compiling` took.
+Nothing else is touched, and
 everything comes back when it is needed; archives by another download.
 """
 
@@ -27,6 +28,7 @@ PARTS = {
   'unpacked': ('unpacked',),
   'layouts': ('layouts',),
   'compiled': ('compiled',),
+  'compiling': ('compiling',),
 }
 
 

@@ -27,7 +27,7 @@ from relief_jax.cli import arguments, config_flags, config_lookup
 from relief_jax.config import registries
 from relief_jax.engine import ambient, processes
 from relief_jax.errors import InputError, StorageError
-from relief_jax.files import output, paths
+from relief_jax.files import invocation, output, paths
 from relief_jax.storage import exit_codes, naming, stop
 
 # Flags defined here are those of the command that asks for them.
@@ -179,6 +179,7 @@ def launch(
 
   ambient.pin_process()
   output.set_up()
+  plain_hints()
   stop.interrupt()
   if define:
     before = set(flags.FLAGS)
@@ -267,14 +268,17 @@ class _Plain(stdlib_logging.Formatter):
     return self._others.format(record)
 
 
-def _quietly(main, argv: list[str]):
-  """Runs `main` without logs of libraries, unless --verbosity asks for them.
+def plain_hints() -> None:
+  """Lets what this package has to tell stand on stderr as it is.
 
-  What this package has to tell stands on stderr as it is, without time and
-  line of the source.
+  Without time and line of the source; also what is told while flags are read.
   """
   handler = logging.get_absl_handler()
   handler.setFormatter(_Plain(handler.python_handler.formatter))
+
+
+def _quietly(main, argv: list[str]):
+  """Runs `main` without logs of libraries, unless --verbosity asks for them."""
   if not any(
     arg.lstrip('-').startswith(('verbosity', 'v=')) for arg in sys.argv
   ):
@@ -297,7 +301,9 @@ def call(function, keep: bool = False):
     sys.exit(exit_codes.FAILED)
   except KeyboardInterrupt:
     print(
-      'interrupted at once: what was not saved before is lost', file=sys.stderr
+      'interrupted at once: what was not saved before is lost; the command was '
+      f'{invocation.command_line()}',
+      file=sys.stderr,
     )
     if processes.started():
       _exit(exit_codes.INTERRUPTED)

@@ -15,14 +15,10 @@ same command again. At the end there are DIR/table.csv, DIR/table.md and
 DIR/figures. DIR is --workdir, else runs/NAME.
 """
 
-import pathlib
-
 from absl import flags
 
-from relief_jax.campaign import campaign, choices
-from relief_jax.campaign.comparison_jobs import expand
+from relief_jax.campaign import campaign, execution
 from relief_jax.cli import command, plan
-from relief_jax.storage import job_spec
 
 
 def define() -> None:
@@ -41,37 +37,18 @@ def define() -> None:
   plan.define()
 
 
-def compare(
-  config, folder: pathlib.Path, data_dir: str | None, workers: int
-) -> int:
-  """Runs the jobs that are not done and reports; returns the exit code.
+def main(argv) -> int:
+  """Returns the exit code (see `command`).
 
   Raises:
     InputError: bad config, or a folder with other runs in it.
     StorageError: the folder cannot be written.
   """
-  jobs = expand(config, folder, data_dir)
-  return campaign.Campaign(
-    jobs,
-    folder,
-    config,
-    config.baseline,
-    job_spec.over(config.vary) + 's',
-    note=choices.note(config.values_file, dict.fromkeys(j.label for j in jobs)),
-  ).run(workers)
-
-
-def main(argv) -> int:
-  """Returns the exit code (see `command`).
-
-  Raises:
-    InputError: as `compare`.
-  """
   del argv
   given = flags.FLAGS
   config, folder = command.config('compare:smoke'), command.workdir()
+  found = campaign.of_comparison(config, folder, given.data_dir)
   if given.dry:
-    jobs = expand(config, folder, given.data_dir)
-    plan.show(plan.of_campaign(config, jobs, folder, given.workers))
+    plan.show(plan.of_campaign(config, found.jobs, folder, given.workers))
     return 0
-  return compare(config, folder, given.data_dir, given.workers)
+  return execution.run(found, folder, given.workers)

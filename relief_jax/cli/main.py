@@ -45,6 +45,8 @@ COMMANDS = {
   'keys': Command('[PATTERN]', 'lists the keys of configs', True),
   'cache': Command('[PART...]', 'shows or clears what is kept on disk', True),
 }
+# Short for a command and its first arguments.
+SHORT = {'try': ('compare', 'try')}
 _HELP = ('', '-h', '--help', '-help', 'help')
 _VERSION = ('--version', '-version', 'version')
 
@@ -59,6 +61,8 @@ def main() -> None:
   if name in _VERSION:
     print(version())
     sys.exit(0)
+  name, *given = SHORT.get(name, (name,))
+  rest = [*given, *rest]
   if name not in COMMANDS:
     print(
       f'error: {relief_jax.errors.unknown("command", name, COMMANDS)}',
@@ -99,7 +103,7 @@ def overview() -> str:
       f'  {calls[name]:{wide}}  {one.meaning}' for name, one in COMMANDS.items()
     ),
     '',
-    'Try: relief run relief:smoke',
+    'Begin with: relief try (three methods side by side, in half a minute)',
     'relief COMMAND --help lists its flags; relief --version.',
   ]
   return '\n'.join(lines)

@@ -21,7 +21,8 @@ from relief_jax import simulate
 from relief_jax.cli import cache, command, plan
 from relief_jax.config.validation import validate
 from relief_jax.engine import compile_cache, processes
-from relief_jax.storage import exit_codes, progress, runner
+from relief_jax.files import invocation
+from relief_jax.storage import exit_codes, progress, records, runner
 
 
 def define() -> None:
@@ -69,4 +70,6 @@ def main(argv):
     given.resume,
     progress.reporter() if processes.is_main() else None,
   )
+  if status == records.INTERRUPTED and processes.is_main():
+    print(f'interrupted; go on with: {invocation.resuming()}')
   return exit_codes.CODES[status]

@@ -32,16 +32,9 @@ from absl import flags
 from ml_collections import config_flags
 
 from relief_jax import config as config_lib
-from relief_jax.campaign import (
-  campaign,
-  choices,
-  comparison_jobs,
-  points,
-  sweep_jobs,
-)
+from relief_jax.campaign import campaign, execution, points
 from relief_jax.cli import command, plan
 from relief_jax.errors import InputError
-from relief_jax.storage import job_spec
 
 SWEPT: dict[str, str] = {}  # filled from the command line before flags are
 
@@ -68,8 +61,8 @@ def define() -> None:
   flags.DEFINE_string(
     'baseline',
     '',
-    'label that others are compared with; default: fedavg where methods are '
-    'swept, else the first',
+    'label, within a group, that others are compared with; default: fedavg, '
+    "or a comparison's own, else the first",
   )
   flags.DEFINE_bool(
     'keep_models', False, 'finished points leave a checkpoint of their model'
@@ -107,34 +100,22 @@ def main(argv) -> int:
       'write relief run for a single run',
     )
   folder = command.workdir('-sweep')
-  comparison = 'methods' in config
-  if comparison:
-    jobs = comparison_jobs.expand(
-      config, folder, given.data_dir, found, given.keep_models
+  if 'methods' in config:
+    made = campaign.of_comparison(
+      config, folder, given.data_dir, found, given.keep_models, given.baseline
     )
   else:
-    jobs = sweep_jobs.jobs_of(
-      config, found, folder, given.data_dir, given.keep_models
+    made = campaign.of_sweep(
+      config, found, folder, given.data_dir, given.keep_models, given.baseline
     )
     config_lib.prune(config)  # its points know what they are of
-  part = sweep_jobs.parse_shard(given.shard)
+  part = campaign.parse_shard(given.shard)
+  mine = made.jobs[part[0] - 1 :: part[1]]
   if given.dry_run:
-    for job in jobs[part[0] - 1 :: part[1]]:
+    for job in mine:
       print(job.name)
     return 0
   if given.dry:
-    mine = jobs[part[0] - 1 :: part[1]]
     plan.show(plan.of_campaign(config, mine, folder, given.workers))
     return 0
-  asked = given.baseline or (config.baseline if comparison else '')
-  vary = config.vary if comparison else sweep_jobs.vary_of(found)
-  return campaign.Campaign(
-    jobs,
-    folder,
-    config,
-    sweep_jobs.baseline(jobs, asked),
-    job_spec.over(vary) + 's',
-    part,
-    given.together,
-    choices.note(config.values_file, config.labels) if comparison else '',
-  ).run(given.workers)
+  return execution.run(made, folder, given.workers, part, given.together)

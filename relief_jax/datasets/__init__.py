@@ -83,6 +83,18 @@ def remark(names: Iterable[str | None]) -> str:
   return f'Data: {", ".join(known)}, read from files, nothing synthetic.'
 
 
+def in_files(name: str) -> bool:
+  """Tells whether a data set of the package is read from files.
+
+  Args:
+    name: of the data set.
+
+  >>> in_files('dsads'), in_files('synthetic')
+  (True, False)
+  """
+  return name in _FILES or name == 'npz'
+
+
 def find_data_dir(flag: str | Path | None) -> Path | None:
   """Finds the folder with data sets: the first of four places that exists.
 

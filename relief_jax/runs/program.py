@@ -176,6 +176,14 @@ def get(
   return _programs[name], fresh
 
 
+def known(setting: Setting, call: Call, args: tuple, test: tuple) -> bool:
+  """Tells whether `get` has nothing to compile.
+
+  Args: as `get`.
+  """
+  return identity(setting, call, args, test) in _programs
+
+
 def identity(
   setting: Setting, call: Call, args: tuple, test: tuple
 ) -> Hashable:

@@ -191,6 +191,16 @@ class Simulation:
     whole = not (self.algorithm.personal or self.config.modality_dropout)
     return run_summary.warnings(self._world, whole)
 
+  @property
+  @ambient.pinned()
+  def compiled(self) -> bool:
+    """Tells whether `prepare` has nothing to compile."""
+    if self._program is not None:
+      return True
+    return program.known(
+      self.setting, self.call, self.arguments(), self.test_arguments()
+    )
+
   @ambient.pinned()
   def prepare(self) -> memory.Estimate:
     """Compiles the programs, and estimates the memory of the run.

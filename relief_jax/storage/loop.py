@@ -5,7 +5,7 @@ import contextlib
 from relief_jax import datasets, plugins, sweep
 from relief_jax.engine import processes
 from relief_jax.runs.round_totals import Diverged
-from relief_jax.storage import callback, records
+from relief_jax.storage import callback, preparing, records
 from relief_jax.storage.opening import Member, Opened
 from relief_jax.storage.result import Result
 from relief_jax.storage.stop import Stop
@@ -161,7 +161,8 @@ def loop(runs: list[Going]) -> None:
     with processes.together():
       for run in runs:
         run.start()
-    estimate = str((together or first).prepare())
+    reporters = [run.reporter for run in runs]
+    estimate = str(preparing.prepare(first, together, reporters))
     for run in runs:
       run.reporter.note(estimate)
       if run.simulation.done:  # killed before the summary

@@ -31,6 +31,20 @@ def percent(value: float | None) -> str:
   return '–' if value is None else f'{100 * value:.1f}'
 
 
+def compiling(before: float | None) -> str:
+  """Describes what a run waits for before its first round.
+
+  Args:
+    before: seconds that it took the last time, None where that is not known.
+
+  >>> compiling(None), compiling(8.21)
+  ('compiling', 'compiling, 8.21 s the last time')
+  """
+  return 'compiling' + (
+    '' if before is None else f', {duration(before)} the last time'
+  )
+
+
 def closing(summary: dict) -> str:
   """Describes from its summary how a run ended and what came out."""
   scores = ', '.join(
@@ -69,6 +83,13 @@ class Quiet:
   def note(self, text: str) -> None:
     """Reports something worth a line in the log."""
 
+  def compiling(self, before: float | None) -> None:
+    """Reports that programs are being compiled.
+
+    Args:
+      before: seconds that it took the last time, None where it is not known.
+    """
+
   def update(self, record: dict) -> None:
     """Reports an evaluation."""
 
@@ -88,6 +109,10 @@ class Lines(Quiet):
   def note(self, text: str) -> None:
     """Prints the line."""
     print(text, flush=True)
+
+  def compiling(self, before: float | None) -> None:
+    """Prints a line."""
+    print(compiling(before), flush=True)
 
   def update(self, record: dict) -> None:
     """Prints one line."""
@@ -153,6 +178,10 @@ class Bar(Quiet):
   def note(self, text: str) -> None:
     """Prints the line above the bar."""
     self._bar.console.print(text)
+
+  def compiling(self, before: float | None) -> None:
+    """Prints a line above the bar."""
+    self.note(compiling(before))
 
   def update(self, record: dict) -> None:
     """Moves the bar."""

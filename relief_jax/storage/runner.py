@@ -126,9 +126,6 @@ def run_together(
     worlds: shared by them and by calls to come.
     on_end: called with the number of a run and its status, as `run` returns
       it, or what it raised.
-
-  Raises:
-    BrokenPipeError: nobody listens to a reporter any more.
   """
   left = set(range(len(members)))
 
@@ -141,8 +138,6 @@ def run_together(
     for i, member in enumerate(members):
       try:
         opened = open_run(member, True, stack, worlds.find)
-      except BrokenPipeError:
-        raise
       except Exception as error:
         end(i, error)
         continue
@@ -154,8 +149,6 @@ def run_together(
     for group in groups.values():
       try:
         loop(list(group.values()))
-      except BrokenPipeError:
-        raise
       except Exception as error:
         for i, going in group.items():
           end(i, going.status or error)

@@ -20,7 +20,7 @@ from relief_jax import (
 )
 from relief_jax import config as config_lib
 from relief_jax.algorithms import fedavg, relief
-from relief_jax.campaign import comparison, sweep_jobs
+from relief_jax.campaign import campaign, comparison
 from relief_jax.cli import config_flags
 from relief_jax.compressors import base
 from relief_jax.config import registries
@@ -328,7 +328,7 @@ def test_a_run_knows_nothing_of_methods_beside_it(own, tmp_path):
     for method in (name, 'fedavg')
     for pull in (0.0, 0.5)
   ]
-  jobs = sweep_jobs.jobs_of(config, points, tmp_path)
+  jobs = campaign.of_sweep(config, points, tmp_path).jobs
   assert [job.label for job in jobs] == [
     'pull=0.0/mine',
     'pull=0.5/mine',

@@ -1,14 +1,25 @@
 """Sweeps: which points, what is run again, what shares a program."""
 
 import errno
+import heapq
 import io
 import os
+import signal
 
 import pytest
 import rich.console
 
 from experiments.configs import relief
-from relief_jax.campaign import campaign, overview, points, pool, sweep_jobs
+from relief_jax.campaign import (
+  bundle,
+  campaign,
+  estimate,
+  execution,
+  overview,
+  points,
+  pool,
+  worker,
+)
 from relief_jax.engine import machine
 from relief_jax.errors import InputError, StorageError
 from relief_jax.report import printed
@@ -27,13 +38,12 @@ def config():
 def jobs(folder, **texts):
   names = {k.replace('__', '.'): v for k, v in texts.items()}
   found = points.expand([], points.swept(config(), names))
-  return sweep_jobs.jobs_of(config(), found, folder)
+  return campaign.of_sweep(config(), found, folder).jobs
 
 
 def run(folder, part=(1, 1), **texts):
-  return campaign.Campaign(
-    jobs(folder, **texts), folder, config(), 'client_lr=0.03', part=part
-  ).run(1)
+  made = campaign.Campaign(jobs(folder, **texts), config(), 'client_lr=0.03')
+  return execution.run(made, folder, 1, part)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +87,7 @@ def test_bad_flags_are_refused(key, text, message):
 )
 def test_bad_points_are_refused_before_any_runs(tmp_path, point, message):
   with pytest.raises(InputError, match=message):
-    sweep_jobs.jobs_of(config(), [point], tmp_path)
+    campaign.of_sweep(config(), [point], tmp_path)
 
 
 def test_draws_stay_when_there_are_more():
@@ -130,18 +140,11 @@ def test_points_are_runs(tmp_path):
   # Rates and seeds share a program, methods do not.
   names = [job_spec.structure(job.config) for job in found]
   assert len(set(names)) == 2
-  schedule, taken, seeds = pool.Schedule(found), [], []
-  name = None
-  while True:
-    name, some = schedule.take(name, 3)
-    if not some:
-      break
-    taken.append([job.config['method'] for job in some])
-    seeds += [job.seed for job in some]
-  assert sum(map(len, taken)) == 8
-  assert taken[0] == ['relief'] * 3
-  assert all(len(set(some)) == 1 for some in taken)
-  assert seeds == [0, 0, 1, 1] * 2  # worlds are kept together
+  bundles = pool.by_structure(found)
+  methods = [[job.config['method'] for job in some] for some in bundles]
+  assert methods == [['relief'] * 4, ['fedavg'] * 4]
+  for some in bundles:  # worlds are kept together
+    assert [job.seed for job in some] == [0, 0, 1, 1]
 
 
 def test_the_manifest_tells_how_each_stands(inline, tmp_path, capsys):  # noqa: F811
@@ -156,7 +159,7 @@ def test_the_manifest_tells_how_each_stands(inline, tmp_path, capsys):  # noqa: 
   }
   assert 'head' in rows['client_lr=1000.0/seed_0']['reason']
   out = capsys.readouterr().out
-  assert 'failed: client_lr=1000.0 seed 0: diverged: ' in out
+  assert 'failed: client_lr=1000.0 seed 0' in out
   assert '2 failed' in out and 'runs/min' in out
   # Neither the finished nor the diverged ones are run again; more seeds are.
   inline.clear()
@@ -308,14 +311,141 @@ def test_the_live_view_tells_rate_best_and_failures(tmp_path):
   out = io.StringIO()
   found = jobs(tmp_path, seed='0:3')
   view = overview.Overview(rich.console.Console(file=out, width=200), found, 0)
+  taken = {'event': 'take', 'fresh': True, 'waited': 1.0}
+  view.event(found[0], taken)
   view.event(found[0], {'event': 'start', 'round': 0})
+  view.event(found[0], {'event': 'compile', 'before': 8.21})
+  assert 'run seed 0: compiling, 8.21 s the last time' in out.getvalue()
+  assert 'ETA' not in view.state()
+  view.event(found[0], {'event': 'update', 'round': 0, 'f1': 0.1})
   view.event(found[0], {'event': 'update', 'round': 10, 'f1': 0.5})
   view.event(found[0], {'event': 'end', 'status': 'complete'})
+  view.event(found[1], taken | {'fresh': False})
   view.event(found[1], {'event': 'start', 'round': 0})
   view.event(found[1], {'event': 'end', 'status': 'failed'})
   assert 'best F1 50.0 % run seed 0' in view.state()
   assert 'ETA' in view.state() and '1 failed' in view.state()
   assert '[2/3] run seed 1: failed' in out.getvalue()
+
+
+@pytest.mark.parametrize('workers', [1, 2])
+@pytest.mark.parametrize('labels', [1, 2, 6])
+@pytest.mark.parametrize(('compile_', 'each'), [(20.0, 0.1), (2.0, 1.0)])
+def test_the_first_estimate_is_close(workers, labels, compile_, each):
+  """Within a factor of 1.5, whatever compiling and rounds are to each other."""
+  jobs = [
+    job_spec.Job(str(m), s, f'{m}/{s}', {'rounds': 20, 'method': m})
+    for m in range(labels)
+    for s in range(3)
+  ]
+  now, told = 0.0, []
+  view = estimate.Estimate(jobs, workers, clock=lambda: now)
+  left = [list(some) for some in pool.by_structure(jobs)]
+  new = list(left)
+  free = [(0.0, i, []) for i in range(workers)]  # when, who, on what
+  events = []
+  while any(left):
+    at, number, some = heapq.heappop(free)
+    fresh = not some
+    if fresh:  # a new structure, else help with the longest
+      some = new.pop(0) if new else max(left, key=len)
+    job = some.pop(0)
+    at += 3.0 * fresh
+    take = {'event': 'take', 'fresh': fresh, 'waited': 3.0 * fresh}
+    events.append((at, job, take))
+    at += 0.5 + compile_ * fresh
+    for done in range(0, 21, 5):
+      events.append((at, job, {'event': 'update', 'round': done}))
+      at += 5 * each * (done < 20)
+    events.append((at, job, {'event': 'end', 'status': 'complete'}))
+    heapq.heappush(free, (at, number, some))
+  events.sort(key=lambda one: one[0])
+  last = events[-1][0]
+  for at, job, message in events:
+    now = at
+    view.event(job, message)
+    if (found := view.left()) is not None:
+      told.append((last - now, found))
+  real, found = told[0]
+  assert real / 1.5 <= found <= 1.5 * real
+  assert told[-1] == (0.0, 0.0)
+
+
+def test_a_bundle_is_shared_and_each_run_taken_once(tmp_path):
+  jobs = [job_spec.Job('a', s, f'a/{s}', {}) for s in range(5)]
+  one = bundle.Bundle.write(tmp_path / 'b.json', jobs, 2)
+  other = bundle.Bundle(tmp_path / 'b.json')
+  assert one.jobs == other.jobs == jobs
+  assert (one.take(), other.take(), one.take()) == ([0, 1], [2, 3], [4])
+  assert other.take() == other.left() == []
+
+
+def test_half_a_line_is_read_when_it_is_whole(tmp_path):
+  log, follower = (
+    bundle.Log(tmp_path / 'log'),
+    bundle.Follower(tmp_path / 'log'),
+  )
+  assert not list(follower.news())
+  log.tell('start', 3, round=0)
+  with open(tmp_path / 'log', 'a') as file:
+    file.write('{"event": "upd')
+    file.flush()
+    assert [m['event'] for m in follower.news()] == ['start']
+    assert not list(follower.news())
+    file.write('ate"}\n')
+  assert list(follower.news()) == [{'event': 'update'}]
+
+
+def test_a_free_worker_begins_a_new_structure_then_helps(tmp_path):
+  def made(name, count):
+    jobs = [job_spec.Job(name, s, f'{name}/{s}', {}) for s in range(count)]
+    return bundle.Bundle.write(tmp_path / name, jobs, 1)
+
+  few, many = made('few', 1), made('many', 3)
+  both = [few, many]
+  assert pool.choose(both, [], [], []) is few
+  assert pool.choose(both, [few], [], [few]) is many
+  # Help finds the compiled program.
+  assert pool.choose(both, both, [few], both) is None
+  assert pool.choose(both, both, both, both) is many
+  many.take(), many.take()
+  # The last one is for the worker that is on its way.
+  assert pool.choose(both, both, both, both) is None
+  few.take(), many.take()
+  assert pool.choose(both, both, both, []) is None
+
+
+def test_a_worker_performs_its_bundle(fake, tmp_path):
+  """Failures are messages; a stop leaves the rest to others."""
+  some = jobs(tmp_path, seed='0:3')
+  some[1].config['fleet'] = 'nowhere.csv'
+  made = bundle.Bundle.write(tmp_path / 'b.json', some, 1)
+  log = tmp_path / 'log'
+  worker.work(made, bundle.Log(log))
+  told = list(bundle.Follower(log).news())
+  ends = [(m['job'], m['status']) for m in told if m['event'] == 'end']
+  assert ends == [(0, 'complete'), (1, 'failed'), (2, 'complete')]
+  assert [m['jobs'] for m in told if m['event'] == 'take'] == [[0], [1], [2]]
+  rounds = [m['round'] for m in told if m['event'] == 'update']
+  assert rounds == [0, 5, 10] * 2
+
+
+def test_a_worker_that_was_stopped_takes_nothing_more(
+  fake, tmp_path, monkeypatch
+):
+  some = jobs(tmp_path, seed='0:2')
+  made = bundle.Bundle.write(tmp_path / 'b.json', some, 1)
+  advance = fake.Simulation.advance
+
+  def stopped(self):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return advance(self)
+
+  monkeypatch.setattr(fake.Simulation, 'advance', stopped)
+  worker.work(made, bundle.Log(tmp_path / 'log'))
+  ends = [m for m in bundle.Follower(tmp_path / 'log').news() if 'status' in m]
+  assert [end['status'] for end in ends] == ['interrupted']
+  assert made.left() == [1]
 
 
 def test_the_same_sweep_is_refused_while_it_runs(inline, tmp_path):  # noqa: F811
@@ -347,12 +477,39 @@ def test_tables_on_a_full_disk_are_one_line(inline, tmp_path, monkeypatch):  # n
   def full(*_, **__):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-  for writer in ((campaign.printed, 'save'), (campaign.curves, 'save')):
+  for writer in ((execution.printed, 'save'), (execution.curves, 'save')):
     with monkeypatch.context() as patch:
       patch.setattr(*writer, full)
       with pytest.raises(StorageError, match='No space left'):
         run(tmp_path, seed='0:2')
   assert run(tmp_path, seed='0:2') == 0 and len(inline) == 2
+
+
+def test_a_file_that_cannot_be_read_is_said_once(inline, tmp_path):  # noqa: F811
+  """Before anything runs, not by every run."""
+  (tmp_path / 'own.npz').write_bytes(b'PK' + b'half a file')
+  own = config()
+  own.dataset, own.data_path = 'npz', str(tmp_path / 'own.npz')
+  found = campaign.of_sweep(own, [{'seed': s} for s in (0, 1)], tmp_path / 'a')
+  with pytest.raises(InputError, match=r'own\.npz'):
+    execution.run(found, tmp_path / 'a', 1)
+  assert not inline
+
+
+def test_a_reason_that_many_runs_share_is_said_once(tmp_path, capsys, inline):  # noqa: F811
+  bad = config()
+  bad.fleet = 'nowhere.csv'
+  found = campaign.of_sweep(bad, [{'seed': s} for s in range(5)], tmp_path)
+  assert execution.run(found, tmp_path, 1) == 1
+  said = [
+    line
+    for line in capsys.readouterr().out.splitlines()
+    if 'nowhere.csv' in line
+  ]
+  (line,) = said
+  assert line.startswith(
+    'failed: run seed 0, run seed 1, run seed 2 and 2 more'
+  )
 
 
 def test_data_named_and_not_there_stop_a_sweep_before_it_runs(
@@ -363,11 +520,11 @@ def test_data_named_and_not_there_stop_a_sweep_before_it_runs(
   auto = config()
   auto.dataset = 'auto'
   (tmp_path / 'dsads').mkdir()
-  found = sweep_jobs.jobs_of(
+  found = campaign.of_sweep(
     auto, [{'seed': 0}], tmp_path / 'a', str(tmp_path / 'dsads')
   )
   with pytest.raises(InputError, match='no dsads in --data_dir'):
-    campaign.Campaign(found, tmp_path / 'a', auto, 'run').run(1)
+    execution.run(found, tmp_path / 'a', 1)
   assert not inline
   # Synthetic data are named as such before the work and above its tables.
   run(tmp_path / 'b', seed='0:1')

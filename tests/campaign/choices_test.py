@@ -10,18 +10,16 @@ import pytest
 from experiments.configs import compare as compare_config
 from experiments.configs import relief
 from relief_jax.campaign import (
+  campaign,
   choices,
-  comparison_jobs,
   manifest,
   points,
-  sweep_jobs,
 )
 from relief_jax.campaign.comparison import build, from_dict
-from relief_jax.cli import compare
 from relief_jax.errors import InputError
 from relief_jax.report import gather
 from relief_jax.storage import records
-from tests.campaign.compare_test import run_inline
+from tests.campaign.compare_test import compare, run_inline
 
 METHODS = {
   'cnn/fedavg': {'method': 'fedavg'},
@@ -67,7 +65,9 @@ def swept(folder, score=lambda job: 0.5, texts=None):
   """A finished sweep over the rates of a comparison."""
   config = smoke()
   flags = points.swept(config, texts or {'hparams.client_lr': '.02,.05,.1'})
-  jobs = comparison_jobs.expand(config, folder, points=points.expand([], flags))
+  jobs = campaign.of_comparison(
+    config, folder, found=points.expand([], flags)
+  ).jobs
   end(folder, config, jobs, score)
   return jobs
 
@@ -98,14 +98,14 @@ def test_every_label_meets_every_value(tmp_path):
   assert rates == sorted([*RATES] * 4)  # after the label's own 0.01
   assert jobs[3].values['method'] == 'relief' and jobs[3].values['seed'] == 1
   # Labels of a point are compared with its own baseline.
-  assert sweep_jobs.baseline(jobs, 'fedavg') == 'fedavg'
+  assert campaign.choose_baseline(jobs, 'fedavg') == 'fedavg'
   assert len(gather.gather([tmp_path]).found) == 12
 
 
 @pytest.mark.parametrize('key', ['seed', 'method'])
 def test_what_labels_and_seeds_set_is_not_swept(tmp_path, key):
   with pytest.raises(InputError, match=f'{key} swept over a comparison'):
-    comparison_jobs.expand(smoke(), tmp_path, points=[{key: 1}])
+    campaign.of_comparison(smoke(), tmp_path, found=[{key: 1}])
 
 
 def test_the_best_values_of_every_label(tmp_path):
@@ -129,7 +129,7 @@ def test_a_sweep_of_one_config_is_by_method(tmp_path):
   config = relief.get_config('smoke')
   texts = {'hparams.ema': '.1,.9', 'seed': '0:2', 'method': 'relief,fedavg'}
   found = points.expand([], points.swept(config, texts))
-  jobs = sweep_jobs.jobs_of(config, found, tmp_path)
+  jobs = campaign.of_sweep(config, found, tmp_path).jobs
   end(tmp_path, config, jobs, lambda job: job.values['hparams.ema'] / 2)
   found = choices.choose(tmp_path, 'f1_validation')['labels']
   assert {label: one['values'] for label, one in found.items()} == {
@@ -225,7 +225,7 @@ def values(tmp_path):
 
 def test_a_comparison_takes_the_values(values, tmp_path):
   config = smoke(values_file=str(values))
-  jobs = comparison_jobs.expand(config, tmp_path / 'runs')
+  jobs = campaign.of_comparison(config, tmp_path / 'runs').jobs
   rates = {job.label: job.config['hparams']['client_lr'] for job in jobs}
   default = smoke().hparams.client_lr
   assert rates == {'cnn/fedavg': default, 'cnn/relief': 0.1}  # not its own 0.01
@@ -237,7 +237,7 @@ def test_a_comparison_takes_the_values(values, tmp_path):
   )
   records.write_json(tmp_path / 'config.json', config)
   again = from_dict(records.read_json(tmp_path / 'config.json'))
-  assert comparison_jobs.expand(again, tmp_path / 'runs') == jobs
+  assert campaign.of_comparison(again, tmp_path / 'runs').jobs == jobs
 
 
 def test_values_that_do_not_fit_are_refused(values, tmp_path):
@@ -245,7 +245,7 @@ def test_values_that_do_not_fit_are_refused(values, tmp_path):
 
   def expand(content):
     records.write_json(values, content)
-    comparison_jobs.expand(smoke(values_file=str(values)), tmp_path)
+    campaign.of_comparison(smoke(values_file=str(values)), tmp_path)
 
   entry = found['labels']['cnn/relief']
   with pytest.raises(InputError, match="the label 'cnn/relif'"):
@@ -256,7 +256,7 @@ def test_values_that_do_not_fit_are_refused(values, tmp_path):
   with pytest.raises(InputError, match='no chosen values'):
     expand({'labels': []})
   with pytest.raises(InputError, match='a file that can be read'):
-    comparison_jobs.expand(smoke(values_file='nowhere.json'), tmp_path)
+    campaign.of_comparison(smoke(values_file='nowhere.json'), tmp_path)
 
 
 def test_values_are_told_in_the_folder(values, tmp_path, monkeypatch, capsys):
@@ -264,7 +264,7 @@ def test_values_are_told_in_the_folder(values, tmp_path, monkeypatch, capsys):
   config = smoke(
     values_file=str(values), rounds=10, eval_every=5, rounds_per_call=5
   )
-  assert compare.compare(config, tmp_path / 'runs', None, 1) == 0
+  assert compare(config, tmp_path / 'runs') == 0
   text = 'Values chosen on f1_validation (persons 3) of 12 runs: '
   assert capsys.readouterr().out.count(text) == 1
   assert text in (tmp_path / 'runs' / 'table.md').read_text()

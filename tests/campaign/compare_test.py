@@ -10,8 +10,7 @@ import pytest
 
 from experiments.configs import compare as compare_config
 from experiments.configs import study
-from relief_jax.campaign import comparison, pool
-from relief_jax.cli import compare
+from relief_jax.campaign import campaign, comparison, execution, pool
 from relief_jax.errors import InputError
 from relief_jax.report import gather, stats, tables
 from relief_jax.runs import simulation
@@ -27,8 +26,10 @@ def run_inline(monkeypatch):
   ran = []
 
   def run(self, on_event):
-    while (jobs := self._schedule.take(None)[1]) and not self.stopped:
-      (job,) = jobs
+    for job in (job for some in pool.by_structure(self.jobs) for job in some):
+      if self.stopped:
+        break
+      on_event(job, {'event': 'take', 'fresh': False, 'waited': 0.0})
       ran.append((job.label, job.seed))
       on_event(job, {'event': 'start', 'title': '', 'rounds': 1, 'round': 0})
       try:
@@ -59,8 +60,13 @@ def config(**keys):
   return found
 
 
+def compare(own, folder):
+  """Runs a comparison; its exit code."""
+  return execution.run(campaign.of_comparison(own, folder), folder, 1)
+
+
 def test_expand_sets_the_keys_of_every_label(tmp_path):
-  jobs = compare.expand(config(only='fedavg*,relief'), tmp_path)
+  jobs = campaign.of_comparison(config(only='fedavg*,relief'), tmp_path).jobs
   assert [(j.label, j.seed) for j in jobs] == [
     ('fedavg', 0),
     ('fedavg', 1),
@@ -77,71 +83,63 @@ def test_expand_sets_the_keys_of_every_label(tmp_path):
 
 def test_expand_refuses(tmp_path):
   with pytest.raises(InputError, match="only='nothing'"):
-    compare.expand(config(only='nothing'), tmp_path)
+    campaign.of_comparison(config(only='nothing'), tmp_path)
   bad = config()
   with bad.unlocked():
     bad.methods = {'fedavg': {'metod': 'fedavg'}}
     bad.labels = ('fedavg',)
   with pytest.raises(InputError, match="'metod'"):
-    compare.expand(bad, tmp_path)
+    campaign.of_comparison(bad, tmp_path)
   from experiments.configs import relief
 
   with pytest.raises(InputError, match='a comparison'):
-    compare.expand(relief.get_config(), tmp_path)
+    campaign.of_comparison(relief.get_config(), tmp_path)
 
 
-def test_schedule_keeps_what_shares_a_program_together():
-  def job(label, seed):
-    return job_spec.Job(label, seed, '', {'method': label, 'seed': seed})
+def test_one_rule_for_the_baseline(tmp_path):
+  def of(**keys):
+    return campaign.of_comparison(config(**keys), tmp_path).baseline
 
-  jobs = [job(label, seed) for label in 'abc' for seed in range(3)]
-  schedule = pool.Schedule(jobs)
-  known, taken = {}, []
-
-  def take(worker):
-    known[worker], found = schedule.take(known.get(worker))
-    taken.extend((j.label, j.seed) for j in found)
-    return found
-
-  for worker in (0, 1, 0, 0, 1, 0):
-    take(worker)
-  assert taken == [('a', 0), ('b', 0), ('a', 1), ('a', 2), ('b', 1), ('c', 0)]
-  while take(1):
-    pass
-  assert taken[6:] == [('b', 2), ('c', 1), ('c', 2)]
+  assert of() == 'fedavg'
+  assert of(baseline='relief') == 'relief'
+  assert of(only='relief*') == 'relief'  # fedavg is left out: the first one
+  with pytest.raises(InputError, match="baseline='relif'"):
+    of(baseline='relif')
+  with pytest.raises(InputError, match='--baseline=relif'):
+    campaign.of_comparison(config(), tmp_path, baseline='relif')
 
 
 def test_finished_runs_are_never_run_again(inline, tmp_path):
-  assert compare.compare(config(), tmp_path, None, 1) == 0
+  assert compare(config(), tmp_path) == 0
   assert len(inline) == 12
   inline.clear()
   before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob('metrics.jsonl')}
-  assert compare.compare(config(), tmp_path, None, 1) == 0
+  assert compare(config(), tmp_path) == 0
   assert not inline
   for path, time in before.items():
     assert path.stat().st_mtime_ns == time
   more = config(seeds=(0, 1, 2))
-  assert compare.compare(more, tmp_path, None, 1) == 0
+  assert compare(more, tmp_path) == 0
   assert {seed for _, seed in inline} == {2}
 
 
 def test_half_finished_runs_go_on(inline, tmp_path):
-  compare.compare(config(), tmp_path, None, 1)
+  compare(config(), tmp_path)
   run = tmp_path / 'relief' / 'seed_0'
   whole = (run / 'metrics.jsonl').read_bytes()
   os.remove(run / 'summary.json')
   with open(run / 'metrics.jsonl', 'ab') as file:
     file.write(b'{"rou')
   inline.clear()
-  compare.compare(config(), tmp_path, None, 1)
+  compare(config(), tmp_path)
   assert inline == [('relief', 0)]
   assert (run / 'metrics.jsonl').read_bytes() == whole
 
 
 def test_runs_of_another_config_are_refused(inline, tmp_path):
-  compare.compare(config(), tmp_path, None, 1)
+  compare(config(), tmp_path)
   with pytest.raises(InputError, match='config.local_steps=7'):
-    compare.compare(config(local_steps=7), tmp_path, None, 1)
+    compare(config(local_steps=7), tmp_path)
 
 
 def test_failed_runs_are_listed_and_stop_nobody(inline, tmp_path, capsys):
@@ -154,9 +152,9 @@ def test_failed_runs_are_listed_and_stop_nobody(inline, tmp_path, capsys):
       'relief': {'method': 'relief'},
     }
     bad.labels = tuple(bad.methods)
-  assert compare.compare(bad, tmp_path, None, 1) == 1
+  assert compare(bad, tmp_path) == 1
   shown = capsys.readouterr().out
-  assert 'wild seed 0: diverged: ' in shown
+  assert 'failed: wild seed 0' in shown
   assert 'wrong seed 1: failed: Found nowhere.csv' in shown
   table = (tmp_path / 'table.md').read_text()
   assert '| relief |' in table and '| wild |' not in table
@@ -168,16 +166,16 @@ def test_a_value_that_no_run_can_use_is_refused_at_the_door(inline, tmp_path):
     bad.methods = {'wrong': {'clients': 0}}
     bad.labels = ('wrong',)
   with pytest.raises(InputError, match='config.clients is 0'):
-    compare.compare(bad, tmp_path, None, 1)
+    compare(bad, tmp_path)
   bad = config()
   bad.seeds = (0, -1)
   with pytest.raises(InputError, match='config.seeds is .*from 0'):
-    compare.compare(bad, tmp_path, None, 1)
+    compare(bad, tmp_path)
   assert not list(tmp_path.iterdir())
 
 
 def test_tables_and_figures(inline, tmp_path):
-  compare.compare(config(), tmp_path, None, 1)
+  compare(config(), tmp_path)
   with open(tmp_path / 'table.csv', newline='') as file:
     rows = {row['label']: row for row in csv.DictReader(file)}
   assert list(rows) == list(compare_config.METHODS)
@@ -213,18 +211,19 @@ def test_the_comparison_can_be_loaded_again(tmp_path):
   first = config(only='relief*')
   records.write_json(tmp_path / 'config.json', first)
   again = comparison.from_dict(records.read_json(tmp_path / 'config.json'))
-  assert compare.expand(again, tmp_path) == compare.expand(first, tmp_path)
+  one, other = (campaign.of_comparison(c, tmp_path) for c in (again, first))
+  assert one.jobs == other.jobs and one.baseline == other.baseline
 
 
 def test_study_leaves_out_what_does_not_depend_on_the_deadline(tmp_path):
-  jobs = compare.expand(study.get_config(), tmp_path)
+  jobs = campaign.of_comparison(study.get_config(), tmp_path).jobs
   labels = {job.label for job in jobs}
   assert len(labels) == 4 * len(study.PLAIN) + len(study.ABLATIONS)
   assert 'cnn/paper/relief_tight' in labels
   assert 'lora/best/fedavg' in labels
   deadlines = {job.config['deadline'] for job in jobs if 'fed' in job.label}
   assert len(deadlines) == 1
-  main = compare.expand(study.get_config('subjects12'), tmp_path)
+  main = campaign.of_comparison(study.get_config('subjects12'), tmp_path).jobs
   assert {job.label.split('/')[2] for job in main} == {
     'fedavg',
     'fedavg_skip',
@@ -237,20 +236,64 @@ def test_study_leaves_out_what_does_not_depend_on_the_deadline(tmp_path):
   assert len(configs) == len(jobs)
 
 
-def test_a_dead_worker_is_a_failed_run(tmp_path, monkeypatch):
-  jobs = [job_spec.Job('a', seed, str(tmp_path / 'a'), {}) for seed in (0, 1)]
-  crew = pool.Pool(jobs, 1, tmp_path)
+# A worker in plain Python: the run of seed 1 kills it.
+WORKER = """
+import json, os, sys
+bundle, log = sys.argv[1:]
+def tell(**message):
+  with open(log, 'a') as file:
+    file.write(json.dumps(message) + chr(10))
+tell(event='ready', job=-1)
+for i, job in enumerate(json.load(open(bundle))['jobs']):
+  try:
+    open(f'{bundle[:-5]}.{i}', 'x').close()
+  except FileExistsError:
+    continue
+  tell(event='take', job=-1, jobs=[i])
+  if job['seed'] == 1:
+    os._exit(9)
+  tell(event='end', job=i, status='complete')
+"""
+
+
+def crew_of(monkeypatch, folder, code, seeds):
+  """A pool whose workers are this program, and what it told."""
   start = subprocess.Popen
 
-  def dying(command, **options):
-    del command
-    code = 'import sys; sys.stdin.readline(); sys.exit(9)'
-    return start([sys.executable, '-c', code], **options)
+  def popen(command, **options):
+    return start([sys.executable, '-c', code, *command[4:]], **options)
 
-  monkeypatch.setattr(pool.subprocess, 'Popen', dying)
-  ends = []
-  crew.run(lambda job, message: ends.append((job.seed, message['reason'])))
-  assert [seed for seed, _ in ends] == [0, 1]
+  monkeypatch.setattr(pool.subprocess, 'Popen', popen)
+  jobs = [job_spec.Job('a', seed, f'{folder}/{seed}', {}) for seed in seeds]
+  ends = {}
+
+  def event(job, message):
+    if message['event'] == 'end':
+      assert job.seed not in ends
+      ends[job.seed] = message['status'], message.get('reason', '')
+
+  crew = pool.Pool(jobs, 1, folder)
+  crew.run(event)
+  return crew, ends
+
+
+def test_a_dead_worker_is_a_failed_run(tmp_path, monkeypatch):
+  """And another one goes on with the rest."""
+  crew, ends = crew_of(monkeypatch, tmp_path, WORKER, (1, 0, 2))
+  assert {seed: status for seed, (status, _) in ends.items()} == {
+    1: 'failed',
+    0: 'complete',
+    2: 'complete',
+  }
+  assert 'code 9' in ends[1][1] and str(tmp_path) in ends[1][1]
+  assert not crew.stopped and crew.spent.working >= 0
+
+
+def test_workers_that_cannot_start_are_not_tried_for_ever(
+  tmp_path, monkeypatch
+):
+  _, ends = crew_of(monkeypatch, tmp_path, 'import sys; sys.exit(9)', (0, 1))
+  assert [status for status, _ in ends.values()] == ['failed'] * 2
   assert 'code 9' in ends[0][1]
 
 

@@ -8,17 +8,16 @@ import sys
 import pytest
 
 from experiments.configs import folds, from_json, relief
-from relief_jax.campaign import points, sweep_jobs
-from relief_jax.cli import compare
+from relief_jax.campaign import campaign, points
 from relief_jax.errors import InputError
 from relief_jax.report import frame, gather, page, stats, tables
 from relief_jax.storage import records
-from tests.campaign.compare_test import run_inline
+from tests.campaign.compare_test import compare, run_inline
 from tests.support.paths import ROOT
 
 
 def test_every_fold_is_a_run(tmp_path):
-  jobs = compare.expand(folds.get_config(), tmp_path)
+  jobs = campaign.of_comparison(folds.get_config(), tmp_path).jobs
   assert len(jobs) == 8 * len(folds.METHODS)
   assert [job.config['data']['fold'] for job in jobs[:8]] == list(range(8))
   assert {job.config['data']['split'] for job in jobs} == {'folds'}
@@ -26,16 +25,17 @@ def test_every_fold_is_a_run(tmp_path):
   assert jobs[7].workdir == str(tmp_path / 'fedavg' / 'fold_7')
   few = folds.get_config('central')
   few.data.folds, few.seed = 4, 3
-  jobs = compare.expand(few, tmp_path)
+  jobs = campaign.of_comparison(few, tmp_path).jobs
   assert [(job.label, job.seed) for job in jobs] == [
     ('centralized', fold) for fold in range(4)
   ]
   assert {job.config['seed'] for job in jobs} == {3}
   few.seeds = (2,)
-  assert [job.seed for job in compare.expand(few, tmp_path)] == [2]
+  assert [job.seed for job in campaign.of_comparison(few, tmp_path).jobs] == [2]
   records.write_json(tmp_path / 'config.json', few)
   again = from_json.get_config(str(tmp_path / 'config.json'))
-  assert compare.expand(again, tmp_path) == compare.expand(few, tmp_path)
+  one, other = (campaign.of_comparison(c, tmp_path) for c in (again, few))
+  assert one.jobs == other.jobs
 
 
 def test_a_comparison_of_before_folds_is_over_seeds(tmp_path):
@@ -44,7 +44,7 @@ def test_a_comparison_of_before_folds_is_over_seeds(tmp_path):
   values['seeds'] = [0, 1]
   (tmp_path / 'config.json').write_text(json.dumps(values))
   old = from_json.get_config(str(tmp_path / 'config.json'))
-  jobs = compare.expand(old, tmp_path)
+  jobs = campaign.of_comparison(old, tmp_path).jobs
   assert [job.config['seed'] for job in jobs[:2]] == [0, 1]
   assert jobs[1].workdir == str(tmp_path / 'fedavg' / 'seed_1')
 
@@ -84,7 +84,7 @@ def test_smoke(tmp_path):
 def test_every_fold_with_several_seeds(tmp_path, seeds):
   few = folds.get_config()
   few.data.folds, few.repeats = 2, seeds
-  jobs = compare.expand(few, tmp_path)
+  jobs = campaign.of_comparison(few, tmp_path).jobs
   own = [job for job in jobs if job.label == 'relief']
   assert [
     (job.seed, job.config['data']['fold'], job.config['seed']) for job in own
@@ -93,11 +93,11 @@ def test_every_fold_with_several_seeds(tmp_path, seeds):
   assert own[-1].values['seed'] == seeds[-1]
   records.write_json(tmp_path / 'config.json', few)
   again = from_json.get_config(str(tmp_path / 'config.json'))
-  assert compare.expand(again, tmp_path) == jobs
+  assert campaign.of_comparison(again, tmp_path).jobs == jobs
   few.vary = 'seed'
   few.seeds = (0,)
   with pytest.raises(InputError, match='repeats'):
-    compare.expand(few, tmp_path)
+    campaign.of_comparison(few, tmp_path)
 
 
 def run(label, fold, seed, f1, persons=()):
@@ -147,7 +147,7 @@ def test_folders_of_two_axes_are_read_again(tmp_path, monkeypatch):
   few = folds.get_config('smoke')
   few.rounds, few.eval_every, few.rounds_per_call = 10, 5, 5
   few.repeats, few.only = (0, 1), 'fedavg,relief'
-  assert compare.compare(few, tmp_path, None, 1) == 0
+  assert compare(few, tmp_path) == 0
   with open(tmp_path / 'table.csv', newline='') as file:
     rows = {row['label']: row for row in csv.DictReader(file)}
   assert rows['relief']['folds'] == '2'
@@ -173,6 +173,6 @@ def test_a_sweep_over_folds_and_seeds(tmp_path):
   c = relief.get_config('smoke')
   texts = {'data.fold': '0:2', 'seed': '0:2', 'hparams.ema': '.1,.9'}
   found = points.expand([], points.swept(c, texts))
-  jobs = sweep_jobs.jobs_of(c, found, tmp_path)
+  jobs = campaign.of_sweep(c, found, tmp_path).jobs
   assert {job.label for job in jobs} == {'ema=0.1', 'ema=0.9'}
   assert jobs[2].workdir == str(tmp_path / 'ema=0.1' / 'fold_0_seed_1')

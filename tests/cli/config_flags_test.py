@@ -12,7 +12,7 @@ from absl import flags
 
 from relief_jax import algorithms
 from relief_jax import config as config_lib
-from relief_jax.campaign import points, sweep_jobs
+from relief_jax.campaign import campaign, points
 from relief_jax.cli import command, config_flags
 from relief_jax.config import modules
 from relief_jax.config.validation import validate
@@ -160,7 +160,7 @@ def test_a_module_is_imported_once_and_said_so(own, tmp_path, caplog):
     records.config_from_dict(records.clean(config))
   assert caplog.text.count(f'importing {path}, as config.modules says') == 1
   assert config.mine.heads == 0.5
-  jobs = sweep_jobs.jobs_of(config, [{'mine.heads': 0.1}], tmp_path)
+  jobs = campaign.of_sweep(config, [{'mine.heads': 0.1}], tmp_path).jobs
   assert jobs[0].config['modules'] == [path]
   assert jobs[0].config['mine'] == {'heads': 0.1}
 

@@ -3,21 +3,24 @@
 import importlib
 import logging
 import pathlib
+import runpy
 
 import pytest
 from absl import flags
 
-from relief_jax.campaign import comparison_jobs
+from relief_jax.campaign import campaign
 from relief_jax.cli import (
   arguments,
   cache,
   command,
   config_flags,
+  config_lookup,
   keys,
   main,
   plan,
 )
 from relief_jax.errors import InputError
+from relief_jax.files import invocation
 from tests.support import tiny
 
 
@@ -140,7 +143,7 @@ def test_the_plan_of_a_comparison(tmp_path):
   from experiments.configs import compare
 
   config = compare.get_config('smoke')
-  jobs = comparison_jobs.expand(config, tmp_path / 'many')
+  jobs = campaign.of_comparison(config, tmp_path / 'many').jobs
   found = dict(plan.of_campaign(config, jobs, tmp_path / 'many', 3)[1])
   assert found['runs'] == '12: 12 waiting'
   assert found['labels'].startswith('6: fedavg, fedavg_skip, ')
@@ -171,6 +174,20 @@ def test_a_run_without_a_folder_is_named_after_its_config(monkeypatch, capsys):
   own.config = None
   with pytest.raises(InputError, match='no config'):
     command.config()
+
+
+def test_try_is_short_for_a_comparison(monkeypatch):
+  begun = []
+  monkeypatch.setattr(main, 'start', begun.append)
+  monkeypatch.setattr('sys.argv', ['bin/relief', 'try', '--workdir=a'])
+  main.main()
+  assert begun == ['compare']
+  assert invocation.command_line() == 'relief compare try --workdir=a'
+  path = pathlib.Path(config_lookup.find('try'))
+  own = runpy.run_path(str(path))['get_config']()
+  found = campaign.of_comparison(own, pathlib.Path('x'))
+  assert found.baseline == 'fedavg'
+  assert len(found.jobs) == 3 * len({job.label for job in found.jobs}) == 9
 
 
 def test_messages_of_this_package_have_no_prefix():

@@ -6,7 +6,7 @@ import pytest
 
 from experiments.configs import leaderboard
 from relief_jax import algorithms
-from relief_jax.cli import compare
+from relief_jax.campaign import campaign
 from relief_jax.config import validation
 from relief_jax.storage import records
 
@@ -18,7 +18,7 @@ def _budgeted():
 
 def jobs(variant=None):
   config = leaderboard.get_config(variant)
-  return compare.expand(config, pathlib.Path('x'))
+  return campaign.of_comparison(config, pathlib.Path('x')).jobs
 
 
 def test_every_method_has_a_label_and_all_share_the_protocol():
@@ -75,5 +75,5 @@ def test_values_are_chosen_on_nobody_who_is_tested():
 def test_variants(variant):
   config = leaderboard.get_config(variant)
   assert config.dataset == 'synthetic'
-  for job in compare.expand(config, pathlib.Path('x')):
+  for job in campaign.of_comparison(config, pathlib.Path('x')).jobs:
     validation.validate(records.config_from_dict(job.config))

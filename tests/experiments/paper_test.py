@@ -7,7 +7,7 @@ import pytest
 
 from experiments.configs import from_json, paper
 from relief_jax import world
-from relief_jax.cli import compare
+from relief_jax.campaign import campaign
 from relief_jax.errors import InputError
 from relief_jax.report import gather, printed
 from relief_jax.storage import records
@@ -17,7 +17,7 @@ from tests.datasets import originals
 def jobs(variant, tmp_path, **keys):
   config = paper.get_config(variant)
   config.update(keys)
-  return compare.expand(config, tmp_path)
+  return campaign.of_comparison(config, tmp_path).jobs
 
 
 def test_mhealth_has_every_setting_in_every_fold(tmp_path):
@@ -51,7 +51,8 @@ def test_it_comes_back_from_its_json_form(tmp_path):
   path = tmp_path / 'config.json'
   records.write_json(path, config)
   again = from_json.get_config(str(path))
-  assert compare.expand(again, tmp_path) == compare.expand(config, tmp_path)
+  one, other = (campaign.of_comparison(c, tmp_path) for c in (again, config))
+  assert one.jobs == other.jobs
 
 
 def test_pamap2_on_files_in_its_layout(tmp_path, monkeypatch):
@@ -63,7 +64,7 @@ def test_pamap2_on_files_in_its_layout(tmp_path, monkeypatch):
   config.clients, config.data.width, config.data.stride = 8, 16, 8
   config.model.filters, config.model.hidden = (4,), 8
   config.only, config.data.own_share = '*/relief', 0.0  # short recordings
-  found = compare.expand(config, tmp_path)
+  found = campaign.of_comparison(config, tmp_path).jobs
   assert len(found) == 3 * 2 * 2  # folds, fleets, rare modalities
   tested = {}
   for job in found:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from relief_jax.campaign import sweep_jobs
+from relief_jax.campaign import campaign
 from relief_jax.report import (
   gather,
   page,
@@ -120,7 +120,7 @@ def test_a_long_search_runs_and_is_reported(inline, tmp_path):  # noqa: F811
     for ema in (0.1, 0.2)
   ]
   first, again = (
-    sweep_jobs.jobs_of(config(), points, tmp_path) for _ in range(2)
+    campaign.of_sweep(config(), points, tmp_path).jobs for _ in range(2)
   )
   labels = [job.label for job in first]
   assert labels == [job.label for job in again] and len(set(labels)) == 2

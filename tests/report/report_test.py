@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from relief_jax.campaign import points, sweep_jobs
-from relief_jax.campaign.campaign import Campaign
+from relief_jax.campaign import campaign, execution, points
 from relief_jax.errors import InputError
 from relief_jax.report import (
   gather,
@@ -41,9 +40,8 @@ def folder(tmp_path_factory):
     run_inline(patch)
     patch.setattr('sys.argv', ['sweep.py', '--sweep.seed=0:2'])
     found = points.expand([], points.swept(config(), SWEPT))
-    jobs = sweep_jobs.jobs_of(config(), found, folder)
-    base = sweep_jobs.baseline(jobs)
-    assert Campaign(jobs, folder, config(), base).run(1) == 0
+    swept = campaign.of_sweep(config(), found, folder)
+    assert execution.run(swept, folder, 1) == 0
   writer.write(gather.gather([folder]), folder / 'out')
   return folder
 

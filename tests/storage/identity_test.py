@@ -6,7 +6,7 @@ import pytest
 
 from relief_jax import algorithms, simulate
 from relief_jax import config as config_lib
-from relief_jax.campaign import campaign, manifest
+from relief_jax.campaign import campaign, execution, manifest
 from relief_jax.config import presets
 from relief_jax.errors import InputError
 from relief_jax.storage import identity, job_spec, records, runner
@@ -336,6 +336,6 @@ def test_a_part_of_a_sweep_looks_at_the_other_parts(fake, tmp_path):
     job_spec.Job(name, 0, str(tmp_path / name), records.clean(own))
     for name in 'ab'
   ]
-  second = campaign.Campaign(jobs, tmp_path, own, 'a', part=(2, 2))
+  both = campaign.Campaign(jobs, own, 'a')
   with pytest.raises(InputError, match=r'own\.npz, with other contents'):
-    second.run(1)
+    execution.run(both, tmp_path, 1, part=(2, 2))

@@ -63,6 +63,8 @@ class Simulation:
 
   choice = 'layout one: as the config says'
 
+  compiled = True
+
   def prepare(self):
     return 'about 1 kB of memory'
 
