@@ -37,6 +37,25 @@ class Work:
   size: Array
 
 
+class Memory(NamedTuple):
+  """Holds bytes of a training step beside the blocks' own, static.
+
+  A step that trains groups `train` keeps `kept @ any(readers & train)` bytes a
+  sample for its backward pass (`costs.training_bytes`).
+
+  Attributes:
+    fixed: [] bytes of what never trains.
+    working: [] bytes a sample of the largest operation of the forward pass.
+    kept: [H] bytes a sample of activations.
+    readers: [H, G] bool, training group g reads them in its backward pass.
+  """
+
+  fixed: Any
+  working: Any
+  kept: Any
+  readers: Any
+
+
 class Batch(NamedTuple):
   """Describes rows of the bank, gathered only where a branch really runs.
 
