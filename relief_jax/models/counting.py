@@ -11,7 +11,7 @@ for. FLOPs per equation: jaxprs.py.
 by those blocks whose gradients read it; copies are made anew.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,9 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from relief_jax import tree
-from relief_jax.models import jaxprs
+from relief_jax.clients.training import criterion
+from relief_jax.models import jaxprs, layers
 from relief_jax.models.encoders import WorkBuilder
-from relief_jax.task import Memory, Work
+from relief_jax.task import Memory, Task, Work
 from relief_jax.types import Array, PyTree
 
 # Of the traced step; counts are per sample, and what is done once a step is
@@ -35,10 +36,12 @@ class Counted(NamedTuple):
   Attributes:
     work: FLOPs and sizes.
     memory: of a training step.
+    order: numbers of the blocks as the forward pass comes to use them.
   """
 
   work: Work
   memory: Memory
+  order: tuple[int, ...]
 
 
 def count(
@@ -68,7 +71,8 @@ def count(
     return value, pull(seed)[0]
 
   seed = jax.ShapeDtypeStruct((), jnp.float32)
-  traced = jax.make_jaxpr(step)(params, frozen, list(inputs), seed)
+  with layers.bare():
+    traced = jax.make_jaxpr(step)(params, frozen, list(inputs), seed)
   flat = jaxprs.flatten(traced)
   leaves = [len(jax.tree.leaves(v)) for v in (params, frozen, *inputs)]
   first = np.cumsum([0, *leaves])
@@ -109,7 +113,45 @@ def count(
         [[bool(k >> g & 1) for g in range(num)] for k in kept], bool
       ).reshape(len(kept), num),
     ),
+    order=_order(flat, dict(zip(places[0], owners, strict=True))),
   )
+
+
+def memory(task: Task, example: Mapping[str, Any]) -> Memory:
+  """Counts the memory of a task that was not counted when it was made.
+
+  Args:
+    task: the model.
+    example: shapes of its inputs, as `Spec.example`.
+
+  Raises:
+    InputError: as `count`.
+  """
+
+  def loss(params, frozen, values):
+    features = {
+      m: task.encode(params, frozen, i, values[i], 0)
+      for i, m in enumerate(task.modalities)
+    }
+    every = jnp.ones(len(values), bool)
+    scores = task.fuse(params, frozen, features, every)
+    y, weight = jnp.zeros(BATCH, jnp.int32), jnp.ones(BATCH)
+    return criterion(task)(scores, y, weight)
+
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  return count(
+    loss,
+    jax.eval_shape(task.init, key),
+    jax.eval_shape(task.base, key) if task.base else {},
+    [batch_of(value) for value in example.values()],
+    task.groups,
+    task.num_blocks,
+  ).memory
+
+
+def batch_of(value: Any) -> jax.ShapeDtypeStruct:
+  """Gives the shape of a batch of inputs like an example's."""
+  return jax.ShapeDtypeStruct((BATCH, *value.shape[1:]), value.dtype)
 
 
 def _bytes(shapes: PyTree) -> float:
@@ -159,6 +201,12 @@ def _settle(ops: Sequence[jaxprs.Op], marks: list[int], ends: Any) -> None:
         if mark & ~marks[v]:
           marks[v] |= mark
           changed = True
+
+
+def _order(flat: jaxprs.Flat, owners: dict[int, int]) -> tuple[int, ...]:
+  """Lists blocks by the place of the first operation on their parameters."""
+  used = (owners[v] for op in flat.ops for v in op.ins if v in owners)
+  return tuple(dict.fromkeys([*used, *owners.values()]))
 
 
 def _kept(
