@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from relief_jax import algorithms, models, tree, world
+from relief_jax import algorithms, models, world
 from relief_jax.config import registries, validation
 from relief_jax.engine import ambient, memory, placement, processes
 from relief_jax.engine.debug import ClientError
@@ -84,7 +84,8 @@ class Simulation:
     processes.agree('config', repr(config))
     self.config = config
     self._memory_limit = memory_limit
-    self.task = models.make(config.backbone, self._world.spec)
+    bounded = self._world.population.fleet.memory is not None
+    self.task = models.make(config.backbone, self._world.spec, bounded)
     self.choice, self._layout, self._world = start.settle_layout(
       config, self._world, self.task, self._layout, memory_limit
     )
@@ -112,6 +113,8 @@ class Simulation:
         identity, self.algorithm, self.task, params_key, memory_limit
       )
     )
+    with processes.together():
+      start.check_finite(self.task, placement.local(self.params))
     if config.update_similarity:
       with processes.together():
         args = self._key, self._state, self._population, self._hparams
@@ -177,7 +180,7 @@ class Simulation:
     """Short facts for logs, before anything has run."""
     w = self._world
     return {
-      **run_summary.describe(w, self.task, self.setting.cohort),
+      **run_summary.describe(w, self.task, self.setting),
       'layout': self._layout_text(),
       'memory_bytes': {
         'data': memory.size((w.population, w.tests)),
@@ -189,7 +192,8 @@ class Simulation:
   def warnings(self) -> list[str]:
     """Warnings for a reader of the results; no error."""
     whole = not (self.algorithm.personal or self.config.modality_dropout)
-    return run_summary.warnings(self._world, whole)
+    found = run_summary.warnings(self._world, whole)
+    return [*self.task.notes, *found]
 
   @property
   @ambient.pinned()
@@ -391,11 +395,7 @@ class Simulation:
 
   def _broken_group(self) -> str:
     """Names the first group with a non-finite parameter, or gives ''."""
-    params = placement.local(self.params)
-    broken = jax.tree.map(lambda v: float(~jnp.isfinite(v).all()), params)
-    num = self.task.num_blocks
-    found = np.asarray(tree.group_sum(self.task.groups, broken, num))
-    return self.task.blocks.name[found.argmax()] if found.any() else ''
+    return start.broken_group(self.task, placement.local(self.params))
 
   def _evaluate(self) -> dict[str, Any]:
     compiled = self._compile()
