@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
+from relief_jax.errors import InputError
 from relief_jax.task import Task
 from relief_jax.types import Array, Fleet
 
@@ -24,6 +25,22 @@ def owned_groups(owned: Array, group_modality: tuple[int, ...]) -> Array:
 def columns(task: Task) -> np.ndarray:
   """Marks the blocks that hold columns of the fusion, [G] bool."""
   return task.blocks.of('fusion', 'joint')
+
+
+def features(task: Task, method: str) -> tuple[int, ...]:
+  """Gives the numbers in each modality's features, [M].
+
+  Raises:
+    InputError: the model has no encoders apart from its head.
+  """
+  if not task.features:
+    raise InputError(
+      f'{method} with a model that declares no features (`Task.features`)',
+      'encoders whose output is [samples, features], and a head behind them',
+      'give models.from_flax a chain of stages for each modality, or take '
+      '--config.backbone=cnn',
+    )
+  return task.features
 
 
 def reach(

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from relief_jax.task import Plan, Work
+from relief_jax.task import Memory, Plan, Work
 from relief_jax.types import Array, Fleet
 
 _PACKET = 1500.0  # bytes
@@ -75,6 +75,41 @@ def step_flops(work: Work, run: Array, train: Array) -> Array:
     + total(run, work.fwd)
     + total(train, work.wgrad)
     + total(passes, work.agrad)
+  )
+
+
+def training_bytes(
+  memory: Memory,
+  work: Work,
+  held: Array,
+  train: Array,
+  batch: int,
+  slots: float,
+) -> Array:
+  """Computes the memory of a device while it trains, in bytes (**ours**).
+
+  The parameters of all blocks that run; the gradient and the optimiser's state
+  of those that are trained; of a batch the activations that their backward pass
+  reads, and the operation of the forward pass that takes most beside them.
+  float32 throughout; what the system and the program itself take is not in it.
+
+  Args:
+    memory: of the model.
+    work: of the model; its sizes.
+    held: [..., G] bool, blocks on the device.
+    train: [..., G] bool, blocks trained.
+    batch: samples of a step.
+    slots: numbers that the optimiser keeps per parameter, 1 for momentum.
+
+  Returns:
+    [...] float32.
+  """
+  reads = train.astype(jnp.float32) @ memory.readers.T.astype(jnp.float32) > 0
+  return (
+    memory.fixed
+    + 4 * total(held, work.size)
+    + 4 * (1 + slots) * total(train, work.size)
+    + batch * (total(reads, memory.kept) + memory.working)
   )
 
 

@@ -4,10 +4,12 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import ml_collections
 import optax
 
+from relief_jax.budgets import memory
 from relief_jax.compressors import Codec
 from relief_jax.engine import placement
 from relief_jax.engine.buckets import Bucket
@@ -130,6 +132,16 @@ class Setting(NamedTuple):
       optax.trace(decay=hparams['client_momentum']),
       optax.scale_by_learning_rate(rate),
     )
+
+  @property
+  def memory_step(self) -> memory.Step:
+    """What the memory of a local step depends on beside the model."""
+    one = jax.ShapeDtypeStruct((), jnp.float32)
+    state = jax.eval_shape(self.client_tx().init, one)
+    numbers = [
+      v for v in jax.tree.leaves(state) if jnp.issubdtype(v.dtype, jnp.floating)
+    ]
+    return memory.Step(self.batch, float(len(numbers)))
 
   def local_steps(self, fleet: Fleet) -> Array:
     """Computes the local steps of each device in a round, [K] int32."""

@@ -37,6 +37,25 @@ class Work:
   size: Array
 
 
+class Memory(NamedTuple):
+  """Holds bytes of a training step beside the blocks' own, static.
+
+  A step that trains groups `train` keeps `kept @ any(readers & train)` bytes a
+  sample for its backward pass (`costs.training_bytes`).
+
+  Attributes:
+    fixed: [] bytes of what never trains.
+    working: [] bytes a sample of the largest operation of the forward pass.
+    kept: [H] bytes a sample of activations.
+    readers: [H, G] bool, training group g reads them in its backward pass.
+  """
+
+  fixed: Any
+  working: Any
+  kept: Any
+  readers: Any
+
+
 class Batch(NamedTuple):
   """Describes rows of the bank, gathered only where a branch really runs.
 
@@ -217,7 +236,15 @@ class Task(NamedTuple):
     ends: prefix tree of the parameters, bool: the first and the last layer,
       which methods of few bits leave alone.
     classes: C.
-    features: [M] ints d_m, numbers that an encoder makes of a window.
+    features: [M] ints d_m, numbers that an encoder makes of a window; () where
+      they are no [B, d_m].
+    base: key -> parameters that never train, `Population.frozen`; None: there
+      are none.
+    criterion: (logits [B, C], y [B], weight [B]) -> [], the training loss; None
+      for softmax cross-entropy.
+    memory: of a training step; None where nobody has counted it.
+    by_batch: its output depends on the other samples of a batch (BatchNorm).
+    notes: what a reader of the results should know of it, a sentence each.
   """
 
   modalities: tuple[str, ...]
@@ -232,6 +259,11 @@ class Task(NamedTuple):
   ends: PyTree = False
   classes: int = 0
   features: tuple[int, ...] = ()
+  base: Callable[..., PyTree] | None = None
+  criterion: Callable[..., Array] | None = None
+  memory: Memory | None = None
+  by_batch: bool = False
+  notes: tuple[str, ...] = ()
 
   @property
   def num_blocks(self) -> int:
@@ -327,7 +359,8 @@ class RoundInfo(NamedTuple):
     extra: what observers saw, by name, only what is asked for:
       `weight_factor` [K, G], weights that devices computed themselves;
       `dropped` [K] bool, whose update was not finite and is left out;
-      `similarity` [blocks, K, K], cosines of the updates of every two devices.
+      `similarity` [blocks, K, K], cosines of the updates of every two devices;
+      `memory` [K] bytes of training, in a fleet with bounds.
   """
 
   client: Array

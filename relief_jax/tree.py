@@ -58,6 +58,11 @@ def select(mask: PyTree, new: PyTree, old: PyTree) -> PyTree:
   )
 
 
+def along(mask: Array, x: Array) -> Array:
+  """Reshapes [B] to as many axes as `x` [B, ...]."""
+  return mask.reshape((-1,) + (1,) * (x.ndim - 1))
+
+
 def choose(flag: Array, on, off, *args, branch: bool = True) -> PyTree:
   """Gives `on(*args)` where `flag` [] holds, else `off(*args)`.
 

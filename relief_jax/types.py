@@ -61,6 +61,7 @@ class Fleet:
     budget: [N] float32, FLOPs per sample that fit a deadline of 1:
       speed_n * T_th, per sample since the batch size cancels.
     shift: [N, M] of every field, None where all sensors agree.
+    memory: [N] float32 bytes for training, None where nobody has a bound.
     conditions: of a round of an online world, beside these fields
       (online/conditions.py), None elsewhere. There `owned` marks the sensors
       that deliver, and the other fields too are the round's.
@@ -77,6 +78,7 @@ class Fleet:
   budget: Array
   shift: Shift | None = None
   conditions: PyTree = None
+  memory: Array | None = None
 
 
 @flax.struct.dataclass
@@ -84,8 +86,9 @@ class Bank:
   """Holds all windows, once; clients point into it.
 
   Attributes:
-    x: {modality: [windows, time, channels]} float32, z-scored; with cached
-      frozen features {modality: [windows, features]}.
+    x: {modality: [windows, time, channels]} float32, z-scored, or of another
+      shape [windows, ..., channels]; with cached frozen features {modality:
+      [windows, features]}.
     fill: {modality: [channels]} float32, what a sensor that is not there
       delivers under `fill='input'` (with cached features: [features]).
     y: [windows] int32, class of every window.

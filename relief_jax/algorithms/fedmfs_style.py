@@ -90,7 +90,7 @@ def worth(
       for i, name in enumerate(task.modalities)
     }
     scores = task.fuse(params, frozen, own, inside)
-    return -training.cross_entropy(scores, y, jnp.ones(y.shape))
+    return -training.criterion(task)(scores, y, jnp.ones(y.shape))
 
   return jax.vmap(one)(shapley.coalitions(run.size) & run[None])
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from relief_jax import blocks
 from relief_jax.algorithms import fedavg
-from relief_jax.budgets import depth
+from relief_jax.budgets import depth, memory
 from relief_jax.keys import name, option
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method
@@ -65,25 +65,29 @@ def fedpmt(task: Task, setting: Setting) -> Method:
   def reach(fleet: Fleet):
     return blocks.reach(fleet, task.blocks.modality, everywhere)
 
-  def depths(fleet: Fleet, budget):
+  def depths(fleet: Fleet, limit: memory.Limit):
     """Finds the levels that each device trains, [K] int32."""
     if setting.options.depth == 'cycle':
       return 1 + fleet.id % count
     run, access = reach(fleet)
-    return jax.vmap(depth.largest, (None, 0, 0, None, 0))(
-      task.work, run, access, rank, budget
-    )
+
+    def one(run, access, limit):
+      price = memory.priced(task, setting.memory_step, run, limit)
+      return depth.largest(*price, access, rank)
+
+    return jax.vmap(one)(run, access, limit)
 
   def plan(server, round) -> Plan:
     del server
     run, access = reach(round.fleet)
-    deep = depths(round.fleet, round.budget)
+    deep = depths(round.fleet, round.limit)
     trained = access & (rank[None] < deep[:, None]) & round.active[:, None]
     run &= trained.any(-1, keepdims=True)
     return Plan(run, trained, trained.astype(jnp.float32))
 
   def check(fleet: Fleet, deadline: float) -> None:
-    whole = depths(fleet, fleet.budget * deadline) == count
+    limit = memory.Limit(fleet.budget * deadline, fleet.memory)
+    whole = depths(fleet, limit) == count
     depth.check(task, fleet, reach(fleet)[0], whole, count)
 
   return fedavg.fedavg(task, setting)._replace(plan=plan, check=check)

@@ -31,7 +31,7 @@ from relief_jax.aggregation.mean import with_sums
 from relief_jax.algorithms import fedavg
 from relief_jax.clients import batches, noise
 from relief_jax.clients.device import Device, Received
-from relief_jax.clients.training import cross_entropy
+from relief_jax.clients.training import criterion
 from relief_jax.clients.work import local_sgd
 from relief_jax.errors import InputError
 from relief_jax.keys import option, real, switch
@@ -124,6 +124,8 @@ def flism(task: Task, setting: Setting) -> Method:
   """
   options = setting.options
   contrast, teach = options.contrast, options.kd > 0
+  if contrast:
+    blocks.features(task, "'flism'")
   if contrast and not any(task.blocks.layers):
     raise InputError(
       'config.flism.contrast with encoders that are all frozen',
@@ -183,7 +185,7 @@ def flism(task: Task, setting: Setting) -> Method:
 
     def loss(params, step):
       found, y = device.forward(params, step), device.classes(step)
-      value = cross_entropy(found.logits, y, step.weight)
+      value = criterion(task)(found.logits, y, step.weight)
       if contrast:
         value += tree.choose(
           several,

@@ -250,7 +250,13 @@ def clustered(task: Task, setting: Setting) -> Algorithm:
       done=state.done + 1,
     ), info._replace(loss=loss, divergence=jnp.full(task.num_blocks, jnp.nan))
 
-  return Algorithm(init, step, params=lambda state: state.own, personal=True)
+  return Algorithm(
+    init,
+    step,
+    params=lambda state: state.own,
+    personal=True,
+    check=_check_fleet,
+  )
 
 
 def _encoders(task: Task) -> np.ndarray:
@@ -258,6 +264,17 @@ def _encoders(task: Task) -> np.ndarray:
   role, modality = task.blocks.of('encoder', 'joint'), task.blocks.modality
   number = np.arange(len(task.modalities))[:, None]
   return role[None] & (np.asarray(modality)[None] == number)
+
+
+def _check_fleet(fleet: Fleet, deadline: float) -> None:
+  """Refuses bounds of memory, which the stages do not look at."""
+  del deadline
+  if fleet.memory is not None:
+    raise InputError(
+      "a fleet with memory_mb for 'harmony'",
+      'one without: its stages train whatever fits or not',
+      'leave the column out of the fleet',
+    )
 
 
 def _check(task: Task, setting: Setting) -> None:

@@ -36,7 +36,7 @@ from relief_jax.algorithms import fedavg
 from relief_jax.algorithms.parts import prototypes
 from relief_jax.algorithms.parts.prototypes import Prototypes
 from relief_jax.clients.device import Device, Received
-from relief_jax.clients.training import cross_entropy
+from relief_jax.clients.training import criterion
 from relief_jax.clients.work import local_sgd
 from relief_jax.compressors import COMPRESSORS, Codec
 from relief_jax.compressors import base as codes
@@ -147,7 +147,7 @@ def pmm(task: Task, setting: Setting) -> Method:
         return prototypes.substitute(received.extra, y, features, run)
 
       scores = device.forward(params, step, mend=mend).logits
-      return cross_entropy(scores, y, step.weight)
+      return criterion(task)(scores, y, step.weight)
 
     return loss
 

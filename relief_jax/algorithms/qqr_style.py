@@ -31,7 +31,7 @@ import jax.numpy as jnp
 from relief_jax.algorithms import fedavg
 from relief_jax.algorithms.parts import prototypes, sensor_confidence
 from relief_jax.clients.device import Device, Received
-from relief_jax.clients.training import cross_entropy
+from relief_jax.clients.training import criterion
 from relief_jax.clients.work import local_sgd
 from relief_jax.keys import LARGE, MANY, option, real, switch, whole
 from relief_jax.rounds.facts import Facts
@@ -123,7 +123,7 @@ def qqr_style(task: Task, setting: Setting) -> Method:
         step,
         mend=(lambda z, run: mend(y, z, run)) if mends else None,
       )
-      value = cross_entropy(output.logits, y, step.weight)
+      value = criterion(task)(output.logits, y, step.weight)
       if not options.align:
         return value
       far = jnp.float32(0.0)

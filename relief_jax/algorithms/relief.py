@@ -16,12 +16,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from relief_jax import costs
 from relief_jax.algorithms.fedavg import fedavg
 from relief_jax.algorithms.parts import norms, scores
 from relief_jax.algorithms.parts.sensor_confidence import with_confidence
 from relief_jax.algorithms.parts.shrinkage import with_shrinkage
-from relief_jax.budgets import BUDGETS
+from relief_jax.budgets import BUDGETS, memory
 from relief_jax.budgets.greedy import SLACK
 from relief_jax.errors import InputError, unknown
 from relief_jax.keys import LARGE, MANY, name, option, real, switch, whole
@@ -115,8 +114,8 @@ def core(task: Task, setting: Setting) -> Method:
     run = round.fleet.owned & round.active[:, None]
     # A device on its first turn has waited for ever only if never chosen.
     overdue = round.round_index - known.last > options.max_stale
-    rows = run, round.access, round.budget, score(known, round), known.last
-    trained = jax.vmap(partial(choose, task, options))(*rows, overdue)
+    rows = run, round.access, round.limit, score(known, round), known.last
+    trained = jax.vmap(partial(choose, task, setting))(*rows, overdue)
     trained &= round.active[:, None]
     works = trained.any(-1, keepdims=True)
     # Who sits the round out takes no part and does not dilute it either.
@@ -147,25 +146,26 @@ def core(task: Task, setting: Setting) -> Method:
 
 
 def choose(
-  task: Task, options, run, access, budget, score, last, overdue
+  task: Task, setting: Setting, run, access, limit, score, last, overdue
 ) -> Array:
   """Chooses one client's blocks, [G] bool: the best that fit its budget.
 
   Args:
     task: the model.
-    options: of the method.
+    setting: the round, with the method's options.
     run: [M] bool, branches in the forward pass.
     access: [G] bool, blocks in reach.
-    budget: [] FLOPs per sample.
+    limit: FLOPs per sample, and memory.
     score: [G].
     last: [G] int32, the round in which it last trained them; the ties.
     overdue: [G] bool, waited longer than `max_stale`.
   """
-  num, rule = task.num_blocks, options.rule
-  shared = jnp.asarray(task.blocks.shared)
+  num, options = task.num_blocks, setting.options
+  rule, shared = options.rule, jnp.asarray(task.blocks.shared)
+  price, budget = memory.priced(task, setting.memory_step, run, limit)
 
   def cost(chosen):
-    return costs.step_flops(task.work, run, chosen | shared)
+    return price(chosen | shared)
 
   if rule == 'greedy_ratio':
     alone = jax.vmap(cost)(jnp.eye(num, dtype=bool))

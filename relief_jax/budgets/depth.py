@@ -1,12 +1,13 @@
 """Ranks parameter groups by their distance from the output."""
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 import numpy as np
 
-from relief_jax import costs
 from relief_jax.budgets.greedy import SLACK
 from relief_jax.errors import InputError
-from relief_jax.task import Exits, Task, Work
+from relief_jax.task import Exits, Task
 from relief_jax.types import Array, Fleet
 
 
@@ -32,24 +33,25 @@ def levels(task: Task) -> np.ndarray:
 
 
 def largest(
-  work: Work, run: Array, access: Array, rank: np.ndarray, budget: Array
+  price: Callable[[Array], Array],
+  budget: Array,
+  access: Array,
+  rank: np.ndarray,
 ) -> Array:
   """Finds the most levels that a device can afford to train, [] int32.
 
   Args:
-    work: of the model.
-    run: [M] bool, branches in the forward pass.
+    price: [levels, G] bool -> [levels] FLOPs per sample.
+    budget: [] FLOPs per sample.
     access: [G] bool, groups that the device could train.
     rank: [G] ints; `d` levels are the groups of a rank below `d`.
-    budget: [] FLOPs per sample.
 
   Returns:
     0 where not even the first level fits.
   """
   count = np.arange(1, int(rank.max()) + 2)
   chosen = access[None] & (rank[None] < count[:, None])
-  run = jnp.broadcast_to(run[None], (len(count), run.size))
-  cost = costs.step_flops(work, run, chosen)
+  cost = price(chosen)
   # Every level adds work, so what fits is a prefix.
   return (cost <= budget * (1 + SLACK)).sum().astype(jnp.int32)
 
@@ -62,7 +64,7 @@ def required(task: Task, method: str) -> Exits:
   """
   if task.exits is None:
     raise InputError(
-      f'{method!r} with a model without early exits',
+      f'{method!r} with a model that declares no `Exits` (early exits)',
       'one whose layers are all trained',
       'set --config.backbone=cnn',
     )

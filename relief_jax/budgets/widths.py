@@ -173,7 +173,7 @@ def required(task: Task, method: str) -> Widths:
   """
   if task.widths is None:
     raise InputError(
-      f'{method!r} with a model that has no narrower form',
+      f'{method!r} with a model that declares no `Widths` (units to leave out)',
       'one whose layers are all trained, and whose modalities are summed',
       'set --config.backbone=cnn --config.model.fusion=concat',
     )

@@ -221,7 +221,7 @@ def client_loss(
   trained: Array,
   branch: bool = True,
   present: tuple[int, ...] | None = None,
-  criterion: Callable[..., Array] = training.cross_entropy,
+  criterion: Callable[..., Array] | None = None,
 ):
   """Builds the local objective of one client, (params, step) -> [].
 
@@ -231,9 +231,10 @@ def client_loss(
     trained: [G] bool.
     branch: as in `forward`.
     present: as in `forward`.
-    criterion: (logits, y [B], weight [B]) -> [].
+    criterion: (logits, y [B], weight [B]) -> []; None: the task's own.
   """
   run = forward(task, population, trained, branch, present)
+  criterion = criterion or training.criterion(task)
 
   def loss(params, step):
     scores = run(params, step).logits
@@ -301,12 +302,11 @@ def make(
   def average(values):
     def add(step):
       found = values(step)
-      weight = step.weight.reshape((-1,) + (1,) * (found.ndim - 1))
-      return tree.scale(weight, found).sum(0)
+      return tree.scale(tree.along(step.weight, found), found).sum(0)
 
     return total(add) / jnp.maximum(fleet.samples, 1)
 
-  def loss(task, criterion=training.cross_entropy):
+  def loss(task, criterion=None):
     return client_loss(
       task, population, row.trained, branch, present, criterion
     )

@@ -41,6 +41,8 @@ from relief_jax.types import Array, Shift
 
 # Levels of a config; the other keys say whose, and when.
 LEVELS = ('gain', 'bias', 'noise', 'jitter', 'clip', 'gap', 'lost')
+# Those that need samples in time.
+TIMED = ('jitter', 'gap')
 _DRAWN = ('noise', 'jitter', 'gap', 'lost')
 # Purposes of a window's key, behind the two of jitter and noise.
 _GAP, _GONE = 2, 3

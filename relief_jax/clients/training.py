@@ -69,7 +69,7 @@ def _inputs(
     sensed = gate.sensed[i]
     lost = _lost(batch, i)
     if lost is not None:
-      sensed &= ~_along(lost, x)
+      sensed &= ~tree.along(lost, x)
     x = jnp.where(sensed, x, batch.bank.fill[name])
   return batch.alter(i, x) if batch.alter else x
 
@@ -79,17 +79,14 @@ def _lost(batch: Batch, i: int) -> Array | None:
   return batch.shift and sensor_faults.lost(batch.shift, i, batch.row)
 
 
-def _along(mask: Array, x: Array) -> Array:
-  """Reshapes [B] to as many axes as `x` [B, ...]."""
-  return mask.reshape((-1,) + (1,) * (x.ndim - 1))
-
-
 def _zeroed(batch: Batch, gate: Gate, i: int, features: PyTree) -> PyTree:
   """Zeroes the features of lost windows, where these are not filled."""
   lost = _lost(batch, i)
   if gate.sensed is not None or lost is None:
     return features
-  return jax.tree.map(lambda h: jnp.where(_along(lost, h), 0.0, h), features)
+  return jax.tree.map(
+    lambda h: jnp.where(tree.along(lost, h), 0.0, h), features
+  )
 
 
 def forward(
@@ -142,6 +139,11 @@ def cross_entropy(scores: Array, y: Array, weight: Array) -> Array:
   """
   losses = optax.softmax_cross_entropy_with_integer_labels(scores, y)
   return tree.scale(weight, losses).sum() / jnp.maximum(weight.sum(), 1e-9)
+
+
+def criterion(task: Task) -> Callable[[Array, Array, Array], Array]:
+  """Gives the training loss of a model, (logits, y, weight) -> []."""
+  return task.criterion or cross_entropy
 
 
 def modality_dropout(key: Array, owned: Array, rate: Array, steps: int):

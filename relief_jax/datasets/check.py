@@ -12,7 +12,9 @@ _PAIRS = 50  # neighbouring windows looked at
 
 def report(own: npz.Own) -> list[str]:
   """Describes a file's content, a line each."""
-  if own.x.ndim == 3:
+  if own.x.ndim > 3:
+    shape = f'{len(own.x)} samples of shape {list(own.x.shape[1:])}'
+  elif own.x.ndim == 3:
     shape = f'{len(own.x)} windows of {own.x.shape[1]} samples'
   else:
     hours = len(own.x) / own.rate / 3600
@@ -30,7 +32,7 @@ def report(own: npz.Own) -> list[str]:
     lines.append(
       f'  {name:<10}{len(numbers)} channels ({names}), NaN {bad:.3%}'
     )
-  unit = 'windows' if own.x.ndim == 3 else 'samples'
+  unit = 'windows' if own.x.ndim >= 3 else 'samples'
   persons, count = np.unique(own.subject, return_counts=True)
   lines.append(f'subjects    {len(persons)}')
   for person, size in zip(persons.tolist(), count.tolist(), strict=True):
@@ -55,7 +57,7 @@ def problems(own: npz.Own, max_gap: float = 0.5, width: int = 1) -> list[str]:
       counted in samples.
   """
   found = []
-  windows = own.x.ndim == 3
+  windows = own.x.ndim >= 3
   flat = own.x.reshape(-1, own.x.shape[-1])
   mapped = {i for numbers in own.modalities.values() for i in numbers}
   for i, name in enumerate(own.channels):
@@ -104,7 +106,7 @@ def problems(own: npz.Own, max_gap: float = 0.5, width: int = 1) -> list[str]:
       found.append(f'subject {person} lacks {lacking} of the classes')
   if len(np.unique(own.subject)) < 2:
     found.append('one subject only: nobody can be held out')
-  if windows and own.start is None and _overlap(own):
+  if own.x.ndim == 3 and own.start is None and _overlap(own):
     found.append(f'windows overlap by {_overlap(own)} samples: add start')
   return found
 

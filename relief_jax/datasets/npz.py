@@ -3,7 +3,7 @@
     np.savez('mine.npz', x=x, y=y, subject=subject, rate=50.0,
              modality=['acc', 'acc', 'acc', 'ecg'])
 
-Either windows or continuous recordings:
+Either windows or continuous recordings; images and the like as windows:
 
     key           windows                    continuous
     x             [windows, time, channels]  [samples, channels] numbers
@@ -16,6 +16,10 @@ Either windows or continuous recordings:
     run           [windows] ints, optional   [samples] ints, optional
     start         [windows] ints, optional: first sample, see windows.py
     official_test [windows] bool, optional   [samples] bool, optional
+
+An x of more axes, [samples, height, width, channels] say, is taken like windows
+that share nothing; `rate` may be left out, and `config.data.width` means
+nothing.
 
 An int label below 0 or an empty name is no label: the sample is left out. In
 continuous data a change of person, label or `run` ends a run; NaN of up to
@@ -54,7 +58,8 @@ class Own(NamedTuple):
   """Holds a file's content, checked, in numbers.
 
   Attributes:
-    x: [windows, time, channels] or [samples, channels] float32.
+    x: [windows, time, channels] or [samples, channels] float32, or of more
+      axes, channels last.
     label: [rows] int64, class from 0; below 0 for none.
     subject: [rows] int64.
     run: [rows] int64.
@@ -104,7 +109,7 @@ def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
     )
   path = paths.expand(config.data_path, 'config.data_path')
   own = read(Path(path), config.data.channels)
-  if own.x.ndim == 3:
+  if own.x.ndim >= 3:
     return _ready(own, config)
   found = [
     resample(one, config.data.rate)
@@ -132,6 +137,8 @@ def read(path: Path, channels: str = '') -> Own:
       'an .npz of plain numbers and names',
       'write it with numpy.savez, names as str arrays and not as objects',
     ) from error
+  if 'rate' not in found and 'x' in found and found['x'].ndim > 3:
+    found = {**found, 'rate': np.ones(1)}
   lacking = [key for key in _NEEDED if key not in found]
   if lacking:
     raise _wrong(
@@ -140,18 +147,19 @@ def read(path: Path, channels: str = '') -> Own:
       ', '.join(_NEEDED),
     )
   x = found['x']
-  if x.ndim not in (2, 3) or x.dtype.kind not in 'fiu' or not x.size:
+  if x.ndim < 2 or x.dtype.kind not in 'fiu' or not x.size:
     raise _wrong(
       path,
       f'x of {x.dtype}, shape {x.shape}',
-      'numbers, [windows, time, channels] or [samples, channels]',
+      'numbers, [windows, time, channels] or [samples, channels], or of more '
+      'axes',
     )
   for key in _PER_ROW:
     if key in found and found[key].shape != (len(x),):
       raise _wrong(
         path,
         f'{key} of shape {found[key].shape}',
-        f'({len(x)},), one per {"window" if x.ndim == 3 else "sample"}',
+        f'({len(x)},), one per {"window" if x.ndim >= 3 else "sample"}',
       )
   rate = found['rate']
   if rate.size != 1 or rate.dtype.kind not in 'fiu' or not 0 < rate.flat[0]:
@@ -315,10 +323,11 @@ def _person(own: Own, person: int, max_gap: float) -> Recording:
 
 def _ready(own: Own, config: ml_collections.ConfigDict) -> Windows:
   """Builds windows that were cut by the user."""
-  width = own.x.shape[1]
+  timed = own.x.ndim == 3
+  width = own.x.shape[1] if timed else 1
   for key, found in (('width', width), ('rate', own.rate)):
     asked = config.data[key]
-    if asked != found and not (key == 'rate' and asked == 0):
+    if timed and asked != found and not (key == 'rate' and asked == 0):
       raise InputError(
         f'config.data.{key} is {asked}, but {config.data_path} holds windows '
         f'of {found:g}',

@@ -1,8 +1,9 @@
 """Cuts, checks and scales windows of sensor data, for every data set.
 
 A data set is a pile of fixed-length windows cut inside continuous recordings
-("runs"). Where a window came from travels with it, so that a split can be
-proven to share no raw sample. All of this is **ours**; numpy on the host.
+("runs"), or of other arrays of one shape, such as images. Where a window came
+from travels with it, so that a split can be proven to share no raw sample. All
+of this is **ours**; numpy on the host.
 """
 
 import math
@@ -22,7 +23,8 @@ class Windows(NamedTuple):
   """Holds labelled windows of every modality, in the same order.
 
   Attributes:
-    x: {modality: [windows, time, channels]} float32, physical units.
+    x: {modality: [windows, time, channels]} float32, physical units; or
+      [samples, ..., channels] of another rank, say images.
     y: [windows] int32, class from 0.
     subject: [windows] int32, the data set's own number, from 1.
     run: [windows] int32, id of the continuous recording.
@@ -31,7 +33,7 @@ class Windows(NamedTuple):
       starts are less than `width` apart.
     classes: names of the classes.
     rate: sampling rate in Hz.
-    width: samples in a window.
+    width: samples in a window; of other arrays 1.
     official_test: [windows] bool, the test part that the data set's authors
       chose; None where they chose none.
     title: of the data set wherever results are shown: its name, with what
@@ -139,22 +141,23 @@ def validate(windows: Windows) -> None:
       'let the loader number its classes from 0',
     )
   for name, x in windows.x.items():
-    if x.ndim != 3 or x.shape[:2] != (count, windows.width):
+    shape = (count, windows.width)[: 2 if x.ndim == 3 else 1]
+    if x.ndim < 3 or x.shape[: len(shape)] != shape:
       raise InputError(
         f'{name} of shape {x.shape}',
-        f'({count}, {windows.width}, channels)',
+        f'({", ".join(map(str, shape))}, ..., channels)',
         'the loader of this data set is wrong: mend it',
       )
     _finite(name, x, windows.subject)
 
 
 def _finite(name: str, x: NDArray, subject: NDArray) -> None:
-  """Raises InputError if `x` [windows, time, channels] holds NaN or inf."""
+  """Raises InputError if `x` [windows, ..., channels] holds NaN or inf."""
   bad = np.zeros(len(x), np.int64)
   for low in range(0, len(x), _BLOCK):
     finite = np.isfinite(x[low : low + _BLOCK])
     if not finite.all():
-      bad[low : low + _BLOCK] = (~finite).sum((1, 2))
+      bad[low : low + _BLOCK] = (~finite).reshape(len(finite), -1).sum(1)
   if bad.any():
     first = int((bad > 0).argmax())
     share = bad.sum() / x.size
@@ -183,7 +186,7 @@ def zscore(
     rows_by_modality: {modality: [rows] ints} for every modality.
 
   Returns:
-    x {modality: [windows, time, channels]} float32 without unit, mean and std
+    x {modality: [windows, ..., channels]} float32 without unit, mean and std
     {modality: [channels]} float32 in physical units.
 
   Raises:
@@ -213,6 +216,7 @@ def _moments(x: NDArray, rows: NDArray) -> tuple[NDArray, NDArray]:
 
   float32.
   """
+  x = x.reshape(len(x), -1, x.shape[-1])
   # Shifted by one value per channel: a constant channel then has deviation 0
   # to the bit, and a large mean costs no precision.
   shift = x[rows[0], 0]

@@ -10,8 +10,8 @@ the profile where absolute seconds matter.
 *Links* **ours**: a quarter of the radio's link rate, both ways alike, which is
 what TCP keeps on a shared access point. Devices do not slow each other down.
 
-*Memory* is not modelled: the smallest node may not hold the activations of a
-batch.
+*Memory* for training is unbounded unless a fleet says otherwise (`memory_mb`):
+no data sheet tells how much of it a system leaves to a program.
 
 *Sources.* Read in a copy of the cited text when the table was made: the power
 of the Raspberry Pi 4, the radios CYW43455 and ATWILC3000A, the Xavier NX's
@@ -19,6 +19,7 @@ cores, clock and power modes, the TX2's clock, the AGX Orin's maximum power. The
 other vendor figures are quoted from the named documents without a second look.
 """
 
+import math
 from typing import NamedTuple
 
 
@@ -34,6 +35,7 @@ class Device(NamedTuple):
     idle: watts while waiting.
     uplink: bit/s towards the server.
     downlink: bit/s from the server.
+    memory: bytes for training.
 
   >>> mine = Device(1e9, 0.5, 2.0, 1.0, 1.0, 0.5, 1e7, 1e7)
   >>> mine.speed
@@ -48,6 +50,7 @@ class Device(NamedTuple):
   idle: float
   uplink: float
   downlink: float
+  memory: float = math.inf
 
   @property
   def speed(self) -> float:

@@ -8,7 +8,9 @@ A figure is a quantity, an underscore and a unit: `speed_gflops`, `active_w`,
 - `speed_`: sustained rate of *training*, in flops, mflops, gflops or tflops
   (FLOP/s);
 - `active_`, `sending_`, `receiving_`, `idle_`: power, in mw or w;
-- `uplink_`, `downlink_`: in bps, kbps, mbps or gbps (bit/s, not byte/s).
+- `uplink_`, `downlink_`: in bps, kbps, mbps or gbps (bit/s, not byte/s);
+- `memory_`, which may be left out: for training, in kb, mb or gb (bytes);
+  without it there is no bound.
 """
 
 import json
@@ -23,6 +25,7 @@ from relief_jax.files import text_files
 
 _RATE = {'flops': 1.0, 'mflops': 1e6, 'gflops': 1e9, 'tflops': 1e12}
 _POWER = {'mw': 1e-3, 'w': 1.0}
+_BYTES = {'kb': 1e3, 'mb': 1e6, 'gb': 1e9}
 _LINK = {'bps': 1.0, 'kbps': 1e3, 'mbps': 1e6, 'gbps': 1e9}
 UNITS = {
   'speed': _RATE,
@@ -33,9 +36,15 @@ UNITS = {
   'uplink': _LINK,
   'downlink': _LINK,
 }
-# What no device is, to catch a wrong unit: FLOP/s, W, bit/s.
+_OPTIONAL = {'memory': _BYTES}
+# What no device is, to catch a wrong unit: FLOP/s, W, bit/s, bytes.
 LARGEST = 1 << 24  # bytes of a file of figures or of a fleet
-_BOUNDS = {'flops': (1e5, 1e15), 'w': (1e-5, 1e5), 'bps': (1e2, 1e12)}
+_BOUNDS = {
+  'flops': (1e5, 1e15),
+  'w': (1e-5, 1e5),
+  'bps': (1e2, 1e12),
+  'kb': (1e3, 1e13),
+}
 
 
 def parse(key: str, value: Any, where: str) -> tuple[str, float]:
@@ -50,19 +59,20 @@ def parse(key: str, value: Any, where: str) -> tuple[str, float]:
     where: for the message, such as 'fleet.csv, row 2'.
 
   Returns:
-    The quantity's name and its value in FLOP/s, W or bit/s.
+    The quantity's name and its value in FLOP/s, W, bit/s or bytes.
 
   Raises:
     InputError: an unknown quantity or unit, or no plausible number.
   """
   quantity, _, unit = key.partition('_')
-  if quantity not in UNITS:
+  known = {**UNITS, **_OPTIONAL}
+  if quantity not in known:
     raise InputError(
       f'{where}: unknown column {key!r}',
       f'a figure such as {", ".join(_examples())}',
       'check the spelling',
     )
-  units = UNITS[quantity]
+  units = known[quantity]
   if unit not in units:
     raise InputError(
       f'{where}, column {key!r}: no known unit',

@@ -1,11 +1,33 @@
-"""Builds models: one file each, `Spec -> Task`."""
+"""Builds models: one file each, `Spec -> Task`.
 
+A model of your own is such a function, `--config.backbone=FILE.py:NAME`.
+`from_flax` and `from_functions` make a task of modules or functions (own.py):
+
+    def my_model(spec):
+      return models.from_flax(
+        lambda rngs: MyModule(spec.classes, rngs=rngs), spec
+      )
+"""
+
+import functools
 from collections.abc import Callable
 
 from relief_jax import plugins
-from relief_jax.models import cnn, lora
+from relief_jax.errors import InputError
+from relief_jax.models import assembly, cnn, counting, lora
 from relief_jax.models.encoders import Spec
+from relief_jax.models.layers import convolution
+from relief_jax.models.own import from_flax, from_functions
 from relief_jax.task import Task
+
+__all__ = [
+  'MODELS',
+  'convolution',
+  'find',
+  'from_flax',
+  'from_functions',
+  'make',
+]
 
 MODELS: dict[str, Callable[[Spec], Task]] = {'cnn': cnn.cnn, 'lora': lora.lora}
 
@@ -31,14 +53,44 @@ def find(name: str) -> Callable[[Spec], Task]:
   return plugins.find(KIND, name)
 
 
-def make(name: str, spec: Spec) -> Task:
+def make(name: str, spec: Spec, memory: bool = False) -> Task:
   """Builds the model of a name.
 
   Args:
     name: as `find`.
     spec: of the model.
+    memory: count what its training takes, where nobody has (`Task.memory`).
 
   Raises:
     InputError: there is none of that name, or it cannot be so.
   """
-  return find(name)(spec)
+  factory = find(name)
+  if factory not in MODELS.values():
+    return _own(name, factory, spec)
+  task = factory(spec)
+  if memory and task.memory is None:
+    task = task._replace(memory=counting.memory(task, spec.example))
+  return task
+
+
+@functools.lru_cache(maxsize=8)
+def _own(name: str, factory: Callable[[Spec], Task], spec: Spec) -> Task:
+  """Builds a user's model once: it is traced for its costs and checks."""
+  task = assembly.tried(name, lambda: factory(spec))
+  if not isinstance(task, Task):
+    raise InputError(
+      f'config.backbone={name}, which gives a {type(task).__name__}',
+      'a Task',
+      'return models.from_flax(module, spec), say',
+    )
+  if task.modalities != spec.modalities or task.classes != spec.classes:
+    raise InputError(
+      f'config.backbone={name}, a model of {", ".join(task.modalities)} and '
+      f'{task.classes} classes for data of {", ".join(spec.modalities)} and '
+      f'{spec.classes}',
+      'as many of each as the data have, by the same names',
+      'pass spec for the example, and spec.classes to the last layer',
+    )
+  if task.memory is None:
+    task = task._replace(memory=counting.memory(task, spec.example))
+  return task

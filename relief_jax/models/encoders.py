@@ -37,6 +37,8 @@ class Spec(NamedTuple):
       then means `layer`, since an exit lies between any two.
     fusion: `concat` (columns of one layer, hence a sum) or `attention`.
     heads: of the attention.
+    inputs: [M] shapes of an input of each modality, where these are no windows
+      [width, channels]; () else.
   """
 
   modalities: tuple[str, ...]
@@ -57,6 +59,16 @@ class Spec(NamedTuple):
   exits: bool = False
   fusion: str = 'concat'
   heads: int = 4
+  inputs: tuple[tuple[int, ...], ...] = ()
+
+  @property
+  def example(self) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of one input of each modality, {modality: [1, *S]}."""
+    shapes = self.inputs or tuple((self.width, c) for c in self.channels)
+    return {
+      m: jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+      for m, shape in zip(self.modalities, shapes, strict=True)
+    }
 
   @property
   def features(self) -> int:
@@ -67,8 +79,15 @@ class Spec(NamedTuple):
     """Computes the length before the first and after every convolution.
 
     Raises:
-      InputError: the window is too short for the convolutions.
+      InputError: inputs that are no windows, or too short for the
+        convolutions.
     """
+    if self.inputs:
+      raise InputError(
+        f'inputs of shape {list(self.inputs[0])} for a model of windows',
+        'windows [time, channels]',
+        'name a model of your own: --config.backbone=FILE.py:ATTRIBUTE',
+      )
     found = [self.width]
     for _ in self.filters:
       found.append(layers.conv_length(found[-1], self.kernel, self.stride))

@@ -129,6 +129,7 @@ def lora(spec: Spec) -> Task:
     cuts=0 if spec.cached else len(spec.filters),
     fuse=fuse,
     ends=ends,
+    base=lambda key: base(key, spec),
   )
 
 

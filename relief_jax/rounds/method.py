@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from relief_jax.aggregation.mean import Aggregator, Mean
+from relief_jax.budgets.memory import Limit
 from relief_jax.clients.device import Device, Received, Update
 from relief_jax.rounds.observe import Observer
 from relief_jax.settings import HParams
@@ -69,6 +70,11 @@ class Round(NamedTuple):
   everyone: Any = ()
   each: Any = None
   plan: Any = None
+
+  @property
+  def limit(self) -> Limit:
+    """Bounds of what each participant can train, [K] of every field."""
+    return Limit(self.budget, self.fleet.memory)
 
 
 class Traits(NamedTuple):

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from relief_jax import costs
 from relief_jax.aggregation import robust
+from relief_jax.budgets import memory
 from relief_jax.clients import device as devices
 from relief_jax.clients import prequential
 from relief_jax.clients.device import ClientStore, Known, Received, Row
@@ -161,7 +162,11 @@ def build(
     fleet, place, server = round.fleet, round.place, state.server
     store = frame.take(state.clients, place)
     round = round._replace(clients=store.method)
-    plan = method.plan(server, round)
+    plan, extra = method.plan(server, round), {}
+    if fleet.memory is not None:
+      plan, extra['memory'] = memory.within(
+        task, setting.memory_step, plan, fleet
+      )
     start, replica, heard, download = link.broadcast(
       links,
       task,
@@ -200,7 +205,6 @@ def build(
       setting.buckets,
       costs.plan_flops(task.work, plan),
     )
-    extra = {}
     if not isinstance(record.factor, tuple):
       weight *= record.factor
       extra['weight_factor'] = record.factor

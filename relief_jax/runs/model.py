@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 
 from relief_jax import models
@@ -13,9 +14,9 @@ from relief_jax.engine import ambient
 from relief_jax.errors import InputError, unknown
 from relief_jax.models.encoders import Spec
 from relief_jax.runs import evaluation
-from relief_jax.task import Task
+from relief_jax.task import Algorithm, Task
 from relief_jax.types import Array, PyTree
-from relief_jax.world import Inputs
+from relief_jax.world import Inputs, World
 
 _BATCH = 256  # windows at a time: one compiled program for any number
 
@@ -195,3 +196,36 @@ class Model:
       return found if found.ndim == 2 else jnp.mean(found, 0)
 
     return jax.jit(scores)
+
+
+def of_run(
+  config: ml_collections.ConfigDict,
+  world: World,
+  algorithm: Algorithm,
+  done: int,
+  arrays: tuple[PyTree, PyTree],
+) -> Model:
+  """Takes the model of a run as it is now, to predict with or to keep.
+
+  Args:
+    config: of the run.
+    world: of the run.
+    algorithm: of the run.
+    done: rounds behind it.
+    arrays: (parameters, frozen parameters) on this process's devices.
+  """
+  params, frozen = jax.device_get(arrays)
+  return Model(
+    method=config.method,
+    backbone=config.backbone,
+    spec=world.spec._replace(cached=False),
+    round=done,
+    classes=world.classes,
+    params=params,
+    frozen=frozen,
+    inputs=world.inputs,
+    # A model of one's own is tested with the sensors that are there.
+    fill='skip' if algorithm.personal else world.fill,
+    ensemble=algorithm.ensemble,
+    personal=algorithm.personal,
+  )

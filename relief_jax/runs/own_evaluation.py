@@ -111,7 +111,9 @@ def _logits(task, params, frozen, own, fleet, fill, row, device, here):
       empty = jnp.broadcast_to(bank.fill[name], (1,) + bank.x[name].shape[1:])
       absent = task.encode(params, frozen, i, empty, task.cuts)
     features[name] = jax.tree.map(
-      lambda a, b, i=i: jnp.where(sensed[:, i, None], a, b), seen, absent
+      lambda a, b, i=i: jnp.where(tree.along(sensed[:, i], a), a, b),
+      seen,
+      absent,
     )
   run = jnp.ones_like(sensed) if fill == 'input' else sensed
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from jax.interpreters import partial_eval
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -329,3 +330,25 @@ def reserved(compiled) -> int:
     return 0
   fresh = found.output_size_in_bytes - found.alias_size_in_bytes
   return found.temp_size_in_bytes + max(fresh, 0)
+
+
+def reads_rounds(
+  algorithm: Algorithm, args: tuple, hparams: HParams, rounds: int
+) -> bool:
+  """Tells whether a round depends on the number of rounds, by tracing it.
+
+  Args:
+    algorithm: of the run.
+    args: (key, state, population).
+    hparams: the other hyperparameters.
+    rounds: of the run.
+  """
+
+  def step(rounds, *args):
+    return algorithm.step(*args, {**hparams, 'rounds': rounds})
+
+  traced = jax.make_jaxpr(step)(jnp.float32(rounds), *args).jaxpr
+  # Over several devices it is handed into their part also where nothing
+  # there reads it, so what counts is whether the results need it.
+  _, needed = partial_eval.dce_jaxpr(traced, [True] * len(traced.outvars))
+  return needed[0]

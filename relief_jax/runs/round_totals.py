@@ -50,6 +50,7 @@ class RoundTotals:
     self._divergence: np.ndarray | None = None
     self._found: list[np.ndarray] = []
     self._dropped: int | None = None
+    self._memory: float | None = None
     self._online: dict[str, int] = {}
 
   def add(self, infos: RoundInfo) -> tuple[int, int] | None:
@@ -88,6 +89,9 @@ class RoundTotals:
     if 'weight_factor' in infos.extra:
       factors = np.asarray(infos.extra['weight_factor'])
       self._found.append(factors[working].ravel())
+    if 'memory' in infos.extra:
+      most = float(infos.extra['memory'].max())
+      self._memory = max(self._memory or 0.0, most)
     if infos.online is not None:
       for key in ('arrived_samples', 'correct', 'late'):
         value = getattr(infos.online, key)
@@ -100,9 +104,11 @@ class RoundTotals:
 
     Where clients compute weights of their own, also the least, the mean and the
     largest of them, `found_weight`; where updates that are not finite are
-    dropped, how many were, `dropped`. In an online world also `prequential`,
-    the share of the arrived windows that the model classified correctly before
-    training on them, and `late`, updates that the server did not wait for.
+    dropped, how many were, `dropped`; in a fleet with bounds of memory, the
+    most that a device's training took, `memory_mb`. In an online world also
+    `prequential`, the share of the arrived windows that the model classified
+    correctly before training on them, and `late`, updates that the server did
+    not wait for.
 
     Args:
       names: [G] of the groups.
@@ -116,6 +122,7 @@ class RoundTotals:
       'loss': self._loss / count if count else None,
       **({'found_weight': [float(v) for v in spread]} if spread else {}),
       **({} if self._dropped is None else {'dropped': self._dropped}),
+      **({} if self._memory is None else {'memory_mb': self._memory / 1e6}),
       **self._seen(),
     }
 

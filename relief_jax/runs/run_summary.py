@@ -5,7 +5,9 @@ from typing import Any
 import ml_collections
 import numpy as np
 
+from relief_jax.budgets import memory
 from relief_jax.online import missing, recovery
+from relief_jax.settings import Setting
 from relief_jax.task import Task
 from relief_jax.world import World, fleets
 
@@ -25,13 +27,13 @@ _SCORES = (
 )
 
 
-def describe(world: World, task: Task, cohort: int) -> dict[str, Any]:
+def describe(world: World, task: Task, setting: Setting) -> dict[str, Any]:
   """Lists short facts on clients, data and model.
 
   Args:
     world: of the run.
     task: the model.
-    cohort: K, clients of a round.
+    setting: of a round.
   """
   fleet = world.population.fleet
   owned = np.asarray(fleet.owned)
@@ -48,7 +50,7 @@ def describe(world: World, task: Task, cohort: int) -> dict[str, Any]:
       **_windows(world),
     },
     'clients': int(owned.shape[0]),
-    'clients_per_round': cohort,
+    'clients_per_round': setting.cohort,
     'samples_per_client': [int(samples.min()), int(samples.max())],
     'cohorts': {
       m: int(owned[:, i].sum()) for i, m in enumerate(world.spec.modalities)
@@ -59,6 +61,25 @@ def describe(world: World, task: Task, cohort: int) -> dict[str, Any]:
     'deadline': [world.deadline, world.deadline_end],
     'parameters': int(np.asarray(task.work.size).sum()),
     'groups': list(task.blocks.name),
+    **_memory(world, task, setting),
+  }
+
+
+def _memory(world: World, task: Task, setting: Setting) -> dict[str, Any]:
+  """Tells what training all that it owns takes of a device, by tier."""
+  if task.memory is None:
+    return {}
+  fleet, tier = world.population.fleet, np.asarray(world.population.fleet.tier)
+  whole = np.ones(task.num_blocks, bool)
+  used = memory.every(
+    task, setting.memory_step, fleet, setting.fill == 'input', whole
+  )
+  return {
+    'training_mb': {
+      name: float(used[tier == t].max() / 1e6)
+      for t, name in enumerate(world.tiers)
+      if (tier == t).any()
+    }
   }
 
 

@@ -9,15 +9,14 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from jax.interpreters import partial_eval
 
-from relief_jax import algorithms, models, tree, world
+from relief_jax import algorithms, models, world
 from relief_jax.config import registries, validation
 from relief_jax.engine import ambient, memory, placement, processes
 from relief_jax.engine.debug import ClientError
 from relief_jax.rounds import similarity
 from relief_jax.runs import evaluation, program, run_summary, start
-from relief_jax.runs.model import Model
+from relief_jax.runs import model as model_lib
 from relief_jax.runs.program import Program
 from relief_jax.runs.round_totals import Diverged
 from relief_jax.runs.run import Run
@@ -85,7 +84,8 @@ class Simulation:
     processes.agree('config', repr(config))
     self.config = config
     self._memory_limit = memory_limit
-    self.task = models.make(config.backbone, self._world.spec)
+    bounded = self._world.population.fleet.memory is not None
+    self.task = models.make(config.backbone, self._world.spec, bounded)
     self.choice, self._layout, self._world = start.settle_layout(
       config, self._world, self.task, self._layout, memory_limit
     )
@@ -113,6 +113,8 @@ class Simulation:
         identity, self.algorithm, self.task, params_key, memory_limit
       )
     )
+    with processes.together():
+      start.check_finite(self.task, placement.local(self.params))
     if config.update_similarity:
       with processes.together():
         args = self._key, self._state, self._population, self._hparams
@@ -147,17 +149,12 @@ class Simulation:
     Such a run cannot grow longer. Found out by tracing the round, so it holds
     for methods of your own.
     """
-    args = self._key, self._state, self._population
-
-    def step(rounds, *args):
-      hparams = {**self._hparams, 'rounds': rounds}
-      return self.algorithm.step(*args, hparams)
-
-    traced = jax.make_jaxpr(step)(jnp.float32(self.rounds), *args).jaxpr
-    # Over several devices it is handed into their part also where nothing
-    # there reads it, so what counts is whether the results need it.
-    _, needed = partial_eval.dce_jaxpr(traced, [True] * len(traced.outvars))
-    return needed[0]
+    return program.reads_rounds(
+      self.algorithm,
+      (self._key, self._state, self._population),
+      self._hparams,
+      self.rounds,
+    )
 
   @property
   def params(self) -> PyTree:
@@ -168,21 +165,14 @@ class Simulation:
     """Gives the model in a state."""
     return self.algorithm.params(state)
 
-  def model(self) -> Model:
+  def model(self) -> model_lib.Model:
     """Gives the model as it is now, to predict with or to keep."""
-    return Model(
-      method=self.config.method,
-      backbone=self.config.backbone,
-      spec=self._world.spec._replace(cached=False),
-      round=self.round,
-      classes=self._world.classes,
-      params=jax.device_get(placement.local(self.params)),
-      frozen=jax.device_get(placement.local(self._population.frozen)),
-      inputs=self._world.inputs,
-      # A model of one's own is tested with the sensors that are there.
-      fill='skip' if self.algorithm.personal else self._world.fill,
-      ensemble=self.algorithm.ensemble,
-      personal=self.algorithm.personal,
+    return model_lib.of_run(
+      self.config,
+      self._world,
+      self.algorithm,
+      self.round,
+      placement.local((self.params, self._population.frozen)),
     )
 
   @property
@@ -190,7 +180,7 @@ class Simulation:
     """Short facts for logs, before anything has run."""
     w = self._world
     return {
-      **run_summary.describe(w, self.task, self.setting.cohort),
+      **run_summary.describe(w, self.task, self.setting),
       'layout': self._layout_text(),
       'memory_bytes': {
         'data': memory.size((w.population, w.tests)),
@@ -202,7 +192,8 @@ class Simulation:
   def warnings(self) -> list[str]:
     """Warnings for a reader of the results; no error."""
     whole = not (self.algorithm.personal or self.config.modality_dropout)
-    return run_summary.warnings(self._world, whole)
+    found = run_summary.warnings(self._world, whole)
+    return [*self.task.notes, *found]
 
   @property
   @ambient.pinned()
@@ -404,11 +395,7 @@ class Simulation:
 
   def _broken_group(self) -> str:
     """Names the first group with a non-finite parameter, or gives ''."""
-    params = placement.local(self.params)
-    broken = jax.tree.map(lambda v: float(~jnp.isfinite(v).all()), params)
-    num = self.task.num_blocks
-    found = np.asarray(tree.group_sum(self.task.groups, broken, num))
-    return self.task.blocks.name[found.argmax()] if found.any() else ''
+    return start.broken_group(self.task, placement.local(self.params))
 
   def _evaluate(self) -> dict[str, Any]:
     compiled = self._compile()

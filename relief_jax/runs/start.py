@@ -8,8 +8,10 @@ import jax
 import ml_collections
 import numpy as np
 
+from relief_jax import tree
 from relief_jax.engine import memory, placement, processes
 from relief_jax.engine.placement import Layout
+from relief_jax.errors import InputError
 from relief_jax.runs import program, tuner
 from relief_jax.task import Algorithm, Task
 from relief_jax.types import Array, Population, PyTree
@@ -112,3 +114,34 @@ def initial_state(
       'a larger machine',
     )
   return _starts[identity](key)
+
+
+def broken_group(task: Task, params: PyTree) -> str:
+  """Names the first group with a non-finite parameter, or gives ''.
+
+  Args:
+    task: the model.
+    params: P, or [N, *P].
+  """
+  broken = jax.tree.map(lambda v: float(~np.isfinite(v).all()), params)
+  found = np.asarray(tree.group_sum(task.groups, broken, task.num_blocks))
+  return task.blocks.name[found.argmax()] if found.any() else ''
+
+
+def check_finite(task: Task, params: PyTree) -> None:
+  """Refuses a model that starts with numbers that are not finite.
+
+  Args:
+    task: the model.
+    params: P, or [N, *P].
+
+  Raises:
+    InputError: such a model.
+  """
+  name = broken_group(task, params)
+  if name:
+    raise InputError(
+      f'first parameters of the block {name!r} that are not finite',
+      'numbers to start from',
+      'mend the initializer, or try another --config.seed',
+    )

@@ -247,7 +247,7 @@ def _steps(task: Task, population: Population, batch, steps, run, train):
     scores = training.logits(
       task, params, frozen, Batch(bank, row, weight), gate
     )
-    return training.cross_entropy(scores, bank.y[row], weight)
+    return training.criterion(task)(scores, bank.y[row], weight)
 
   def one(params: PyTree, row):
     if not train.any():

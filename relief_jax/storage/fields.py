@@ -82,6 +82,9 @@ METRICS = {
   'found_weight': Field(
     'factor', 'least, mean, largest weight that devices computed themselves'
   ),
+  'memory_mb': Field(
+    'MB', 'the most that training took on a device since the last line'
+  ),
   'dropped': Field('updates', 'not finite, left out since the last line'),
   'prequential': Field(
     _SHARE, 'arrived windows that were classified rightly before training'
@@ -92,8 +95,9 @@ METRICS = {
 _SCORES = 'the scores of metrics.jsonl'
 SUMMARY = {
   'schema': Field('', 'version of these files'),
-  'status': Field('', 'complete, interrupted or diverged'),
+  'status': Field('', 'complete, stopped, interrupted or diverged'),
   'reason': Field('', 'why it diverged'),
+  'stop_reason': Field('', 'why a callback stopped it'),
   'round': Field('rounds', 'rounds done'),
   'rounds_done': Field('rounds', 'rounds done'),
   'rounds': Field('rounds', 'of the whole run'),
@@ -157,6 +161,11 @@ SUMMARY = {
   'world.speed_ratio': Field('factor', 'fastest over slowest device'),
   'world.deadline': Field(
     'times T_th', 'of the first and the last round (docs/budgets.md)'
+  ),
+  'world.training_mb': Field(
+    'MB',
+    'that training all of its blocks takes, of a fleet with memory',
+    'tier',
   ),
   'world.parameters': Field('numbers', 'of the model'),
   'world.groups': Field('', 'of parameters, in order'),

@@ -16,7 +16,7 @@ import numpy as np
 import optax
 
 from relief_jax import algorithms, blocks, models, tree
-from relief_jax.budgets import deadlines
+from relief_jax.budgets import deadlines, memory
 from relief_jax.clients import sensor_faults, training
 from relief_jax.datasets import windows
 from relief_jax.engine import ambient, placement
@@ -24,6 +24,7 @@ from relief_jax.errors import InputError, unknown
 from relief_jax.models import cnn, lora
 from relief_jax.models.encoders import Spec
 from relief_jax.online import draw as online_lib
+from relief_jax.settings import Setting
 from relief_jax.task import Batch, Gate, Steps
 from relief_jax.types import Bank, HeldOut, OwnWindows, Population, PyTree
 from relief_jax.world import client_data, fleets, partition
@@ -111,9 +112,27 @@ def build(
   modalities = tuple(data.x)
   pretrained = config.backbone == 'lora' and config.model.base == 'pretrained'
   spec = _spec(config, data, pretrained)
-  task = models.make(config.backbone, spec)
+  task = models.make(config.backbone, spec, fleet.memory is not None)
   group_modality = task.blocks.modality
+  if task.by_batch and config.data.own_share:
+    raise InputError(
+      f'config.data.own_share={config.data.own_share:g} for a model that '
+      'depends on the statistics of a batch (BatchNorm)',
+      'one that can be tested on the samples of many devices at once',
+      'set --config.data.own_share=0, or take GroupNorm or LayerNorm',
+    )
   fleet = deadlines.with_budgets(fleet, task.work, group_modality)
+  facts = algorithms.facts(config.method)
+  if facts.rounds:
+    memory.check(
+      task,
+      Setting(batch=config.batch).memory_step,
+      fleet,
+      absent == 'input' and not facts.skips,
+      facts.budgeted,
+      fleets.tier_names(config.fleet),
+      config.over_budget == 'sit_out',
+    )
 
   owned = np.asarray(fleet.owned)
   by_owner = {
@@ -163,9 +182,8 @@ def build(
     person=jnp.asarray(person, jnp.int32),
     own=_own_windows(bank, split, own, fleet),
   )
-  if config.backbone == 'lora':
+  if task.base:
     key = jax.random.fold_in(ambient.key(config.seed), client_data.BASE)
-    base = lora.base(key, spec)
     if pretrained:
       base = pretrain(
         key,
@@ -174,6 +192,8 @@ def build(
         config.model.base_steps,
         config.model.base_dropout,
       )
+    else:
+      base = task.base(key)
     population = dataclasses.replace(population, frozen=base)
     if spec.cached:
       cached = functools.partial(cache_features, spec, base)
@@ -280,11 +300,23 @@ def _spec(config, data, pretrained: bool) -> Spec:
     exits=config.backbone == 'cnn' and algorithms.facts(config.method).exits,
     fusion=model.fusion,
     heads=model.heads,
+    inputs=()
+    if all(x.ndim == 3 for x in data.x.values())
+    else tuple(x.shape[1:] for x in data.x.values()),
   )
+  timeless = spec.inputs and [
+    level for level in sensor_faults.TIMED if config.sensor_faults[level]
+  ]
+  if timeless:
+    raise InputError(
+      f'config.sensor_faults.{timeless[0]} for inputs of shape '
+      f'{list(spec.inputs[0])}',
+      'windows [time, channels]',
+      f'set --config.sensor_faults.{timeless[0]}=0',
+    )
   # Features of windows that every device sees in its own way are not shared.
   own = any(config.sensor_faults[level] for level in sensor_faults.LEVELS)
   cacheable = config.backbone == 'lora' and not spec.adapters and not own
-  spec.lengths()
   return spec._replace(cached=cacheable and model.cache_features)
 
 

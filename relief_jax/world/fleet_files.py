@@ -15,7 +15,8 @@ As JSON: a list of objects with the same keys; `sensors` may be a list.
   the first half of them, rounded up.
 - `device`: a profile, by its name in `devices.DEVICES` or as the path of a JSON
   file (from the fleet file's folder) with the figures of `devices/figures.py`.
-- figures with their units, as `devices/figures.py` lists them. Those given
+- figures with their units, as `devices/figures.py` lists them, `memory_mb`
+  among them. Those given
   replace the profile's; without `device` all seven are needed.
 
 An empty field means that the key is not there.

@@ -166,6 +166,8 @@ def build(
   ]
   speed = [t.speed or d.speed for t, d in zip(tiers, profiles, strict=True)]
 
+  memory = np.array([d.memory for d in profiles])
+
   def per_client(values):
     return jnp.asarray(np.asarray(values, np.float32)[tier])
 
@@ -179,6 +181,7 @@ def build(
     downlink=per_client([d.downlink for d in profiles]),
     watts=per_client([d.watts for d in profiles]),
     budget=per_client(np.ones(len(tiers))),
+    memory=per_client(memory) if np.isfinite(memory).any() else None,
   )
 
 

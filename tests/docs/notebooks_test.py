@@ -90,7 +90,7 @@ def test_runs_and_sweeps(capsys):
 def test_a_report(capsys):
   space = run('report')
   out = capsys.readouterr().out
-  for file in ('table.csv', 'f1.png', 'gantt.png', 'headline.csv'):
+  for file in ('table.csv', 'f1_time.png', 'headline.csv'):
     assert f'\n{file}\n' in out
   assert space['curves']['run'].nunique() == 4
   up = space['curves'].groupby('label')['up_bytes'].last()

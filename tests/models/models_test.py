@@ -87,6 +87,38 @@ def test_conv1d_and_its_gradients(length, kernel, stride, channels, filters):
   chex.assert_trees_all_close(*both(x, w, b, out), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+  'size, taps, strides, padding',
+  [
+    ((9,), (3,), (2,), 'SAME'),
+    ((9,), (4,), (1,), 'VALID'),
+    ((7, 8), (3, 2), (2, 1), 'SAME'),
+    ((6, 5), (3, 3), (1, 2), 'VALID'),
+    ((5, 5), (1, 1), (2, 2), ((0, 0), (1, 0))),
+  ],
+)
+def test_convolution_is_laxs(size, taps, strides, padding):
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(2, *size, 3)).astype(np.float32)
+  w = rng.normal(size=(*taps, 3, 4)).astype(np.float32)
+  letters = 'HW'[: len(size)]
+  numbers = f'N{letters}C', f'{letters}IO', f'N{letters}C'
+
+  def one(convolution):
+    def value(x, w):
+      y = convolution(x, w, strides, padding, dimension_numbers=numbers)
+      return jnp.sin(y).sum(), y
+
+    return jax.value_and_grad(value, (0, 1), has_aux=True)(x, w)
+
+  chex.assert_trees_all_close(
+    quick(lambda: one(layers.convolution))(),
+    quick(lambda: one(jax.lax.conv_general_dilated))(),
+    rtol=1e-4,
+    atol=1e-5,
+  )
+
+
 def test_conv1d_of_every_client_is_conv1d_of_each():
   rng = np.random.default_rng(0)
   x = rng.normal(size=(3, 2, 9, 2)).astype(np.float32)

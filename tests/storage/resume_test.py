@@ -54,6 +54,8 @@ def test_run_directory(fake, tmp_path):
     'identity.json',
     'metrics.jsonl',
     'devices.jsonl',
+    'columns.json',
+    'confusion.json',
     'summary.json',
     'checkpoints',
     'tb',

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from relief_jax import blocks
 from relief_jax.clients.device import Device
 from relief_jax.task import Task
 from relief_jax.types import Array, PyTree
@@ -43,16 +44,20 @@ class Sums(NamedTuple):
 
 def init(task: Task) -> Prototypes:
   """Builds the state without a prototype."""
-  widths = dict(zip(task.modalities, task.features, strict=True))
+  widths = dict(zip(task.modalities, _sizes(task), strict=True))
   return Prototypes(
     mean={m: jnp.zeros((task.classes, d)) for m, d in widths.items()},
     updates={m: jnp.zeros(task.classes, jnp.int32) for m in widths},
   )
 
 
+def _sizes(task: Task) -> tuple[int, ...]:
+  return blocks.features(task, 'a method of class prototypes')
+
+
 def sizes(task: Task) -> Array:
   """Counts the numbers in each modality's prototypes, [M] float32."""
-  return jnp.asarray([task.classes * d for d in task.features], jnp.float32)
+  return jnp.asarray([task.classes * d for d in _sizes(task)], jnp.float32)
 
 
 def known(prototypes: Prototypes, task: Task) -> Array:

@@ -1,0 +1,271 @@
+"""Assembles the task of a user's model: blocks, costs, forward pass, checks."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from relief_jax.errors import InputError
+from relief_jax.models import counting, criteria, layers, parts, patterns
+from relief_jax.models.parts import Cut, Model
+from relief_jax.task import Task
+from relief_jax.types import Array, PyTree
+
+
+def given(modalities: Sequence[str], values: Sequence[PyTree]) -> PyTree:
+  """Gives inputs or features as a model takes them: one alone is no dict."""
+  if len(modalities) == 1:
+    return values[0]
+  return dict(zip(modalities, values, strict=True))
+
+
+def tried(name: str, function: Callable[[], Any]) -> Any:
+  """Calls the user's code; whatever is wrong there is told in one line.
+
+  Raises:
+    InputError: it raised something.
+  """
+  try:
+    return function()
+  except InputError:
+    raise
+  except Exception as error:  # whatever is wrong there
+    text = str(error).strip().partition('\n')[0]
+    raise InputError(
+      f'{name}, which raises {type(error).__name__}: {text}',
+      'a model that can be called with such inputs',
+      'call it alone, with jax.eval_shape, and mend what it says',
+    ) from error
+
+
+def assemble(
+  model: Model,
+  modalities: tuple[str, ...],
+  inputs: tuple[jax.ShapeDtypeStruct, ...],
+  cut: Cut,
+  loss: str | criteria.Criterion,
+  classes: int,
+) -> Task:
+  """Assembles a task.
+
+  Args:
+    model: as functions.
+    modalities: [M] names.
+    inputs: [M] shapes of a batch.
+    cut: what trains, and in which blocks.
+    loss: as in `own.from_flax`.
+    classes: that the data have; 0: not known yet.
+
+  Raises:
+    InputError: what is wrong with it.
+  """
+  criterion = criteria.find(loss)
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  shapes = tried('the model', lambda: jax.eval_shape(model.init, key))
+  trained = patterns.thaw(shapes, cut.frozen)
+  owner = patterns.divide(trained, parts.wanted(model, trained, cut.blocks))
+  names = tuple(
+    dict.fromkeys([*(cut.blocks or ()), *parts.in_order(model, owner)])
+  )
+  groups = {path: names.index(owner[path]) for path in trained}
+  params = {path: shapes[path] for path in trained}
+  frozen = {path: shapes[path] for path in shapes if path not in params}
+  cuts = max(map(len, model.encoders), default=0)
+  encode = partial(_encode, model, cuts)
+  features = _features(model, modalities, inputs, shapes)
+  fuse = partial(_fuse, model, modalities, features)
+
+  def logits(params, frozen, values):
+    found = {
+      m: encode(params, frozen, i, values[i], 0)
+      for i, m in enumerate(modalities)
+    }
+    return fuse(params, frozen, found, jnp.ones(len(modalities), bool))
+
+  scores, text = _check_pure(logits, params, frozen, inputs)
+  _check_scores(scores, classes)
+
+  def whole(params, frozen, values):
+    y = jnp.zeros(counting.BATCH, jnp.int32)
+    weight = jnp.ones(counting.BATCH)
+    return criterion(logits(params, frozen, values), y, weight)
+
+  counted = tried(
+    'the loss',
+    lambda: counting.count(whole, params, frozen, inputs, groups, len(names)),
+  )
+  sensor = parts.sensors(model, modalities, names, owner, counted.order, cut)
+  edges = counted.order[0], counted.order[-1]
+  return Task(
+    modalities=modalities,
+    blocks=parts.blocks(model, modalities, names, owner, sensor, counted.order),
+    groups=groups,
+    work=counted.work,
+    init=lambda key: {p: v for p, v in model.init(key).items() if p in params},
+    encode=encode,
+    cuts=cuts,
+    fuse=fuse,
+    ends={path: g in edges for path, g in groups.items()},
+    classes=scores.shape[-1],
+    features=_widths(features) if model.encoders else (),
+    base=(lambda key: {p: v for p, v in model.init(key).items() if p in frozen})
+    if frozen
+    else None,
+    criterion=None if loss == 'softmax' else criterion,
+    memory=counted.memory,
+    by_batch=model.by_batch,
+    notes=_notes(model, text),
+  )
+
+
+def _notes(model: Model, text: str) -> tuple[str, ...]:
+  found = []
+  if not model.encoders:
+    found.append(
+      'the model is in one piece: a device is charged for the backward pass of '
+      'what it trains, but the simulation computes all of it and masks the '
+      'rest. A chain of stages saves that time (models.from_flax)'
+    )
+  if model.by_batch:
+    found.append(
+      'BatchNorm uses the statistics of each batch, in the test too, and no '
+      'running mean is carried: a prediction depends on the batch that it is '
+      'in. GroupNorm or LayerNorm avoid that'
+    )
+  if 'conv_general_dilated' in text:
+    found.append(
+      'convolutions of XLA are many times slower on CPU inside the loop over '
+      'clients: hand Flax the other form, nnx.Conv(..., '
+      'conv_general_dilated=models.convolution)'
+    )
+  return tuple(found)
+
+
+def _below(leaves: Mapping[str, Array], prefix: str) -> dict[str, Array]:
+  """Takes the parameters of a stage, by the names that it knows."""
+  if not prefix:
+    return dict(leaves)
+  start = prefix + '/'
+  return {
+    path.removeprefix(start): leaf
+    for path, leaf in leaves.items()
+    if path.startswith(start)
+  }
+
+
+def _encode(model: Model, cuts: int, params, frozen, m: int, x, cut: int):
+  """Encodes by a chain; a model in one piece takes inputs as they are."""
+  if not model.encoders:
+    return x
+  chain = model.encoders[m]
+  for i, stage in enumerate(chain, cuts - len(chain)):
+    own = layers.stop_below(_below(params, stage.prefix), i < cut)
+    x = stage.apply({**_below(frozen, stage.prefix), **own}, x)
+  return x
+
+
+def _fuse(model: Model, modalities, shapes, params, frozen, features, run):
+  """Computes logits; what is left out of the program is zeros."""
+  count = len(jax.tree.leaves(features)[0])
+
+  def zeros(shape):
+    return jnp.zeros((count, *shape.shape[1:]), shape.dtype)
+
+  every = [
+    features[m] if m in features else jax.tree.map(zeros, shape)
+    for m, shape in zip(modalities, shapes, strict=True)
+  ]
+  own = {
+    **_below(frozen, model.head.prefix),
+    **_below(params, model.head.prefix),
+  }
+  named = {'run': jnp.asarray(run)} if model.takes_run else {}
+  return model.head.apply(own, given(modalities, every), **named)
+
+
+def _features(model, modalities, inputs, shapes) -> list[PyTree]:
+  """Finds the shapes of what the head gets of each modality."""
+  if not model.encoders:
+    return list(inputs)
+
+  def features(i, params, x):
+    return _encode(model, 0, params, {}, i, x, 0)
+
+  return [
+    tried(
+      f'the stages of {m}',
+      partial(jax.eval_shape, partial(features, i), shapes, x),
+    )
+    for i, (m, x) in enumerate(zip(modalities, inputs, strict=True))
+  ]
+
+
+def _widths(features: Sequence[PyTree]) -> tuple[int, ...]:
+  """Gives d_m where all features are [B, d_m], else ()."""
+  ranks = [getattr(f, 'ndim', 0) for f in features]
+  if any(rank != 2 for rank in ranks):
+    return ()
+  return tuple(f.shape[-1] for f in features)
+
+
+def _check_pure(logits, params, frozen, inputs) -> tuple[Any, str]:
+  """Refuses a model that is another one when called again.
+
+  Returns:
+    The shape of its output, and its program as text.
+  """
+
+  def trace():
+    again = partial(logits)  # else the first trace would be given again
+    return jax.make_jaxpr(again, return_shape=True)(
+      params, frozen, list(inputs)
+    )
+
+  (first, scores), (second, _) = (tried('the model', trace) for _ in range(2))
+  same = _text(first) == _text(second) and all(
+    np.array_equal(a, b)
+    for a, b in zip(first.consts, second.consts, strict=True)
+  )
+  if not same:
+    raise InputError(
+      'a model that computes something else when it is called again',
+      'a function of parameters and inputs alone',
+      'draw and count nothing in it; what it needs belongs into parameters',
+    )
+  return scores, _text(first)
+
+
+def _text(traced: Any) -> str:
+  """Prints a program without the addresses of its functions."""
+  return re.sub('0x[0-9a-f]+', '', str(traced))
+
+
+def _check_scores(scores: Any, classes: int) -> None:
+  expected = f'logits, float [batch, {classes or "classes"}]'
+  if (
+    not hasattr(scores, 'shape')
+    or scores.ndim != 2
+    or scores.shape[0] != counting.BATCH
+    or not jnp.issubdtype(scores.dtype, jnp.floating)
+  ):
+    shape = (
+      f'{scores.dtype} of shape {list(scores.shape)}'
+      if hasattr(scores, 'shape')
+      else f'a {type(scores).__name__}'
+    )
+    raise InputError(
+      f'a model whose output is {shape} for a batch of {counting.BATCH}',
+      expected,
+      'return the scores of every class, without a soft-max',
+    )
+  if classes and scores.shape[1] != classes:
+    raise InputError(
+      f'a model of {scores.shape[1]} classes for data of {classes}, labels 0 '
+      f'to {classes - 1}',
+      expected,
+      'build its last layer with spec.classes units',
+    )
