@@ -5,7 +5,6 @@ What it does stands in the log (`bundle.Log`), what it prints is for people.
 It dies with the process that started it, which holds the other end of stdin.
 """
 
-import logging
 import os
 import pathlib
 import sys
@@ -106,9 +105,7 @@ def main() -> None:
   ambient.pin_process()
   os.dup2(2, 1)  # one log for all that libraries print
   output.set_up()  # a full log is no reason to lose a run
-  hints = logging.getLogger('relief_jax')
-  hints.addHandler(logging.StreamHandler())  # as they are, without a prefix
-  hints.propagate = False
+  output.plain_hints()
   _die_with_parent()
   mine = bundle.Bundle(pathlib.Path(sys.argv[1]))
   log = bundle.Log(pathlib.Path(sys.argv[2]))

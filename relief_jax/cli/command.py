@@ -6,7 +6,6 @@ together.
 """
 
 import errno
-import logging as stdlib_logging
 import os
 import pathlib
 import re
@@ -179,7 +178,7 @@ def launch(
 
   ambient.pin_process()
   output.set_up()
-  plain_hints()
+  output.plain_hints()
   stop.interrupt()
   if define:
     before = set(flags.FLAGS)
@@ -247,34 +246,6 @@ def _parse(argv: list[str], swept: dict[str, str] | None = None) -> list[str]:
     raise
   config_flags.settle(before)
   return rest
-
-
-class _Plain(stdlib_logging.Formatter):
-  """Formats messages of this package without a prefix."""
-
-  def __init__(self, others: stdlib_logging.Formatter | None):
-    """Prepares to format.
-
-    Args:
-      others: formats messages of other packages.
-    """
-    super().__init__()
-    self._others = others or stdlib_logging.Formatter()
-
-  def format(self, record) -> str:
-    """Gives the line that is printed."""
-    if record.name.startswith('relief_jax.'):
-      return record.getMessage()
-    return self._others.format(record)
-
-
-def plain_hints() -> None:
-  """Lets what this package has to tell stand on stderr as it is.
-
-  Without time and line of the source; also what is told while flags are read.
-  """
-  handler = logging.get_absl_handler()
-  handler.setFormatter(_Plain(handler.python_handler.formatter))
 
 
 def _quietly(main, argv: list[str]):

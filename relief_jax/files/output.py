@@ -6,6 +6,7 @@ cannot be shown is replaced, what cannot be written is dropped. **Ours.**
 """
 
 import io
+import logging
 import os
 import sys
 from typing import TextIO
@@ -81,3 +82,13 @@ def set_up() -> None:
   """
   sys.stderr = _forgiving(sys.stderr, 'standard error', None)
   sys.stdout = _forgiving(sys.stdout, 'standard output', sys.stderr)
+
+
+def plain_hints() -> None:
+  """Lets what this package has to tell stand on stderr as it is.
+
+  Without level, time and line of the source, also while flags are read.
+  """
+  ours = logging.getLogger('relief_jax')
+  ours.addHandler(logging.StreamHandler())
+  ours.propagate = False  # to absl's handler, which would repeat it
