@@ -24,7 +24,7 @@ def get_config():
   c = config_lib.default()
   c.dataset, c.clients, c.devices = 'synthetic', 12, 1
   c.rounds, c.rounds_per_call, c.eval_every = 40, 4, 4
-  c.local_steps, c.batch, c.target_f1 = 3, 16, 0.6
+  c.local_steps, c.batch, c.target_f1 = 3, 16, 0.5
   c.synthetic.subjects, c.synthetic.classes = 6, 6
   c.synthetic.windows_per_class = 12
   c.data.width = c.data.stride = 50
