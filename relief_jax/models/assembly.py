@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from relief_jax.engine import ambient
 from relief_jax.errors import InputError
 from relief_jax.models import counting, criteria, layers, parts, patterns
 from relief_jax.models.parts import Cut, Model
@@ -64,7 +65,7 @@ def assemble(
     InputError: what is wrong with it.
   """
   criterion = criteria.find(loss)
-  key = jax.eval_shape(lambda: jax.random.key(0))
+  key = jax.eval_shape(lambda: ambient.key(0))
   shapes = tried('the model', lambda: jax.eval_shape(model.init, key))
   trained = patterns.thaw(shapes, cut.frozen)
   owner = patterns.divide(trained, parts.wanted(model, trained, cut.blocks))

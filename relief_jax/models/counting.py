@@ -20,6 +20,7 @@ import numpy as np
 
 from relief_jax import tree
 from relief_jax.clients.training import criterion
+from relief_jax.engine import ambient
 from relief_jax.models import jaxprs, layers
 from relief_jax.models.encoders import WorkBuilder
 from relief_jax.task import Memory, Task, Work
@@ -138,7 +139,7 @@ def memory(task: Task, example: Mapping[str, Any]) -> Memory:
     y, weight = jnp.zeros(BATCH, jnp.int32), jnp.ones(BATCH)
     return criterion(task)(scores, y, weight)
 
-  key = jax.eval_shape(lambda: jax.random.key(0))
+  key = jax.eval_shape(lambda: ambient.key(0))
   return count(
     loss,
     jax.eval_shape(task.init, key),

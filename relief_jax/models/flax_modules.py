@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import errors, linen, nnx, traverse_util
 
+from relief_jax.engine import ambient
 from relief_jax.errors import InputError
 from relief_jax.types import Array, PyTree
 
@@ -114,7 +115,7 @@ def _linen(module, inputs, call) -> Piece:
     found = module.init(key, *zeros, **call)
     return {k: dict(v) for k, v in found.items()}
 
-  shapes = jax.eval_shape(variables, jax.random.key(0))
+  shapes = jax.eval_shape(variables, ambient.key(0))
   for name in shapes:
     if name not in ('params', 'batch_stats'):
       raise _keeps(f'{name!r}')

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from relief_jax.engine import ambient
 from relief_jax.errors import InputError
 from relief_jax.models import assembly, counting, flax_modules
 from relief_jax.models.criteria import Criterion
@@ -130,7 +131,7 @@ def _task(model, inputs, cut, loss) -> Task:
 
 
 def _key() -> jax.ShapeDtypeStruct:
-  return jax.eval_shape(lambda: jax.random.key(0))
+  return jax.eval_shape(lambda: ambient.key(0))
 
 
 def _inputs(example: Example) -> _Inputs:

@@ -14,7 +14,7 @@ GB = 10**9
 
 def test_a_run_that_does_not_fit_is_refused():
   # 6 models of their own for 1 byte: before anything is made.
-  with pytest.raises(InputError, match='an error feedback of its own'):
+  with pytest.raises(InputError, match='error feedback of its own'):
     Simulation(tiny.config(method='local_only'), memory_limit=1)
   simulation = Simulation(tiny.config(), memory_limit=1000 * GB)
   found = simulation.prepare()
