@@ -6,8 +6,7 @@ to evaluation, and holds no file.
 """
 
 import os
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import ml_collections
@@ -50,23 +49,9 @@ def clear() -> None:
   jax.clear_caches()
 
 
-class _Told(Callback):
-  """Hands every record to a function."""
-
-  def __init__(self, function: Callable[[dict[str, Any]], None]):
-    """Takes the function, which gets the record of an evaluation."""
-    self._function = function
-
-  def on_evaluation(self, run: Result, record: dict[str, Any]) -> None:
-    """Calls it."""
-    del run
-    self._function(record)
-
-
 def run(
   config: ml_collections.ConfigDict,
   data_dir: str | None = None,
-  on_eval: Callable[[dict[str, Any]], None] | None = None,
   *,
   workdir: str | os.PathLike | None = None,
   resume: bool = False,
@@ -84,7 +69,6 @@ def run(
   Args:
     config: from `relief_jax.config.default()` or a config file.
     data_dir: folder of the data sets, None to search.
-    on_eval: called with the record of every evaluation; short for a callback.
     workdir: the run directory, the same as the command's; None: nothing is
       written.
     resume: go on with the run in `workdir` from its newest checkpoint, also a
@@ -103,14 +87,13 @@ def run(
     PeerError: another process of the run failed.
     StorageError: the directory cannot be written.
   """
-  every = (*callbacks, *([_Told(on_eval)] if on_eval else []))
   done = runner.perform(
     Member(
       config,
       workdir,
       data_dir,
       reporter or progress.Quiet(),
-      callbacks=every,
+      callbacks=callbacks,
     ),
     resume,
   )

@@ -22,7 +22,7 @@ from relief_jax.cli import cache, command, plan
 from relief_jax.config.validation import validate
 from relief_jax.engine import compile_cache, processes
 from relief_jax.files import invocation
-from relief_jax.storage import exit_codes, progress, records, runner
+from relief_jax.storage import exit_codes, opening, progress, records, runner
 
 
 def define() -> None:
@@ -53,7 +53,7 @@ def main(argv):
   del argv
   given = flags.FLAGS
   config = command.config()
-  runner.refuse_comparison(config)
+  opening.refuse_comparison(config)
   validate(config)
   simulate.set_devices(config.devices)
   workdir = command.workdir()

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import os
 import pathlib
 import types
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from relief_jax import plugins
 from relief_jax.errors import InputError
 from relief_jax.report import columns, labels, palette
 from relief_jax.report import frame as frames
-from relief_jax.storage import axes, job_spec, records
+from relief_jax.storage import axes, directory, job_spec, records
 
 
 class Run(NamedTuple):
@@ -252,7 +251,7 @@ def places(folder: pathlib.Path) -> tuple[list[Place], dict[str, Any]]:
       'numbers': number + 's',
     }
   listed = []
-  for one in _run_folders(folder):
+  for one in directory.run_folders(folder):
     config = records.read_json(one / 'config.json')
     label, seed = one.relative_to(folder), config['seed']
     if label.name.startswith(('seed_', 'fold_')):
@@ -260,16 +259,6 @@ def places(folder: pathlib.Path) -> tuple[list[Place], dict[str, Any]]:
       label = label.parent
     listed.append(Place(label.as_posix(), seed, one, {}))
   return listed, {}
-
-
-def _run_folders(folder: pathlib.Path) -> list[pathlib.Path]:
-  """Finds the run directories below a folder, whatever changes in them."""
-  found = []
-  for path, folders, files in os.walk(folder):
-    if 'metrics.jsonl' in files:
-      folders.clear()
-      found.append(pathlib.Path(path))
-  return sorted(found)
 
 
 def _shard(path: pathlib.Path) -> tuple[int, int]:
@@ -335,7 +324,7 @@ def load(
   """
   path = folder / 'summary.json'
   summary = records.read_json(path) if path.exists() else {}
-  if summary.get('status') != records.COMPLETE and not unfinished:
+  if summary.get('status') not in records.FINISHED and not unfinished:
     return None
   config = records.read_json(folder / 'config.json')
   try:

@@ -19,6 +19,7 @@ from relief_jax import tree
 from relief_jax.runs.own_evaluation import (
   batches,
   count_own,
+  encode_absent,
   encode_raw,
   own_counts,
   where_needed,
@@ -43,6 +44,8 @@ class Counts(NamedTuple):
     loss: [S, Z] float32, sums of the cross-entropy, nats, over the windows of
       `whole`; [N, S, Z] of personal models.
     submodel_loss: [V, S', Z], those of `submodels`.
+    nonfinite: [G] float32, leaves of each group of the server's model, or of
+      all personal ones, with a number that is not finite; () if not looked for.
   """
 
   whole: Array
@@ -52,6 +55,7 @@ class Counts(NamedTuple):
   own: Array | tuple = ()
   loss: Array | tuple = ()
   submodel_loss: Array | tuple = ()
+  nonfinite: Array | tuple = ()
 
 
 def subsets(owned: np.ndarray, rare: int) -> np.ndarray:
@@ -215,37 +219,6 @@ def evaluate_personal(
 
   counted = jax.lax.map(one, (params, own.rows, own.count, fleet))
   return Counts(whole, own=counted, loss=loss)
-
-
-def encode_absent(
-  task: Task,
-  params: PyTree,
-  frozen: PyTree,
-  x: dict[str, Array],
-  fill: dict[str, Array] | None,
-  seen: dict[str, PyTree],
-) -> dict[str, PyTree]:
-  """Computes features that stand for sensors that are not there, [1, d_m].
-
-  Args:
-    task: the model.
-    params: P.
-    frozen: parameters that never train.
-    x: {modality: [windows, ...]}, of whose shapes a filled window is.
-    fill: {modality: [channels]}, what it is filled with; None: the features
-      are zeros.
-    seen: {modality: [B, d_m]}, features of sensors that are there.
-  """
-  absent = {}
-  for i, name in enumerate(task.modalities):
-    if fill is None:
-      absent[name] = jax.tree.map(
-        lambda h: jnp.zeros((1,) + h.shape[1:]), seen[name]
-      )
-    else:
-      empty = jnp.broadcast_to(fill[name], (1,) + x[name].shape[1:])
-      absent[name] = task.encode(params, frozen, i, empty, task.cuts)
-  return absent
 
 
 def fuse_seen(

@@ -96,7 +96,7 @@ def _logits(task, params, frozen, own, fleet, fill, row, device, here):
   if fleet.shift is not None:
     faults = jax.tree.map(lambda v: v[device], fleet.shift)
     sensed &= ~_lost(faults, row + own.first, sensed.shape[1])
-  features = {}
+  seen = {}
   for i, name in enumerate(task.modalities):
 
     def encode(i=i, name=name):
@@ -105,17 +105,20 @@ def _logits(task, params, frozen, own, fleet, fill, row, device, here):
         x = _faulty(faults, i, x, row + own.first)
       return task.encode(params, frozen, i, x, task.cuts)
 
-    seen = where_needed((sensed[:, i] & here).any(), encode)
-    absent = jax.tree.map(jnp.zeros_like, seen)
-    if fill == 'input':
-      empty = jnp.broadcast_to(bank.fill[name], (1,) + bank.x[name].shape[1:])
-      absent = task.encode(params, frozen, i, empty, task.cuts)
-    features[name] = jax.tree.map(
+    seen[name] = where_needed((sensed[:, i] & here).any(), encode)
+  filled = fill == 'input'
+  absent = encode_absent(
+    task, params, frozen, bank.x, bank.fill if filled else None, seen
+  )
+  features = {
+    name: jax.tree.map(
       lambda a, b, i=i: jnp.where(tree.along(sensed[:, i], a), a, b),
-      seen,
-      absent,
+      seen[name],
+      absent[name],
     )
-  run = jnp.ones_like(sensed) if fill == 'input' else sensed
+    for i, name in enumerate(task.modalities)
+  }
+  run = jnp.ones_like(sensed) if filled else sensed
 
   def fuse(features, run):
     one = jax.tree.map(lambda h: h[None], features)
@@ -123,6 +126,37 @@ def _logits(task, params, frozen, own, fleet, fill, row, device, here):
 
   scores = jax.vmap(fuse)(features, run)
   return scores.mean(1) if scores.ndim == 3 else scores
+
+
+def encode_absent(
+  task: Task,
+  params: PyTree,
+  frozen: PyTree,
+  x: dict[str, Array],
+  fill: dict[str, Array] | None,
+  seen: dict[str, PyTree],
+) -> dict[str, PyTree]:
+  """Computes features that stand for sensors that are not there, [1, d_m].
+
+  Args:
+    task: the model.
+    params: P.
+    frozen: parameters that never train.
+    x: {modality: [windows, ...]}, of whose shapes a filled window is.
+    fill: {modality: [channels]}, what it is filled with; None: the features
+      are zeros.
+    seen: {modality: [B, d_m]}, features of sensors that are there.
+  """
+  absent = {}
+  for i, name in enumerate(task.modalities):
+    if fill is None:
+      absent[name] = jax.tree.map(
+        lambda h: jnp.zeros((1,) + h.shape[1:]), seen[name]
+      )
+    else:
+      empty = jnp.broadcast_to(fill[name], (1,) + x[name].shape[1:])
+      absent[name] = task.encode(params, frozen, i, empty, task.cuts)
+  return absent
 
 
 def encode_raw(task, params, frozen, bank, i, row):

@@ -273,7 +273,7 @@ def evaluator(task: Task, algorithm: Algorithm, scope: evaluation.Scope):
     scope: of the evaluation.
   """
 
-  def evaluate(params, done, fleet, frozen, hparams, tests):
+  def test(params, done, fleet, frozen, hparams, tests):
     if fleet.shift is not None:
       last = jnp.maximum(done - 1, 0)
       fleet = fleet.replace(shift=sensor_faults.at_round(fleet.shift, last))
@@ -288,6 +288,12 @@ def evaluator(task: Task, algorithm: Algorithm, scope: evaluation.Scope):
       submodels = algorithm.device_submodels(params, done, fleet, hparams)
     return evaluation.evaluate(
       model, params, frozen, tests, fleet, scope, submodels
+    )
+
+  def evaluate(params, *rest):
+    broken = jax.tree.map(lambda v: (~jnp.isfinite(v)).any(), params)
+    return test(params, *rest)._replace(
+      nonfinite=tree.group_sum(task.groups, broken, task.num_blocks)
     )
 
   return evaluate

@@ -108,22 +108,20 @@ class Run:
     self.round += count
     return broken and (before + broken[0] + 1, broken[1])
 
-  def score(
-    self, counts: evaluation.Counts, seconds: float, broken: str
-  ) -> dict[str, Any]:
+  def score(self, counts: evaluation.Counts, seconds: float) -> dict[str, Any]:
     """Makes the record of an evaluation, also appended to `history`.
 
     Args:
       counts: numpy arrays.
       seconds: that they took.
-      broken: name of a block that is not finite, or ''.
 
     Raises:
-      Diverged: there is such a block.
+      Diverged: a parameter is not finite.
     """
     started = time.perf_counter()
-    if broken:
-      raise Diverged(self.round, broken, None)
+    broken = np.asarray(counts.nonfinite)
+    if broken.any():
+      raise Diverged(self.round, self._task.blocks.name[broken.argmax()], None)
     found = scores.report(counts, self.scope, self._facts)
     self.devices = {
       'round': self.round,

@@ -133,7 +133,13 @@ def report(counts: Counts, scope: Scope, facts: Facts) -> Report:
   hits = np.trace(summed, axis1=-2, axis2=-1)
   windows = np.maximum(summed.sum((-2, -1)), 1)
   accuracy = (hits / windows)[devices.device]
-  confusion = _confusion(counts, scope, place, tested)
+  # Of the server's model or personal ones, over persons: [(N,) S, C, C].
+  whole = np.asarray(counts.whole)[..., tested, :, :].sum(-3)
+  full = int(scope.masks.all(-1).argmax())
+  if personal:
+    confusion = whole[np.arange(len(place)), place].sum(0)
+  else:
+    confusion = whole[full]
   record = {
     'f1': float(f1.mean()),
     'accuracy': float(accuracy.mean()),

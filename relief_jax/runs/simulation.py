@@ -418,4 +418,4 @@ class Simulation:
     Raises:
       Diverged: a parameter is not finite.
     """
-    return self.run.score(counts, seconds, self._broken_group())
+    return self.run.score(counts, seconds)

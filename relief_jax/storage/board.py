@@ -6,7 +6,6 @@ used here, so that a disk's error is an error. **Ours.**
 """
 
 import contextlib
-import math
 import pathlib
 import time
 
@@ -93,7 +92,7 @@ def scalars(record: dict) -> dict[str, float]:
   for key, value in records.flatten(records.clean(record)).items():
     if isinstance(value, bool) or not isinstance(value, int | float):
       continue
-    if key != 'round' and math.isfinite(value):
+    if key != 'round':
       found[key.replace('.', '/', 1).replace('+', '_')] = value
   return found
 

@@ -1,7 +1,8 @@
 """A run's directory as it is found: begun or new, the same run or another."""
 
+import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from relief_jax import config as config_lib
 from relief_jax.engine import processes
@@ -83,7 +84,7 @@ def identify(
   summary = records.read_json(path) if path.exists() else {}
   status, done = summary.get('status', ''), summary.get('round', 0)
   identity.refuse_rounds(config, stored, done)
-  ended = status in (records.COMPLETE, records.STOPPED)
+  ended = status in records.FINISHED
   over = status == records.COMPLETE and done >= config.rounds
   if over or status == records.DIVERGED:
     unused = ', '.join(f'config.{key}' for key in changed if key != 'rounds')
@@ -145,3 +146,12 @@ def cut_records(folder: pathlib.Path, newest: int | None, note) -> list[dict]:
   for name in beside:
     records.truncate_metrics(folder / name, last)
   return records.truncate_metrics(metrics, last)
+
+
+def run_folders(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Finds the run directories below a folder, in the order of their names."""
+  for path, folders, files in os.walk(folder):
+    folders.sort()
+    if 'metrics.jsonl' in files:
+      folders.clear()
+      yield pathlib.Path(path)

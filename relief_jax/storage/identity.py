@@ -112,7 +112,7 @@ def refuse_other(
   config: ml_collections.ConfigDict,
   data_dir: str | os.PathLike | None,
   stored: dict,
-) -> dict[str, tuple[Any, Any]]:
+) -> None:
   """Refuses to go on with another run.
 
   Args:
@@ -120,9 +120,6 @@ def refuse_other(
     config: of the run as it is asked for, `adopt`ed.
     data_dir: where real data is looked for.
     stored: the folder's `config.json`.
-
-  Returns:
-    `changes` that make no other run of it.
 
   Raises:
     InputError: it was begun with another config, file or setting.
@@ -136,7 +133,6 @@ def refuse_other(
       'what it was begun with',
       'use another --workdir, or take the change back',
     )
-  return changes(config, stored)
 
 
 def refuse_rounds(

@@ -112,7 +112,7 @@ class Going:
       **records.environment(),
     }
     if self._files:
-      self._files.finish(self._summary)
+      self._files.finish(self.simulation, self._summary)
     self.status = status
     self.reporter.finish(self._summary)
     if self._callbacks and processes.is_main():

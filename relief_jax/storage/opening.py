@@ -65,10 +65,6 @@ class Files:
 
   def record(self, simulation, record: dict) -> None:
     """Writes an evaluation and what belongs to it."""
-    if simulation.run.confusion:
-      records.write_json(
-        self._folder / 'confusion.json', simulation.run.confusion
-      )
     records.append_line(self._folder / 'metrics.jsonl', record)
     if simulation.run.devices:
       records.append_line(
@@ -79,12 +75,21 @@ class Files:
     self._board.write(board.scalars(record), record['round'])
 
   def save(self, simulation) -> None:
-    """Writes a checkpoint."""
+    """Writes a checkpoint, and what of the last evaluation is in no line."""
+    self._confusion(simulation)
     self._checkpoints.save(simulation.round, simulation.snapshot())
 
-  def finish(self, summary: dict) -> None:
-    """Writes the summary."""
+  def finish(self, simulation, summary: dict) -> None:
+    """Writes the summary, and what of the last evaluation is in no line."""
+    self._confusion(simulation)
     records.write_json(self._folder / 'summary.json', summary)
+
+  def _confusion(self, simulation) -> None:
+    # Not at every evaluation: a whole file costs ten times a line.
+    if simulation.run.confusion:
+      records.write_json(
+        self._folder / 'confusion.json', simulation.run.confusion
+      )
 
 
 class Opened(NamedTuple):

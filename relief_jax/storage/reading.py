@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-from collections.abc import Iterator
 from typing import Any
 
 import ml_collections
@@ -118,7 +117,7 @@ def read_runs(folder: str | os.PathLike) -> pd.DataFrame:
   """
   place = pathlib.Path(paths.expand(folder, 'the folder of runs'))
   tables, configs = [], []
-  for one in run_folders(place):
+  for one in directory.run_folders(place):
     found = result.table(records.read_metrics(one / 'metrics.jsonl'))
     if found.empty:
       continue
@@ -160,12 +159,3 @@ def _label(path: pathlib.PurePath) -> str:
   if parted and axes.numbers_of(path.name):
     path = path.parent
   return path.as_posix()
-
-
-def run_folders(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-  """Finds the run directories below a folder, in the order of their names."""
-  for path, folders, files in os.walk(folder):
-    folders.sort()
-    if 'metrics.jsonl' in files:
-      folders.clear()
-      yield pathlib.Path(path)

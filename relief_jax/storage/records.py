@@ -31,6 +31,7 @@ from relief_jax.keys import shown
 SCHEMA = 1
 COMPLETE, INTERRUPTED, DIVERGED = 'complete', 'interrupted', 'diverged'
 STOPPED = 'stopped'  # by a callback; it can go on
+FINISHED = (COMPLETE, STOPPED)  # with a result
 RUNNING = 'running'  # of a run that is looked at on its way
 PACKAGES = ('jax', 'jaxlib', 'numpy', 'optax', 'flax', 'relief_jax')
 

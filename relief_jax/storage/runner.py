@@ -4,7 +4,7 @@ config.json    the resolved config
 identity.json  sums of the files it names (identity.py)
 metrics.jsonl  one line per evaluation
 devices.jsonl  likewise: who trained what, and a round's seconds by device
-confusion.json of the last evaluation
+confusion.json of the last evaluation, written with a checkpoint and at the end
 columns.json   units and meanings of all these fields (fields.py)
 cosines.jsonl  with `config.cosines`: how alike updates were, a line per round
 summary.json   how it ended and what came out
@@ -23,7 +23,6 @@ from relief_jax.engine import processes
 from relief_jax.storage import identity, job_spec, progress, records
 from relief_jax.storage.loop import Going, loop
 from relief_jax.storage.opening import Member, open_run
-from relief_jax.storage.opening import refuse_comparison as refuse_comparison
 
 
 def run(
