@@ -146,7 +146,7 @@ class Together:
 
     def all_tests(states, values, now):
       def one(state, *rest):
-        return evaluate(first.params_of(state), now, *rest)
+        return evaluate(first.algorithm.params(state), now, *rest)
 
       return self._each(one, states, values, self._structures[1])
 
@@ -157,7 +157,7 @@ class Together:
     )
     taken = time.perf_counter() - started
     for i, run in enumerate(self._runs):
-      run.count_compilation(int(i == 0), taken / len(self._runs))
+      run.run.count_compilation(int(i == 0), taken / len(self._runs))
     held = (states, self._values, self._tests)
     found = memory.estimate(
       0 if jax.default_backend() == 'cpu' else memory.on_device(held),
@@ -283,7 +283,7 @@ class Together:
     ended: Sequence[Diverged | None] = [None] * len(self._runs)
     if any(run.history for run in self._runs):
       for run in self._runs:
-        run.begin()
+        run.run.begin()
       first = self._runs[0]
       every = first.config.eval_every
       until = min((self._round // every + 1) * every, first.rounds)

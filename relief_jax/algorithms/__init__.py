@@ -16,8 +16,9 @@ from relief_jax.rounds import facts as facts_lib
 from relief_jax.rounds import parallel
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method
+from relief_jax.rounds.records import Algorithm
 from relief_jax.settings import Setting
-from relief_jax.task import Algorithm, Task
+from relief_jax.task import Task
 
 Factory = Callable[[Task, Setting], Method | Algorithm]
 

@@ -31,8 +31,9 @@ from relief_jax.clients import training
 from relief_jax.keys import name, option
 from relief_jax.rounds import legality
 from relief_jax.rounds.facts import Facts
+from relief_jax.rounds.records import Algorithm, RoundInfo
 from relief_jax.settings import ANY, HParams, Setting
-from relief_jax.task import Algorithm, RoundInfo, Steps, Task
+from relief_jax.task import Steps, Task
 from relief_jax.types import Array, Fleet
 
 

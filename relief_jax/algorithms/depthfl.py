@@ -44,8 +44,9 @@ from relief_jax.keys import name, option, real, switch
 from relief_jax.rounds import frame
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method, Round, Traits
+from relief_jax.rounds.records import SubModels
 from relief_jax.settings import Setting
-from relief_jax.task import Plan, SubModels, Task
+from relief_jax.task import Plan, Task
 from relief_jax.types import Array, Fleet
 
 

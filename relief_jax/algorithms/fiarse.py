@@ -34,8 +34,9 @@ from relief_jax.keys import name, option
 from relief_jax.rounds import frame
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method, Round, Traits
+from relief_jax.rounds.records import SubModels
 from relief_jax.settings import Setting
-from relief_jax.task import Plan, SubModel, SubModels, Task
+from relief_jax.task import Plan, SubModel, Task
 from relief_jax.types import Array, Fleet, PyTree
 
 SHARES = (1.0, 1 / 4, 1 / 16, 1 / 64)

@@ -47,9 +47,10 @@ from relief_jax.errors import InputError
 from relief_jax.keys import MANY, option, real, whole
 from relief_jax.rounds import accounting, frame, legality
 from relief_jax.rounds.facts import Facts
+from relief_jax.rounds.records import Algorithm
 from relief_jax.rounds.stages import stages
 from relief_jax.settings import HParams, Setting
-from relief_jax.task import Algorithm, Plan, Task
+from relief_jax.task import Plan, Task
 from relief_jax.types import Array, Fleet, PyTree
 
 

@@ -35,8 +35,9 @@ from relief_jax.keys import name, option, switch
 from relief_jax.rounds import frame
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method, Round, Traits
+from relief_jax.rounds.records import SubModels
 from relief_jax.settings import Setting
-from relief_jax.task import Plan, SubModel, SubModels, Task
+from relief_jax.task import Plan, SubModel, Task
 from relief_jax.types import Array, Fleet
 
 SHARES = (1.0, 0.5, 0.25, 0.125, 0.0625)

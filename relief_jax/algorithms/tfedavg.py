@@ -39,8 +39,9 @@ from relief_jax.engine import ambient
 from relief_jax.keys import name, option, real
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method, Round, Traits
+from relief_jax.rounds.records import SubModels
 from relief_jax.settings import Setting
-from relief_jax.task import Plan, SubModels, Task
+from relief_jax.task import Plan, Task
 from relief_jax.types import Array, PyTree
 
 # Q(Q(V)) is Q(V) but for the rounding of a mean of equal numbers.

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 from relief_jax import blocks, costs
 from relief_jax.rounds import stragglers
 from relief_jax.rounds.method import Round
+from relief_jax.rounds.records import Online, RoundInfo
 from relief_jax.settings import Setting
-from relief_jax.task import Online, Plan, RoundInfo, Task
+from relief_jax.task import Plan, Task
 from relief_jax.types import Array, Fleet
 
 

@@ -13,8 +13,9 @@ from relief_jax.aggregation.mean import Aggregator, Mean
 from relief_jax.budgets.memory import Limit
 from relief_jax.clients.device import Device, Received, Update
 from relief_jax.rounds.observe import Observer
+from relief_jax.rounds.records import SubModels
 from relief_jax.settings import HParams
-from relief_jax.task import Plan, SubModels
+from relief_jax.task import Plan
 from relief_jax.types import Array, Fleet, PyTree
 from relief_jax.updates.transform import Transform
 

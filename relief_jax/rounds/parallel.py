@@ -27,8 +27,9 @@ from relief_jax.rounds import (
   wrappers,
 )
 from relief_jax.rounds.method import Method, Server
+from relief_jax.rounds.records import Algorithm
 from relief_jax.settings import HParams, Setting
-from relief_jax.task import Algorithm, Task
+from relief_jax.task import Task
 from relief_jax.types import Array, PyTree
 from relief_jax.updates import link, stack, transform
 

@@ -15,7 +15,8 @@ import numpy as np
 from relief_jax import blocks as blocks_lib
 from relief_jax.errors import InputError
 from relief_jax.rounds.observe import Observer
-from relief_jax.task import RoundInfo, Task
+from relief_jax.rounds.records import RoundInfo
+from relief_jax.task import Task
 from relief_jax.types import Array, PyTree
 
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from relief_jax.rounds.records import Algorithm
 from relief_jax.settings import HParams
-from relief_jax.task import Algorithm
 from relief_jax.types import Array, Population, PyTree
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from relief_jax.task import RoundInfo
+from relief_jax.rounds.records import RoundInfo
 from relief_jax.types import Fleet
 
 MOST = 256

@@ -16,6 +16,7 @@ import numpy as np
 import optax
 
 from relief_jax import tree
+from relief_jax.rounds.records import SubModels
 from relief_jax.runs.own_evaluation import (
   batches,
   count_own,
@@ -24,7 +25,7 @@ from relief_jax.runs.own_evaluation import (
   own_counts,
   where_needed,
 )
-from relief_jax.task import SubModels, Task
+from relief_jax.task import Task
 from relief_jax.types import Array, Fleet, HeldOut, PyTree
 
 

@@ -13,8 +13,9 @@ from relief_jax import models
 from relief_jax.engine import ambient
 from relief_jax.errors import InputError, unknown
 from relief_jax.models.encoders import Spec
+from relief_jax.rounds.records import Algorithm
 from relief_jax.runs import evaluation, own_evaluation
-from relief_jax.task import Algorithm, Task
+from relief_jax.task import Task
 from relief_jax.types import Array, PyTree
 from relief_jax.world import Inputs, World
 
@@ -189,9 +190,7 @@ class Model:
         name: task.encode(params, frozen, i, x[name], task.cuts)
         for i, name in enumerate(task.modalities)
       }
-      absent = own_evaluation.encode_absent(
-        task, params, frozen, x, fill, seen
-      )
+      absent = own_evaluation.encode_absent(task, params, frozen, x, fill, seen)
       found = evaluation.fuse_seen(
         task, params, frozen, seen, absent, mask, filled
       )

@@ -17,9 +17,10 @@ from relief_jax.clients import sensor_faults
 from relief_jax.compressors import Codec
 from relief_jax.engine import ambient, buckets, debug, placement
 from relief_jax.models.encoders import Spec
+from relief_jax.rounds.records import Algorithm
 from relief_jax.runs import evaluation
 from relief_jax.settings import HParams, Setting
-from relief_jax.task import Algorithm, Task
+from relief_jax.task import Task
 from relief_jax.types import PyTree
 from relief_jax.updates import faults
 from relief_jax.world import World

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from relief_jax.errors import Portable
-from relief_jax.task import RoundInfo
+from relief_jax.rounds.records import RoundInfo
 
 TOTALS = ('sim_seconds', 'joules', 'up_bytes', 'down_bytes')
 

@@ -8,9 +8,10 @@ import ml_collections
 import numpy as np
 
 from relief_jax.rounds import similarity
+from relief_jax.rounds.records import RoundInfo
 from relief_jax.runs import device_log, evaluation, run_summary, scores
 from relief_jax.runs.round_totals import Diverged, RoundTotals
-from relief_jax.task import RoundInfo, Task
+from relief_jax.task import Task
 from relief_jax.world import World
 
 
@@ -107,6 +108,11 @@ class Run:
     before = self.round
     self.round += count
     return broken and (before + broken[0] + 1, broken[1])
+
+  def count_compilation(self, number: int, seconds: float) -> None:
+    """Adds compilations and their time to the summary."""
+    self.compiles += number
+    self.wall['compile'] += seconds
 
   def score(self, counts: evaluation.Counts, seconds: float) -> dict[str, Any]:
     """Makes the record of an evaluation, also appended to `history`.

@@ -15,12 +15,12 @@ from relief_jax.config import registries, validation
 from relief_jax.engine import ambient, memory, placement, processes
 from relief_jax.engine.debug import ClientError
 from relief_jax.rounds import similarity
+from relief_jax.rounds.records import RoundInfo
 from relief_jax.runs import evaluation, program, run_summary, start
 from relief_jax.runs import model as model_lib
 from relief_jax.runs.program import Program
 from relief_jax.runs.round_totals import Diverged
 from relief_jax.runs.run import Run
-from relief_jax.task import RoundInfo
 from relief_jax.types import PyTree
 
 _log = logging.getLogger(__name__)
@@ -159,11 +159,7 @@ class Simulation:
   @property
   def params(self) -> PyTree:
     """The model, P; [N, *P] for a personal method."""
-    return self.params_of(self._state)
-
-  def params_of(self, state: PyTree) -> PyTree:
-    """Gives the model in a state."""
-    return self.algorithm.params(state)
+    return self.algorithm.params(self._state)
 
   def model(self) -> model_lib.Model:
     """Gives the model as it is now, to predict with or to keep."""
@@ -199,11 +195,8 @@ class Simulation:
   @ambient.pinned()
   def compiled(self) -> bool:
     """Tells whether `prepare` has nothing to compile."""
-    if self._program is not None:
-      return True
-    return program.known(
-      self.setting, self.call, self.arguments(), self.test_arguments()
-    )
+    args = self.arguments(), self.test_arguments()
+    return bool(self._program) or program.known(self.setting, self.call, *args)
 
   @ambient.pinned()
   def prepare(self) -> memory.Estimate:
@@ -218,16 +211,10 @@ class Simulation:
     if jax.default_backend() != 'cpu':
       arrays = memory.on_device((self._state, self._population))
       arrays += memory.on_device(self._world.tests)
-    found = memory.estimate(arrays, compiled.memory, self._memory_limit)
-    with processes.together():
-      memory.check(
-        found,
-        'take fewer clients a round (--config.clients_per_round), smaller '
-        'blocks of them (--config.layout=block:8, one), fewer '
-        '--config.devices, or a machine with more memory',
-      )
-    self._memory = found
-    return found
+    self._memory = start.estimate_memory(
+      arrays, compiled.memory, self._memory_limit
+    )
+    return self._memory
 
   @ambient.pinned()
   def advance(self) -> dict[str, Any]:
@@ -244,7 +231,7 @@ class Simulation:
       self.prepare()
     if self.history:
       until = self.run.next_after(self.config.eval_every)
-      self.begin()
+      self.run.begin()
       self.advance_rounds(until - self.round)
     return self._evaluate()
 
@@ -352,17 +339,8 @@ class Simulation:
         self.arguments(),
         self.test_arguments(),
       )
-      self.count_compilation(fresh, time.perf_counter() - started)
+      self.run.count_compilation(fresh, time.perf_counter() - started)
     return self._program
-
-  def count_compilation(self, number: int, seconds: float) -> None:
-    """Adds compilations and their time to the summary."""
-    self.run.compiles += number
-    self.run.wall['compile'] += seconds
-
-  def begin(self) -> None:
-    """Starts the window of the next evaluation."""
-    self.run.begin()
 
   def _call(self) -> None:
     """Calls the compiled program once: up to `rounds_per_call` rounds."""

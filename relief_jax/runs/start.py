@@ -12,8 +12,9 @@ from relief_jax import tree
 from relief_jax.engine import memory, placement, processes
 from relief_jax.engine.placement import Layout
 from relief_jax.errors import InputError
+from relief_jax.rounds.records import Algorithm
 from relief_jax.runs import program, tuner
-from relief_jax.task import Algorithm, Task
+from relief_jax.task import Task
 from relief_jax.types import Array, Population, PyTree
 from relief_jax.world import World
 
@@ -114,6 +115,31 @@ def initial_state(
       'a larger machine',
     )
   return _starts[identity](key)
+
+
+def estimate_memory(
+  arrays: int, program: int, limit: int | None
+) -> memory.Estimate:
+  """Estimates the memory of a compiled run, and refuses what is too much.
+
+  Args:
+    arrays: bytes beside the program.
+    program: bytes of it.
+    limit: bytes that the run may take, None for the machine's.
+
+  Raises:
+    InputError: more than there is.
+    PeerError: in another process of the run.
+  """
+  found = memory.estimate(arrays, program, limit)
+  with processes.together():
+    memory.check(
+      found,
+      'take fewer clients a round (--config.clients_per_round), smaller '
+      'blocks of them (--config.layout=block:8, one), fewer '
+      '--config.devices, or a machine with more memory',
+    )
+  return found
 
 
 def broken_group(task: Task, params: PyTree) -> str:

@@ -12,8 +12,8 @@ import pytest
 from relief_jax import tree
 from relief_jax.aggregation import mean as mean_lib
 from relief_jax.engine import placement
+from relief_jax.rounds.records import RoundInfo
 from relief_jax.runs.round_totals import TOTALS, RoundTotals
-from relief_jax.task import RoundInfo
 from tests.support import tiny
 
 MANY = 100_000

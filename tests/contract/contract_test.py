@@ -16,7 +16,7 @@ from relief_jax import algorithms
 from relief_jax import world as world_lib
 from relief_jax.errors import InputError
 from relief_jax.rounds.method import Traits
-from relief_jax.task import Algorithm, RoundInfo
+from relief_jax.rounds.records import Algorithm, RoundInfo
 from tests.contract.table import METHODS, row, traits
 from tests.support import tiny
 

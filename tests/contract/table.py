@@ -12,7 +12,7 @@ import numpy as np
 
 from relief_jax import algorithms
 from relief_jax.rounds.method import Traits
-from relief_jax.task import Algorithm
+from relief_jax.rounds.records import Algorithm
 from tests.support import tiny
 from tests.twins import (
   elastic_twin,

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from relief_jax.rounds.records import Algorithm
 from relief_jax.rounds.stages import stages
-from relief_jax.task import Algorithm
 
 
 def counter(by):

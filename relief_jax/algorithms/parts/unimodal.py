@@ -10,8 +10,9 @@ from relief_jax.algorithms.parts.encoder_clusters import by_block
 from relief_jax.engine import buckets
 from relief_jax.rounds import frame, parallel
 from relief_jax.rounds.method import Round
+from relief_jax.rounds.records import Algorithm
 from relief_jax.settings import Setting
-from relief_jax.task import Algorithm, Plan, Task
+from relief_jax.task import Plan, Task
 from relief_jax.types import Array, PyTree
 
 
