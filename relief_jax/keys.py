@@ -14,7 +14,7 @@ which are fields of a record beside it:
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -174,6 +174,44 @@ def spelled(value: Any) -> str:
   if isinstance(value, tuple):
     return f'"{value!r}"'.replace(' ', '')
   return str(value) if value != '' else "''"
+
+
+def flatten(values: Mapping[str, Any], at: str = '') -> dict[str, Any]:
+  """Flattens groups of keys: dotted name -> value.
+
+  >>> flatten({'a': {'b': 1}, 'c': 2})
+  {'a.b': 1, 'c': 2}
+
+  Args:
+    values: by name; those that are dicts are groups.
+    at: what every name begins with.
+  """
+  flat: dict[str, Any] = {}
+  for key, value in values.items():
+    if isinstance(value, dict):
+      flat |= flatten(value, f'{at}{key}.')
+    else:
+      flat[at + key] = value
+  return flat
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+  """Groups values by their dotted names, as `flatten` found them.
+
+  >>> nested({'a.b': 1, 'c': 2})
+  {'a': {'b': 1}, 'c': 2}
+
+  Args:
+    flat: dotted name -> value.
+  """
+  found: dict[str, Any] = {}
+  for key, value in flat.items():
+    *path, last = key.split('.')
+    here = found
+    for part in path:
+      here = here.setdefault(part, {})
+    here[last] = value
+  return found
 
 
 def whole(

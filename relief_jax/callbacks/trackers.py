@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import Any
 
 from relief_jax.errors import InputError
+from relief_jax.keys import flatten
 from relief_jax.storage import board, records
 from relief_jax.storage.callback import Callback
 from relief_jax.storage.result import Result
@@ -34,7 +35,7 @@ def _optional(name: str, extra: str) -> ModuleType:
 
 def _params(run: Result) -> dict[str, Any]:
   """Gives the config as flat plain values."""
-  return records.flatten(records.clean(run.config))
+  return flatten(records.clean(run.config))
 
 
 class WandB(Callback):

@@ -18,9 +18,10 @@ import ml_collections
 
 from relief_jax import config as config_lib
 from relief_jax import plugins
-from relief_jax.campaign import choices, comparison, points
+from relief_jax.campaign import choices, comparison
 from relief_jax.config.validation import check, validate
 from relief_jax.errors import InputError
+from relief_jax.keys import flatten, nested
 from relief_jax.storage import axes, job_spec, naming, records
 
 _FOLD, _BASELINE = 'data.fold', 'fedavg'
@@ -152,7 +153,7 @@ def of_comparison(
     _Point(
       '/'.join([*([values_name(point, keys)] if keys else []), label]),
       {
-        f'methods[{label!r}]': records.flatten(own['methods'][label]),
+        f'methods[{label!r}]': flatten(own['methods'][label]),
         f'values of {label!r} in {own["values_file"]}': chosen.get(label) or {},
         f'point {point}': point,
         ', '.join(f'{k}={n}' for k, n in number.items()): number,
@@ -291,7 +292,7 @@ def _config(
   try:
     for name, values in parts.items():
       where = name
-      records.override(run, points.nested(values))
+      records.override(run, nested(values))
     where = label
     validate(run)
   except InputError as error:

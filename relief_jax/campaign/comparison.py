@@ -4,6 +4,7 @@ from relief_jax import config as config_lib
 from relief_jax.config import registries
 from relief_jax.keys import (
   LARGEST_SEED,
+  flatten,
   name,
   names,
   text,
@@ -75,7 +76,7 @@ def build(c, methods, seeds, baseline='fedavg', vary='seed', repeats=()):
 
 def _met(keys):
   """Finds what a label's keys name outside of the package; it may add keys."""
-  found = registries.meet(records.flatten(keys))
+  found = registries.meet(flatten(keys))
   return {**keys, **{k: found[k] for k in found.keys() & keys.keys()}}
 
 

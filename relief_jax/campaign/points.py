@@ -27,8 +27,7 @@ import numpy as np
 from relief_jax import config as config_lib
 from relief_jax.config.validation import check
 from relief_jax.errors import InputError
-from relief_jax.keys import shown
-from relief_jax.storage import records
+from relief_jax.keys import flatten, shown
 
 PREFIX = '--sweep.'
 _MOST = 100_000  # values of a range
@@ -243,7 +242,7 @@ def collect(sweep: Callable | None) -> list[dict[str, Any]]:
       raise InputError(
         f'sweep(add) added {values!r}', "add({'seed': 1})", 'correct the config'
       )
-    found.append(records.flatten(dict(values)))
+    found.append(flatten(dict(values)))
 
   if sweep:
     sweep(add)
@@ -256,7 +255,7 @@ def swept(config, texts: dict[str, str]) -> dict:
   Raises:
     InputError: a key that the config does not have, or bad values.
   """
-  known = records.flatten(config.to_dict())
+  known = flatten(config.to_dict())
   for key in texts:
     if key not in known:
       raise InputError(
@@ -276,25 +275,6 @@ def swept(config, texts: dict[str, str]) -> dict:
     for value in values:
       if key in table:
         check(key, value, table[key])
-  return found
-
-
-def nested(point: Mapping[str, Any]) -> dict[str, Any]:
-  """Nests dotted keys.
-
-  >>> nested({'a.b': 1, 'c': 2})
-  {'a': {'b': 1}, 'c': 2}
-
-  Args:
-    point: dotted key -> value.
-  """
-  found: dict[str, Any] = {}
-  for key, value in point.items():
-    *path, last = key.split('.')
-    here = found
-    for part in path:
-      here = here.setdefault(part, {})
-    here[last] = value
   return found
 
 

@@ -18,7 +18,7 @@ from relief_jax import datasets, plugins, simulate
 from relief_jax.campaign import manifest, pool
 from relief_jax.config import registries
 from relief_jax.engine import placement
-from relief_jax.keys import spelled
+from relief_jax.keys import flatten, spelled
 from relief_jax.storage import directory, identity, job_spec, progress, records
 
 Lines = list[tuple[str, str]]
@@ -39,13 +39,9 @@ def show(found: tuple[ml_collections.ConfigDict, Lines]) -> None:
     found: from `of_run` or `of_campaign`.
   """
   config, lines = found
-  flat: dict[str, Any] = {}
-  for key, value in config.items():
-    if key == 'methods':  # a comparison's: told by its labels
-      continue
-    inside = isinstance(value, ml_collections.ConfigDict)
-    flat |= _flat(key, value) if inside else {key: value}
-  for key, value in sorted(flat.items()):
+  values = config.to_dict()
+  values.pop('methods', None)  # a comparison's: told by its labels
+  for key, value in sorted(flatten(values).items()):
     print(f'--config.{key}={spelled(value)}')
   print()
   wide = max(len(name) for name, _ in lines)
@@ -163,16 +159,6 @@ def of_campaign(
     ('workdir', str(folder)),
   ]
   return config, lines
-
-
-def _flat(key: str, group: ml_collections.ConfigDict) -> dict[str, Any]:
-  """Gives the values of a group by dotted key, tuples as they are."""
-  found: dict[str, Any] = {}
-  for part, value in group.items():
-    name = f'{key}.{part}'
-    inside = isinstance(value, ml_collections.ConfigDict)
-    found |= _flat(name, value) if inside else {name: value}
-  return found
 
 
 def _uses(windows: dict[str, int]) -> list[tuple[str, int]]:

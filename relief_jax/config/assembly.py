@@ -8,7 +8,7 @@ import ml_collections
 from relief_jax import algorithms, plugins
 from relief_jax.config.table import RENAMED, ROWS
 from relief_jax.errors import InputError
-from relief_jax.keys import Key
+from relief_jax.keys import Key, flatten
 
 
 def rows() -> dict[str, Key]:
@@ -20,18 +20,7 @@ def rows() -> dict[str, Key]:
   Raises:
     InputError: as `tree`.
   """
-  return flat(tree())
-
-
-def flat(group: dict[str, Any]) -> dict[str, Key]:
-  """Gives the rows of a group of keys by dotted name."""
-  found: dict[str, Key] = {}
-  for part, row in group.items():
-    if isinstance(row, Key):
-      found[part] = row
-    else:
-      found |= {f'{part}.{key}': one for key, one in flat(row).items()}
-  return found
+  return flatten(tree())
 
 
 def tree() -> dict[str, Any]:

@@ -22,7 +22,7 @@ from relief_jax.compressors import ternary
 from relief_jax.config import assembly, table
 from relief_jax.engine import placement
 from relief_jax.errors import InputError
-from relief_jax.keys import Key
+from relief_jax.keys import Key, flatten
 from relief_jax.online import missing, presence
 from relief_jax.world import fleet_files, fleets, partition, splits
 
@@ -98,7 +98,7 @@ def contents() -> list[dict]:
       fleets.FLEETS,
       devices.DEVICES,
       compressors.COMPRESSORS,
-      assembly.flat(table.ROWS),
+      flatten(table.ROWS),
     )
   ]
 

@@ -1,6 +1,5 @@
 """Refuses configs that no run can use, key by key, before any work starts."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import ml_collections
@@ -9,7 +8,7 @@ from relief_jax import plugins
 from relief_jax.config import modules, registries
 from relief_jax.config.assembly import get, outside, rows
 from relief_jax.errors import InputError
-from relief_jax.keys import Key, shown, spelled
+from relief_jax.keys import Key, flatten, shown, spelled
 
 _MOST_COMPARED = 64  # devices whose updates are held at once
 
@@ -26,7 +25,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
   known = rows()
   check('modules', config.modules, known['modules'])
   modules.load(config.modules)
-  registries.meet(dict(_leaves(config.to_dict())))
+  values = flatten(config.to_dict())
+  registries.meet(values)
   known, more = rows(), outside()
   for key, row in known.items():
     try:
@@ -36,7 +36,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
         continue
       raise _misfit(f'config without {key}') from None
     check(key, value, row)
-  for key, _ in _leaves(config.to_dict()):
+  for key in values:
     if key not in known:
       raise _misfit(f'config.{key}, a key without a row')
   _validate_rounds(config)
@@ -90,15 +90,6 @@ def _misfit(found: str) -> InputError:
     'start from default(); for a key of your own name the module that adds its '
     'row in config.modules',
   )
-
-
-def _leaves(group: dict, at: str = '') -> Iterator[tuple[str, Any]]:
-  """Yields the values in a config with their dotted names."""
-  for part, value in group.items():
-    if isinstance(value, dict):
-      yield from _leaves(value, f'{at}{part}.')
-    else:
-      yield at + part, value
 
 
 def _validate_rounds(config: ml_collections.ConfigDict) -> None:

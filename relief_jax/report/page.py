@@ -10,10 +10,10 @@ import jinja2
 import PIL.Image
 
 from relief_jax import datasets
+from relief_jax.keys import flatten
 from relief_jax.report import tables
 from relief_jax.report.charts import Chart
 from relief_jax.report.gather import Collection
-from relief_jax.storage import records
 
 _TEMPLATE = 'page.html.jinja'
 # Rows of a table that a page shows; the CSV has all.
@@ -128,7 +128,7 @@ def _facts(collection: Collection) -> list[str]:
 def _details(collection: Collection) -> list[tuple[str, str, bool]]:
   """Says how it was made: title, text, and whether it is open."""
   runs = collection.runs
-  configs = [records.flatten(dict(run.config)) for run in runs]
+  configs = [flatten(dict(run.config)) for run in runs]
   shared = {
     k: v
     for k, v in (configs[0] if configs else {}).items()

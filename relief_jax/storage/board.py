@@ -13,6 +13,7 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
+from relief_jax.keys import flatten
 from relief_jax.storage import job_spec, records
 
 
@@ -89,7 +90,7 @@ def scalars(record: dict) -> dict[str, float]:
     record: of the evaluation.
   """
   found = {}
-  for key, value in records.flatten(records.clean(record)).items():
+  for key, value in flatten(records.clean(record)).items():
     if isinstance(value, bool) or not isinstance(value, int | float):
       continue
     if key != 'round':

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from relief_jax import config as config_lib
 from relief_jax.engine import processes
 from relief_jax.errors import InputError
+from relief_jax.keys import flatten
 from relief_jax.storage import fields, identity, records
 
 
@@ -44,7 +45,7 @@ def read_config(folder: pathlib.Path) -> dict:
   """
   stored = records.read_json(folder / 'config.json')
   try:
-    for key in records.flatten(stored):
+    for key in flatten(stored):
       config_lib.refuse_renamed(key)
   except InputError as error:
     raise InputError(

@@ -18,6 +18,7 @@ from relief_jax import algorithms, datasets, plugins
 from relief_jax import config as config_lib
 from relief_jax.engine import ambient, placement
 from relief_jax.errors import InputError
+from relief_jax.keys import flatten
 from relief_jax.storage import records
 from relief_jax.world import fleet_files
 
@@ -52,8 +53,8 @@ def _free(key: str, config: ml_collections.ConfigDict) -> bool:
 
 def adopt(config: ml_collections.ConfigDict, stored: dict) -> None:
   """Settles what was left to be found out: it takes the stored value."""
-  known = records.flatten(stored)
-  for key, value in records.flatten(records.clean(config)).items():
+  known = flatten(stored)
+  for key, value in flatten(records.clean(config)).items():
     if key == 'layout' and known.get('devices', 0) != config.devices:
       continue  # of other devices
     if value in placement.OPEN and isinstance(known.get(key), str):
@@ -75,9 +76,9 @@ def changes(
   A key that is not stored counts as its default: runs from before the key
   existed go on.
   """
-  old = records.flatten(records.clean(config_lib.default()))
-  old |= records.flatten(stored)
-  new = records.flatten(records.clean(config))
+  old = flatten(records.clean(config_lib.default()))
+  old |= flatten(stored)
+  new = flatten(records.clean(config))
   others = config_lib.outside(but=config.method)
   found = {}
   for key in sorted(new.keys() | old.keys()):

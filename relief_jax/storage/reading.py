@@ -9,6 +9,7 @@ import pandas as pd
 
 from relief_jax.errors import InputError
 from relief_jax.files import paths
+from relief_jax.keys import flatten
 from relief_jax.runs import simulation as simulation_lib
 from relief_jax.runs.model import Model
 from relief_jax.storage import axes, directory, identity, records, result
@@ -128,7 +129,7 @@ def read_runs(folder: str | os.PathLike) -> pd.DataFrame:
       'status': _summary(one)['status'],
     }
     tables.append((facts, found))
-    configs.append(records.flatten(records.read_json(one / 'config.json')))
+    configs.append(flatten(records.read_json(one / 'config.json')))
   if not tables:
     raise InputError(
       f'no run below {place}', 'run directories with evaluations', 'check it'

@@ -26,7 +26,7 @@ from relief_jax.config.validation import check
 from relief_jax.engine import machine
 from relief_jax.errors import InputError, StorageError
 from relief_jax.files import text_files
-from relief_jax.keys import shown
+from relief_jax.keys import flatten, shown
 
 SCHEMA = 1
 COMPLETE, INTERRUPTED, DIVERGED = 'complete', 'interrupted', 'diverged'
@@ -264,21 +264,6 @@ def _update(config: ml_collections.ConfigDict, values: dict, at: str) -> None:
       continue
     check(name, value, known[name])
     config[key] = tuple(value) if isinstance(here, tuple) else value
-
-
-def flatten(values: dict, at: str = '') -> dict:
-  """Flattens nested keys, joined by dots.
-
-  >>> flatten({'a': {'b': 1}, 'c': 2})
-  {'a.b': 1, 'c': 2}
-  """
-  flat = {}
-  for key, value in values.items():
-    if isinstance(value, dict):
-      flat.update(flatten(value, f'{at}{key}.'))
-    else:
-      flat[at + key] = value
-  return flat
 
 
 @functools.cache

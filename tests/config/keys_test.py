@@ -10,14 +10,14 @@ import pytest
 
 from relief_jax import config as config_lib
 from relief_jax import keys
-from relief_jax.campaign import comparison, points
+from relief_jax.campaign import comparison
 from relief_jax.config import registries
 from relief_jax.config.validation import check, validate
 from relief_jax.errors import InputError
 from relief_jax.storage import records
 
 ROWS = config_lib.rows()
-DEFAULTS = records.flatten(config_lib.default().to_dict())
+DEFAULTS = keys.flatten(config_lib.default().to_dict())
 NUMBERS = [k for k, row in ROWS.items() if row.kind in ('whole', 'real')]
 OF_KIND = {
   kind: [k for k, row in ROWS.items() if row.kind == kind]
@@ -40,7 +40,7 @@ NOTHING = (
 def refused(key, value):
   """What is said of a value, by whichever way it comes; must be refused."""
   with pytest.raises(InputError) as error:
-    records.override(config_lib.default(), points.nested({key: value}))
+    records.override(config_lib.default(), keys.nested({key: value}))
   if (
     config_lib.rows()[key].kind != 'real'
   ):  # of which a ConfigDict makes floats itself

@@ -13,6 +13,7 @@ import pytest
 
 from relief_jax.engine import processes
 from relief_jax.errors import InputError
+from relief_jax.keys import flatten
 from relief_jax.storage import exit_codes, records, runner
 from relief_jax.storage.checkpoints import Checkpoints
 from tests.engine import processes_job
@@ -75,7 +76,7 @@ def pair(tmp_path_factory):
 def alike(one, other) -> list[int]:
   """The rounds of two runs, whose records must be the same."""
   found = [
-    [records.flatten(row) for row in records.read_metrics(f / 'metrics.jsonl')]
+    [flatten(row) for row in records.read_metrics(f / 'metrics.jsonl')]
     for f in (one, other)
   ]
   for left, right in zip(*found, strict=True):

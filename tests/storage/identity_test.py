@@ -9,6 +9,7 @@ from relief_jax import config as config_lib
 from relief_jax.campaign import campaign, execution, manifest
 from relief_jax.config import presets
 from relief_jax.errors import InputError
+from relief_jax.keys import flatten
 from relief_jax.storage import identity, job_spec, records, runner
 from tests.support import fake_simulate
 
@@ -148,20 +149,20 @@ def test_what_changes_no_result_may_change(fake, tmp_path, key):
   notes = fake_simulate.Notes()
   runner.run(after, tmp_path, resume=True, reporter=notes)
   assert f'config.{key}={new!r} from here on, {old!r} before' in notes.lines
-  stored = records.flatten(records.read_json(tmp_path / 'config.json'))
+  stored = flatten(records.read_json(tmp_path / 'config.json'))
   assert stored[key] == new
 
 
 def test_any_other_key_makes_another_run():
   stored = records.clean(config())
   free = set()
-  for key, value in records.flatten(stored).items():
-    changed = records.flatten(stored) | {key: f'not {value}'}
+  for key, value in flatten(stored).items():
+    changed = flatten(stored) | {key: f'not {value}'}
     if not identity.difference(config(), changed):
       free.add(key)
   unused = {
     key
-    for key in records.flatten(stored)
+    for key in flatten(stored)
     if key.partition('.')[0] in algorithms.ALGORITHMS
     and not key.startswith('relief.')
   }

@@ -19,7 +19,7 @@ from collections.abc import Callable
 import numpy as np
 
 from relief_jax import config as config_lib
-from relief_jax import world
+from relief_jax import keys, world
 from relief_jax.campaign import campaign, points
 from relief_jax.cli import config_lookup
 from relief_jax.config import validation
@@ -82,16 +82,7 @@ def device_json(rng, folder):
 
 @functools.cache
 def _keys() -> tuple[str, ...]:
-  return tuple(records.flatten(records.clean(config_lib.default())))
-
-
-def _nested(flat: dict) -> dict:
-  found: dict = {}
-  for key, one in flat.items():
-    *path, last = key.split('.')
-    inner = functools.reduce(lambda d, k: d.setdefault(k, {}), path, found)
-    inner[last] = one
-  return found
+  return tuple(keys.flatten(records.clean(config_lib.default())))
 
 
 def config_json(rng, folder):
@@ -100,10 +91,10 @@ def config_json(rng, folder):
   if rng.random() < 0.5:
     text = mutated(rng, json.dumps(values).encode())
   else:
-    flat = records.flatten(values)
+    flat = keys.flatten(values)
     for _ in range(rng.randint(1, 3)):
       flat[rng.choice(_keys())] = value(rng)
-    text = json.dumps(_nested(flat)).encode()
+    text = json.dumps(keys.nested(flat)).encode()
   (folder / 'config.json').write_bytes(text)
   found = records.read_json(folder / 'config.json')
   validation.validate(records.config_from_dict(found))
@@ -121,7 +112,7 @@ def small_world(rng, folder):
     choices = [like, value(rng)]
     if isinstance(like, int | float) and not isinstance(like, bool):
       choices += [-1, 0, 1, 2, 5, 50, 0.3, 1e9, -1e9, float('nan')]
-    records.override(config, _nested({key: rng.choice(choices)}))
+    records.override(config, keys.nested({key: rng.choice(choices)}))
   world.build(config, None)
 
 
