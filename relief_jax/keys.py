@@ -14,7 +14,7 @@ which are fields of a record beside it:
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -212,6 +212,23 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
       here = here.setdefault(part, {})
     here[last] = value
   return found
+
+
+def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+  """Lists the keys whose values are not the same in all configs, in order.
+
+  >>> differing([{'a': 1, 'b': 2}, {'a': 1, 'b': 3, 'c': 4}])
+  ['b', 'c']
+
+  Args:
+    configs: dotted name -> value.
+  """
+  every = dict.fromkeys(key for config in configs for key in config)
+  return [
+    key
+    for key in every
+    if any(one.get(key) != configs[0].get(key) for one in configs)
+  ]
 
 
 def whole(

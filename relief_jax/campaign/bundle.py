@@ -15,6 +15,7 @@ from typing import Any
 from relief_jax.storage import job_spec, records
 
 Message = dict[str, Any]
+FAILED = 'failed'  # status of an end, beside those of runs that began
 
 
 class Bundle:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from relief_jax import plugins
 from relief_jax.errors import InputError
 from relief_jax.files import paths
+from relief_jax.keys import differing
 from relief_jax.report import frame, gather
 from relief_jax.storage import axes, records
 
@@ -133,9 +134,7 @@ def _check_finished(folder: pathlib.Path, places) -> None:
       'a finished sweep',
       f'start the command of the sweep with --shard={lacking[0]}',
     )
-  left = [
-    p for p in places if _status(p) not in (records.COMPLETE, records.DIVERGED)
-  ]
+  left = [p for p in places if _status(p) not in records.ENDED]
   if left:
     raise InputError(
       f'{len(left)} of {len(places)} runs in {folder} that are not finished '
@@ -162,12 +161,8 @@ def _label(place: gather.Place, stored: Mapping[str, Any]) -> str:
 
 def _swept(own: Sequence[gather.Place]) -> list[str]:
   """Lists the keys whose values differ between the runs of a label."""
-  every = dict.fromkeys(k for p in own for k in p.values if k not in _AVERAGED)
-  return [
-    key
-    for key in every
-    if len({json.dumps(records.clean(p.values.get(key))) for p in own}) > 1
-  ]
+  found = differing([place.values for place in own])
+  return [key for key in found if key not in _AVERAGED]
 
 
 def _best(label: str, keys, own, by: str, last: int) -> dict[str, Any]:

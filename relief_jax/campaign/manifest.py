@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from relief_jax import datasets
-from relief_jax.campaign import pool
+from relief_jax.campaign import bundle, pool
 from relief_jax.files import invocation
 from relief_jax.storage import (
   directory,
@@ -18,7 +18,7 @@ from relief_jax.storage import (
   records,
 )
 
-WAITING, FAILED = 'waiting', 'failed'
+WAITING = 'waiting'
 
 
 def status_of(job: job_spec.Job) -> dict[str, Any]:
@@ -40,9 +40,9 @@ def status_of(job: job_spec.Job) -> dict[str, Any]:
   summary = records.read_json(folder / 'summary.json')
   kept = ('status', 'round', 'reason')
   found = {key: summary[key] for key in kept if key in summary}
-  done = found.get('round', 0)
-  identity.refuse_rounds(config, stored, done)
-  if found.get('status') == records.COMPLETE and done < config.rounds:
+  identity.refuse_rounds(config, stored, found.get('round', 0))
+  complete = found.get('status') == records.COMPLETE
+  if complete and not directory.is_over(found, config.rounds):
     found['status'] = records.INTERRUPTED  # it is to go on
   return found
 
@@ -124,15 +124,16 @@ class Manifest:
 
   def left(self) -> list[job_spec.Job]:
     """Lists the jobs that are neither complete nor diverged."""
-    ended = (records.COMPLETE, records.DIVERGED)
     return [
-      job for job in self.jobs if self._rows[job.workdir]['status'] not in ended
+      job
+      for job in self.jobs
+      if self._rows[job.workdir]['status'] not in records.ENDED
     ]
 
   def failures(self) -> dict[str, list[str]]:
     """Maps each reason to the names of the runs that failed or diverged."""
     found: dict[str, list[str]] = {}
-    for job in self.with_status(FAILED, records.DIVERGED):
+    for job in self.with_status(bundle.FAILED, records.DIVERGED):
       row = self._rows[job.workdir]
       reason = f'{row["status"]}: {row.get("reason", "")}'
       found.setdefault(reason, []).append(job.name)
@@ -144,14 +145,14 @@ class Manifest:
       return
     if message['event'] != 'end':
       self._rows[job.workdir] = {
-        'status': 'running',
+        'status': records.RUNNING,
         'round': message['round'],
       }
       return
     self._rows[job.workdir] = {
       k: v for k, v in message.items() if k in ('status', 'reason')
     }
-    if message['status'] != FAILED:
+    if message['status'] != bundle.FAILED:
       self._rows[job.workdir] = status_of(job)
     if time.monotonic() > self._written + 2:  # it may be long
       self.write()

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
-from relief_jax.campaign.bundle import Bundle, Follower
+from relief_jax.campaign.bundle import FAILED, Bundle, Follower
 from relief_jax.engine import machine
 from relief_jax.errors import StorageError
 from relief_jax.storage import records
@@ -173,7 +173,7 @@ class Pool:
     Args:
       on_event: called with what a worker tells of a job: 'event' is 'take',
         'start', 'compile', 'update' or 'end'; an end has 'status' and, where
-        it is 'failed', 'reason'.
+        it is `FAILED`, 'reason'.
 
     Raises:
       OSError: a worker process could not be started.
@@ -246,7 +246,7 @@ class Pool:
     end = {'event': 'end', 'status': records.INTERRUPTED}
     if not self.stopped:
       reason = f'the worker process ended with code {code}; see {self._logs}'
-      end = {'event': 'end', 'status': 'failed', 'reason': reason}
+      end = {'event': 'end', 'status': FAILED, 'reason': reason}
     for job in lost:
       on_event(job, end)
 

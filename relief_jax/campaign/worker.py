@@ -51,11 +51,11 @@ class Reporter(progress.Quiet):
     """Reports how it ended: the status, or what went wrong."""
     end = {'status': result}
     if isinstance(result, InputError | StorageError):
-      end = {'status': 'failed', 'reason': str(result)}
+      end = {'status': bundle.FAILED, 'reason': str(result)}
     elif isinstance(result, Exception):
       traceback.print_exception(result)
       reason = f'{type(result).__name__}: {result}'.splitlines()[0]
-      end = {'status': 'failed', 'reason': reason}
+      end = {'status': bundle.FAILED, 'reason': reason}
     self._log.tell('end', self._job, **end)
 
 

@@ -209,5 +209,7 @@ def _state(
   identity.adopt(config, stored)
   identity.refuse_other(workdir, config, data_dir, stored)
   path = workdir / 'summary.json'
-  status = records.read_json(path)['status'] if path.exists() else 'begun'
-  return f'{workdir}, {status}: goes on with --resume'
+  summary = records.read_json(path) if path.exists() else {'status': 'begun'}
+  over = directory.is_over(summary, config.rounds)
+  what = 'nothing is left to do' if over else 'goes on with --resume'
+  return f'{workdir}, {summary["status"]}: {what}'

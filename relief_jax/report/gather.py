@@ -253,11 +253,9 @@ def places(folder: pathlib.Path) -> tuple[list[Place], dict[str, Any]]:
   listed = []
   for one in directory.run_folders(folder):
     config = records.read_json(one / 'config.json')
-    label, seed = one.relative_to(folder), config['seed']
-    if label.name.startswith(('seed_', 'fold_')):
-      seed, _ = axes.numbers_of(label.name) or (seed, 0)
-      label = label.parent
-    listed.append(Place(label.as_posix(), seed, one, {}))
+    seed, _ = axes.numbers_of(one.name) or (config['seed'], 0)
+    label = axes.label_of(one.relative_to(folder))
+    listed.append(Place(label, seed, one, {}))
   return listed, {}
 
 

@@ -10,10 +10,11 @@ import jinja2
 import PIL.Image
 
 from relief_jax import datasets
-from relief_jax.keys import flatten
+from relief_jax.keys import differing, flatten
 from relief_jax.report import tables
 from relief_jax.report.charts import Chart
 from relief_jax.report.gather import Collection
+from relief_jax.storage import records
 
 _TEMPLATE = 'page.html.jinja'
 # Rows of a table that a page shows; the CSV has all.
@@ -93,7 +94,11 @@ def render(
   return environment.get_template(_TEMPLATE).render(
     title=f'{several} on {tables.data_sets(collection.runs)}',
     facts=_facts(collection),
-    statuses=[s for s in _distinct(collection, 'status') if s != 'complete'],
+    statuses=[
+      status
+      for status in _distinct(collection, 'status')
+      if status != records.COMPLETE
+    ],
     data=datasets.remark(_distinct(collection, 'dataset')),
     first=[table for table in shown if table.name in _FIRST],
     others=[table for table in shown if table.name not in _FIRST],
@@ -129,19 +134,18 @@ def _details(collection: Collection) -> list[tuple[str, str, bool]]:
   """Says how it was made: title, text, and whether it is open."""
   runs = collection.runs
   configs = [flatten(dict(run.config)) for run in runs]
-  shared = {
-    k: v
-    for k, v in (configs[0] if configs else {}).items()
-    if all(c.get(k) == v for c in configs)
-  }
-  varied = sorted({k for c in configs for k in c} - set(shared))
+  varied = sorted(differing(configs))
   own = [
     f'{run.label} {run.folder.name}: '
     + json.dumps({k: c.get(k) for k in varied})
     for run, c in zip(runs, configs, strict=True)
   ]
   versions = dict.fromkeys(_machine(run.summary) for run in runs)
-  lines = [f'{k} = {json.dumps(v)}' for k, v in sorted(shared.items())]
+  lines = [
+    f'{k} = {json.dumps(v)}'
+    for k, v in sorted(configs[0].items() if configs else ())
+    if k not in varied
+  ]
   found = [
     ('Command', '\n'.join(collection.commands), True),
     ('Versions and machine', '\n'.join(versions), True),

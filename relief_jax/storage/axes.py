@@ -4,12 +4,13 @@ A run's folder is named after its numbers: `seed_3`, `fold_1`, or
 `fold_1_seed_3` where every fold is run with several seeds. **Ours.**
 """
 
+import pathlib
 import re
 from collections.abc import Mapping
 
 from relief_jax.storage import job_spec
 
-_NAME = re.compile(r'.*?_(\d+)(?:_seed_(\d+))?')
+_NAME = re.compile(r'(?:seed|fold)_(\d+)(?:_seed_(\d+))?')
 
 
 def folder_name(numbers: Mapping[str, int]) -> str:
@@ -38,3 +39,15 @@ def numbers_of(name: str) -> tuple[int, int] | None:
   """
   found = _NAME.fullmatch(name)
   return (int(found[1]), int(found[2] or 0)) if found else None
+
+
+def label_of(path: pathlib.PurePath) -> str:
+  """Names what a run is compared as: its path without the numbers.
+
+  >>> label_of(pathlib.PurePosixPath('lr=0.1/relief/seed_3'))
+  'lr=0.1/relief'
+
+  Args:
+    path: of the run's folder, from that of all runs.
+  """
+  return (path.parent if numbers_of(path.name) else path).as_posix()

@@ -65,6 +65,7 @@ class Checkpoints:
           ),
           create=False,
           read_only=read_only,
+          save_interval_steps=0 if read_only else 1,
           cleanup_tmp_directories=not read_only,
           enable_async_checkpointing=False,
           # Of several processes only this one has anything to do with it.
@@ -206,12 +207,14 @@ class Checkpoints:
 
 @functools.cache
 def _hush_libraries() -> None:
-  """Silences libraries whose threads print tracebacks on a full disk.
+  """Silences what libraries print and no user can mend.
 
-  They do so also after `save` failed; what went wrong is in what it raises.
+  Threads print tracebacks on a full disk also after `save` failed; what went
+  wrong is in what it raises. And that a folder is only read was asked for.
   """
+  quiet = '_SignalingThread.run() raised', 'Given directory is read only'
   logging.get_absl_logger().addFilter(
-    lambda record: '_SignalingThread.run() raised' not in str(record.msg)
+    lambda record: not any(text in str(record.msg) for text in quiet)
   )
   before = sys.unraisablehook
 

@@ -3,6 +3,7 @@
 import os
 import pathlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from relief_jax import config as config_lib
 from relief_jax.engine import processes
@@ -56,6 +57,19 @@ def read_config(folder: pathlib.Path) -> dict:
   return stored
 
 
+def is_over(summary: dict[str, Any], rounds: int) -> bool:
+  """Tells whether a run has nothing left to do.
+
+  Args:
+    summary: its summary.json, {} where there is none.
+    rounds: that it is to have; a finished run may be lengthened.
+  """
+  status, done = summary.get('status', ''), summary.get('round', 0)
+  return (
+    status == records.DIVERGED or status == records.COMPLETE and done >= rounds
+  )
+
+
 def identify(
   folder: pathlib.Path,
   simulation,
@@ -86,8 +100,7 @@ def identify(
   status, done = summary.get('status', ''), summary.get('round', 0)
   identity.refuse_rounds(config, stored, done)
   ended = status in records.FINISHED
-  over = status == records.COMPLETE and done >= config.rounds
-  if over or status == records.DIVERGED:
+  if is_over(summary, config.rounds):
     unused = ', '.join(f'config.{key}' for key in changed if key != 'rounds')
     note(
       f'{folder} is {status} after round {done}: nothing is left to do'

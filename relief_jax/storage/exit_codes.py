@@ -5,5 +5,12 @@ written (EX_IOERR), 75 interrupted (EX_TEMPFAIL: try again later). What was
 begun goes on with --resume after 74 and 75.
 """
 
+from relief_jax.storage import records
+
 FAILED, BAD_INPUT, DIVERGED, STORAGE, INTERRUPTED = 1, 2, 3, 74, 75
-CODES = {'complete': 0, 'diverged': DIVERGED, 'interrupted': INTERRUPTED}
+# By the status of a run.
+CODES = {
+  records.COMPLETE: 0,
+  records.DIVERGED: DIVERGED,
+  records.INTERRUPTED: INTERRUPTED,
+}

@@ -9,7 +9,7 @@ import pandas as pd
 
 from relief_jax.errors import InputError
 from relief_jax.files import paths
-from relief_jax.keys import flatten
+from relief_jax.keys import differing, flatten
 from relief_jax.runs import simulation as simulation_lib
 from relief_jax.runs.model import Model
 from relief_jax.storage import axes, directory, identity, records, result
@@ -122,10 +122,10 @@ def read_runs(folder: str | os.PathLike) -> pd.DataFrame:
     found = result.table(records.read_metrics(one / 'metrics.jsonl'))
     if found.empty:
       continue
-    name = one.relative_to(place).as_posix()
+    path = one.relative_to(place)
     facts = {
-      'run': name,
-      'label': _label(one.relative_to(place)),
+      'run': path.as_posix(),
+      'label': axes.label_of(path),
       'status': _summary(one)['status'],
     }
     tables.append((facts, found))
@@ -134,29 +134,11 @@ def read_runs(folder: str | os.PathLike) -> pd.DataFrame:
     raise InputError(
       f'no run below {place}', 'run directories with evaluations', 'check it'
     )
-  keys = _differing(configs)
+  first = ('method', 'seed')
+  keys = [*first, *(key for key in differing(configs) if key not in first)]
   frames = []
   for (facts, found), config in zip(tables, configs, strict=True):
     values = {**facts, **{f'config.{k}': config.get(k) for k in keys}}
     given = pd.DataFrame([values] * len(found), index=found.index)
     frames.append(pd.concat([given, found], axis=1))
   return pd.concat(frames, ignore_index=True)
-
-
-def _differing(configs: list[dict[str, Any]]) -> list[str]:
-  """Lists method, seed and the keys in which configs differ."""
-  every = dict.fromkeys(key for config in configs for key in config)
-  return ['method', 'seed'] + [
-    key
-    for key in every
-    if key not in ('method', 'seed')
-    and any(c.get(key) != configs[0].get(key) for c in configs)
-  ]
-
-
-def _label(path: pathlib.PurePath) -> str:
-  """Names what is compared from a run's path below the folder."""
-  parted = path.name.startswith(('seed_', 'fold_')) and len(path.parts) > 1
-  if parted and axes.numbers_of(path.name):
-    path = path.parent
-  return path.as_posix()

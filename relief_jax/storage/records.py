@@ -32,6 +32,7 @@ SCHEMA = 1
 COMPLETE, INTERRUPTED, DIVERGED = 'complete', 'interrupted', 'diverged'
 STOPPED = 'stopped'  # by a callback; it can go on
 FINISHED = (COMPLETE, STOPPED)  # with a result
+ENDED = (COMPLETE, DIVERGED)  # nothing is left to do
 RUNNING = 'running'  # of a run that is looked at on its way
 PACKAGES = ('jax', 'jaxlib', 'numpy', 'optax', 'flax', 'relief_jax')
 

@@ -78,10 +78,6 @@ class Result:
     """
     return table(self.history).set_index('round')
 
-  def to_pandas(self) -> pd.DataFrame:
-    """Gives `metrics`."""
-    return self.metrics
-
   @property
   def params(self) -> PyTree:
     """P of numpy arrays; [N, *P] for a personal method."""

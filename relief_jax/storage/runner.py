@@ -6,7 +6,7 @@ metrics.jsonl  one line per evaluation
 devices.jsonl  likewise: who trained what, and a round's seconds by device
 confusion.json of the last evaluation, written with a checkpoint and at the end
 columns.json   units and meanings of all these fields (fields.py)
-cosines.jsonl  with `config.cosines`: how alike updates were, a line per round
+cosines.jsonl  with `config.update_similarity`: how alike updates were, by round
 summary.json   how it ended and what came out
 checkpoints/   the newest two (Orbax)
 tb/            TensorBoard
