@@ -31,8 +31,7 @@ ROWS = {
   'values_file': text('', 'what `relief select` chose for every label'),
 }
 OWN_KEYS = ('methods', *ROWS)
-# Of keys that older comparisons lack.
-_DEFAULTS = {'vary': 'seed', 'repeats': (), 'values_file': ''}
+_NEWER = ('vary', 'repeats', 'values_file')  # older comparisons lack them
 
 
 def with_defaults(values):
@@ -41,7 +40,8 @@ def with_defaults(values):
   Args:
     values: of a comparison; those of a single run are not touched.
   """
-  return {**_DEFAULTS, **values} if 'methods' in values else values
+  newer = {key: ROWS[key].default for key in _NEWER}
+  return {**newer, **values} if 'methods' in values else values
 
 
 def build(c, methods, seeds, baseline='fedavg', vary='seed', repeats=()):

@@ -19,15 +19,13 @@ class _Going(NamedTuple):
     job: the run.
     fresh: it is the first one of its worker.
     since: clock when its worker was started, or when it was taken.
-    first: clock and round of its first evaluation here, None before that.
-    round: of its newest evaluation.
+    tested: clock and round of its newest evaluation here, None before that.
   """
 
   job: job_spec.Job
   fresh: bool
   since: float
-  first: tuple[float, int] | None = None
-  round: int = 0
+  tested: tuple[float, int] | None = None
 
 
 class _Mean:
@@ -93,26 +91,26 @@ class Estimate:
   def _update(self, name: str, now: float, done: int) -> None:
     """Takes up an evaluation."""
     one, structure = self._going[name], self._structure[name]
-    if one.first is None:
+    if one.tested is None:
       start = self._first if one.fresh else self._later
       start.add(structure, now - one.since)
-      self._going[name] = one._replace(first=(now, done), round=done)
-      return
-    then, before = one.first
-    # Only what is new since the last evaluation.
-    self._round.add(structure, now - then, done - before)
-    self._going[name] = one._replace(first=(now, done), round=done)
+    else:
+      then, before = one.tested
+      self._round.add(structure, now - then, done - before)
+    self._going[name] = one._replace(tested=(now, done))
 
   def left(self) -> float | None:
     """Estimates the seconds that are left; None before a round was measured."""
     now, seconds = self._clock(), []
     for one in self._going.values():
-      start = 0.0
-      if one.first is None:
+      start, done = 0.0, 0
+      if one.tested:
+        done = one.tested[1]
+      else:
         kind = self._first if one.fresh else self._later
         whole = kind.get(self._structure[one.job.workdir]) or 0.0
         start = max(0.0, whole - (now - one.since))
-      seconds.append((one.job, start, one.round))
+      seconds.append((one.job, start, done))
     new = set[str]()
     for job in self._waiting.values():
       structure = self._structure[job.workdir]

@@ -105,8 +105,8 @@ class _Worker:
   def __init__(self, process: subprocess.Popen, bundle: Bundle, log: Follower):
     self.process, self.bundle, self._log = process, bundle, log
     self.begun: dict[int, Job] = {}
-    self.idle, self.seconds = True, 0.0
-    self._began, self.ready = time.monotonic(), False
+    self.idle, self._began = True, time.monotonic()
+    self.seconds: float | None = None
 
   def news(self) -> list[tuple[Job, dict]]:
     """Gives what it has told of runs since the last call."""
@@ -114,7 +114,7 @@ class _Worker:
     for message in self._log.news():
       event, number = message['event'], message.pop('job')
       if event == 'ready':
-        self.seconds, self.ready = self.age(), True
+        self.seconds = self.age()
       elif event == 'take':
         for number in message['jobs']:
           self.begun[number] = self.bundle.jobs[number]
@@ -231,7 +231,7 @@ class Pool:
   def _settle(self, worker: _Worker, code: int, on_event) -> None:
     """Takes up the end of a worker, and what it leaves undone."""
     worker.process.stdin.close()  # type: ignore[union-attr]
-    starting = worker.seconds if worker.ready else worker.age()
+    starting = worker.age() if worker.seconds is None else worker.seconds
     self.spent = self.spent._replace(
       starting=self.spent.starting + starting,
       working=self.spent.working + worker.age() - starting,

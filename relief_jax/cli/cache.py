@@ -6,8 +6,8 @@
 Parts: `archives` as downloaded, `data` unpacked of them, `parsed` and
 `unpacked` copies that load faster, `layouts` that were measured, `compiled`
 programs of `relief run --compile_cache=auto`, and how long `compiling` took.
-Nothing else is touched, and
-everything comes back when it is needed; archives by another download.
+Nothing else is touched, and everything comes back when it is needed; archives
+by another download.
 """
 
 import pathlib

@@ -6,13 +6,10 @@ The file is described in relief_jax/datasets/npz.py. Exit code 0: it can be
 used; 2: it cannot, or something in it wants a look.
 """
 
-import pathlib
-
 from absl import flags
 
+from relief_jax.cli import command
 from relief_jax.datasets import check
-from relief_jax.errors import InputError
-from relief_jax.files import paths
 from relief_jax.storage import exit_codes
 
 
@@ -29,11 +26,7 @@ def main(argv) -> int:
   Raises:
     InputError: not one file, or one that cannot be used.
   """
-  if len(argv) != 2:
-    raise InputError(
-      f'{len(argv) - 1} files', 'one: relief check-data FILE', 'name an .npz'
-    )
   given = flags.FLAGS
-  path = pathlib.Path(paths.expand(argv[1], 'FILE'))
+  path = command.one_path(argv, 'relief check-data FILE', 'name an .npz')
   fine = check.tell(path, given.channels, given.max_gap, given.width)
   return 0 if fine else exit_codes.BAD_INPUT

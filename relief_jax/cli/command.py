@@ -11,7 +11,7 @@ import pathlib
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import ml_collections
@@ -123,6 +123,22 @@ def workdir(ending: str = '') -> pathlib.Path:
   found = pathlib.Path('runs', name + ending)
   print(f'--workdir={found}')
   return found
+
+
+def one_path(argv: Sequence[str], usage: str, cure: str) -> pathlib.Path:
+  """Gives the path that is a command's only argument.
+
+  Args:
+    argv: the command line without its flags.
+    usage: of the command, for the message.
+    cure: likewise.
+
+  Raises:
+    InputError: no argument, several, or no path.
+  """
+  if len(argv) != 2:
+    raise InputError(f'{len(argv) - 1} paths', f'one: {usage}', cure)
+  return pathlib.Path(paths.expand(argv[1], 'PATH'))
 
 
 def define_data_dir() -> None:

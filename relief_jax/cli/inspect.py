@@ -25,7 +25,7 @@ def define() -> None:
 
 
 def main(argv):
-  """Returns the exit code (see `command`).
+  """Returns the exit code (see `exit_codes`).
 
   Raises:
     InputError: whatever is wrong with the config, the data or the fleet.

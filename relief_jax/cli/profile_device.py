@@ -46,7 +46,7 @@ def define() -> None:
 
 
 def main(argv):
-  """Returns the exit code (see `command`).
+  """Returns the exit code (see `exit_codes`).
 
   Raises:
     InputError: an unknown profile or a bad config.

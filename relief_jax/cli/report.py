@@ -27,7 +27,7 @@ def define() -> None:
 
 
 def main(argv) -> int:
-  """Returns the exit code (see `command`).
+  """Returns the exit code (see `exit_codes`).
 
   Raises:
     InputError: no folder, or one without runs.

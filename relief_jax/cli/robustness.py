@@ -11,12 +11,10 @@ robustness.png, the difference of each method to
 FedAvg in the same world, seed by seed, one heat map a method.
 """
 
-import pathlib
-
 from absl import flags
 
+from relief_jax.cli import command
 from relief_jax.errors import InputError
-from relief_jax.files import paths
 from relief_jax.report import gather, robustness
 from relief_jax.storage import records
 
@@ -27,19 +25,15 @@ def define() -> None:
 
 
 def main(argv) -> int:
-  """Returns the exit code (see `command`).
+  """Returns the exit code (see `exit_codes`).
 
   Raises:
     InputError: not one folder, or none of a grid.
     StorageError: the folder cannot be written.
   """
-  if len(argv) != 2:
-    raise InputError(
-      f'{len(argv) - 1} folders',
-      'one: relief robustness DIR',
-      'name the --workdir of the comparison',
-    )
-  folder = pathlib.Path(paths.expand(argv[1], 'DIR'))
+  folder = command.one_path(
+    argv, 'relief robustness DIR', 'name the --workdir of the comparison'
+  )
   found = robustness.grid(gather.gather([folder]).runs)
   baseline = flags.FLAGS.against
   if baseline not in robustness.methods(found):

@@ -45,7 +45,7 @@ def define() -> None:
 
 
 def main(argv):
-  """Returns the exit code of the run (see `command`).
+  """Returns the exit code of the run (see `exit_codes`).
 
   Raises:
     InputError: as `runner.run`.

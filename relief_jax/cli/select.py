@@ -19,8 +19,6 @@ from absl import flags
 
 from relief_jax.campaign import choices
 from relief_jax.cli import command
-from relief_jax.errors import InputError
-from relief_jax.files import paths
 from relief_jax.storage import records
 
 
@@ -40,20 +38,16 @@ def define() -> None:
 
 
 def main(argv) -> int:
-  """Returns the exit code (see `command`).
+  """Returns the exit code (see `exit_codes`).
 
   Raises:
     InputError: not one folder, or as `choices.choose`.
   """
-  if len(argv) != 2:
-    raise InputError(
-      f'{len(argv) - 1} folders',
-      'one: relief select DIR --out=FILE',
-      'name the --workdir of the sweep',
-    )
   given = flags.FLAGS
+  folder = command.one_path(
+    argv, 'relief select DIR --out=FILE', 'name the --workdir of the sweep'
+  )
   out = pathlib.Path(given.out)
-  folder = pathlib.Path(paths.expand(argv[1], 'DIR'))
   found = choices.choose(folder, given.by, given.last, given.allow_test)
   records.write_json(out, found)
   for label, one in found['labels'].items():

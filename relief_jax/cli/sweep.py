@@ -72,7 +72,7 @@ def define() -> None:
 
 
 def main(argv) -> int:
-  """Returns the exit code (see `command`).
+  """Returns the exit code (see `exit_codes`).
 
   Raises:
     InputError: bad flags, or a folder with other runs in it.

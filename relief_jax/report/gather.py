@@ -49,7 +49,7 @@ class Collection:
   """Holds the runs that a report is about.
 
   Attributes:
-    found: the finished runs.
+    runs: the finished ones.
     baseline: label within a group that the others are compared with.
     numbers: what a mean is over, 'seeds' or 'folds'.
     commands: that made them.
@@ -57,22 +57,17 @@ class Collection:
     notes: of the campaigns, such as which values were chosen on what.
   """
 
-  found: Sequence[Run]
+  runs: Sequence[Run]
   baseline: str
   numbers: str = 'seeds'
   commands: Sequence[str] = ()
   unfinished: Mapping[str, str] = dataclasses.field(default_factory=dict)
   notes: Sequence[str] = ()
 
-  @property
-  def runs(self) -> Sequence[Run]:
-    """The finished runs."""
-    return self.found
-
   @functools.cached_property
   def frame(self) -> pd.DataFrame:
     """All that they recorded (`frame.tidy`)."""
-    return frames.tidy(self.found)
+    return frames.tidy(self.runs)
 
   @functools.cached_property
   def values(self) -> pd.DataFrame:
@@ -112,7 +107,7 @@ class Collection:
   def by_label(self) -> dict[str, list[Run]]:
     """The runs of every label, in the order in which labels come."""
     grouped: dict[str, list[Run]] = {}
-    for run in self.found:
+    for run in self.runs:
       grouped.setdefault(run.label, []).append(run)
     return grouped
 
@@ -127,12 +122,18 @@ class Collection:
       name: of the file, as of `Run.lines`.
       most: labels.
     """
-    found: dict[str, tuple[Run, list[dict]]] = {}
+    found = []
     for label in self.foremost(most):
-      for run in reversed(self.by_label[label]):
+      for run in self.by_label[label]:
         if 'fleet' in run.summary and (lines := run.lines(name)):
-          found[label] = run, lines
-    return list(found.values())
+          found.append((run, lines))
+          break
+    return found
+
+  def count(self, label: str) -> int:
+    """Counts the seeds or folds that a label was run with."""
+    number = self.numbers.removesuffix('s')
+    return len({getattr(run, number) for run in self.by_label[label]})
 
   def groups(self, most: int) -> list[str]:
     """Selects groups of labels (`labels.best_groups`)."""

@@ -116,11 +116,8 @@ def _distinct(collection: Collection, key: str) -> list[str]:
 
 
 def _facts(collection: Collection) -> list[str]:
-  own = collection.by_label.values()
-  varied = 'fold' if collection.numbers == 'folds' else 'seed'
-  most = max(
-    (len({getattr(r, varied) for r in runs}) for runs in own), default=0
-  )
+  own = collection.by_label
+  most = max(map(collection.count, own), default=0)
   return [
     f'{len(collection.runs)} runs',
     f'{len(own)} label{"s" if len(own) > 1 else ""}',

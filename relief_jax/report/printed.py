@@ -27,10 +27,8 @@ def save(collection: Collection, folder: pathlib.Path) -> None:
   found, runs = tables.cells_of(collection), collection.runs
   full = tables.numbers(COLUMNS, found)
   own = collection.by_label
-  varied = 'fold' if collection.numbers == 'folds' else 'seed'
-  count = [len({getattr(run, varied) for run in own[label]}) for label in found]
   full.insert(0, 'data', tables.data_sets(runs))
-  full.insert(1, collection.numbers, count)
+  full.insert(1, collection.numbers, [collection.count(x) for x in found])
   full.insert(2, 'runs', [len(own[label]) for label in found])
   full.to_csv(folder / 'table.csv')
   parts = [datasets.remark(run.summary.get('dataset') for run in runs)]

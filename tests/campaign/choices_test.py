@@ -99,7 +99,7 @@ def test_every_label_meets_every_value(tmp_path):
   assert jobs[3].values['method'] == 'relief' and jobs[3].values['seed'] == 1
   # Labels of a point are compared with its own baseline.
   assert campaign.choose_baseline(jobs, 'fedavg') == 'fedavg'
-  assert len(gather.gather([tmp_path]).found) == 12
+  assert len(gather.gather([tmp_path]).runs) == 12
 
 
 @pytest.mark.parametrize('key', ['seed', 'method'])

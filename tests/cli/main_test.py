@@ -21,6 +21,7 @@ from relief_jax.cli import (
 )
 from relief_jax.errors import InputError
 from relief_jax.files import invocation, output
+from relief_jax.storage import identity, runner
 from tests.support import tiny
 
 
@@ -137,6 +138,16 @@ def test_the_plan_of_a_run(tmp_path, capsys):
   plan.show((config, lines))
   out = capsys.readouterr().out
   assert '--config.rounds=7\n' in out and '--config.hparams.client_lr=' in out
+
+
+def test_the_plan_tells_how_a_folder_stands(fake, tmp_path):
+  config = identity.resolved(tiny.config(rounds=4))
+  runner.run(config, tmp_path)
+  said = plan._state(tmp_path, config, None)
+  assert said == f'{tmp_path}, complete: nothing is left to do'
+  config.rounds = 6
+  said = plan._state(tmp_path, config, None)
+  assert said == f'{tmp_path}, complete: goes on with --resume'
 
 
 def test_the_plan_of_a_comparison(tmp_path):

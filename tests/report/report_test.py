@@ -163,11 +163,11 @@ def test_what_is_not_finished_is_listed(folder, tmp_path):
   shutil.copytree(folder, copy, ignore=shutil.ignore_patterns('out'))
   (copy / 'client_lr=0.1/relief/seed_1/summary.json').unlink()
   collection = gather.gather([copy])
-  assert len(collection.found) == 7
+  assert len(collection.runs) == 7
   assert list(collection.unfinished) == ['client_lr=0.1/relief seed_1']
   assert 'relief seed_1: ' in page.render(collection, [], [])
   single = gather.gather([copy / 'client_lr=0.1/relief/seed_0'])
-  assert len(single.found) == 1
+  assert len(single.runs) == 1
   assert 'relief run --config=' in page.render(single, [], [])
   (copy / 'manifest.json').unlink()  # as a folder of single runs
   (copy / 'config.json').unlink()
