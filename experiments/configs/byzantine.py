@@ -1,7 +1,6 @@
 """Byzantine clients, and what helps: FedAvg and RELIEF on DSADS.
 
-python -m experiments.compare --config=experiments/configs/byzantine.py \
-    --workdir=runs/byzantine --data_dir=DIR
+relief compare byzantine --workdir=runs/byzantine --data_dir=DIR
 
 The 24 devices of the leaderboard for 25 rounds, seeds 0 and 1; five of them
 (20 %) send no numbers (`nan`) or their update with the sign flipped, at three

@@ -1,7 +1,6 @@
 """All data in one place: an upper bound, not a federation.
 
-python -m experiments.main --config=centralized:smoke \
-    --workdir=runs/centralized
+relief run centralized:smoke --workdir=runs/centralized
 
 Variants: smoke, paper, best, lora, tight, full.
 """

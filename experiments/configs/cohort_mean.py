@@ -1,7 +1,6 @@
 """Every block averaged over its owners, without budgets.
 
-python -m experiments.main --config=cohort_mean:smoke \
-    --workdir=runs/cohort_mean
+relief run cohort_mean:smoke --workdir=runs/cohort_mean
 
 Variants: smoke, paper, best, lora, tight, full.
 """

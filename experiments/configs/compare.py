@@ -1,12 +1,11 @@
 """Several methods and seeds side by side, 240 unequal devices.
 
-python -m experiments.compare --config=experiments/configs/compare.py \
-    --workdir=runs/compare [--data_dir=DIR] [--workers=2]
+relief compare compare --workdir=runs/compare [--data_dir=DIR] [--workers=2]
 
-Variants: those of `common`. Every key of a run can be set for all of them
+Variants: those of `presets`. Every key of a run can be set for all of them
 (`--config.rounds=20`), `--config.seeds='(0,1)'` names the seeds,
 `--config.only=fedavg,relief*` leaves labels out and `--config.values=FILE` sets
-what `experiments.select` chose for every label. A comparison over folds may run
+what `relief select` chose for every label. A comparison over folds may run
 each with several seeds: `--config.repeats='(0,1)'`.
 """
 

@@ -1,14 +1,13 @@
 """Fig. 2 of the paper: how alike the updates of devices are, block by block.
 
-python -m experiments.compare --config=experiments/configs/cosines.py \
-    --workdir=runs/cosines [--data_dir=DIR]
-python -m experiments.report runs/cosines
+relief compare cosines --workdir=runs/cosines [--data_dir=DIR]
+relief report runs/cosines
 
 Five rounds of the 24 devices of DSADS, FedAvg with the mean in place of
 absent sensors, FedAvg with physical zeros there (which the encoders' answer
 to is larger), and RELIEF, where devices train nothing of a sensor that they
 lack. The figures are the report's `cosines_round1` to `cosines_round5`.
-Variants: those of `common`.
+Variants: those of `presets`.
 """
 
 from relief_jax.campaign import comparison

@@ -1,7 +1,6 @@
 """DepthFL: as many layers from the input side as the deadline allows.
 
-python -m experiments.main --config=depthfl:smoke \
-    --workdir=runs/depthfl
+relief run depthfl:smoke --workdir=runs/depthfl
 
 Variants: smoke, paper, best, tight, full, inclusive.
 """

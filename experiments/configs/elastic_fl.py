@@ -1,7 +1,6 @@
 """ElasticTrainer in FL: trains what lowers the loss most, within the deadline.
 
-python -m experiments.main --config=elastic_fl:smoke \
-    --workdir=runs/elastic_fl
+relief run elastic_fl:smoke --workdir=runs/elastic_fl
 
 Variants: smoke, paper, best, lora, tight, full.
 """

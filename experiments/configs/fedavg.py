@@ -1,7 +1,6 @@
 """FedAvg: fills absent sensors, trains and uploads everything.
 
-python -m experiments.main --config=fedavg:smoke \
-    --workdir=runs/fedavg
+relief run fedavg:smoke --workdir=runs/fedavg
 
 Variants: smoke, paper, best, lora, tight, full, skip.
 """

@@ -1,7 +1,6 @@
 """FedDrop: a random sub-network per device and round, sized to its budget.
 
-python -m experiments.main --config=feddrop:smoke \
-    --workdir=runs/feddrop
+relief run feddrop:smoke --workdir=runs/feddrop
 
 Variants: smoke, paper, best, tight, full, exact, all.
 """

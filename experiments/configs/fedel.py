@@ -1,7 +1,6 @@
 """FedEL: elastic training in a window that slides over the layers.
 
-python -m experiments.main --config=fedel:smoke \
-    --workdir=runs/fedel
+relief run fedel:smoke --workdir=runs/fedel
 
 Variants: smoke, paper, best, tight, full.
 """

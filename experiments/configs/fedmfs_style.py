@@ -1,7 +1,6 @@
 """FedMFS style: the modalities of most merit that the deadline allows.
 
-python -m experiments.main --config=fedmfs_style:smoke \
-    --workdir=runs/fedmfs_style
+relief run fedmfs_style:smoke --workdir=runs/fedmfs_style
 
 Variants: smoke, paper, best, lora, tight, full, impact, rotate.
 """

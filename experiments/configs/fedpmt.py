@@ -1,7 +1,6 @@
 """FedPMT: trains as many levels from the output side as the deadline allows.
 
-python -m experiments.main --config=fedpmt:smoke \
-    --workdir=runs/fedpmt
+relief run fedpmt:smoke --workdir=runs/fedpmt
 
 Variants: smoke, paper, best, lora, tight, full, prefix, cycle.
 """

@@ -1,7 +1,6 @@
 """FedProx: FedAvg with a proximal term (--config.hparams.prox).
 
-python -m experiments.main --config=fedprox:smoke \
-    --workdir=runs/fedprox
+relief run fedprox:smoke --workdir=runs/fedprox
 
 Variants: smoke, paper, best, lora, tight, full.
 """

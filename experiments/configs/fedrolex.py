@@ -1,7 +1,6 @@
 """FedRolex: HeteroFL with units that take turns.
 
-python -m experiments.main --config=fedrolex:smoke \
-    --workdir=runs/fedrolex
+relief run fedrolex:smoke --workdir=runs/fedrolex
 
 Variants: smoke, paper, best, tight, full.
 """

@@ -1,7 +1,6 @@
 """FIARSE: the largest weights, as many as the deadline allows.
 
-python -m experiments.main --config=fiarse:smoke \
-    --workdir=runs/fiarse
+relief run fiarse:smoke --workdir=runs/fiarse
 
 Variants: smoke, paper, best, tight, full, dense, layer.
 """

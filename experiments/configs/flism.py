@@ -1,7 +1,6 @@
 """FLISM: two views contrasted, weights by entropy, and a teacher.
 
-python -m experiments.main --config=flism:smoke \
-    --workdir=runs/flism
+relief run flism:smoke --workdir=runs/flism
 
 Variants: smoke, paper, best, lora, tight, full, none, contrast, weights.
 """

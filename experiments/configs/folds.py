@@ -1,10 +1,8 @@
 """Leave-subjects-out: every person is tested on once, then the mean over folds.
 
-python -m experiments.compare --config=experiments/configs/folds.py \
-    --workdir=runs/folds --data_dir=DIR
+relief compare folds --workdir=runs/folds --data_dir=DIR
 
-python -m experiments.compare --config=experiments/configs/folds.py:central \
-    --workdir=runs/central --data_dir=DIR
+relief compare folds:central --workdir=runs/central --data_dir=DIR
 
 A run per label and fold, DIR/LABEL/fold_K; the table is the mean over folds,
 differences are paired by fold. Eight folds of DSADS are one person each;
@@ -15,7 +13,7 @@ seeds, DIR/LABEL/fold_K_seed_S: they are averaged before folds are.
 
 The variant `central` trains one model on the pooled windows of all training
 persons, every sensor on, an epoch a round: what the data allow, to be held
-against published models. Also the variants of `common`.
+against published models. Also the variants of `presets`.
 """
 
 from relief_jax.campaign import comparison

@@ -1,6 +1,6 @@
 """The config that a run or a comparison wrote into its folder.
 
-python -m experiments.main --config=runs/relief/config.json --workdir=runs/b
+relief run runs/relief/config.json --workdir=runs/b
 
 is short for --config=experiments/configs/from_json.py:PATH_OF_THE_JSON.
 """

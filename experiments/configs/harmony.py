@@ -1,7 +1,6 @@
 """Harmony: a federation per modality, then classifiers per combination.
 
-python -m experiments.main --config=harmony:smoke \
-    --workdir=runs/harmony
+relief run harmony:smoke --workdir=runs/harmony
 
 Variants: smoke, paper, best, lora, tight, full, one.
 """

@@ -1,7 +1,6 @@
 """HeteroFL: the first units of every layer, as many as the deadline allows.
 
-python -m experiments.main --config=heterofl:smoke \
-    --workdir=runs/heterofl
+relief run heterofl:smoke --workdir=runs/heterofl
 
 Variants: smoke, paper, best, tight, full.
 """

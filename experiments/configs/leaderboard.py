@@ -1,7 +1,7 @@
 """Every method on persons that no device has seen: folds of DSADS or MHEALTH.
 
-python -m experiments.compare --config=experiments/configs/leaderboard.py \
-    --workdir=runs/leaderboard --data_dir=DIR --workers=2
+relief compare leaderboard --workdir=runs/leaderboard --data_dir=DIR \
+    --workers=2
 
 24 devices of four unequal tiers for 100 rounds. DSADS's eight persons form
 four folds of two, each run with two seeds, which are averaged before the
@@ -28,13 +28,11 @@ All cut the model by layer, and its encoders have three. Learning rates are one
 per backbone, unless a file says better ones, chosen on a validation person of
 fold 0 that is in no test set there:
 
-python -m experiments.sweep --config=experiments/configs/leaderboard.py:tune \
-    --workdir=runs/tune --data_dir=DIR --workers=2 \
+relief sweep leaderboard:tune --workdir=runs/tune --data_dir=DIR --workers=2 \
     --sweep.hparams.client_lr=.02,.05,.1
-python -m experiments.select runs/tune --by=f1_validation --out=values.json
-python -m experiments.compare --config=experiments/configs/leaderboard.py \
-    --workdir=runs/leaderboard --data_dir=DIR --workers=2 \
-    --config.values_file=values.json
+relief select runs/tune --by=f1_validation --out=values.json
+relief compare leaderboard --workdir=runs/leaderboard --data_dir=DIR \
+    --workers=2 --config.values=values.json
 
 Variants: `dsads` (the default), `mhealth`, `tune`, `cnn`, `lora` (one
 backbone), `synthetic`, `smoke`.

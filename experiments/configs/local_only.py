@@ -1,7 +1,6 @@
 """Every device trains alone and keeps its own model.
 
-python -m experiments.main --config=local_only:smoke \
-    --workdir=runs/local_only
+relief run local_only:smoke --workdir=runs/local_only
 
 Variants: smoke, paper, best, lora, tight, full.
 """

@@ -1,7 +1,6 @@
 """MMO-FL's own world, and what its paper varies.
 
-python -m experiments.compare --config=experiments/configs/mmofl.py \
-    --workdir=runs/mmofl --data_dir=DIR
+relief compare mmofl --workdir=runs/mmofl --data_dir=DIR
 
 After https://arxiv.org/abs/2505.16138 as a replication has it: UCI-HAR, five
 devices with every sensor, a buffer of 500 windows of which 20 are new in a

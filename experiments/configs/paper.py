@@ -1,10 +1,8 @@
 """RELIEF as published: both backbones, two fleets, each rare modality in turn.
 
-python -m experiments.compare --config=experiments/configs/paper.py:mhealth \
-    --workdir=runs/mhealth --data_dir=DIR
+relief compare paper:mhealth --workdir=runs/mhealth --data_dir=DIR
 
-python -m experiments.compare --config=experiments/configs/paper.py:pamap2 \
-    --workdir=runs/pamap2 --data_dir=DIR
+relief compare paper:pamap2 --workdir=runs/pamap2 --data_dir=DIR
 
 24 devices, 100 rounds, a fold of persons held out at a time: MHEALTH five of
 two persons, PAMAP2 three of three. Labels are BACKBONE/FLEET/RARE/METHOD;

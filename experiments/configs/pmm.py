@@ -1,6 +1,6 @@
 """MMO-FL with PMM; variants as in presets.py.
 
-python -m experiments.main --config=pmm --workdir=DIR
+relief run pmm --workdir=DIR
 """
 
 from relief_jax.config import presets

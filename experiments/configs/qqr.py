@@ -1,7 +1,6 @@
 """Sensors that differ in how often and how well they deliver, and rebalancing.
 
-python -m experiments.compare --config=experiments/configs/qqr.py \
-    --workdir=runs/qqr --data_dir=DIR
+relief compare qqr --workdir=runs/qqr --data_dir=DIR
 
 In the spirit of https://arxiv.org/abs/2508.11159, whose set-up is not public:
 20 devices with every sensor; a sensor is missing in a round at a rate of its

@@ -1,7 +1,6 @@
 """QQR, our reconstruction; variants as in presets.py.
 
-python -m experiments.main --config=qqr_style \
-    --workdir=DIR
+relief run qqr_style --workdir=DIR
 """
 
 from relief_jax.config import presets

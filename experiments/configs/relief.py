@@ -1,7 +1,6 @@
 """RELIEF: blocks averaged over the cohort that trained them, within budgets.
 
-python -m experiments.main --config=relief:smoke \
-    --workdir=runs/relief
+relief run relief:smoke --workdir=runs/relief
 
 Variants: smoke, paper, best, lora, tight, full, and one for every selection
 rule: greedy, greedy_ratio, knapsack, aged, random, round_robin, magnitude,

@@ -1,8 +1,7 @@
 """Missing sensors x noisy sensors x methods in a world of streams, on DSADS.
 
-python -m experiments.compare --config=experiments/configs/robustness.py \
-    --workdir=runs/robustness --data_dir=DIR
-python -m experiments.robustness runs/robustness
+relief compare robustness --workdir=runs/robustness --data_dir=DIR
+relief robustness runs/robustness
 
 16 devices with all three sensors, each with a buffer of 100 windows of which
 ten are new every round. A sensor delivers nothing in a round with the missing

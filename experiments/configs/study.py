@@ -1,10 +1,8 @@
 """The large study: backbones x presets x deadlines x methods on DSADS.
 
-python -m experiments.compare --config=experiments/configs/study.py \
-    --workdir=runs/study --data_dir=DIR
+relief compare study --workdir=runs/study --data_dir=DIR
 
-python -m experiments.compare --config=experiments/configs/study.py:subjects12 \
-    --workdir=runs/study12 --data_dir=DIR
+relief compare study:subjects12 --workdir=runs/study12 --data_dir=DIR
 
 24 clients, 60 rounds, seeds 0 to 2, evaluation every five rounds. Methods
 without a budget do not depend on the deadline and run once. At `tight` and at

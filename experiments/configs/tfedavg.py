@@ -1,7 +1,6 @@
 """T-FedAvg: ternary weights on the device and on both links.
 
-python -m experiments.main --config=tfedavg:smoke \
-    --workdir=runs/tfedavg
+relief run tfedavg:smoke --workdir=runs/tfedavg
 
 Variants: smoke, paper, best, lora, tight, full, released.
 """
