@@ -11,7 +11,6 @@ from relief_jax.storage import board, records
 from relief_jax.storage.callback import Callback
 from relief_jax.storage.result import Result
 
-_BATCH = 100  # parameters that MLflow takes at once
 _LONGEST = 500  # characters of a parameter that every store of MLflow takes
 
 
@@ -109,8 +108,7 @@ class MLflow(Callback):
       entities.Param(key, str(value)[:_LONGEST])
       for key, value in _params(run).items()
     ]
-    for low in range(0, len(values), _BATCH):
-      client.log_batch(self._id, params=values[low : low + _BATCH])
+    client.log_batch(self._id, params=values)
 
   def on_evaluation(self, run: Result, record: dict[str, Any]) -> None:
     """Logs the numbers of the record under the round."""
@@ -120,8 +118,7 @@ class MLflow(Callback):
       metric(key, value, now, record['round'])
       for key, value in board.scalars(record).items()
     ]
-    for low in range(0, len(values), _BATCH):
-      self._client.log_batch(self._id, metrics=values[low : low + _BATCH])
+    self._client.log_batch(self._id, metrics=values)
 
   def on_end(self, run: Result) -> None:
     """Writes status and totals as tags, and ends the run there."""

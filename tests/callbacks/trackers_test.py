@@ -77,7 +77,6 @@ def test_what_mlflow_is_sent(fake, monkeypatch):
   simulate.run(tiny.config(), callbacks=[MLflow('mine', run_name='one')])
   assert client.of('create_run') == [(('7',), {'run_name': 'one'})]
   batches = [keys for _, keys in client.of('log_batch')]
-  assert all(len(v) <= 100 for keys in batches for v in keys.values())
   params = dict(p for keys in batches for p in keys.get('params', ()))
   assert params['method'] == 'relief' and params['hparams.client_lr'] == '0.05'
   metrics = [m for keys in batches for m in keys.get('metrics', ())]
@@ -103,5 +102,6 @@ def test_mlflow_itself(fake, tmp_path):
   number = client.get_experiment_by_name('mine').experiment_id
   [run] = client.search_runs([number])
   assert run.info.status == 'FINISHED' and run.data.params['method'] == 'relief'
+  assert len(run.data.params) > 100  # more than a store takes at once
   steps = [m.step for m in client.get_metric_history(run.info.run_id, 'f1')]
   assert steps == [0, 2, 4]
