@@ -37,6 +37,14 @@ def fake(monkeypatch):
   return fake_simulate
 
 
+@pytest.fixture
+def inline(monkeypatch):
+  """Runs of campaigns take place here, on the fake; a list of them."""
+  from tests.support import campaigns
+
+  return campaigns.run_inline(monkeypatch)
+
+
 def pytest_addoption(parser):
   parser.addoption(
     '--contract', action='store_true', help='a table of invariants by method'

@@ -19,7 +19,7 @@ from relief_jax.campaign.comparison import build, from_dict
 from relief_jax.errors import InputError
 from relief_jax.report import gather
 from relief_jax.storage import records
-from tests.campaign.compare_test import compare, run_inline
+from tests.support.campaigns import compare
 
 METHODS = {
   'cnn/fedavg': {'method': 'fedavg'},
@@ -259,8 +259,7 @@ def test_values_that_do_not_fit_are_refused(values, tmp_path):
     campaign.of_comparison(smoke(values_file='nowhere.json'), tmp_path)
 
 
-def test_values_are_told_in_the_folder(values, tmp_path, monkeypatch, capsys):
-  run_inline(monkeypatch)
+def test_values_are_told_in_the_folder(inline, values, tmp_path, capsys):
   config = smoke(
     values_file=str(values), rounds=10, eval_every=5, rounds_per_call=5
   )

@@ -10,47 +10,12 @@ import pytest
 
 from experiments.configs import compare as compare_config
 from experiments.configs import study
-from relief_jax.campaign import campaign, comparison, execution, pool
+from relief_jax.campaign import campaign, comparison, pool
 from relief_jax.errors import InputError
 from relief_jax.report import gather, stats, tables
-from relief_jax.runs import simulation
-from relief_jax.storage import job_spec, records, runner
-from tests.support import fake_simulate
+from relief_jax.storage import job_spec, records
+from tests.support.campaigns import compare
 from tests.support.paths import ROOT
-
-
-def run_inline(monkeypatch):
-  """Every job runs in this process, on the fake simulation; a list of them."""
-  monkeypatch.setattr(simulation, 'Simulation', fake_simulate.Simulation)
-  fake_simulate.CALLS.clear()
-  ran = []
-
-  def run(self, on_event):
-    for job in (job for some in pool.by_structure(self.jobs) for job in some):
-      if self.stopped:
-        break
-      on_event(job, {'event': 'take', 'fresh': False, 'waited': 0.0})
-      ran.append((job.label, job.seed))
-      on_event(job, {'event': 'start', 'title': '', 'rounds': 1, 'round': 0})
-      try:
-        status = runner.run(
-          records.config_from_dict(job.config),
-          job.workdir,
-          job.data_dir,
-          resume=True,
-        )
-        on_event(job, {'event': 'end', 'status': status})
-      except InputError as error:
-        end = {'event': 'end', 'status': 'failed', 'reason': str(error)}
-        on_event(job, end)
-
-  monkeypatch.setattr(pool.Pool, 'run', run)
-  return ran
-
-
-@pytest.fixture
-def inline(monkeypatch):
-  return run_inline(monkeypatch)
 
 
 def config(**keys):
@@ -58,11 +23,6 @@ def config(**keys):
   found.rounds, found.eval_every, found.rounds_per_call = 10, 5, 5
   found.update(keys)
   return found
-
-
-def compare(own, folder):
-  """Runs a comparison; its exit code."""
-  return execution.run(campaign.of_comparison(own, folder), folder, 1)
 
 
 def test_expand_sets_the_keys_of_every_label(tmp_path):

@@ -12,7 +12,7 @@ from relief_jax.campaign import campaign, points
 from relief_jax.errors import InputError
 from relief_jax.report import frame, gather, page, stats, tables
 from relief_jax.storage import records
-from tests.campaign.compare_test import compare, run_inline
+from tests.support.campaigns import compare
 from tests.support.paths import ROOT
 
 
@@ -141,9 +141,8 @@ def test_the_persons_of_each_fold_are_listed():
   assert tables.notes_of(runs, 'seeds') == []
 
 
-def test_folders_of_two_axes_are_read_again(tmp_path, monkeypatch):
+def test_folders_of_two_axes_are_read_again(inline, tmp_path):
   """Two folds x two seeds, through a campaign, its table and its report."""
-  run_inline(monkeypatch)
   few = folds.get_config('smoke')
   few.rounds, few.eval_every, few.rounds_per_call = 10, 5, 5
   few.repeats, few.only = (0, 1), 'fedavg,relief'

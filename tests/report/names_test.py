@@ -22,7 +22,6 @@ from relief_jax.report import (
 )
 from relief_jax.storage import naming, progress
 from tests.campaign.campaign_test import config, run
-from tests.campaign.compare_test import inline  # noqa: F401
 
 NAMES = (
   'band_$20_v1_$',
@@ -106,7 +105,7 @@ def test_a_page_and_tables_of_odd_names(tmp_path):
   assert naming.markdown('client_lr=0.1/relief') == 'client_lr=0.1/relief'
 
 
-def test_a_long_search_runs_and_is_reported(inline, tmp_path):  # noqa: F811
+def test_a_long_search_runs_and_is_reported(inline, tmp_path):
   """Its names are cut, stay apart, and are the same every time."""
   found = {
     f'hparams.{key}': value

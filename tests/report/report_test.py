@@ -23,7 +23,7 @@ from relief_jax.report import (
 )
 from relief_jax.storage import records
 from tests.campaign.campaign_test import config
-from tests.campaign.compare_test import run_inline
+from tests.support.campaigns import run_inline
 
 SWEPT = {
   'hparams.client_lr': '.03,.1',
