@@ -10,12 +10,7 @@ from relief_jax.errors import InputError, StorageError
 from relief_jax.report import printed
 from relief_jax.report.columns import GROUPS
 from relief_jax.storage import job_spec, locks, records
-from tests.support.campaigns import config, jobs
-
-
-def run(folder, part=(1, 1), **texts):
-  made = campaign.Campaign(jobs(folder, **texts), config(), 'client_lr=0.03')
-  return execution.run(made, folder, 1, part)
+from tests.support.campaigns import config, jobs, run
 
 
 @pytest.mark.parametrize(

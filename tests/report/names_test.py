@@ -21,7 +21,7 @@ from relief_jax.report import (
   writer,
 )
 from relief_jax.storage import naming, progress
-from tests.campaign.campaign_test import config, run
+from tests.support.campaigns import config, run
 
 NAMES = (
   'band_$20_v1_$',

@@ -22,8 +22,7 @@ from relief_jax.report import (
   writer,
 )
 from relief_jax.storage import records
-from tests.campaign.campaign_test import config
-from tests.support.campaigns import run_inline
+from tests.support.campaigns import config, run_inline
 
 SWEPT = {
   'hparams.client_lr': '.03,.1',

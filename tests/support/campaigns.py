@@ -54,3 +54,9 @@ def jobs(folder, **texts):
   names = {k.replace('__', '.'): v for k, v in texts.items()}
   found = points.expand([], points.swept(config(), names))
   return campaign.of_sweep(config(), found, folder).jobs
+
+
+def run(folder, part=(1, 1), **texts):
+  """Runs a part of such a sweep; its exit code."""
+  made = campaign.Campaign(jobs(folder, **texts), config(), 'client_lr=0.03')
+  return execution.run(made, folder, 1, part)
