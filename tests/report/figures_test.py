@@ -176,11 +176,38 @@ def test_lines_that_coincide_are_named_apart():
       assert not any(one.overlaps(other) for other in some[:i])
 
 
-def test_points_of_the_pareto_front_have_names():
-  (chart,) = run_charts.pareto(collection())
+def scattered(count):
+  """Labels of which most have nearly the same F1 and cost."""
+  rng, runs = np.random.default_rng(0), []
+  for i in range(count):
+    cost = float(rng.choice([1, 1.02, 9]))
+    last = {'round': 9, 'sim_seconds': cost, 'joules': cost + i / count}
+    f1 = 0.6 + 0.01 * rng.normal()
+    runs.append(gather.Run(f'label_{i}', 0, 0, {}, [last | {'f1': f1}]))
+  return gather.Collection(runs, 'label_0')
+
+
+@pytest.mark.parametrize('count', [2, 24, 70])
+def test_points_of_f1_against_costs_have_names_apart(count):
+  """What others beat was crosses without names."""
+  (chart,) = run_charts.pareto(scattered(count))
   for figure in chart.panels.values():
-    named = {text.get_text() for text in texts(figure.axes[0])}
-    assert named and named <= set(METHODS)
+    (axes,) = figure.axes
+    named = [text.get_text() for text in texts(axes)]
+    bold = {t.get_text() for t in texts(axes) if t.get_weight() == 'bold'}
+    filled = [
+      line
+      for line in axes.lines
+      if line.get_marker() not in ('None', '.', ',')
+      and line.get_markerfacecolor() != 'none'
+    ]
+    assert 0 < len(bold) == len(filled) <= count
+    assert len(set(named)) == len(named) == min(count, 48)
+    some = boxes(figure, axes.texts)
+    for i, one in enumerate(some):
+      assert figure.bbox.x1 + 1 >= one.x1
+      assert not any(one.overlaps(other) for other in some[:i])
+  assert ('Grey: the 22 others' in chart.caption) == (count == 70)
 
 
 @pytest.mark.parametrize('seconds', [3e-6, 4e-3, 1.0, 5e5])
