@@ -32,6 +32,7 @@ GREY = '#999999'
 # Inches of a panel: its letters stay readable on a telephone's screen.
 WIDTH = 4.6
 _SPACING = 1.45  # of lines of letters, in heights of a letter
+_INSIDE = 0.8  # of a figure's height, its axes'
 LINES = 7  # in a panel, the baseline's among them
 # Of lines; the first one is the baseline's.
 COLOURS = (BLACK, VERMILION, BLUE, GREEN, PURPLE, ORANGE, SKY)
@@ -138,7 +139,7 @@ class End(NamedTuple):
 
 def height_for(names: int, size: float = 8) -> float:
   """Gives the inches of a figure at whose right edge so many names stand."""
-  return max(3.5, 1.0 + names * _SPACING * size / 72)
+  return max(3.5, names * _SPACING * size / 72 / _INSIDE)
 
 
 def spaced(places: Sequence[float], step: float) -> list[float]:
@@ -179,7 +180,7 @@ def name_ends(axes, ends: Sequence[End], size: float = 8) -> None:
   axes.get_xlim(), axes.get_ylim()  # settles both
   height = axes.get_figure().get_size_inches()[1]
   rows = axes.get_subplotspec().get_gridspec().nrows
-  step = _SPACING * size / 72 / (0.8 * height / rows)
+  step = _SPACING * size / 72 / (_INSIDE * height / rows)
   inside = axes.transData + axes.transAxes.inverted()
   places = [inside.transform((end.x, end.y)) for end in ends]
   for place, at, end in zip(

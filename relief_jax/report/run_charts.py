@@ -101,7 +101,10 @@ def differences(collection: Collection) -> list[charts.Chart]:
 
 
 def sensitivity(collection: Collection) -> list[charts.Chart]:
-  """Draws F1 against every number that a sweep varied."""
+  """Draws F1 against every number that a sweep varied.
+
+  A number that follows from the method, since it was chosen for each, is none.
+  """
   vary = {'seed', 'data.fold'}
   keys = dict.fromkeys(
     key
@@ -114,6 +117,7 @@ def sensitivity(collection: Collection) -> list[charts.Chart]:
     rows = [
       (
         _rest(run.values, {key} | vary),
+        _kind(run.values),
         run.values[key],
         run.fold,
         run.metrics[-1]['f1'],
@@ -121,9 +125,9 @@ def sensitivity(collection: Collection) -> list[charts.Chart]:
       for run in collection.runs
       if frame.is_number(run.values.get(key)) and 'f1' in run.metrics[-1]
     ]
-    some = pd.DataFrame(rows, columns=['rest', 'x', 'fold', 'value'])
+    some = pd.DataFrame(rows, columns=['rest', 'kind', 'x', 'fold', 'value'])
     values = sorted(some.x.unique())
-    if len(values) < 2:
+    if (some.groupby('kind').x.nunique() < 2).all():
       continue
     lines = list(some.groupby('rest', sort=False))
     drawn = [one for one in lines if one[1].x.nunique() > 1]
@@ -152,6 +156,11 @@ def sensitivity(collection: Collection) -> list[charts.Chart]:
       )
     )
   return made
+
+
+def _kind(values: Mapping) -> str:
+  """Gives what a run sets that is no number: its method, mostly."""
+  return str({k: v for k, v in values.items() if not frame.is_number(v)})
 
 
 def _rest(values: Mapping, without: set[str]) -> str:
