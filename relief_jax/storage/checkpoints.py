@@ -204,14 +204,23 @@ class Checkpoints:
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
+# Of Orbax.
+_NOISE = (
+  '_SignalingThread.run() raised',
+  'CheckpointManagerOptions.read_only=True',
+  'Given directory is read only',
+)
+
+
 @functools.cache
 def _hush_libraries() -> None:
-  """Silences libraries whose threads print tracebacks on a full disk.
+  """Silences what libraries say beside what is raised or was asked for.
 
-  They do so also after `save` failed; what went wrong is in what it raises.
+  Threads print tracebacks on a full disk, also after `save` failed; what went
+  wrong is in what it raises. That a folder is only read was our own wish.
   """
   logging.get_absl_logger().addFilter(
-    lambda record: '_SignalingThread.run() raised' not in str(record.msg)
+    lambda record: not any(text in str(record.msg) for text in _NOISE)
   )
   before = sys.unraisablehook
 
