@@ -30,7 +30,7 @@ try: $(VENV)/installed
 	$(BIN)/python -m relief_jax.cli.main try --workdir=$(RUNS)/try
 
 quick: lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" \
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --durations=5 \
 	  $(QUICK:%=tests/%)
 
 test: lint

@@ -21,7 +21,7 @@ if typing.TYPE_CHECKING:
   from relief_jax.storage.reading import load as load
   from relief_jax.storage.reading import read_runs as read_runs
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 __all__ = [
   'callbacks',
   'config',

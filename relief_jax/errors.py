@@ -5,7 +5,8 @@ import os
 
 
 def _text(found: str, expected: str, cure: str) -> str:
-  return f'Found {found}; expected {expected}. Usual cure: {cure}.'
+  text = f'Found {found}; expected {expected}. Usual cure: {cure}'
+  return text if text.endswith(('.', '?', '!')) else f'{text}.'
 
 
 class Portable(BaseException):

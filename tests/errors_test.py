@@ -47,6 +47,18 @@ def exceptions():
   return found
 
 
+@pytest.mark.parametrize(
+  ('cure', 'end'),
+  [
+    ('write 3', 'cure: write 3.'),
+    ('Did you mean "round"?', 'cure: Did you mean "round"?'),
+    ('See the page.', 'cure: See the page.'),
+  ],
+)
+def test_a_message_ends_once(cure, end):
+  assert str(InputError('a', 'b', cure)).endswith(end)
+
+
 def test_every_exception_with_arguments_of_its_own_is_portable():
   own = {e for e in exceptions() if '__init__' in vars(e)}
   assert own >= {InputError, StorageError, Diverged}

@@ -7,7 +7,7 @@ and stops nobody. `manifest.json` lists all runs and how each stands.
 
 import contextlib
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import rich.console
 
@@ -78,12 +78,15 @@ def run(
   logs = folder / 'logs'
   if parts > 1:
     logs /= f'{number}of{parts}'
+  # Nothing is made for what is refused.
+  wanted = check_data(_manifest(campaign, folder, part).left())
   with records.storing(folder):
     logs.mkdir(parents=True, exist_ok=True)
   with contextlib.ExitStack() as held:
     # Parts run beside each other, each of them once; the whole runs alone.
     held.enter_context(locks.claim(folder, shared=parts > 1))
     held.enter_context(locks.claim(logs))
+    # Again: who held the folder until now may have finished runs.
     manifest = _manifest(campaign, folder, part)
     crew = pool.Pool(
       manifest.left(),
@@ -91,7 +94,7 @@ def run(
       logs,
       together or (16 if machine.accelerators() else 1),
     )
-    return _run(campaign, folder, manifest, crew, parts > 1)
+    return _run(campaign, folder, manifest, crew, wanted, parts > 1)
 
 
 def _manifest(
@@ -117,6 +120,7 @@ def _run(
   folder: pathlib.Path,
   manifest: Manifest,
   crew: pool.Pool,
+  wanted: Collection[str],
   shared: bool,
 ) -> int:
   """Runs and reports like `run`, in a folder that is claimed.
@@ -126,11 +130,11 @@ def _run(
     folder: theirs.
     manifest: of those that are to be run here.
     crew: runs them.
+    wanted: names of their data sets.
     shared: other processes run other parts.
   """
   console = progress.console()
   left, total = crew.jobs, len(manifest.jobs)
-  wanted = check_data(left)
   stored, new = folder / 'config.json', records.clean(campaign.config)
   if not stored.exists() or records.read_json(stored) != new:
     records.write_json(stored, new)

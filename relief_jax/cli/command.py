@@ -121,7 +121,7 @@ def workdir(ending: str = '') -> pathlib.Path:
     )
   name = naming.file_name(file.stem, *variant.split(','))
   found = pathlib.Path('runs', name + ending)
-  print(f'--workdir={found}')
+  print(f'results go to {found} (--workdir)')
   return found
 
 

@@ -12,8 +12,8 @@ the form in which the simulator uses it. How far it is off is printed and
 written into the file, beside a fit with a rate per phase: where that one is
 much better, absolute seconds deserve little trust. Power and links cannot be
 measured from here: they are copied from the profile that `--like` names;
-correct them in the file. A fleet takes the file as a device: README, "Your own
-devices".
+correct them in the file. A fleet (`--config.fleet=fleet.csv`) takes the file in
+its column `device`.
 
 Run it with nothing else on the machine. On a board without JAX for its GPU it
 measures the CPU.

@@ -133,7 +133,7 @@ def rasters(collection: Collection) -> list[charts.Chart]:
       continue
     shares = _shares(run, rows)
     if (np.stack([*shares.values()]) == 1).all():
-      same.append(labels.short(run.label))
+      same.append(run.label)
     else:
       ends = [0, *(row['round'] for row in rows)]
       name = naming.file_name(run.label)

@@ -105,7 +105,7 @@ def render(
     rows=SHOWN,
     charts=charts,
     baseline=collection.baseline,
-    unfinished=collection.unfinished,
+    unfinished=_by_reason(collection.unfinished),
     details=_details(collection),
   )
 
@@ -113,6 +113,14 @@ def render(
 def _distinct(collection: Collection, key: str) -> list[str]:
   found = [run.summary.get(key) for run in collection.runs]
   return sorted({str(value) for value in found if value is not None})
+
+
+def _by_reason(unfinished: Mapping[str, str]) -> dict[str, list[str]]:
+  """Maps how runs stand to the names of those that do."""
+  found: dict[str, list[str]] = {}
+  for name, why in unfinished.items():
+    found.setdefault(why, []).append(name)
+  return found
 
 
 def _facts(collection: Collection) -> list[str]:

@@ -4,7 +4,8 @@ A function that finds nothing to draw returns no chart.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -100,7 +101,10 @@ def differences(collection: Collection) -> list[charts.Chart]:
 
 
 def sensitivity(collection: Collection) -> list[charts.Chart]:
-  """Draws F1 against every number that a sweep varied."""
+  """Draws F1 against every number that a sweep varied.
+
+  A number that follows from the method, since it was chosen for each, is none.
+  """
   vary = {'seed', 'data.fold'}
   keys = dict.fromkeys(
     key
@@ -113,6 +117,7 @@ def sensitivity(collection: Collection) -> list[charts.Chart]:
     rows = [
       (
         _rest(run.values, {key} | vary),
+        _kind(run.values),
         run.values[key],
         run.fold,
         run.metrics[-1]['f1'],
@@ -120,9 +125,9 @@ def sensitivity(collection: Collection) -> list[charts.Chart]:
       for run in collection.runs
       if frame.is_number(run.values.get(key)) and 'f1' in run.metrics[-1]
     ]
-    some = pd.DataFrame(rows, columns=['rest', 'x', 'fold', 'value'])
+    some = pd.DataFrame(rows, columns=['rest', 'kind', 'x', 'fold', 'value'])
     values = sorted(some.x.unique())
-    if len(values) < 2:
+    if (some.groupby('kind').x.nunique() < 2).all():
       continue
     lines = list(some.groupby('rest', sort=False))
     drawn = [one for one in lines if one[1].x.nunique() > 1]
@@ -151,6 +156,11 @@ def sensitivity(collection: Collection) -> list[charts.Chart]:
       )
     )
   return made
+
+
+def _kind(values: Mapping) -> str:
+  """Gives what a run sets that is no number: its method, mostly."""
+  return str({k: v for k, v in values.items() if not frame.is_number(v)})
 
 
 def _rest(values: Mapping, without: set[str]) -> str:
@@ -187,8 +197,13 @@ def _lines(here, collection, lines, log, values) -> list[bool]:
   return found
 
 
+# Labels that are named in the figure of F1, time and energy.
+_NAMED = 48
+_LETTERS = 7.5  # points
+
+
 def pareto(collection: Collection) -> list[charts.Chart]:
-  """Draws the labels that none beats in F1, time and energy."""
+  """Draws all labels by F1, time and energy, and which of them none beats."""
   costs = [
     frame.last(collection.frame, metric).groupby('label').value.mean()
     for metric in ('sim_seconds', 'joules')
@@ -201,44 +216,78 @@ def pareto(collection: Collection) -> list[charts.Chart]:
   if len(points) < 2:
     return []
   best = front(points)
-  several = len(labels.grouped(best)) > 1
-  end = max(p[1] for p in points.values())
-  unit, scale = palette.time_unit(end)
+  others = sorted(set(points) - set(best), key=lambda x: -points[x][0])
+  named = [*best, *others][: max(len(best), _NAMED)]
+  unit, scale = palette.time_unit(max(p[1] for p in points.values()))
+  f1 = {label: p[0] for label, p in points.items()}
   panels = {}
   for name, axis, title, factor in (
     ('time', 1, f'simulated time in all ({unit})', scale),
     ('energy', 2, 'simulated energy in all (J)', 1.0),
   ):
-    figure, here = palette.subplots(figsize=(palette.WIDTH, 3.5))
-    ends = []
     x = {label: factor * p[axis] for label, p in points.items()}
-    palette.logarithmic(here, min(x.values()), max(x.values()))
-    for label, (f1, *_) in points.items():
-      kind = {'color': '0.6', 'marker': 'x', 'zorder': 2}
-      if label in best:
-        kind = {k: collection.styles[label][k] for k in ('color', 'marker')}
-      here.plot(x[label], f1, linestyle='none', markersize=7, **kind)
-    some = pd.DataFrame({'x': x, 'f1': {k: p[0] for k, p in points.items()}})
-    some = some.sort_values(['x', 'f1'], ascending=[True, False])
-    here.step(some.x, some.f1.cummax(), where='post', color='0.3', lw=0.8)
-    here.set_xlabel(title)
-    here.set_ylabel('last macro-F1 (%)')
-    palette.tidy(here)
-    for label in best:
-      shown = label if several else labels.short(label)
-      look = collection.styles[label]
-      ends.append(palette.End(x[label], points[label][0], shown, look['color']))
-    palette.name_ends(here, ends)
+    figure = _scatter(x, f1, best, named, collection.styles)
+    figure.axes[0].set_xlabel(title)
     panels[name] = figure
+  rest = len(points) - len(named)
   return [
     charts.Chart(
       'pareto',
       'F1, time and energy',
-      'Named: no other label has at least its F1 for at most its time and its '
-      'energy. Crosses: some other label does. Line: the best F1 for a cost.',
+      'Filled, bold: no other label has at least its F1 for at most its time '
+      'and its energy. Hollow: some other label does. '
+      + (f'Grey: the {rest} others with the lowest F1. ' if rest else '')
+      + 'Line: the best F1 for a cost.',
       panels,
     )
   ]
+
+
+def _scatter(
+  x: Mapping[str, float],
+  y: Mapping[str, float],
+  best: Sequence[str],
+  named: Sequence[str],
+  styles: Mapping[str, Mapping[str, Any]],
+) -> palette.Figure:
+  """Draws costs against F1, and the line of the best F1 for a cost.
+
+  Args:
+    x: cost of every label.
+    y: its F1 (%).
+    best: labels that none beats.
+    named: labels with a name, `best` among them.
+    styles: of all labels.
+  """
+  high = palette.height_for(len(named), _LETTERS)
+  figure, here = palette.subplots(figsize=(palette.WIDTH, high))
+  palette.logarithmic(here, min(x.values()), max(x.values()))
+  several = len(labels.grouped(named)) > 1
+  ends = []
+  for label in named:
+    look = {k: styles[label][k] for k in ('color', 'marker')}
+    first = label in best
+    here.plot(
+      x[label],
+      y[label],
+      linestyle='none',
+      markersize=7 if first else 5,
+      markerfacecolor=look['color'] if first else 'none',
+      zorder=3 if first else 2.5,
+      **look,
+    )
+    shown = label if several else labels.short(label)
+    weight = 'bold' if first else 'normal'
+    ends.append(palette.End(x[label], y[label], shown, look['color'], weight))
+  rest = [label for label in x if label not in named]
+  here.plot([x[i] for i in rest], [y[i] for i in rest], '.', color='0.75', ms=3)
+  steps = pd.DataFrame({'x': x, 'y': y})
+  steps = steps.sort_values(['x', 'y'], ascending=[True, False])
+  here.step(steps.x, steps.y.cummax(), where='post', color='0.3', lw=0.8)
+  here.set_ylabel('last macro-F1 (%)')
+  palette.tidy(here)
+  palette.name_ends(here, ends, _LETTERS)
+  return figure
 
 
 def front(points: Mapping[str, tuple[float, ...]]) -> list[str]:

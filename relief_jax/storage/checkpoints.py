@@ -65,7 +65,6 @@ class Checkpoints:
           ),
           create=False,
           read_only=read_only,
-          save_interval_steps=0 if read_only else 1,
           cleanup_tmp_directories=not read_only,
           enable_async_checkpointing=False,
           # Of several processes only this one has anything to do with it.
@@ -205,16 +204,23 @@ class Checkpoints:
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
+# Of Orbax.
+_NOISE = (
+  '_SignalingThread.run() raised',
+  'CheckpointManagerOptions.read_only=True',
+  'Given directory is read only',
+)
+
+
 @functools.cache
 def _hush_libraries() -> None:
-  """Silences what libraries print and no user can mend.
+  """Silences what libraries say beside what is raised or was asked for.
 
-  Threads print tracebacks on a full disk also after `save` failed; what went
-  wrong is in what it raises. And that a folder is only read was asked for.
+  Threads print tracebacks on a full disk, also after `save` failed; what went
+  wrong is in what it raises. That a folder is only read was our own wish.
   """
-  quiet = '_SignalingThread.run() raised', 'Given directory is read only'
   logging.get_absl_logger().addFilter(
-    lambda record: not any(text in str(record.msg) for text in quiet)
+    lambda record: not any(text in str(record.msg) for text in _NOISE)
   )
   before = sys.unraisablehook
 

@@ -145,7 +145,7 @@ def test_a_file_that_cannot_be_read_is_said_once(inline, tmp_path):
   found = campaign.of_sweep(own, [{'seed': s} for s in (0, 1)], tmp_path / 'a')
   with pytest.raises(InputError, match=r'own\.npz'):
     execution.run(found, tmp_path / 'a', 1)
-  assert not inline
+  assert not inline and not (tmp_path / 'a').exists()
 
 
 def test_a_reason_that_many_runs_share_is_said_once(tmp_path, capsys, inline):
@@ -177,7 +177,7 @@ def test_data_named_and_not_there_stop_a_sweep_before_it_runs(
   )
   with pytest.raises(InputError, match='no dsads in --data_dir'):
     execution.run(found, tmp_path / 'a', 1)
-  assert not inline
+  assert not inline and not (tmp_path / 'a').exists()
   # Synthetic data are named as such before the work and above its tables.
   run(tmp_path / 'b', seed='0:1')
   lines = capsys.readouterr().out.splitlines()

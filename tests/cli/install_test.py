@@ -4,6 +4,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import zipfile
 
 import pytest
 
+import relief_jax
 from tests.support.paths import ROOT
 
 SOURCES = ('setup.py', 'setup.cfg', 'pyproject.toml', 'README.md', 'LICENSE')
@@ -61,6 +63,7 @@ def wheel(tmp_path_factory):
 
 @pytest.mark.slow
 def test_the_wheel_has_one_package_and_every_file(wheel):
+  assert wheel.name.startswith(f'relief_jax-{relief_jax.__version__}-')
   names = zipfile.ZipFile(wheel).namelist()
   tops = {name.partition('/')[0] for name in names}
   assert {top for top in tops if not top.endswith('.dist-info')} == {
@@ -73,6 +76,12 @@ def test_the_wheel_has_one_package_and_every_file(wheel):
   configs = ROOT / 'experiments' / 'configs'
   there |= {f'relief_jax/configs/{path.name}' for path in configs.glob('*.py')}
   assert {name for name in names if name.endswith('.py')} == there
+
+
+def test_the_newest_changes_are_of_this_version():
+  text = (ROOT / 'CHANGELOG.md').read_text()
+  newest = re.search(r'(?m)^## (\d+\.\d+\.\d+)', text)
+  assert newest and newest[1] == relief_jax.__version__
 
 
 @pytest.mark.slow

@@ -176,7 +176,7 @@ def test_a_run_without_a_folder_is_named_after_its_config(monkeypatch, capsys):
   monkeypatch.setattr(command, 'get_config_filename', lambda _: at)
   assert command.workdir() == pathlib.Path('runs/relief_best_lora')
   assert command.workdir('-sweep').name == 'relief_best_lora-sweep'
-  assert '--workdir=runs/relief_best_lora\n' in capsys.readouterr().out
+  assert 'to runs/relief_best_lora (--workdir)\n' in capsys.readouterr().out
   at = 'x/from_json.py:runs/a/config.json'
   with pytest.raises(InputError, match='config.json without --workdir'):
     command.workdir()

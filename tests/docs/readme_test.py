@@ -183,7 +183,7 @@ def test_the_walk_through_with_a_file_of_ones_own(tmp_path):
   start = text.index('\n## From a file\n')
   (block,) = re.findall(r'```\n(.*?)```', text[start:].split('\n## ')[1], re.S)
   python = shlex.quote(sys.executable)
-  block = block.replace('.venv/bin/python', python)
+  block = re.sub('(?m)^python ', f'{python} ', block)
   block = re.sub('(?m)^relief ', f'{python} -m relief_jax.cli.main ', block)
   done = subprocess.run(
     ['bash', '-euc', block],

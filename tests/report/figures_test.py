@@ -3,9 +3,11 @@
 import base64
 import io
 import json
+import re
 
 import matplotlib.colors
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.text import Text
 from PIL import Image
@@ -19,6 +21,7 @@ from relief_jax.report import (
   palette,
   run_charts,
   stats,
+  tables,
 )
 
 METHODS = ('fedavg', 'relief', 'fedprox', 'heterofl', 'local_only')
@@ -176,11 +179,52 @@ def test_lines_that_coincide_are_named_apart():
       assert not any(one.overlaps(other) for other in some[:i])
 
 
-def test_points_of_the_pareto_front_have_names():
-  (chart,) = run_charts.pareto(collection())
+def scattered(count):
+  """Labels of which most have nearly the same F1 and cost."""
+  rng, runs = np.random.default_rng(0), []
+  for i in range(count):
+    cost = float(rng.choice([1, 1.02, 9]))
+    last = {'round': 9, 'sim_seconds': cost, 'joules': cost + i / count}
+    f1 = 0.6 + 0.01 * rng.normal()
+    runs.append(gather.Run(f'label_{i}', 0, 0, {}, [last | {'f1': f1}]))
+  return gather.Collection(runs, 'label_0')
+
+
+@pytest.mark.parametrize('count', [2, 24, 70])
+def test_points_of_f1_against_costs_have_names_apart(count):
+  """What others beat was crosses without names."""
+  (chart,) = run_charts.pareto(scattered(count))
   for figure in chart.panels.values():
-    named = {text.get_text() for text in texts(figure.axes[0])}
-    assert named and named <= set(METHODS)
+    (axes,) = figure.axes
+    named = [text.get_text() for text in texts(axes)]
+    bold = {t.get_text() for t in texts(axes) if t.get_weight() == 'bold'}
+    filled = [
+      line
+      for line in axes.lines
+      if line.get_marker() not in ('None', '.', ',')
+      and line.get_markerfacecolor() != 'none'
+    ]
+    assert 0 < len(bold) == len(filled) <= count
+    assert len(set(named)) == len(named) == min(count, 48)
+    some = boxes(figure, axes.texts)
+    for i, one in enumerate(some):
+      assert figure.bbox.x1 + 1 >= one.x1
+      assert not any(one.overlaps(other) for other in some[:i])
+  assert ('Grey: the 22 others' in chart.caption) == (count == 70)
+
+
+@pytest.mark.parametrize('swept', [False, True])
+def test_a_value_chosen_for_each_method_is_no_sensitivity(swept):
+  runs = []
+  for i, method in enumerate(('fedavg', 'relief', 'fedprox')):
+    for rate in (0.1, 0.2) if swept else (0.1 * (1 + i),):
+      values = {'method': method, 'hparams.client_lr': rate, 'seed': 0}
+      label = f'{rate}/{method}'
+      runs.append(
+        gather.Run(label, 0, 0, {}, [{'round': 1, 'f1': rate}], values=values)
+      )
+  found = run_charts.sensitivity(gather.Collection(runs, 'fedavg'))
+  assert len(found) == swept
 
 
 @pytest.mark.parametrize('seconds', [3e-6, 4e-3, 1.0, 5e5])
@@ -247,6 +291,16 @@ def test_who_trains_the_same_throughout_is_one_column(tmp_path):
   np.testing.assert_allclose(shades, [[0.2, 0.8], [1, 1]])
   assert [t.get_text() for t in steady.get_xticklabels()] == ['high (1)']
   assert [t.get_text() for t in texts(steady)] == ['100', '0']
+
+
+def test_labels_of_a_table_keep_their_lines():
+  """Beside many columns a label was a column of single letters."""
+  frame = pd.DataFrame({'f1 %': ['60.0']}, ['cnn/' + 'fed' * 9])
+  shown = [tables.Table('headline', 'Headline', frame, frame, 'note')]
+  text = page.render(collection(), [], shown)
+  assert f'<th scope="row"><div>cnn/{"fed" * 9}</div></th>' in text
+  (rule,) = re.findall(r'tbody th div {(.*?)}', text, re.S)
+  assert 'width: max-content' in rule and 'max-width: min(45vw' in rule
 
 
 def test_panels_are_narrow_and_side_by_side_where_there_is_room():

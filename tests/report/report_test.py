@@ -164,7 +164,8 @@ def test_what_is_not_finished_is_listed(folder, tmp_path):
   collection = gather.gather([copy])
   assert len(collection.runs) == 7
   assert list(collection.unfinished) == ['client_lr=0.1/relief seed_1']
-  assert 'relief seed_1: ' in page.render(collection, [], [])
+  text = page.render(collection, [], [])
+  assert '<summary>1 run: ' in text and 'relief seed_1</p>' in text
   single = gather.gather([copy / 'client_lr=0.1/relief/seed_0'])
   assert len(single.runs) == 1
   assert 'relief run --config=' in page.render(single, [], [])

@@ -117,6 +117,16 @@ def test_a_run_is_loaded(made):
   )
 
 
+def test_a_load_says_nothing_of_libraries(made, caplog):
+  """Orbax warned of what was our own wish: that the folder is only read."""
+  loaded = relief_jax.load(made[0].folder)
+  with caplog.at_level('WARNING'):
+    assert loaded.model.method == 'fedavg'
+  assert {record.name for record in caplog.records} <= {
+    'relief_jax.runs.simulation'
+  }
+
+
 def test_a_model_file_goes_round(made, tmp_path):
   result, simulation = made
   path = tmp_path / 'new' / 'model.safetensors'
