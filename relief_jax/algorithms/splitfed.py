@@ -43,7 +43,7 @@ from relief_jax.types import Fleet
 class Options:
   """Holds the options of split training."""
 
-  rule: str = option(name('deepest', cuts.RULES, 'where a device splits'))
+  rule: str = option(name('fastest', cuts.RULES, 'where a device splits'))
   layers: int = option(
     whole(1, -1, 1000, 'on every device if rule=fixed; -1: the whole model')
   )
