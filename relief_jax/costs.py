@@ -28,10 +28,11 @@ class Costs(NamedTuple):
     flops: of the round.
     upload: bytes, those sent again included.
     download: bytes, likewise.
-    seconds: compute plus transfers.
+    seconds: compute plus transfers, and waiting inside the round.
     sending: seconds of it.
     receiving: seconds of it.
     joules: compute plus transfers (idle waiting is added by `idle_joules`).
+    waiting: seconds inside the round in which it does neither.
   """
 
   flops: Array
@@ -41,6 +42,7 @@ class Costs(NamedTuple):
   sending: Array
   receiving: Array
   joules: Array
+  waiting: Array
 
 
 def total(chosen: Array, values: Array) -> Array:
@@ -190,14 +192,18 @@ def round_costs(
   sending = 8 * upload / jnp.where(works, fleet.uplink, 1.0)
   receiving = 8 * download / jnp.where(works, fleet.downlink, 1.0)
   busy = jnp.stack([compute, sending, receiving], -1)
+  waiting = jnp.zeros_like(live)
+  if plan.cost.waiting is not None:
+    waiting = live * plan.cost.waiting
   return Costs(
     flops=flops,
     upload=upload,
     download=download,
-    seconds=busy.sum(-1),
+    seconds=busy.sum(-1) + waiting,
     sending=sending,
     receiving=receiving,
     joules=(busy * jnp.where(works[:, None], fleet.watts[:, :3], 0.0)).sum(-1),
+    waiting=waiting,
   )
 
 
@@ -220,7 +226,9 @@ def on_air(size: Array, loss: Array, luck: Array) -> Array:
   return jnp.where(packets > 0, size * sendings / jnp.maximum(packets, 1), 0.0)
 
 
-def idle_joules(fleet: Fleet, seconds: Array) -> Array:
+def idle_joules(
+  fleet: Fleet, seconds: Array, inside: Array | float = 0.0
+) -> Array:
   """Computes the energy of waiting for the slowest participant, [K] joules.
 
   An option.
@@ -230,7 +238,8 @@ def idle_joules(fleet: Fleet, seconds: Array) -> Array:
 
   Args:
     fleet: [K] participants, all of the round's and not one block of them.
-    seconds: [K] busy time of each.
+    seconds: [K] time of each until it is done.
+    inside: [K] seconds of it in which it waits.
   """
-  waiting = seconds.max() - seconds
+  waiting = seconds.max() - seconds + inside
   return jnp.where(seconds > 0, fleet.watts[:, 3] * waiting, 0.0)

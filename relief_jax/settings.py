@@ -85,6 +85,7 @@ class Setting(NamedTuple):
     server_optimizer: `sgd`, `momentum`, `adam` or `yogi`.
     keep_client_state: local momentum stays on the device between rounds.
     idle_power: devices are charged for waiting.
+    sit_out: devices that cannot hold their part sit out, and are no error.
     uplink_codec: of updates (updates/link.py).
     downlink_codec: of the broadcast.
     guard: against diverging and Byzantine clients (updates/faults.py,
@@ -109,6 +110,7 @@ class Setting(NamedTuple):
   server_optimizer: str = 'sgd'
   keep_client_state: bool = False
   idle_power: bool = False
+  sit_out: bool = False
   uplink_codec: Codec = Codec()
   downlink_codec: Codec = Codec()
   guard: Guard = Guard()

@@ -181,6 +181,29 @@ class Exits(NamedTuple):
   until: Callable[[int, bool], 'Task']
 
 
+class SplitPoints(NamedTuple):
+  """Describes where a model can be split between a device and a server; static.
+
+  The device holds the first layers of every encoder, the server the rest. The
+  first point may be before all layers: then inputs leave the device. At the
+  last one the device holds the whole model.
+
+  Attributes:
+    layers: [S] ints, layers on the device; `Task.cuts` + 1 for all.
+    held: [S][G] bools, blocks on the device.
+    work: [S] Work of the device's part; sizes of the blocks held.
+    sent: [S][M] bytes a sample of a modality that cross, activations up and, if
+      a block below trains, as much of gradients down.
+    memory: [S] Memory of the device's part.
+  """
+
+  layers: tuple[int, ...]
+  held: tuple[tuple[bool, ...], ...]
+  work: tuple[Work, ...]
+  sent: tuple[tuple[float, ...], ...]
+  memory: tuple[Memory | None, ...]
+
+
 class Blocks(NamedTuple):
   """Describes the blocks of a model; all static.
 
@@ -230,7 +253,8 @@ class Task(NamedTuple):
     fuse: (params, frozen, {m: [B, d_m]}, run [M]) -> [B, C] logits; a
       modality that is not there (at least one is) counts as zeros.
     submodels: kinds of smaller models that it can be cut down to, by name:
-      `width` (Widths) and `depth` (Exits). With exits `encode`, `fuse` and
+      `width` (Widths) and `depth` (Exits), and a function Task -> SplitPoints
+      by the name of `split`. With exits `encode`, `fuse` and
       `work` are those of the last exit alone, so that a budget means the same
       with and without.
     ends: prefix tree of the parameters, bool: the first and the last layer,
@@ -289,8 +313,12 @@ class CostOverride(NamedTuple):
     download: [K] bytes beside the groups that run, or None.
     received: [K, G] bool, groups that a device is sent, whole; None: those of
       what runs, and where `work` is its own, the parts of them that it sizes.
-    upload: [K] bytes beside the groups that are trained, or None.
+    sent: [K, G] bool, of the groups that are trained those that a device sends;
+      None: all.
+    upload: [K] bytes beside the groups that are sent, or None.
     flops: [K] FLOPs of the round beside its local steps, or None.
+    waiting: [K] seconds that a device waits inside the round, or None.
+    memory: [K] bytes of training, or None: of whole blocks.
     wire: [2, G] bytes of every group's message up and down, where the method
       codes them itself; None: the links do (updates/link.py).
   """
@@ -298,8 +326,11 @@ class CostOverride(NamedTuple):
   work: Work | None = None
   download: Array | None = None
   received: Array | None = None
+  sent: Array | None = None
   upload: Array | None = None
   flops: Array | None = None
+  waiting: Array | None = None
+  memory: Array | None = None
   wire: Array | None = None
 
 

@@ -109,13 +109,15 @@ def within(
   Raises:
     InputError: a method of sub-models.
   """
-  if plan.cost.work is not None:
+  if plan.cost.memory is None and plan.cost.work is not None:
     raise InputError(
       'a fleet with memory_mb for a method that trains parts of blocks',
       'whole blocks: the memory of other sub-models is not counted',
       'leave the column out of the fleet',
     )
-  used = needed(task, step, plan.run, plan.trained)
+  used = plan.cost.memory
+  if used is None:
+    used = needed(task, step, plan.run, plan.trained)
   most: Any = fleet.memory
   fits = used <= most
   inside = fits[:, None]

@@ -18,9 +18,15 @@ import numpy as np
 from relief_jax import tree
 from relief_jax.budgets import widths
 from relief_jax.engine import ambient
-from relief_jax.models import attention, encoders, exits
+from relief_jax.models import (
+  attention,
+  counting,
+  encoders,
+  exits,
+  split_points,
+)
 from relief_jax.models.encoders import Numbering, Spec, WorkBuilder
-from relief_jax.task import Axes, Exits, Task, Widths, Work
+from relief_jax.task import Axes, Exits, SplitPoints, Task, Widths, Work
 from relief_jax.types import Array, PyTree
 
 
@@ -95,6 +101,7 @@ def cnn(spec: Spec) -> Task:
         )
       },
     )
+  whole = whole._replace(submodels={'split': partial(_split_points, spec)})
   if attends:
     # Heads of attention share the units of the fusion out: no narrower form.
     return whole
@@ -102,6 +109,20 @@ def cnn(spec: Spec) -> Task:
   work = partial(_narrow_work, spec, number, groups, axes)
   width = Widths(_units(spec), axes, work)
   return whole._replace(submodels={**whole.submodels, 'width': width})
+
+
+def _split_points(spec: Spec, task: Task) -> SplitPoints:
+  """Finds where the encoders can be cut; the last layer's output is pooled."""
+
+  def front(params, frozen, m, x, depth):
+    del frozen
+    own = params['encoder'][spec.modalities[m]][:depth]
+    if depth == len(spec.filters):
+      return encoders.encode(spec, own, x, 0)
+    return [x, *encoders.activations(spec, own, x, 0)][-1]
+
+  inputs = [counting.batch_of(v) for v in spec.example.values()]
+  return split_points.find(task, front, inputs)
 
 
 def _until(spec, number, groups, depth, every) -> Task:

@@ -56,7 +56,8 @@ def count(
   """Counts a training step.
 
   Args:
-    loss: (params, frozen, inputs) -> [], of `BATCH` samples.
+    loss: (params, frozen, inputs) -> [], of `BATCH` samples; or whatever leaves
+      a part of a model, whose gradient then is given.
     params: P of shapes.
     frozen: shapes of what never trains.
     inputs: [M] shapes of the modalities' inputs, [BATCH, ...].
@@ -71,19 +72,20 @@ def count(
     value, pull = jax.vjp(lambda p: loss(p, frozen, inputs), params)
     return value, pull(seed)[0]
 
-  seed = jax.ShapeDtypeStruct((), jnp.float32)
   with layers.bare():
+    seed = jax.eval_shape(loss, params, frozen, list(inputs))
     traced = jax.make_jaxpr(step)(params, frozen, list(inputs), seed)
   flat = jaxprs.flatten(traced)
   leaves = [len(jax.tree.leaves(v)) for v in (params, frozen, *inputs)]
+  out = len(jax.tree.leaves(seed))
   first = np.cumsum([0, *leaves])
   places = [flat.ins[a:b] for a, b in zip(first, first[1:], strict=False)]
   owners = jax.tree.leaves(
     jax.tree.map(lambda g, t: jax.tree.map(lambda _: g, t), groups, params)
   )
   forward = 1 << num
-  need = _reach_back(flat, forward, owners)
-  seeded = _reach(flat, {flat.ins[-1]: 1})
+  need = _reach_back(flat, [forward] * out, owners)
+  seeded = _reach(flat, dict.fromkeys(flat.ins[-out:], 1))
   sensed = _reach(
     flat, {v: 1 << m for m, own in enumerate(places[2:]) for v in own}
   )
@@ -178,11 +180,11 @@ def _reach(flat: jaxprs.Flat, start: dict[int, int]) -> list[int]:
 
 
 def _reach_back(
-  flat: jaxprs.Flat, forward: int, owners: Sequence[int]
+  flat: jaxprs.Flat, forward: Sequence[int], owners: Sequence[int]
 ) -> list[int]:
-  """Marks what the loss (`forward`) and each block's gradient need."""
+  """Marks what the outputs (`forward`) and each block's gradient need."""
   marks = [0] * len(flat.nbytes)
-  bits = [forward, *(1 << g for g in owners)]
+  bits = [*forward, *(1 << g for g in owners)]
   for v, bit in zip(flat.outs, bits, strict=True):
     if v is not None:
       marks[v] |= bit

@@ -22,6 +22,8 @@ def received(task: Task, fleet: Fleet, plan: Plan) -> Array:
 
 def sent(plan: Plan) -> Array:
   """Marks the blocks that a device sends: those that it trains, [K, G]."""
+  if plan.cost.sent is not None:
+    return plan.cost.sent
   if plan.private is None:
     return plan.trained
   return plan.trained & ~plan.private[None]
@@ -83,7 +85,7 @@ def account(
     seconds = jnp.minimum(cost.seconds, end.limit)
   joules = cost.joules
   if setting.idle_power:
-    joules += costs.idle_joules(fleet, seconds)
+    joules += costs.idle_joules(fleet, seconds, cost.waiting)
   online = None
   if fleet.conditions is not None:
     transfer = jnp.stack([cost.sending, cost.receiving], -1)

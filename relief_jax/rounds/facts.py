@@ -40,6 +40,7 @@ class Facts(NamedTuple):
     exits: the model needs an exit behind every layer (`task.Exits`).
     budgeted: it chooses what to train under `config.deadline`.
     rounds: it has rounds on devices; an online world means nothing without.
+    splits: devices hold a part of the model, whose memory the method checks.
   """
 
   options: type | None = None
@@ -48,6 +49,7 @@ class Facts(NamedTuple):
   exits: bool = False
   budgeted: bool = False
   rounds: bool = True
+  splits: bool = False
 
   def __call__(self, factory: Factory) -> Factory:
     """Attaches the facts to a factory."""

@@ -96,6 +96,7 @@ def setting(
     server_optimizer=config.server_optimizer,
     keep_client_state=config.keep_client_state,
     idle_power=config.idle_power,
+    sit_out=config.over_budget == 'sit_out',
     uplink_codec=Codec(**config.uplink_codec.to_dict()),
     downlink_codec=Codec(**config.downlink_codec.to_dict()),
     guard=settings.make_guard(config),

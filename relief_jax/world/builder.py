@@ -118,7 +118,7 @@ def build(
     )
   fleet = deadlines.with_budgets(fleet, task.work, group_modality)
   facts = algorithms.facts(config.method)
-  if facts.rounds:
+  if facts.rounds and not facts.splits:
     memory.check(
       task,
       Setting(batch=config.batch).memory_step,

@@ -20,6 +20,7 @@ from tests.twins import (
   fedmfs_twin,
   flism_twin,
   prototype_twin,
+  split_twin,
   tfedavg_twin,
   twin,
 )
@@ -135,6 +136,10 @@ TABLE = {
     prototype_twin.QualityTwin, {'confidence': False, 'align': 0.0}
   ),
   'relief': Row(twin.ReliefTwin, often=True),
+  # A frozen base has no layers to split behind.
+  'splitfed': Row(
+    split_twin.SplitTwin, {'rule': 'fixed', 'layers': -1}, frozen=None
+  ),
   # Two bits a weight learn more slowly.
   'tfedavg': Row(tfedavg_twin.TernaryTwin, {'exempt': 'all'}, least=0.95),
 }
