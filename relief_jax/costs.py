@@ -46,11 +46,14 @@ class Costs(NamedTuple):
 def total(chosen: Array, values: Array) -> Array:
   """Sums `values` [G] over the chosen ones, [..., G] -> [...].
 
-  At full precision: by default an accelerator rounds the factors of a product
+  Where `values` have axes [..., G] of their own these are `chosen`'s. At full
+  precision: by default an accelerator rounds the factors of a product
   to TF32 or bfloat16, and a budget would be compared with a cost that is off by
   up to 0.1 or 0.4 %.
   """
   chosen = chosen.astype(jnp.float32)
+  if values.ndim > 1:
+    return (chosen * values).sum(-1)
   return jnp.matmul(chosen, values, precision='highest')
 
 
@@ -68,6 +71,7 @@ def step_flops(work: Work, run: Array, train: Array) -> Array:
   Returns:
     [...] float32 FLOPs per sample.
   """
+  work = of_run(work, run)
   # Zeros and ones: exact at any precision.
   passes = train.astype(jnp.float32) @ work.path.T.astype(jnp.float32) > 0
   return (
@@ -75,6 +79,33 @@ def step_flops(work: Work, run: Array, train: Array) -> Array:
     + total(run, work.fwd)
     + total(train, work.wgrad)
     + total(passes, work.agrad)
+  )
+
+
+def of_run(work: Work, run: Array) -> Work:
+  """Computes the work of a model of which some modalities run.
+
+  Args:
+    work: of the model; as it is, where none of it depends on them.
+    run: [..., M] bool, branches in the forward pass.
+
+  Returns:
+    Work without `tokens`; `shared`, `wgrad` and `agrad` have the axes of `run`
+    before their own.
+  """
+  if work.tokens is None:
+    return work
+  share = total(run, work.tokens.share)
+
+  def grown(fixed, by_tokens):
+    power = share.reshape(share.shape + (1,) * fixed.ndim)
+    return fixed + power * by_tokens[0] + power**2 * by_tokens[1]
+
+  return work.replace(
+    shared=grown(work.shared, work.tokens.shared),
+    wgrad=grown(work.wgrad, work.tokens.wgrad),
+    agrad=grown(work.agrad, work.tokens.agrad),
+    tokens=None,
   )
 
 

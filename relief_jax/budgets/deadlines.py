@@ -110,23 +110,22 @@ def with_budgets(
 
 
 def tight(
-  fleet: Fleet, work: Work, group_modality: Sequence[int], columns: Array
+  fleet: Fleet, work: Work, group_modality: Sequence[int], least: Array
 ) -> float:
-  """Finds the least deadline at which all train columns and shared groups.
+  """Finds the smallest deadline at which all train the least of a model.
 
-  The columns are those of its own modalities.
+  On a device without a sensor without the groups of that sensor.
 
   Args:
     fleet: [N] clients with budgets.
     work: FLOPs per sample of the model's parts.
     group_modality: [G] ints, -1 for shared.
-    columns: [G] bool, groups that hold a fusion column block.
+    least: [G] bool, as `blocks.least`.
 
   Returns:
     A deadline, in units of T_th.
   """
-  wanted = np.asarray(columns) | (np.asarray(group_modality) < 0)
-  train = _owned_groups(fleet, group_modality) & wanted
+  train = _owned_groups(fleet, group_modality) & np.asarray(least)
   return _smallest(fleet, _flops(fleet, work, train))
 
 
@@ -150,7 +149,7 @@ def resolve(
   fleet: Fleet,
   work: Work,
   group_modality: Sequence[int],
-  columns: Array,
+  least: Array,
 ) -> float:
   """Computes the number behind `config.deadline`.
 
@@ -160,7 +159,7 @@ def resolve(
     fleet: [N] clients with budgets.
     work: FLOPs per sample of the model's parts.
     group_modality: [G] ints, -1 for shared.
-    columns: [G] bool, groups that hold a fusion column block.
+    least: [G] bool, as `blocks.least`.
 
   Returns:
     A deadline, in units of T_th; infinite for 'none'.
@@ -171,7 +170,7 @@ def resolve(
   if kind == 'none':
     return math.inf
   if kind == 'tight':
-    return tight(fleet, work, group_modality, columns)
+    return tight(fleet, work, group_modality, least)
   if kind == 'full':
     return full(fleet, work, group_modality)
   if isinstance(kind, bool) or not is_number(str(kind)):
@@ -183,7 +182,7 @@ def resolve(
   factor, times, name = str(kind).partition('*')
   if times:
     # Between the two a device may afford some of its groups: a real choice.
-    return float(factor) * resolve(name, fleet, work, group_modality, columns)
+    return float(factor) * resolve(name, fleet, work, group_modality, least)
   return float(factor)
 
 

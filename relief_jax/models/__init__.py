@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from relief_jax import plugins
 from relief_jax.errors import InputError
-from relief_jax.models import assembly, cnn, counting, lora
+from relief_jax.models import assembly, cnn, counting, lora, transformer
 from relief_jax.models.encoders import Spec
 from relief_jax.models.layers import convolution
 from relief_jax.models.own import from_flax, from_functions
@@ -29,7 +29,11 @@ __all__ = [
   'make',
 ]
 
-MODELS: dict[str, Callable[[Spec], Task]] = {'cnn': cnn.cnn, 'lora': lora.lora}
+MODELS: dict[str, Callable[[Spec], Task]] = {
+  'cnn': cnn.cnn,
+  'lora': lora.lora,
+  'transformer': transformer.transformer,
+}
 
 KIND = plugins.Kind(
   'model',

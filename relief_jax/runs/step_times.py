@@ -123,6 +123,7 @@ def step_flops(work: Work, run, train) -> tuple[float, float, float]:
     run: [M] bool, branches in the forward pass.
     train: [G] bool, groups trained.
   """
+  work = costs.of_run(work, jnp.asarray(run))
   passes = (np.asarray(work.path) & train).any(-1)
   return (
     float(work.shared) + float(np.asarray(work.fwd, np.float64) @ run),

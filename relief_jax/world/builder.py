@@ -330,7 +330,7 @@ def _deadlines(config, fleet, task) -> tuple[float, float]:
 
   def resolve(kind):
     value = deadlines.resolve(
-      kind, fleet, task.work, task.blocks.modality, blocks.columns(task)
+      kind, fleet, task.work, task.blocks.modality, blocks.least(task)
     )
     deadlines.check(
       fleet,

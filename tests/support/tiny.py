@@ -228,7 +228,7 @@ def deadline(task: Task, population: Population, kind='tight') -> float:
     population.fleet,
     task.work,
     task.blocks.modality,
-    blocks.columns(task),
+    blocks.least(task),
   )
 
 
