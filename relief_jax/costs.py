@@ -9,11 +9,13 @@ terms are **ours**): F_n per sample, then
 A round lasts as long as its slowest participant.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from relief_jax.task import Memory, Plan, Work
 from relief_jax.types import Array, Fleet
@@ -53,7 +55,9 @@ def total(chosen: Array, values: Array) -> Array:
   """
   chosen = chosen.astype(jnp.float32)
   if values.ndim > 1:
-    return (chosen * values).sum(-1)
+    shape = np.broadcast_shapes(chosen.shape, values.shape)
+    both = jnp.broadcast_to(chosen, shape), jnp.broadcast_to(values, shape)
+    return jnp.multiply(*both).sum(-1)
   return jnp.matmul(chosen, values, precision='highest')
 
 
@@ -98,10 +102,15 @@ def of_run(work: Work, run: Array) -> Work:
   share = total(run, work.tokens.share)
 
   def grown(fixed, by_tokens):
+    shape = share.shape + fixed.shape
     power = share.reshape(share.shape + (1,) * fixed.ndim)
-    return fixed + power * by_tokens[0] + power**2 * by_tokens[1]
+    power, fixed, linear, square = (
+      jnp.broadcast_to(v, shape) for v in (power, fixed, *by_tokens)
+    )
+    return fixed + power * linear + power**2 * square
 
-  return work.replace(
+  return dataclasses.replace(
+    work,
     shared=grown(work.shared, work.tokens.shared),
     wgrad=grown(work.wgrad, work.tokens.wgrad),
     agrad=grown(work.agrad, work.tokens.agrad),
@@ -154,7 +163,8 @@ def stack(works: Sequence[Work]) -> Work:
 
   def padded(work):
     more = most - work.agrad.size
-    return work.replace(
+    return dataclasses.replace(
+      work,
       agrad=jnp.pad(work.agrad, (0, more)),
       path=jnp.pad(work.path, ((0, more), (0, 0))),
     )

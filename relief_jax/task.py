@@ -121,12 +121,12 @@ class Skip(NamedTuple):
 
   Attributes:
     train: [G] bool, blocks whose gradients are asked for.
-    count: number of modalities that run (static), or None where it is not
+    length: number of modalities that run (static), or None where it is not
       known before the program runs.
   """
 
   train: Array
-  count: int | None = None
+  length: int | None = None
 
 
 class Output(NamedTuple):

@@ -189,7 +189,7 @@ def resolve(
 def check(
   fleet: Fleet,
   work: Work,
-  group_modality: Sequence[int],
+  always: Array,
   deadline: float,
   tiers: Sequence[str] = (),
   sit_out: bool = False,
@@ -199,7 +199,7 @@ def check(
   Args:
     fleet: [N] clients with budgets.
     work: FLOPs per sample of the model's parts.
-    group_modality: [G] ints, -1 for shared.
+    always: [G] bool, groups that every device trains (`Blocks.always`).
     deadline: from `resolve`.
     tiers: names in the order of `fleet.tier`, for the message.
     sit_out: leave devices out that are too slow, where it is not everybody.
@@ -210,8 +210,7 @@ def check(
   Raises:
     InputError: devices are too slow and may not sit out, or all would.
   """
-  shared = np.asarray(group_modality) < 0
-  train = np.broadcast_to(shared, (len(fleet.owned), len(shared)))
+  train = np.broadcast_to(always, (len(fleet.owned), len(always)))
   needed = _flops(fleet, work, train)
   real = np.asarray(fleet.samples) > 0
   # As a round compares: in float32.

@@ -97,7 +97,7 @@ def forward(
   gate: Gate,
   branch: bool = True,
   present: tuple[int, ...] | None = None,
-  count: int | None = None,
+  length: int | None = None,
 ) -> Output:
   """Computes the model's features and class scores for one client.
 
@@ -112,7 +112,7 @@ def forward(
       branch: everything runs once and is masked.
     present: numbers of the modalities that are in the program (static); the
       caller knows that no other one runs. None: all.
-    count: of modalities that run, where the caller knows it (static).
+    length: number of modalities that run, where the caller knows it (static).
   """
   encode = _encode if branch else _encode_masked
   features = {
@@ -123,7 +123,7 @@ def forward(
   run = gate.run
   if batch.mend:
     features, run = batch.mend(features, run)
-  more = (Skip(gate.train, count) if branch else None,) if task.skips else ()
+  more = (Skip(gate.train, length) if branch else None,) if task.skips else ()
   return Output(features, task.fuse(params, frozen, features, run, *more))
 
 

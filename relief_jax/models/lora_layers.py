@@ -49,13 +49,11 @@ def chosen(paths: Sequence[str], wanted: Iterable[str]) -> tuple[str, ...]:
   return tuple(p for p in paths if any(fits(p, pattern) for pattern in wanted))
 
 
-def adapter(
-  key: Array, fan_in: int, fan_out: int, rank: int
-) -> dict[str, Array]:
-  """Draws {'a': [fan_in, r], 'b': [r, fan_out] zeros}."""
+def adapter(key: Array, shape: tuple[int, int], rank: int) -> dict[str, Array]:
+  """Draws {'a': [i, r], 'b': [r, o] zeros} for a layer of shape [i, o]."""
   return {
-    'a': layers.dense_init(key, fan_in, rank),
-    'b': jnp.zeros((rank, fan_out)),
+    'a': layers.dense_init(key, shape[0], rank),
+    'b': jnp.zeros((rank, shape[1])),
   }
 
 

@@ -26,6 +26,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from relief_jax import tree
@@ -65,7 +66,7 @@ PRESETS = {
 _SIDE = 4  # of an image's patch
 
 
-def sizes(options: Mapping[str, Any], shape: tuple[int, ...]) -> dict[str, int]:
+def sizes(options: Mapping[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
   """Finds the sizes of a model, as fields of `Spec`.
 
   Args:
@@ -188,14 +189,14 @@ def _adapters(key, spec: Spec, params, adapted) -> PyTree:
     for m, name in enumerate(spec.modalities):
       own = jax.random.fold_in(embed_key, m)
       fan_in = params['embed'][name]['w'].shape[0]
-      low = lora_layers.adapter(own, fan_in, spec.d, spec.rank)
+      low = lora_layers.adapter(own, (fan_in, spec.d), spec.rank)
       a[name] = low['a']
-    found['embed'] = {'a': a, 'b': low['b']}
+    found['embed'] = {'a': a, 'b': jnp.zeros((spec.rank, spec.d))}
   for i, block in enumerate(params['blocks']):
     keys = jax.random.split(jax.random.fold_in(low_key, i), len(count.LINEAR))
     found['blocks'].append(
       {
-        name: lora_layers.adapter(k, *block[name]['w'].shape, spec.rank)
+        name: lora_layers.adapter(k, block[name]['w'].shape, spec.rank)
         for k, name in zip(keys, count.LINEAR, strict=True)
         if f'blocks/{i}/{name}' in adapted
       }
@@ -290,8 +291,8 @@ def _work(spec: Spec, cut: Cut, num: int, size) -> Work:
       low = cut.embed[m], cut.low, spec.rank
       own = None
     count.embedding(work, m, tokens, fan_in, spec.d, own, low)
-  for i, own in enumerate(cut.blocks):
-    count.block(work, spec.d, spec.attention_heads, own, cut.below(i))
+  for i, block in enumerate(cut.blocks):
+    count.block(work, spec.d, spec.attention_heads, block, cut.below(i))
   below = cut.below(len(cut.blocks))
   count.head(work, spec.d, spec.classes, cut.head, below, spec.text)
   return work.build(np.array([tokens for tokens, _ in number]), size)

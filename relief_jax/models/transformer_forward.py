@@ -155,9 +155,9 @@ def fuse(
   every = [features[spec.modalities[i]] for i in at]
   run = jnp.asarray(run)[np.array(at)]
   stacked = len({h['tokens'].shape for h in every}) == 1
-  if skip and skip.count and skip.count < len(at) and stacked:
+  if skip and skip.length and skip.length < len(at) and stacked:
     # Those that run come first; the others are left out.
-    first = jnp.argsort(~run, stable=True)[: skip.count]
+    first = jnp.argsort(~run, stable=True)[: skip.length]
     together = jax.tree.map(lambda *h: jnp.stack(h)[first], *every)
     every = [
       jax.tree.map(lambda h, i=i: h[i], together) for i in range(len(first))
@@ -178,7 +178,7 @@ def fuse(
   bias = jnp.where(seen > 0, 0.0, parts.NEVER)[:, None, None, :]
   if spec.text:
     later = np.triu(np.full((length, length), parts.NEVER, np.float32), 1)
-    bias = jnp.maximum(bias + later, parts.NEVER)
+    bias = jnp.maximum(bias + later[None, None], parts.NEVER)
   for i, own in enumerate(cut.blocks):
     layer = partial(
       _block,
@@ -204,8 +204,8 @@ def _block(spec, base, bias, batch, merge, params, x) -> Array:
     return parts.linear(x, own[name], low, scale, merge)
 
   h = parts.layer_norm(x, **own['norm1'])
-  seen = [linear(h, name) for name in ('q', 'k', 'v')]
-  mixed = parts.attention(*seen, bias, batch, spec.attention_heads)
+  q, k, v = (linear(h, name) for name in ('q', 'k', 'v'))
+  mixed = parts.attention(q, k, v, bias, batch, spec.attention_heads)
   x = x + linear(mixed, 'o')
   h = parts.layer_norm(x, **own['norm2'])
   return x + linear(parts.gelu(linear(h, 'up')), 'down')

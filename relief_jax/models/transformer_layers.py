@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from relief_jax import tree
 from relief_jax.types import Array, PyTree
@@ -181,7 +182,7 @@ def gated(
   function: Callable[[PyTree, Array], Array],
   params: PyTree,
   x: Array,
-  wanted: Array | None,
+  wanted: Array | bool | np.bool_ | None,
 ) -> Array:
   """Computes function(params, x) whose backward pass is skipped if unwanted.
 
@@ -192,10 +193,10 @@ def gated(
     function: of one layer.
     params: of it.
     x: what comes in.
-    wanted: [] bool, the layer or one below it trains; else gradients are 0.
-      None: always.
+    wanted: [] bool, traced or not, the layer or one below it trains; else
+      gradients are 0. None: always.
   """
-  if wanted is None:
+  if wanted is None or (isinstance(wanted, bool | np.bool_) and wanted):
     return function(params, x)
 
   @jax.custom_vjp

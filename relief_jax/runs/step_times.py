@@ -19,7 +19,7 @@ import ml_collections
 import numpy as np
 import scipy.optimize
 
-from relief_jax import models, tree, world
+from relief_jax import costs, models, tree, world
 from relief_jax.clients import training
 from relief_jax.devices import Device
 from relief_jax.engine import ambient

@@ -18,6 +18,7 @@ from relief_jax.world import fleets
 
 # Shared head, encoders of a and b, their column blocks; `blocks.least`.
 GROUPS = (-1, 0, 1, 0, 1)
+SHARED = np.array(GROUPS) < 0
 LEAST = np.array([1, 0, 0, 1, 1], bool)
 WORK = Work(
   shared=jnp.float32(100),
@@ -115,7 +116,7 @@ def test_deadlines_admit_their_sets_and_no_lower_one_does(seed, modalities):
     deadlines.resolve(k, fleet, work, groups, least) for k in cases
   )
   assert tight <= full and full >= 1
-  assert deadlines.check(fleet, work, groups, tight).all()
+  assert deadlines.check(fleet, work, np.asarray(groups) < 0, tight).all()
 
 
 @pytest.mark.parametrize(
@@ -143,25 +144,25 @@ START = 450 / (FULL / 10)
 def test_too_slow_is_refused_with_a_cure_that_works():
   fleet = make_fleet()
   with pytest.raises(InputError) as error:
-    deadlines.check(fleet, WORK, GROUPS, START * 0.999, ('low', 'full'))
+    deadlines.check(fleet, WORK, SHARED, START * 0.999, ('low', 'full'))
   text = str(error.value)
   assert '1 of 2 devices (tier low)' in text and 'sit_out' in text
   cure = float(text.split('--config.deadline=')[1].split(' ')[0])
   close(cure, 2.228)  # 2.2277 rounded up
-  able = deadlines.check(fleet, WORK, GROUPS, cure, ('low', 'full'))
+  able = deadlines.check(fleet, WORK, SHARED, cure, ('low', 'full'))
   np.testing.assert_array_equal(able, [True, True, False])
 
 
 def test_sitting_out():
   fleet = make_fleet()
-  able = deadlines.check(fleet, WORK, GROUPS, 1.0, sit_out=True)
+  able = deadlines.check(fleet, WORK, SHARED, 1.0, sit_out=True)
   np.testing.assert_array_equal(able, [False, True, False])
   with pytest.raises(InputError, match='2 of 2 devices'):
-    deadlines.check(fleet, WORK, GROUPS, 0.1, sit_out=True)
+    deadlines.check(fleet, WORK, SHARED, 0.1, sit_out=True)
 
 
 def test_without_a_deadline_everybody_takes_part():
-  able = deadlines.check(make_fleet(), WORK, GROUPS, math.inf)
+  able = deadlines.check(make_fleet(), WORK, SHARED, math.inf)
   np.testing.assert_array_equal(able, [True, True, False])
 
 
