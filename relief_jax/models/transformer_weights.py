@@ -25,7 +25,7 @@ from relief_jax.types import PyTree
 
 _SHOWN = 6  # of each kind of misfit
 # What a file may hold beside the weights: constants of causal masks.
-_CONSTANTS = re.compile(r'(attn\.(masked_)?bias|rotary_emb\.inv_freq)$')
+_CONSTANTS = re.compile(r'(^|\.)(attn\.(masked_)?bias|rotary_emb\.inv_freq)$')
 _PREFIXES = re.compile(r'^(params\.|frozen\.|transformer\.)')
 
 Arrays = dict[str, np.ndarray]
@@ -103,7 +103,7 @@ def _named(every: Arrays, modalities: tuple[str, ...]) -> Arrays:
     if _CONSTANTS.search(bare) or bare.startswith('inputs.'):
       continue
     found |= _mapped(bare, value, modalities[0]) or {bare: value}
-  _tie(found, every, modalities[0])
+  _complete(found, every, modalities[0])
   return found
 
 
@@ -195,23 +195,25 @@ _RULES: tuple[tuple[str, Callable[..., Arrays]], ...] = (
 )
 
 
-def _tie(found: Arrays, every: Arrays, modality: str) -> None:
-  """Completes a foreign model: its head is tied, what it leaves out is 0."""
-  if f'embed.{modality}.w' in every or not _foreign(every):
+def _complete(found: Arrays, every: Arrays, modality: str) -> None:
+  """Adds what files of other libraries leave out because it is known.
+
+  A tied head is the table of symbols; LLaMA's layers have no biases.
+  """
+  llama = any('embed_tokens.' in name for name in every)
+  if not llama and not any('wte.' in name for name in every):
     return
   table = found.get(f'embed.{modality}.w')
-  if table is not None and 'head.norm.scale' in found:
+  if table is not None:
     found.setdefault('head.w', table.T)
-  for name in list(found):
-    if name.endswith(('.w', '.scale')) and not name.startswith('embed.'):
-      bias = name.removesuffix('.w') + '.b'
-      if name.endswith('.scale'):
-        bias = name.removesuffix('.scale') + '.bias'
-      found.setdefault(bias, np.zeros(found[name].shape[-1], np.float32))
-
-
-def _foreign(every: Arrays) -> bool:
-  return any('wte.weight' in k or 'embed_tokens' in k for k in every)
+  if 'head.w' in found:
+    found.setdefault('head.b', np.zeros(found['head.w'].shape[1], np.float32))
+  for name in list(found) if llama else ():
+    stem, _, leaf = name.rpartition('.')
+    bias = {'w': 'b', 'scale': 'bias'}.get(leaf)
+    if bias and not stem.startswith('embed.'):
+      zeros = np.zeros(found[name].shape[-1], np.float32)
+      found.setdefault(f'{stem}.{bias}', zeros)
 
 
 def _check(path: str, found: Arrays, names: dict[str, Any]) -> None:

@@ -19,8 +19,6 @@ from relief_jax.types import Bank, PyTree
 
 # Purpose of a base's key, beside its initial values and its batches.
 _DROPOUT = 2
-# Raise it when the same inputs give another base.
-_VERSION = 1
 
 # Models with a frozen base: their whole form, and what freezes its parameters.
 WHOLE: dict[str, Callable[[Spec], tuple[Task, Callable[[PyTree], PyTree]]]] = {
@@ -48,35 +46,34 @@ def kept(
 ) -> PyTree:
   """Reads a base from the user's cache, or trains it; as `pretrain`.
 
-  What it is trained on and how is its name there, so that a sweep over methods
-  and rates trains one base per seed.
+  Its name there is the program that trains it, and on what: a sweep over
+  methods, rates and ranks trains one base per seed, and a changed model
+  another. Without a cache it is trained each time.
   """
-  task, freeze = WHOLE[backbone](spec)
-  shapes = jax.eval_shape(lambda: freeze(task.init(key)))
-  named = tree.named_leaves(shapes)
-  # Of adapters it knows nothing.
+  # Of adapters the program knows nothing.
   whole = spec._replace(
     lora=(), rank=1, lora_alpha=1.0, cached=False, adapters=False
   )
-  made_by = {
-    'base': _VERSION,
-    'backbone': backbone,
-    'spec': whole._asdict(),
-    'steps': steps,
-    'dropout': dropout,
-    'jax': jax.__version__,
-    'platform': jax.default_backend(),
-  }
+  lowered = pretrain.lower(key, whole, public, steps, dropout, backbone)
   content = [np.asarray(v).tobytes() for v in jax.tree.leaves(public)]
   words = np.asarray(jax.random.key_data(key)).tobytes()
+  name = cache.key(
+    [lowered.as_text().encode(), words, *content],
+    {
+      'dropout': dropout,
+      'jax': jax.__version__,
+      'platform': jax.default_backend(),
+    },
+  )
 
   def build():
-    base = pretrain(key, spec, public, steps, dropout, backbone)
+    base = lowered.compile()(key, public, dropout)
     return {k: np.asarray(v) for k, v in tree.named_leaves(base).items()}
 
-  found = cache.arrays(f'base-{cache.key([words, *content], made_by)}', build)
-  leaves = [jnp.asarray(found[name]) for name in named]
-  return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
+  found = cache.arrays(f'base-{name}', build)
+  like = lowered.out_info
+  leaves = [jnp.asarray(found[k]) for k in tree.named_leaves(like)]
+  return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
 @functools.partial(jax.jit, static_argnums=(1, 3, 5))
