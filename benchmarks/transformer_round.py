@@ -43,7 +43,7 @@ def job(model: str, case: str) -> turns.Job:
   shared = [f'--clients={_CLIENTS.value}'] + ['--smoke'] * _SMOKE.value
   if case == 'torch':
     env |= {'OMP_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1'}
-    given = [_TORCH.value, '-m', 'benchmarks.peers.transformer_torch']
+    given = [str(_TORCH.value), '-m', 'benchmarks.peers.transformer_torch']
     given += [f'--model={model}', f'--cores={_CORES.value}']
     given.append(f'--rounds={_REPEATS.value}')
   else:

@@ -17,11 +17,13 @@ from relief_jax.errors import InputError
 from relief_jax.models import assembly, cnn, counting, lora, transformer
 from relief_jax.models.encoders import Spec
 from relief_jax.models.layers import convolution
+from relief_jax.models.lora_layers import Adapters
 from relief_jax.models.own import from_flax, from_functions
 from relief_jax.task import Task
 
 __all__ = [
   'MODELS',
+  'Adapters',
   'convolution',
   'find',
   'from_flax',

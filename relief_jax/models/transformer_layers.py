@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from relief_jax import tree
+from relief_jax.models import lora_layers
 from relief_jax.types import Array, PyTree
 
 # exp of it is 0 beside any score, and unlike an infinity it has a gradient.
@@ -80,8 +81,7 @@ def linear(
   if low is None:
     return product(x, layer['w'], layer['b'])
   if merge:
-    w = layer['w'] + scale * (low['a'] @ low['b'])
-    return product(x, w, layer['b'])
+    return product(x, lora_layers.merged(layer['w'], low, scale), layer['b'])
   return product(x, layer['w'], layer['b']) + scale * (
     (x @ low['a']) @ low['b']
   )
