@@ -164,6 +164,14 @@ def _check(spec: Spec) -> None:
       'as many numbers for each',
       'set --config.model.transformer.d to a multiple of the heads',
     )
+  flat = [m for m, v in spec.example.items() if v.ndim < 3]
+  if flat and not spec.text:
+    raise InputError(
+      f'{flat[0]}, whose inputs are {list(spec.example[flat[0]].shape[1:])}, '
+      'for the transformer',
+      'windows [time, channels], images or text, of which tokens can be made',
+      'take another --config.backbone',
+    )
   longest = max(max(v.shape[1:]) for v in spec.example.values())
   if not spec.text and spec.patch > longest:
     raise InputError(

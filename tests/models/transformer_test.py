@@ -370,6 +370,7 @@ def test_patches_of_images_and_windows():
     ({'d': 9}, 'width of 9 for 2 heads'),
     ({'patch': 20}, 'patches of 20 samples'),
     ({'lora': ('w',)}, "pattern 'w'"),
+    ({'inputs': ((4,), (3,), (2,))}, 'acc, whose inputs are'),
     ({'weights': 'nowhere.safetensors'}, 'nowhere.safetensors'),
   ],
 )
