@@ -1,3 +1,7 @@
-from relief_jax.engine import ambient
+import importlib.util
 
-ambient.pin_process()
+# Other simulators' environments import from here too, and have no JAX.
+if importlib.util.find_spec('jax'):
+  from relief_jax.engine import ambient
+
+  ambient.pin_process()

@@ -27,6 +27,15 @@ def columns(task: Task) -> np.ndarray:
   return task.blocks.of('fusion', 'joint')
 
 
+def least(task: Task) -> np.ndarray:
+  """Marks the blocks that take part at the least, [G] bool.
+
+  Those that all devices train, and the columns: the deadline `tight` lets every
+  device train its own of them.
+  """
+  return columns(task) | task.blocks.always
+
+
 def features(task: Task, method: str) -> tuple[int, ...]:
   """Gives the numbers in each modality's features, [M].
 

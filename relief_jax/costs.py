@@ -9,11 +9,13 @@ terms are **ours**): F_n per sample, then
 A round lasts as long as its slowest participant.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from relief_jax.task import Memory, Plan, Work
 from relief_jax.types import Array, Fleet
@@ -48,11 +50,16 @@ class Costs(NamedTuple):
 def total(chosen: Array, values: Array) -> Array:
   """Sums `values` [G] over the chosen ones, [..., G] -> [...].
 
-  At full precision: by default an accelerator rounds the factors of a product
+  Where `values` have axes [..., G] of their own these are `chosen`'s. At full
+  precision: by default an accelerator rounds the factors of a product
   to TF32 or bfloat16, and a budget would be compared with a cost that is off by
   up to 0.1 or 0.4 %.
   """
   chosen = chosen.astype(jnp.float32)
+  if values.ndim > 1:
+    shape = np.broadcast_shapes(chosen.shape, values.shape)
+    both = jnp.broadcast_to(chosen, shape), jnp.broadcast_to(values, shape)
+    return jnp.multiply(*both).sum(-1)
   return jnp.matmul(chosen, values, precision='highest')
 
 
@@ -70,6 +77,7 @@ def step_flops(work: Work, run: Array, train: Array) -> Array:
   Returns:
     [...] float32 FLOPs per sample.
   """
+  work = of_run(work, run)
   # Zeros and ones: exact at any precision.
   passes = train.astype(jnp.float32) @ work.path.T.astype(jnp.float32) > 0
   return (
@@ -77,6 +85,38 @@ def step_flops(work: Work, run: Array, train: Array) -> Array:
     + total(run, work.fwd)
     + total(train, work.wgrad)
     + total(passes, work.agrad)
+  )
+
+
+def of_run(work: Work, run: Array) -> Work:
+  """Computes the work of a model of which some modalities run.
+
+  Args:
+    work: of the model; as it is, where none of it depends on them.
+    run: [..., M] bool, branches in the forward pass.
+
+  Returns:
+    Work without `tokens`; `shared`, `wgrad` and `agrad` have the axes of `run`
+    before their own.
+  """
+  if work.tokens is None:
+    return work
+  share = total(run, work.tokens.share)
+
+  def grown(fixed, by_tokens):
+    shape = share.shape + fixed.shape
+    power = share.reshape(share.shape + (1,) * fixed.ndim)
+    power, fixed, linear, square = (
+      jnp.broadcast_to(v, shape) for v in (power, fixed, *by_tokens)
+    )
+    return fixed + power * linear + power**2 * square
+
+  return dataclasses.replace(
+    work,
+    shared=grown(work.shared, work.tokens.shared),
+    wgrad=grown(work.wgrad, work.tokens.wgrad),
+    agrad=grown(work.agrad, work.tokens.agrad),
+    tokens=None,
   )
 
 
@@ -125,7 +165,8 @@ def stack(works: Sequence[Work]) -> Work:
 
   def padded(work):
     more = most - work.agrad.size
-    return work.replace(
+    return dataclasses.replace(
+      work,
       agrad=jnp.pad(work.agrad, (0, more)),
       path=jnp.pad(work.path, ((0, more), (0, 0))),
     )

@@ -14,6 +14,26 @@ from relief_jax.types import Array, Bank, PyTree, Shift
 
 
 @flax.struct.dataclass
+class TokenWork:
+  """Holds FLOPs per sample of layers that mix the modalities' tokens.
+
+  With a share s of the tokens there they cost `[s, s^2] @` each field: layers
+  of a token grow with their number, attention between them with its square.
+
+  Attributes:
+    share: [M] of all tokens that are a modality's; they add up to 1.
+    shared: [2], of the forward pass.
+    wgrad: [2, G].
+    agrad: [2, Q].
+  """
+
+  share: Array
+  shared: Array
+  wgrad: Array
+  agrad: Array
+
+
+@flax.struct.dataclass
 class Work:
   """Holds FLOPs per sample of a model's parts, from its real shapes.
 
@@ -27,6 +47,8 @@ class Work:
     agrad: [Q] FLOPs of passing the gradient through one layer to its input.
     path: [Q, G] bool, training group g needs that pass.
     size: [G] float32, numbers in a group; what is sent when it is trained.
+    tokens: what depends on how many modalities run (`costs.of_run`), beside
+      the others; None: nothing does.
   """
 
   shared: Array
@@ -35,6 +57,7 @@ class Work:
   agrad: Array
   path: Array
   size: Array
+  tokens: TokenWork | None = None
 
 
 class Memory(NamedTuple):
@@ -91,6 +114,19 @@ class Gate(NamedTuple):
   run: Array
   sensed: Array | None
   train: Array
+
+
+class Skip(NamedTuple):
+  """Says what `Task.fuse` may leave out for one client.
+
+  Attributes:
+    train: [G] bool, blocks whose gradients are asked for.
+    length: number of modalities that run (static), or None where it is not
+      known before the program runs.
+  """
+
+  train: Array
+  length: int | None = None
 
 
 class Output(NamedTuple):
@@ -216,12 +252,15 @@ class Blocks(NamedTuple):
       `joint` (both), `exit` (of an early exit) or `head` (fusion tail and
       head).
     layers: [M, cuts] numbers of the blocks of an encoder's layers.
+    trunk: numbers of the blocks of each layer that all modalities share,
+      from the encoders to the head; () where there are none.
   """
 
   name: tuple[str, ...]
   modality: tuple[int, ...]
   role: tuple[str, ...]
   layers: tuple[tuple[int, ...], ...] = ()
+  trunk: tuple[tuple[int, ...], ...] = ()
 
   @property
   def num(self) -> int:
@@ -236,6 +275,12 @@ class Blocks(NamedTuple):
   def shared(self) -> np.ndarray:
     """Blocks that every device has, [G] bool."""
     return np.asarray(self.modality) < 0
+
+  @property
+  def always(self) -> np.ndarray:
+    """Blocks that every device trains: shared ones, no trunk, [G] bool."""
+    trunk = [g for layer in self.trunk for g in layer]
+    return self.shared & ~np.isin(np.arange(self.num), trunk)
 
 
 class Task(NamedTuple):
@@ -252,6 +297,8 @@ class Task(NamedTuple):
     cuts: number of layers an encoder can be cut at; `cut == cuts` freezes all.
     fuse: (params, frozen, {m: [B, d_m]}, run [M]) -> [B, C] logits; a
       modality that is not there (at least one is) counts as zeros.
+    skips: `fuse` takes a fifth argument, a `Skip` where one client is trained
+      at a time, else None.
     submodels: kinds of smaller models that it can be cut down to, by name:
       `width` (Widths) and `depth` (Exits), and a function Task -> SplitPoints
       by the name of `split`. With exits `encode`, `fuse` and
@@ -288,6 +335,7 @@ class Task(NamedTuple):
   memory: Memory | None = None
   by_batch: bool = False
   notes: tuple[str, ...] = ()
+  skips: bool = False
 
   @property
   def num_blocks(self) -> int:

@@ -9,6 +9,7 @@ over a modality's owners is taken at the end of the round.
 """
 
 import multiprocessing
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from benchmarks.peers import common
 _FORM = flags.DEFINE_enum(
   'form', 'conv', ['conv', 'im2col'], "PyTorch's convolution, or products"
 )
-_CLIENTS = flags.DEFINE_integer('clients', 64, 'in the round')
+CLIENTS = flags.DEFINE_integer('clients', 64, 'in the round')
 
 
 def init(world: common.Sensor) -> dict[str, torch.Tensor]:
@@ -83,17 +84,20 @@ class Client:
     sums: where this process adds up its clients' updates.
   """
 
+  loss = staticmethod(loss)
+
   def __init__(self, world, start, sums):
     self.world, self.start, self.sums = world, start, sums
-    order = (0, 2, 1) if _FORM.value == 'conv' else (0, 1, 2)
-    self.x = {
-      name: torch.from_numpy(x.transpose(order).copy())
-      for name, x in world.x.items()
-    }
+    self.x = {name: self.ordered(x) for name, x in world.x.items()}
     self.y = torch.from_numpy(world.y)
     self.rows = torch.from_numpy(world.rows)
     self.params = {k: v.clone().requires_grad_(True) for k, v in start.items()}
     self.draw = torch.Generator().manual_seed(0)
+
+  def ordered(self, x: np.ndarray) -> torch.Tensor:
+    """Gives windows [windows, time, channels] as the model reads them."""
+    order = (0, 2, 1) if _FORM.value == 'conv' else (0, 1, 2)
+    return torch.from_numpy(x.transpose(order).copy())
 
   def train(self, client: int) -> None:
     """Trains one client: five steps of SGD on the sensors that it owns."""
@@ -108,7 +112,7 @@ class Client:
       at = torch.randint(40, (world.batch,), generator=self.draw)
       row = self.rows[client][at]
       inputs = {n: self.x[n].index_select(0, row) for n in own}
-      value = loss(self.params, inputs, self.y[row])
+      value = self.loss(self.params, inputs, self.y[row])
       grads = torch.autograd.grad(value, params)
       with torch.no_grad():
         torch._foreach_add_(params, grads, alpha=-0.01)
@@ -129,10 +133,10 @@ def deal(owned: np.ndarray, cores: int) -> list[list[int]]:
   return hands
 
 
-def work(hand, world, start, sums, gate, rounds) -> None:
-  """Trains a process's share of every round."""
+def work(make, hand, world, start, sums, gate, rounds) -> None:
+  """Trains a process's share of every round; `make` gives its `Client`."""
   torch.set_num_threads(1)
-  client = Client(world, start, sums)
+  client = make(world, start, sums)
   for _ in range(rounds):
     gate.wait()
     for total in sums.values():
@@ -142,12 +146,25 @@ def work(hand, world, start, sums, gate, rounds) -> None:
     gate.wait()
 
 
-def main(argv) -> None:
-  """Times the rounds and prints one JSON line."""
-  del argv
+def race(
+  workload: str,
+  world: common.Sensor,
+  params: dict[str, torch.Tensor],
+  make: Callable[..., Client],
+  **facts: str,
+) -> None:
+  """Times the rounds and prints one JSON line.
+
+  Args:
+    workload: its name.
+    world: its data.
+    params: of the server, by name; what comes before a slash is the modality
+      whose owners train them, or they are everybody's.
+    make: (world, params, sums) -> client.
+    **facts: of the line.
+  """
   rounds, cores = common.ROUNDS.value, common.CORES.value
-  world = common.sensor(_CLIENTS.value, common.SMOKE.value)
-  start = {k: v.share_memory_() for k, v in init(world).items()}
+  start = {k: v.share_memory_() for k, v in params.items()}
   parts = [
     {k: torch.zeros_like(v).share_memory_() for k, v in start.items()}
     for _ in range(cores)
@@ -157,7 +174,7 @@ def main(argv) -> None:
   gate = context.Barrier(cores + 1)
   team = [
     context.Process(
-      target=work, args=(hand, world, start, part, gate, rounds + 1)
+      target=work, args=(make, hand, world, start, part, gate, rounds + 1)
     )
     for hand, part in zip(deal(world.owned, cores), parts, strict=True)
   ]
@@ -177,14 +194,21 @@ def main(argv) -> None:
     process.join()
   common.emit(
     'torch',
-    'sensor',
-    _CLIENTS.value,
+    workload,
+    len(world.owned),
     seconds,
-    form=_FORM.value,
+    **facts,
     modalities_owned=float(world.owned.sum(1).mean()),
     parameters=sum(v.numel() for v in start.values()),
     torch=torch.__version__,
   )
+
+
+def main(argv) -> None:
+  """Times the rounds of the sensor workload."""
+  del argv
+  world = common.sensor(CLIENTS.value, common.SMOKE.value)
+  race('sensor', world, init(world), Client, form=_FORM.value)
 
 
 if __name__ == '__main__':

@@ -145,7 +145,8 @@ def fedmfs_style(task: Task, setting: Setting) -> Method:
     least = costs.step_flops(task.work, run, nothing)
     count = run.sum(-1)
     subsets = jnp.exp2(count.astype(jnp.float32))
-    once = costs.total(run, task.work.fwd) + subsets * task.work.shared
+    work = costs.of_run(task.work, run)  # all of them, at most
+    once = costs.total(run, work.fwd) + subsets * work.shared
     price = once * setting.batch / setting.samples(round.fleet)
     choice = ~fits(whole, round.budget) | (count > most)
     found = round.active & (count > 1) & choice

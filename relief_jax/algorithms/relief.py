@@ -161,11 +161,11 @@ def choose(
     overdue: [G] bool, waited longer than `max_stale`.
   """
   num, options = task.num_blocks, setting.options
-  rule, shared = options.rule, jnp.asarray(task.blocks.shared)
+  rule, always = options.rule, jnp.asarray(task.blocks.always)
   price, budget = memory.priced(task, setting.memory_step, run, limit)
 
   def cost(chosen):
-    return price(chosen | shared)
+    return price(chosen | always)
 
   if rule == 'greedy_ratio':
     alone = jax.vmap(cost)(jnp.eye(num, dtype=bool))
@@ -174,9 +174,9 @@ def choose(
     score = jnp.where(overdue, jnp.inf, score)
   pack = BUDGETS['knapsack' if rule == 'knapsack' else 'greedy']
   tie = last.astype(jnp.float32)
-  chosen = pack(score, tie, cost, access & ~shared, budget)
+  chosen = pack(score, tie, cost, access & ~always, budget)
   fits = cost(jnp.zeros(num, bool)) <= budget * (1 + SLACK)
-  return (chosen | shared) & fits
+  return (chosen | always) & fits
 
 
 def _check(setting: Setting) -> None:

@@ -110,23 +110,22 @@ def with_budgets(
 
 
 def tight(
-  fleet: Fleet, work: Work, group_modality: Sequence[int], columns: Array
+  fleet: Fleet, work: Work, group_modality: Sequence[int], least: Array
 ) -> float:
-  """Finds the least deadline at which all train columns and shared groups.
+  """Finds the smallest deadline at which all train the least of a model.
 
-  The columns are those of its own modalities.
+  On a device without a sensor without the groups of that sensor.
 
   Args:
     fleet: [N] clients with budgets.
     work: FLOPs per sample of the model's parts.
     group_modality: [G] ints, -1 for shared.
-    columns: [G] bool, groups that hold a fusion column block.
+    least: [G] bool, as `blocks.least`.
 
   Returns:
     A deadline, in units of T_th.
   """
-  wanted = np.asarray(columns) | (np.asarray(group_modality) < 0)
-  train = _owned_groups(fleet, group_modality) & wanted
+  train = _owned_groups(fleet, group_modality) & np.asarray(least)
   return _smallest(fleet, _flops(fleet, work, train))
 
 
@@ -150,7 +149,7 @@ def resolve(
   fleet: Fleet,
   work: Work,
   group_modality: Sequence[int],
-  columns: Array,
+  least: Array,
 ) -> float:
   """Computes the number behind `config.deadline`.
 
@@ -160,7 +159,7 @@ def resolve(
     fleet: [N] clients with budgets.
     work: FLOPs per sample of the model's parts.
     group_modality: [G] ints, -1 for shared.
-    columns: [G] bool, groups that hold a fusion column block.
+    least: [G] bool, as `blocks.least`.
 
   Returns:
     A deadline, in units of T_th; infinite for 'none'.
@@ -171,7 +170,7 @@ def resolve(
   if kind == 'none':
     return math.inf
   if kind == 'tight':
-    return tight(fleet, work, group_modality, columns)
+    return tight(fleet, work, group_modality, least)
   if kind == 'full':
     return full(fleet, work, group_modality)
   if isinstance(kind, bool) or not is_number(str(kind)):
@@ -183,14 +182,14 @@ def resolve(
   factor, times, name = str(kind).partition('*')
   if times:
     # Between the two a device may afford some of its groups: a real choice.
-    return float(factor) * resolve(name, fleet, work, group_modality, columns)
+    return float(factor) * resolve(name, fleet, work, group_modality, least)
   return float(factor)
 
 
 def check(
   fleet: Fleet,
   work: Work,
-  group_modality: Sequence[int],
+  always: Array,
   deadline: float,
   tiers: Sequence[str] = (),
   sit_out: bool = False,
@@ -200,7 +199,7 @@ def check(
   Args:
     fleet: [N] clients with budgets.
     work: FLOPs per sample of the model's parts.
-    group_modality: [G] ints, -1 for shared.
+    always: [G] bool, groups that every device trains (`Blocks.always`).
     deadline: from `resolve`.
     tiers: names in the order of `fleet.tier`, for the message.
     sit_out: leave devices out that are too slow, where it is not everybody.
@@ -211,8 +210,7 @@ def check(
   Raises:
     InputError: devices are too slow and may not sit out, or all would.
   """
-  shared = np.asarray(group_modality) < 0
-  train = np.broadcast_to(shared, (len(fleet.owned), len(shared)))
+  train = np.broadcast_to(always, (len(fleet.owned), len(always)))
   needed = _flops(fleet, work, train)
   real = np.asarray(fleet.samples) > 0
   # As a round compares: in float32.

@@ -16,8 +16,9 @@ def levels(task: Task) -> np.ndarray:
 
   From 0.
 
-  The shared groups (fusion tail and head) are 0, the fusion's columns 1, the
-  encoders' last layer 2, and so on; a group of several layers lies as deep as
+  The shared groups (fusion tail and head) are 0, then come the layers of a
+  trunk (`Blocks.trunk`), the fusion's columns (1 without a trunk), the
+  encoders' last layer, and so on; a group of several layers lies as deep as
   the deepest of them. All modalities' encoders are counted side by side, since
   a model of parallel branches has no single order of layers (ours).
 
@@ -25,10 +26,13 @@ def levels(task: Task) -> np.ndarray:
     task: the model; its cut (`config.model.groups`) says how many levels there
       are: three with `split`, one per layer with `layer`.
   """
-  depth = np.where(task.blocks.shared, 0, 1)
+  above = len(task.blocks.trunk)
+  depth = np.where(task.blocks.shared, 0, 1 + above)
+  for i, layer in enumerate(task.blocks.trunk):
+    depth[list(layer)] = above - i
   for owners in task.blocks.layers:
     for i, g in enumerate(owners):
-      depth[g] = max(depth[g], 1 + len(owners) - i)
+      depth[g] = max(depth[g], 1 + above + len(owners) - i)
   return np.unique(depth, return_inverse=True)[1]
 
 

@@ -102,6 +102,7 @@ def most_valuable(
     than G / CELLS of the room for training unused. Of sets of one value a
     larger one.
   """
+  work = costs.of_run(work, run)
   forward = costs.step_flops(work, run, jnp.zeros_like(access))
   through = costs.total(jnp.asarray(model.through), work.agrad)
 

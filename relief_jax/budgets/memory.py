@@ -174,7 +174,7 @@ def check(
   """
   if fleet.memory is None:
     return
-  must = task.blocks.shared | (not budgeted)
+  must = task.blocks.always | (not budgeted)
   used = every(task, step, fleet, everywhere, must)
   real = np.asarray(fleet.samples) > 0
   able = real & (used <= np.asarray(fleet.memory))

@@ -203,13 +203,13 @@ def forward(
       is not owned, unless `fill` is `input`.
   """
 
-  def run(params, step, alter=None, mend=None):
+  def run(params, step, alter=None, mend=None, length=None):
     gate = Gate(step.run, step.sensed, trained)
     batch = Batch(
       population.bank, step.row, step.weight, step.shift, alter, mend
     )
     return training.forward(
-      task, params, population.frozen, batch, gate, branch, present
+      task, params, population.frozen, batch, gate, branch, present, length
     )
 
   return run
@@ -236,11 +236,23 @@ def client_loss(
   run = forward(task, population, trained, branch, present)
   criterion = criterion or training.criterion(task)
 
-  def loss(params, step):
-    scores = run(params, step).logits
+  def loss(params, step, length=None):
+    scores = run(params, step, length=length).logits
     return criterion(scores, population.bank.y[step.row], step.weight)
 
-  return loss
+  def shortened(params, step):
+    lengths = range(1, len(task.modalities) + 1)
+    each = [lambda p, k=k: loss(p, step, k) for k in lengths]
+    index = jnp.clip(step.run.sum(), 1, len(each)) - 1
+    return training.one_of(index, each, params)
+
+  def either(params, step):
+    # Filled sensors all run: there is nothing to leave out.
+    several = len(task.modalities) > 1 and step.sensed is None
+    chosen = shortened if task.skips and branch and several else loss
+    return chosen(params, step)
+
+  return either
 
 
 def make(

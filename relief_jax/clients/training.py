@@ -1,6 +1,6 @@
 """Trains one client: forward with real skipping, gated optimiser."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ import optax
 
 from relief_jax import tree
 from relief_jax.clients import sensor_faults
-from relief_jax.task import Batch, Gate, Output, Steps, Task
+from relief_jax.task import Batch, Gate, Output, Skip, Steps, Task
 from relief_jax.types import Array, PyTree
 
 
@@ -97,6 +97,7 @@ def forward(
   gate: Gate,
   branch: bool = True,
   present: tuple[int, ...] | None = None,
+  length: int | None = None,
 ) -> Output:
   """Computes the model's features and class scores for one client.
 
@@ -111,6 +112,7 @@ def forward(
       branch: everything runs once and is masked.
     present: numbers of the modalities that are in the program (static); the
       caller knows that no other one runs. None: all.
+    length: number of modalities that run, where the caller knows it (static).
   """
   encode = _encode if branch else _encode_masked
   features = {
@@ -121,7 +123,8 @@ def forward(
   run = gate.run
   if batch.mend:
     features, run = batch.mend(features, run)
-  return Output(features, task.fuse(params, frozen, features, run))
+  more = (Skip(gate.train, length) if branch else None,) if task.skips else ()
+  return Output(features, task.fuse(params, frozen, features, run, *more))
 
 
 def logits(*args, **kwargs) -> Array:
@@ -144,6 +147,36 @@ def cross_entropy(scores: Array, y: Array, weight: Array) -> Array:
 def criterion(task: Task) -> Callable[[Array, Array, Array], Array]:
   """Gives the training loss of a model, (logits, y, weight) -> []."""
   return task.criterion or cross_entropy
+
+
+def one_of(
+  index: Array,
+  losses: Sequence[Callable[[PyTree], Array]],
+  params: PyTree,
+) -> Array:
+  """Computes one of several losses, its gradient inside the branch, [].
+
+  A `lax.switch` keeps what the backward passes of all its branches read; here
+  each branch makes its gradient at once and keeps nothing else.
+
+  Args:
+    index: [] int32, of the loss.
+    losses: params -> [].
+    params: P.
+  """
+
+  @jax.custom_vjp
+  def value(params):
+    return jax.lax.switch(index, losses, params)
+
+  def forward(params):
+    return jax.lax.switch(index, list(map(jax.value_and_grad, losses)), params)
+
+  def backward(grads, scale):
+    return (jax.tree.map(lambda g: scale * g, grads),)
+
+  value.defvjp(forward, backward)
+  return value(params)
 
 
 def modality_dropout(key: Array, owned: Array, rate: Array, steps: int):

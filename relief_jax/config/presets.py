@@ -33,6 +33,7 @@ def smoke(c: ml_collections.ConfigDict) -> None:
   c.data.test_subjects = (4,)
   c.model.filters, c.model.hidden, c.model.rank = (4, 8), 16, 2
   c.model.base_steps = 4
+  c.model.transformer.preset = 'tiny'
 
 
 def paper(c: ml_collections.ConfigDict) -> None:

@@ -23,6 +23,7 @@ from relief_jax.config import assembly, table
 from relief_jax.engine import placement
 from relief_jax.errors import InputError
 from relief_jax.keys import Key, flatten
+from relief_jax.models import transformer
 from relief_jax.online import missing, presence
 from relief_jax.world import fleet_files, fleets, partition, splits
 
@@ -67,6 +68,7 @@ REGISTRIES = {
     others='the path of a .csv or .json file',
   ),
   'codecs': _open(compressors.KIND),
+  'transformers': Registry(lambda: transformer.PRESETS),
   'ternary modes': Registry(lambda: ternary.MODES),
   'partitions': Registry(lambda: partition.KINDS),
   'splits': Registry(lambda: splits.KINDS),

@@ -66,7 +66,11 @@ ROWS: dict[str, Any] = {
     'auto', 'data sets', 'auto: dsads where its files are found, else synthetic'
   ),
   'data_path': text('', 'the file of dataset=npz, your own data'),
-  'backbone': name('cnn', 'models', 'cnn: all parameters; lora: frozen base'),
+  'backbone': name(
+    'cnn',
+    'models',
+    'cnn: all parameters; lora: frozen base; transformer: of tokens',
+  ),
   'seed': whole(0, 0, LARGEST_SEED, 'of everything that is drawn'),
   'modules': names(
     (),
@@ -282,14 +286,14 @@ ROWS: dict[str, Any] = {
       'concat', ('concat', 'attention'), 'attention: cnn without fusion_norm'
     ),
     'heads': whole(4, 1, 10**4, 'of the attention; they share `hidden` out'),
-    'rank': whole(8, 1, 10**4, 'lora: of the adapters'),
-    'lora_alpha': real(16.0, 0, LARGE, 'lora: adapters count alpha / rank'),
+    'rank': whole(8, 1, 10**4, 'of adapters'),
+    'lora_alpha': real(16.0, 0, LARGE, 'adapters count alpha / rank'),
     'groups': name(
       'split',
       ('split', 'joint', 'layer'),
       'of parameters trained together; early exits: always layer',
     ),
-    'base': name('pretrained', ('pretrained', 'random'), 'lora: frozen base'),
+    'base': name('pretrained', ('pretrained', 'random'), 'the frozen base'),
     'base_steps': whole(1000, 0, MANY, 'of its pretraining'),
     'base_dropout': real(
       0.5, 0, 1, 'of whole modalities, while the base is trained', below=True
@@ -299,6 +303,34 @@ ROWS: dict[str, Any] = {
     ),
     'adapters': switch(False, 'lora: adapters inside the encoders too'),
     'cache_features': switch(True, 'lora without adapters'),
+    # The transformer; its groups are `layer` (attention and MLP apart) or one
+    # per block.
+    'transformer': {
+      'preset': name(
+        'sensor', 'transformers', 'its sizes (models/transformer.py)'
+      ),
+      'd': whole(0, 0, 10**4, "width; 0: the preset's"),
+      'blocks': whole(0, 0, 1000, "0: the preset's"),
+      'heads': whole(0, 0, 1000, "that share the width out; 0: the preset's"),
+      'patch': whole(
+        0,
+        0,
+        10**4,
+        "of a token; 0: as many tokens as the preset's, of images 4 pixels",
+        'samples',
+      ),
+    },
+    'lora': names(
+      (),
+      'linear layers of the transformer with adapters, on a frozen base: all, '
+      "q, k, v, o, up, down, embed, or patterns such as 'blocks/[01]/q'; "
+      'none: all parameters train',
+    ),
+    'weights': text(
+      '',
+      'a .safetensors file that the transformer starts from, or with adapters '
+      'its frozen base',
+    ),
   },
   # How the simulator runs; cannot change results.
   'layout': name(

@@ -43,7 +43,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
   _validate_clients(config)
   _validate_folds(config.data)
   _validate_sensor_faults(config.sensor_faults)
-  _validate_base(config.model)
+  _validate_base(config.backbone, config.model)
 
 
 def check(key: str, value: Any, row: Key) -> None:
@@ -152,8 +152,15 @@ def _validate_sensor_faults(shift: ml_collections.ConfigDict) -> None:
       )
 
 
-def _validate_base(model: ml_collections.ConfigDict) -> None:
-  """Refuses to keep a head that nobody trained."""
+def _validate_base(backbone: str, model: ml_collections.ConfigDict) -> None:
+  """Refuses to keep a head that nobody trained, and keys of other models."""
+  for key, value in (('lora', model.lora), ('weights', model.weights)):
+    if value and backbone in ('cnn', 'lora'):
+      raise InputError(
+        f'config.model.{key} with config.backbone={backbone}',
+        'the transformer',
+        f'set --config.backbone=transformer, or leave config.model.{key} empty',
+      )
   if model.base == 'random' and model.base_head:
     raise InputError(
       'config.model.base_head with config.model.base=random',

@@ -14,14 +14,16 @@ from collections.abc import Callable
 
 from relief_jax import plugins
 from relief_jax.errors import InputError
-from relief_jax.models import assembly, cnn, counting, lora
+from relief_jax.models import assembly, cnn, counting, lora, transformer
 from relief_jax.models.encoders import Spec
 from relief_jax.models.layers import convolution
+from relief_jax.models.lora_layers import Adapters
 from relief_jax.models.own import from_flax, from_functions
 from relief_jax.task import Task
 
 __all__ = [
   'MODELS',
+  'Adapters',
   'convolution',
   'find',
   'from_flax',
@@ -29,7 +31,11 @@ __all__ = [
   'make',
 ]
 
-MODELS: dict[str, Callable[[Spec], Task]] = {'cnn': cnn.cnn, 'lora': lora.lora}
+MODELS: dict[str, Callable[[Spec], Task]] = {
+  'cnn': cnn.cnn,
+  'lora': lora.lora,
+  'transformer': transformer.transformer,
+}
 
 KIND = plugins.Kind(
   'model',

@@ -39,6 +39,13 @@ class Spec(NamedTuple):
     heads: of the attention.
     inputs: [M] shapes of an input of each modality, where these are no windows
       [width, channels]; () else.
+    d: of the transformer, its width.
+    blocks: of it, L.
+    attention_heads: of it.
+    patch: of it, samples of a token; of an image the side of one.
+    lora: of it, patterns of the linear layers that have adapters beside a
+      frozen base (models/lora_layers.py); (): all parameters train.
+    weights: of it, the .safetensors file that it starts from, '' for none.
   """
 
   modalities: tuple[str, ...]
@@ -60,13 +67,25 @@ class Spec(NamedTuple):
   fusion: str = 'concat'
   heads: int = 4
   inputs: tuple[tuple[int, ...], ...] = ()
+  d: int = 64
+  blocks: int = 4
+  attention_heads: int = 4
+  patch: int = 16
+  lora: tuple[str, ...] = ()
+  weights: str = ''
+
+  @property
+  def text(self) -> bool:
+    """Whether inputs are symbols, int32 [T] each of `classes`."""
+    return self.modalities == ('text',)
 
   @property
   def example(self) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes of one input of each modality, {modality: [1, *S]}."""
     shapes = self.inputs or tuple((self.width, c) for c in self.channels)
+    kind = jnp.int32 if self.text else jnp.float32
     return {
-      m: jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+      m: jax.ShapeDtypeStruct((1, *shape), kind)
       for m, shape in zip(self.modalities, shapes, strict=True)
     }
 

@@ -5,6 +5,9 @@ never merged: a merged W0 + A B would be a weight per client. The source
 of the base, widths, r and alpha are **ours**.
 """
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -131,6 +134,16 @@ def lora(spec: Spec) -> Task:
     ends=ends,
     base=lambda key: base(key, spec),
   )
+
+
+def whole(spec: Spec) -> tuple[Task, Callable[[PyTree], PyTree]]:
+  """Gives the model whose parameters the base is, and what freezes them.
+
+  Args:
+    spec: of the model with adapters.
+  """
+  full = cnn.cnn(spec._replace(cached=False, adapters=False))
+  return full, functools.partial(freeze, head=spec.base_head)
 
 
 def base(key: Array, spec: Spec) -> PyTree:

@@ -21,9 +21,10 @@ import jax.numpy as jnp
 
 from relief_jax.engine import ambient
 from relief_jax.errors import InputError
-from relief_jax.models import assembly, counting, flax_modules
+from relief_jax.models import assembly, counting, flax_modules, lora_layers
 from relief_jax.models.criteria import Criterion
 from relief_jax.models.encoders import Spec
+from relief_jax.models.lora_layers import Adapters
 from relief_jax.models.parts import Cut, Model, Stage
 from relief_jax.models.patterns import Patterns
 from relief_jax.task import Task
@@ -47,7 +48,7 @@ def from_flax(
   head: Any = None,
   blocks: Mapping[str, Patterns] | None = None,
   modality: Mapping[str, str] | None = None,
-  frozen: Patterns = (),
+  frozen: Patterns | Adapters = (),
   loss: str | Criterion = 'softmax',
   call: Mapping[str, Any] | None = None,
 ) -> Task:
@@ -66,7 +67,9 @@ def from_flax(
     modality: {block: whose sensor's owners have it, '' for everybody's}; by
       default a block whose name ends in a modality belongs to it, and of one
       modality alone all but the block nearest the output.
-    frozen: patterns of parameters that never train.
+    frozen: patterns of parameters that never train; or `Adapters`: all but
+      these are frozen as the module has them, which one that was built already
+      brings along.
     loss: `softmax`, `sigmoid`, or (logits [B, C], y [B], weight [B]) -> [].
     call: further named arguments of every call.
 
@@ -90,7 +93,7 @@ def from_functions(
   *,
   blocks: Mapping[str, Patterns] | None = None,
   modality: Mapping[str, str] | None = None,
-  frozen: Patterns = (),
+  frozen: Patterns | Adapters = (),
   loss: str | Criterion = 'softmax',
 ) -> Task:
   """Makes a task of a pair of pure functions.
@@ -125,6 +128,9 @@ def from_functions(
 
 
 def _task(model, inputs, cut, loss) -> Task:
+  if isinstance(cut.frozen, Adapters):
+    model, frozen = lora_layers.adapt(model, cut.frozen)
+    cut = cut._replace(frozen=frozen)
   return assembly.assemble(
     model, inputs.modalities, inputs.shapes, cut, loss, inputs.classes
   )

@@ -1,7 +1,7 @@
 """Finds the blocks of a user's model: names, modalities, roles, layers."""
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from relief_jax.errors import InputError, unknown
 from relief_jax.models import patterns
@@ -45,7 +45,7 @@ class Cut(NamedTuple):
 
   blocks: Mapping[str, Patterns] | None
   modality: Mapping[str, str] | None
-  frozen: Patterns
+  frozen: Any
 
 
 def _stages(model: Model) -> list[str]:

@@ -37,7 +37,7 @@ def thaw(paths: Iterable[str], frozen: Patterns) -> list[str]:
   """
   every = list(paths)
   for pattern in (frozen,) if isinstance(frozen, str) else frozen:
-    _used(pattern, every, 'frozen')
+    used(pattern, every, 'frozen')
   found = [path for path in every if not fits(path, frozen)]
   if not found:
     raise InputError(
@@ -65,7 +65,7 @@ def divide(
     return {path: path.partition('/')[0] for path in paths}
   for patterns in blocks.values():
     for pattern in (patterns,) if isinstance(patterns, str) else patterns:
-      _used(pattern, paths, 'blocks')
+      used(pattern, paths, 'blocks')
   found = {}
   for path in paths:
     own = [name for name, p in blocks.items() if fits(path, p)]
@@ -85,7 +85,12 @@ def divide(
   return found
 
 
-def _used(pattern: str, paths: Sequence[str], where: str) -> None:
+def used(pattern: str, paths: Sequence[str], where: str) -> None:
+  """Refuses a pattern that fits none of some names.
+
+  Raises:
+    InputError: it does not.
+  """
   if not any(fits(path, pattern) for path in paths):
     shown = ', '.join(paths[:6]) + (', ...' if len(paths) > 6 else '')
     raise InputError(

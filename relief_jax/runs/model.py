@@ -219,7 +219,7 @@ def of_run(
   return Model(
     method=config.method,
     backbone=config.backbone,
-    spec=world.spec._replace(cached=False),
+    spec=world.spec._replace(cached=False, weights=''),
     round=done,
     classes=world.classes,
     params=params,

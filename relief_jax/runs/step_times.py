@@ -19,7 +19,7 @@ import ml_collections
 import numpy as np
 import scipy.optimize
 
-from relief_jax import models, tree, world
+from relief_jax import costs, models, tree, world
 from relief_jax.clients import training
 from relief_jax.devices import Device
 from relief_jax.engine import ambient
@@ -123,6 +123,7 @@ def step_flops(work: Work, run, train) -> tuple[float, float, float]:
     run: [M] bool, branches in the forward pass.
     train: [G] bool, groups trained.
   """
+  work = costs.of_run(work, jnp.asarray(run))
   passes = (np.asarray(work.path) & train).any(-1)
   return (
     float(work.shared) + float(np.asarray(work.fwd, np.float64) @ run),

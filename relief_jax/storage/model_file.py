@@ -6,7 +6,6 @@ says `format`, `method`, `backbone`, `classes`, `modalities` and more, each as
 JSON text.
 """
 
-import functools
 import json
 import os
 import pathlib
@@ -21,11 +20,9 @@ from relief_jax import models, tree
 from relief_jax.engine import ambient
 from relief_jax.errors import InputError
 from relief_jax.files import paths
-from relief_jax.models import lora
 from relief_jax.models.encoders import Spec
 from relief_jax.runs.model import Model
 from relief_jax.storage import records
-from relief_jax.types import PyTree
 from relief_jax.world import Inputs
 
 FORMAT = 'relief_jax model 1'
@@ -134,10 +131,9 @@ def _like(backbone: str, spec: Spec) -> dict[str, Any]:
   """Gives the shapes of a model's parts, those of one client."""
   with ambient.pinned():
     key = ambient.key(0)
-    params = jax.eval_shape(models.make(backbone, spec).init, key)
-    frozen: PyTree = {}
-    if backbone == 'lora':
-      frozen = jax.eval_shape(functools.partial(lora.base, spec=spec), key)
+    task = models.make(backbone, spec)
+    params = jax.eval_shape(task.init, key)
+    frozen = jax.eval_shape(task.base, key) if task.base else {}
   vector = {
     name: jax.ShapeDtypeStruct((channels,), np.float32)
     for name, channels in zip(spec.modalities, spec.channels, strict=True)

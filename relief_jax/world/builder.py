@@ -20,6 +20,7 @@ from relief_jax.clients import sensor_faults
 from relief_jax.datasets import windows
 from relief_jax.engine import ambient, placement
 from relief_jax.errors import InputError, unknown
+from relief_jax.models import transformer
 from relief_jax.models.encoders import Spec
 from relief_jax.online import draw as online_lib
 from relief_jax.settings import Setting
@@ -105,7 +106,7 @@ def build(
     config, data_dir
   )
   modalities = tuple(data.x)
-  pretrained = config.backbone == 'lora' and config.model.base == 'pretrained'
+  pretrained = base_lib.pretrains(config)
   spec = _spec(config, data, pretrained)
   task = models.make(config.backbone, spec, fleet.memory is not None)
   group_modality = task.blocks.modality
@@ -180,8 +181,9 @@ def build(
   if task.base:
     key = jax.random.fold_in(ambient.key(config.seed), client_data.BASE)
     if pretrained:
-      base = base_lib.pretrain(
+      base = base_lib.kept(
         key,
+        config.backbone,
         spec,
         bank(split.public),
         config.model.base_steps,
@@ -277,6 +279,7 @@ def _online(config, modalities, owned):
 
 def _spec(config, data, pretrained: bool) -> Spec:
   model = config.model
+  shapes = [tuple(x.shape[1:]) for x in data.x.values()]
   spec = Spec(
     modalities=tuple(data.x),
     channels=tuple(x.shape[-1] for x in data.x.values()),
@@ -290,14 +293,15 @@ def _spec(config, data, pretrained: bool) -> Spec:
     lora_alpha=model.lora_alpha,
     groups=model.groups,
     adapters=model.adapters and config.backbone == 'lora',
-    base_head=model.base_head and pretrained,
+    base_head=model.base_head and (pretrained or bool(model.weights)),
     fusion_norm=config.fusion_norm,
     exits=config.backbone == 'cnn' and algorithms.facts(config.method).exits,
     fusion=model.fusion,
     heads=model.heads,
-    inputs=()
-    if all(x.ndim == 3 for x in data.x.values())
-    else tuple(x.shape[1:] for x in data.x.values()),
+    inputs=() if all(len(s) == 2 for s in shapes) else tuple(shapes),
+    lora=tuple(model.lora),
+    weights=model.weights,
+    **transformer.sizes(model.transformer, shapes[0]),
   )
   timeless = spec.inputs and [
     level for level in sensor_faults.TIMED if config.sensor_faults[level]
@@ -330,12 +334,12 @@ def _deadlines(config, fleet, task) -> tuple[float, float]:
 
   def resolve(kind):
     value = deadlines.resolve(
-      kind, fleet, task.work, task.blocks.modality, blocks.columns(task)
+      kind, fleet, task.work, task.blocks.modality, blocks.least(task)
     )
     deadlines.check(
       fleet,
       task.work,
-      task.blocks.modality,
+      task.blocks.always,
       value,
       fleets.tier_names(config.fleet),
       config.over_budget == 'sit_out',

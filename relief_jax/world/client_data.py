@@ -19,6 +19,7 @@ from relief_jax.datasets.windows import Windows
 from relief_jax.engine import ambient
 from relief_jax.types import Fleet
 from relief_jax.world import (
+  base,
   fleets,
   own_windows,
   partition,
@@ -65,11 +66,10 @@ def build_clients(
   validation.validate(config)
   fleets.find(config.fleet)
   data, dataset = _load(config, data_dir)
-  pretrained = config.backbone == 'lora' and config.model.base == 'pretrained'
   split = splits.split(
     data,
     config.data,
-    config.data.public_subjects if pretrained else 0,
+    config.data.public_subjects if base.pretrains(config) else 0,
     _rng(config, _SPLIT),
   )
   data = data._replace(

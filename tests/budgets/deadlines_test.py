@@ -16,9 +16,10 @@ from relief_jax.errors import InputError
 from relief_jax.task import Work
 from relief_jax.world import fleets
 
-# Shared head, encoders of a and b, their column blocks.
+# Shared head, encoders of a and b, their column blocks; `blocks.least`.
 GROUPS = (-1, 0, 1, 0, 1)
-COLUMNS = np.array([0, 0, 0, 1, 1], bool)
+SHARED = np.array(GROUPS) < 0
+LEAST = np.array([1, 0, 0, 1, 1], bool)
 WORK = Work(
   shared=jnp.float32(100),
   fwd=jnp.array([300.0, 600.0]),
@@ -59,7 +60,7 @@ def test_by_hand():
   close(deadlines.reference_seconds(fleet, WORK, GROUPS), FULL / 10e3)
   close(fleet.budget[:2], [FULL / 10, FULL])
   # The slow one: forward 400, head 50, column 20 and the pass to it 10.
-  close(deadlines.tight(fleet, WORK, GROUPS, COLUMNS), 480 / (FULL / 10))
+  close(deadlines.tight(fleet, WORK, GROUPS, LEAST), 480 / (FULL / 10))
   # And its encoder 300, with the pass through the column 4.
   close(deadlines.full(fleet, WORK, GROUPS), 784 / (FULL / 10))
 
@@ -82,6 +83,7 @@ def random_case(seed, modalities):
   fleet = fleets.build('four_tiers', 12, names, np.full(12, 9), rng)
   groups = (-1, *range(modalities), *range(modalities))
   columns = np.arange(len(groups)) > modalities
+  least = columns | (np.asarray(groups) < 0)
 
   def some(*shape):
     return jnp.asarray(10 ** rng.uniform(1, 8, shape), jnp.float32)
@@ -95,26 +97,26 @@ def random_case(seed, modalities):
     jnp.asarray(rng.random((passes, len(groups))) < 0.4),
     some(len(groups)),
   )
-  return deadlines.with_budgets(fleet, work, groups), work, groups, columns
+  return deadlines.with_budgets(fleet, work, groups), work, groups, least
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 4))
 def test_deadlines_admit_their_sets_and_no_lower_one_does(seed, modalities):
-  fleet, work, groups, columns = random_case(seed, modalities)
+  fleet, work, groups, least = random_case(seed, modalities)
   shared = np.asarray(groups) < 0
   owned = shared | np.asarray(fleet.owned)[:, groups]
-  cases = {'tight': owned & (columns | shared), 'full': owned}
+  cases = {'tight': owned & least, 'full': owned}
   for kind, train in cases.items():
-    value = deadlines.resolve(kind, fleet, work, groups, columns)
+    value = deadlines.resolve(kind, fleet, work, groups, least)
     flops = compiled_flops(work, fleet.owned, jnp.asarray(train))
     assert (flops <= fleet.budget * jnp.float32(value)).all()
     assert (flops > fleet.budget * jnp.float32(value * 0.9999)).any()
   tight, full = (
-    deadlines.resolve(k, fleet, work, groups, columns) for k in cases
+    deadlines.resolve(k, fleet, work, groups, least) for k in cases
   )
   assert tight <= full and full >= 1
-  assert deadlines.check(fleet, work, groups, tight).all()
+  assert deadlines.check(fleet, work, np.asarray(groups) < 0, tight).all()
 
 
 @pytest.mark.parametrize(
@@ -123,7 +125,7 @@ def test_deadlines_admit_their_sets_and_no_lower_one_does(seed, modalities):
 )
 def test_numbers(kind, value):
   fleet = make_fleet()
-  assert deadlines.resolve(kind, fleet, WORK, GROUPS, COLUMNS) == value
+  assert deadlines.resolve(kind, fleet, WORK, GROUPS, LEAST) == value
 
 
 @pytest.mark.parametrize(
@@ -132,7 +134,7 @@ def test_numbers(kind, value):
 def test_anything_else_is_refused(kind):
   fleet = make_fleet()
   with pytest.raises(InputError, match=r"'tight'.*a positive number"):
-    deadlines.resolve(kind, fleet, WORK, GROUPS, COLUMNS)
+    deadlines.resolve(kind, fleet, WORK, GROUPS, LEAST)
 
 
 # Forward and head of the slow device.
@@ -142,25 +144,25 @@ START = 450 / (FULL / 10)
 def test_too_slow_is_refused_with_a_cure_that_works():
   fleet = make_fleet()
   with pytest.raises(InputError) as error:
-    deadlines.check(fleet, WORK, GROUPS, START * 0.999, ('low', 'full'))
+    deadlines.check(fleet, WORK, SHARED, START * 0.999, ('low', 'full'))
   text = str(error.value)
   assert '1 of 2 devices (tier low)' in text and 'sit_out' in text
   cure = float(text.split('--config.deadline=')[1].split(' ')[0])
   close(cure, 2.228)  # 2.2277 rounded up
-  able = deadlines.check(fleet, WORK, GROUPS, cure, ('low', 'full'))
+  able = deadlines.check(fleet, WORK, SHARED, cure, ('low', 'full'))
   np.testing.assert_array_equal(able, [True, True, False])
 
 
 def test_sitting_out():
   fleet = make_fleet()
-  able = deadlines.check(fleet, WORK, GROUPS, 1.0, sit_out=True)
+  able = deadlines.check(fleet, WORK, SHARED, 1.0, sit_out=True)
   np.testing.assert_array_equal(able, [False, True, False])
   with pytest.raises(InputError, match='2 of 2 devices'):
-    deadlines.check(fleet, WORK, GROUPS, 0.1, sit_out=True)
+    deadlines.check(fleet, WORK, SHARED, 0.1, sit_out=True)
 
 
 def test_without_a_deadline_everybody_takes_part():
-  able = deadlines.check(make_fleet(), WORK, GROUPS, math.inf)
+  able = deadlines.check(make_fleet(), WORK, SHARED, math.inf)
   np.testing.assert_array_equal(able, [True, True, False])
 
 

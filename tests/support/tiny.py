@@ -15,7 +15,6 @@ import numpy as np
 from relief_jax import algorithms, blocks, costs, models, world
 from relief_jax import config as config_lib
 from relief_jax.budgets import deadlines
-from relief_jax.models import lora
 from relief_jax.models.encoders import Spec
 from relief_jax.settings import Setting
 from relief_jax.task import Task
@@ -137,7 +136,7 @@ def population(
     samples: [N] windows of each client, None for 5, 6, 7, ...; 0 is padding.
     fill: what an absent sensor delivers (-mean / std for a physical zero).
   """
-  _, backbone, found = _made[id(task)]
+  found = spec_of(task)
   num = len(found.modalities)
   rng = np.random.default_rng(seed)
   if owned is None:
@@ -183,11 +182,9 @@ def population(
     budget=jnp.ones(clients),
   )
   fleet = deadlines.with_budgets(fleet, task.work, task.blocks.modality)
-  frozen = {}
-  if backbone == 'lora':
-    frozen = lora.base(jax.random.key(seed), found)
-    if found.cached:
-      bank = world.cache_features(found, frozen, bank)
+  frozen = task.base(jax.random.key(seed)) if task.base else {}
+  if found.cached:
+    bank = world.cache_features(found, frozen, bank)
   return Population(
     bank=bank, fleet=fleet, rows=jnp.asarray(rows), frozen=frozen
   )
@@ -228,7 +225,7 @@ def deadline(task: Task, population: Population, kind='tight') -> float:
     population.fleet,
     task.work,
     task.blocks.modality,
-    blocks.columns(task),
+    blocks.least(task),
   )
 
 

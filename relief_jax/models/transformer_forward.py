@@ -1,0 +1,226 @@
+"""Computes the transformer: parameters, tokens, blocks, class scores."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from relief_jax.models import layers
+from relief_jax.models import transformer_layers as parts
+from relief_jax.models.encoders import Spec
+from relief_jax.models.transformer_work import LINEAR, Trained
+from relief_jax.task import Skip
+from relief_jax.types import Array, PyTree
+
+
+class Cut(NamedTuple):
+  """Says which groups the parameters of a model are in.
+
+  Attributes:
+    embed: [M] groups of the modalities' embeddings; () where frozen.
+    low: the group of the half of their adapters that all share, or None.
+    blocks: [L].
+    head: the group of the last norm and layer.
+    adapted: blocks hold adapters, of a frozen base; the head trains.
+  """
+
+  embed: tuple[int, ...]
+  low: int | None
+  blocks: tuple[Trained, ...]
+  head: int
+  adapted: bool
+
+  def below(self, block: int) -> list[int]:
+    """Lists the groups of all that comes before a block."""
+    found = {*self.embed, *(() if self.low is None else (self.low,))}
+    for own in self.blocks[:block]:
+      found |= {*own.linear.values(), *own.norms}
+    return sorted(found)
+
+
+def patches(spec: Spec, m: int) -> tuple[int, int]:
+  """Counts the tokens of a modality, and the numbers of one; 0 for text."""
+  _, *shape = spec.example[spec.modalities[m]].shape
+  if spec.text:
+    return shape[0], 0
+  *extent, channels = shape
+  number = [-(-size // spec.patch) for size in extent]
+  return int(np.prod(number)), spec.patch ** len(extent) * channels
+
+
+def cut_patches(x: Array, patch: int) -> Array:
+  """Cuts [B, *extent, c] into patches, [B, T, numbers]; zeros fill them up."""
+  axes = x.ndim - 2
+  x = jnp.pad(x, [(0, 0), *((0, -n % patch) for n in x.shape[1:-1]), (0, 0)])
+  number = [n // patch for n in x.shape[1:-1]]
+  pairs = [size for n in number for size in (n, patch)]
+  x = x.reshape(x.shape[0], *pairs, x.shape[-1])
+  outer, inner = range(1, 2 * axes, 2), range(2, 2 * axes + 1, 2)
+  x = x.transpose(0, *outer, *inner, 2 * axes + 1)
+  return x.reshape(x.shape[0], int(np.prod(number)), -1)
+
+
+def init(key: Array, spec: Spec) -> PyTree:
+  """Draws all parameters: {'embed': {m: …}, 'blocks': […], 'head'}."""
+  embed_key, block_key, head_key = jax.random.split(key, 3)
+  d, embed = spec.d, {}
+  for m, name in enumerate(spec.modalities):
+    w_key, position_key = jax.random.split(jax.random.fold_in(embed_key, m))
+    number, fan_in = patches(spec, m)
+    if spec.text:
+      w = 0.02 * jax.random.normal(w_key, (spec.classes, d))
+    else:
+      w = parts.linear_init(w_key, fan_in, d)['w']
+    position = 0.02 * jax.random.normal(position_key, (number, d))
+    embed[name] = {'w': w, 'position': position}
+  last = parts.linear_init(head_key, d, spec.classes)
+  # Small weights, so that the first loss is close to log C.
+  head = {'norm': parts.norm_init(d), 'w': 0.1 * last['w'], 'b': last['b']}
+  blocks = [
+    _init_block(jax.random.fold_in(block_key, i), d) for i in range(spec.blocks)
+  ]
+  return {'embed': embed, 'blocks': blocks, 'head': head}
+
+
+def _init_block(key: Array, d: int) -> PyTree:
+  keys = jax.random.split(key, len(LINEAR))
+  linear = {
+    name: parts.linear_init(k, i * d, o * d)
+    for k, (name, (i, o)) in zip(keys, LINEAR.items(), strict=True)
+  }
+  return {**linear, 'norm1': parts.norm_init(d), 'norm2': parts.norm_init(d)}
+
+
+def encode(spec: Spec, cut_groups: Cut, params, frozen, m: int, x, cut: int):
+  """Makes the tokens of a modality.
+
+  Args:
+    spec: of the model.
+    cut_groups: its groups.
+    params: P.
+    frozen: the base, or {}.
+    m: number of the modality.
+    x: inputs [B, *S].
+    cut: 1: the embedding is frozen.
+
+  Returns:
+    {'tokens': [B, T_m, d], 'there': [B] ones}, of adapters also
+    'low': [B, T_m, r]. Zeros in all of them are a sensor that is not there.
+  """
+  name = spec.modalities[m]
+  if cut_groups.adapted:
+    own = frozen['embed'][name]
+  else:
+    own = layers.stop_below(params['embed'][name], cut > 0)
+
+  def through(w):
+    if spec.text:
+      return w[x]
+    inputs = cut_patches(x, spec.patch)
+    flat = inputs.reshape(-1, inputs.shape[-1])
+    return (flat @ w).reshape(*inputs.shape[:2], -1)
+
+  tokens = through(own['w'])
+  tokens += jnp.broadcast_to(own['position'], tokens.shape)
+  found = {'tokens': tokens, 'there': jnp.ones(x.shape[0])}
+  if cut_groups.low is not None:
+    a = layers.stop_below(params['embed']['a'][name], cut > 0)
+    found['low'] = through(a)
+  return found
+
+
+def fuse(
+  spec: Spec,
+  cut: Cut,
+  params: PyTree,
+  frozen: PyTree,
+  features: dict[str, PyTree],
+  run: Array,
+  skip: Skip | None = None,
+) -> Array:
+  """Computes logits, [B, C], of text [B, T, C].
+
+  Args:
+    spec: of the model.
+    cut: its groups.
+    params: P.
+    frozen: the base, or {}.
+    features: of `encode`, of all modalities or some.
+    run: [M] bool, modalities that are there.
+    skip: one client is trained at a time: what need not be computed.
+  """
+  at = [i for i, m in enumerate(spec.modalities) if m in features]
+  every = [features[spec.modalities[i]] for i in at]
+  run = jnp.asarray(run)[np.array(at)]
+  stacked = len({h['tokens'].shape for h in every}) == 1
+  if skip and skip.length and skip.length < len(at) and stacked:
+    # Those that run come first; the others are left out.
+    first = jnp.argsort(~run, stable=True)[: skip.length]
+    together = jax.tree.map(lambda *h: jnp.stack(h)[first], *every)
+    every = [
+      jax.tree.map(lambda h, i=i: h[i], together) for i in range(len(first))
+    ]
+    run = run[first]
+  there = [
+    jnp.broadcast_to((h['there'] * run[i])[:, None], h['tokens'].shape[:2])
+    for i, h in enumerate(every)
+  ]
+  seen = jnp.concatenate(there, 1)
+  x = jnp.concatenate([h['tokens'] for h in every], 1)
+  batch, length, d = x.shape
+  x = x.reshape(-1, d)
+  scale = spec.lora_alpha / spec.rank
+  if cut.low is not None:
+    low = jnp.concatenate([h['low'] for h in every], 1)
+    x += scale * (low.reshape(-1, spec.rank) @ params['embed']['b'])
+  bias = jnp.where(seen > 0, 0.0, parts.NEVER)[:, None, None, :]
+  if spec.text:
+    later = np.triu(np.full((length, length), parts.NEVER, np.float32), 1)
+    bias = jnp.maximum(bias + later[None, None], parts.NEVER)
+  for i, own in enumerate(cut.blocks):
+    layer = partial(
+      _block,
+      spec,
+      frozen['blocks'][i] if cut.adapted else None,
+      bias,
+      batch,
+      skip is not None,
+    )
+    groups = np.array([*own.linear.values(), *own.norms, *cut.below(i)])
+    wanted = skip and skip.train[groups].any() if len(groups) else None
+    x = parts.gated(layer, params['blocks'][i], x, wanted)
+  return _head(spec, cut, params, frozen, x, seen)
+
+
+def _block(spec, base, bias, batch, merge, params, x) -> Array:
+  """Computes a block, [R, d] -> [R, d]; `base` is what `params` adapt."""
+  own = params if base is None else base
+  scale = spec.lora_alpha / spec.rank
+
+  def linear(x, name):
+    low = None if base is None else params.get(name)
+    return parts.linear(x, own[name], low, scale, merge)
+
+  h = parts.layer_norm(x, **own['norm1'])
+  q, k, v = (linear(h, name) for name in ('q', 'k', 'v'))
+  mixed = parts.attention(q, k, v, bias, batch, spec.attention_heads)
+  x = x + linear(mixed, 'o')
+  h = parts.layer_norm(x, **own['norm2'])
+  return x + linear(parts.gelu(linear(h, 'up')), 'down')
+
+
+def _head(spec, cut, params, frozen, x, seen) -> Array:
+  """Computes the logits of every token of text, else of the tokens' mean."""
+  head = params['head']
+  if cut.adapted and spec.base_head:
+    head = jax.tree.map(jnp.add, frozen['head'], head)
+  batch, length = seen.shape
+  if not spec.text:
+    each = x.reshape(batch, length, -1) * seen[..., None]
+    most = jnp.maximum(seen.sum(1, keepdims=True), 1.0)
+    x = each.sum(1) / most
+  x = parts.layer_norm(x, **head['norm'])
+  logits = parts.product(x, head['w'], head['b'])
+  return logits.reshape(batch, length, -1) if spec.text else logits
