@@ -18,6 +18,7 @@ from relief_jax import (
   plugins,
 )
 from relief_jax.budgets import deadlines
+from relief_jax.clients import optimizers
 from relief_jax.compressors import ternary
 from relief_jax.config import assembly, table
 from relief_jax.engine import placement
@@ -67,6 +68,7 @@ REGISTRIES = {
     others='the path of a .csv or .json file',
   ),
   'codecs': _open(compressors.KIND),
+  'local optimisers': _open(optimizers.KIND),
   'ternary modes': Registry(lambda: ternary.MODES),
   'partitions': Registry(lambda: partition.KINDS),
   'splits': Registry(lambda: splits.KINDS),
@@ -98,6 +100,7 @@ def contents() -> list[dict]:
       fleets.FLEETS,
       devices.DEVICES,
       compressors.COMPRESSORS,
+      optimizers.OPTIMIZERS,
       assembly.flat(table.ROWS),
     )
   ]

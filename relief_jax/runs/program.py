@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from relief_jax import algorithms, models, plugins, settings, tree
-from relief_jax.clients import sensor_faults
+from relief_jax.clients import optimizers, sensor_faults
 from relief_jax.compressors import Codec
 from relief_jax.engine import ambient, buckets, debug, placement
 from relief_jax.models.encoders import Spec
@@ -92,7 +92,7 @@ def setting(
     dropout=config.modality_dropout > 0,
     schedule=world.deadline != world.deadline_end,
     late=config.online.pace.late if config.online.pace.wait else '',
-    decays=config.hparams.lr_decay != 1,
+    client_optimizer=optimizers.read(config),
     server_optimizer=config.server_optimizer,
     keep_client_state=config.keep_client_state,
     idle_power=config.idle_power,
@@ -123,6 +123,7 @@ def hparams(config: ml_collections.ConfigDict, world: World) -> HParams:
   }
   return {
     **{k: jnp.float32(v) for k, v in values.items()},
+    **{k: jnp.float32(v) for k, v in optimizers.values(config).items()},
     **faults.draw(config, world.population.fleet),
   }
 
@@ -194,7 +195,8 @@ def identity(
   """
   leaves, structure = jax.tree.flatten((args, test))
   shapes = tuple((v.shape, str(v.dtype)) for v in leaves)
-  return call, built_by(call), setting, structure, shapes
+  optimizer = optimizers.find(setting.client_optimizer.name)
+  return call, built_by(call), optimizer, setting, structure, shapes
 
 
 def built_by(call: Call) -> Hashable:

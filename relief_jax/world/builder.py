@@ -16,7 +16,7 @@ import numpy as np
 
 from relief_jax import algorithms, blocks, models
 from relief_jax.budgets import deadlines, memory
-from relief_jax.clients import sensor_faults
+from relief_jax.clients import optimizers, sensor_faults
 from relief_jax.datasets import windows
 from relief_jax.engine import ambient, placement
 from relief_jax.errors import InputError, unknown
@@ -121,7 +121,9 @@ def build(
   if facts.rounds:
     memory.check(
       task,
-      Setting(batch=config.batch).memory_step,
+      Setting(
+        batch=config.batch, client_optimizer=optimizers.read(config)
+      ).memory_step,
       fleet,
       absent == 'input' and not facts.skips,
       facts.budgeted,

@@ -12,6 +12,7 @@ import pytest
 
 from relief_jax import config as config_lib
 from relief_jax import costs, simulate
+from relief_jax.clients.optimizers import Optimizer
 from relief_jax.engine import placement
 from relief_jax.errors import InputError
 from relief_jax.online import (
@@ -568,7 +569,9 @@ def test_a_run_tells_of_its_world():
 
 def test_the_rate_falls_to_its_floor():
   _, population = world()
-  setting = tiny.setting(population, 'fedavg', decays=True)
+  setting = tiny.setting(
+    population, 'fedavg', client_optimizer=Optimizer(schedule='exponential')
+  )
   setting = setting._replace(
     hparams={
       **setting.hparams,
