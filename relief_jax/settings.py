@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
+from relief_jax import optimizers
 from relief_jax.budgets import memory
-from relief_jax.clients import optimizers
 from relief_jax.compressors import Codec
 from relief_jax.engine import placement
 from relief_jax.engine.buckets import Bucket

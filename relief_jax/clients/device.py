@@ -6,8 +6,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from relief_jax import tree
-from relief_jax.clients import batches, optimizers, training
+from relief_jax import optimizers, tree
+from relief_jax.clients import batches, training
 from relief_jax.settings import HParams, Setting
 from relief_jax.task import Batch, Gate, Output, Steps, Task
 from relief_jax.types import Array, Fleet, Population, PyTree

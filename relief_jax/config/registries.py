@@ -15,10 +15,10 @@ from relief_jax import (
   datasets,
   devices,
   models,
+  optimizers,
   plugins,
 )
 from relief_jax.budgets import deadlines
-from relief_jax.clients import optimizers
 from relief_jax.compressors import ternary
 from relief_jax.config import assembly, table
 from relief_jax.engine import placement

@@ -18,7 +18,6 @@ value against its row. The options of a method are rows in its own file
 
 from typing import Any
 
-from relief_jax.clients.optimizers import SCHEDULES
 from relief_jax.keys import (
   LARGE,
   LARGEST_SEED,
@@ -32,6 +31,7 @@ from relief_jax.keys import (
   whole,
   wholes,
 )
+from relief_jax.optimizers import SCHEDULES
 
 _CODEC = {
   'name': name('none', 'codecs', 'how numbers are coded'),

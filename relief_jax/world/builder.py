@@ -16,12 +16,13 @@ import numpy as np
 
 from relief_jax import algorithms, blocks, models
 from relief_jax.budgets import deadlines, memory
-from relief_jax.clients import optimizers, sensor_faults
+from relief_jax.clients import sensor_faults
 from relief_jax.datasets import windows
 from relief_jax.engine import ambient, placement
 from relief_jax.errors import InputError, unknown
 from relief_jax.models.encoders import Spec
 from relief_jax.online import draw as online_lib
+from relief_jax.optimizers import reading
 from relief_jax.settings import Setting
 from relief_jax.types import Bank, HeldOut, OwnWindows, Population
 from relief_jax.world import base as base_lib
@@ -122,7 +123,7 @@ def build(
     memory.check(
       task,
       Setting(
-        batch=config.batch, client_optimizer=optimizers.read(config)
+        batch=config.batch, client_optimizer=reading.read(config)
       ).memory_step,
       fleet,
       absent == 'input' and not facts.skips,

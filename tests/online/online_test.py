@@ -12,7 +12,6 @@ import pytest
 
 from relief_jax import config as config_lib
 from relief_jax import costs, simulate
-from relief_jax.clients.optimizers import Optimizer
 from relief_jax.engine import placement
 from relief_jax.errors import InputError
 from relief_jax.online import (
@@ -25,6 +24,7 @@ from relief_jax.online import (
   recovery,
   streams,
 )
+from relief_jax.optimizers import Optimizer
 from relief_jax.runs import run_summary
 from tests.support import tiny
 
