@@ -1,11 +1,11 @@
 """Clients per second in a round of the sensor workload.
 
-python -m benchmarks.round_throughput [--workload=sensor,lora,lora_cached]
+python -m benchmarks.round_throughput [--workload=sensor,flax,lora,lora_cached]
   [--methods=cohort_mean] [--layout=one] [--devices=2] [--smoke]
 
 One JSON line per workload and method. `lora` trains adapters on a random
 frozen base instead of the whole model, `lora_cached` the same from features
-computed once.
+computed once; `flax` the whole model as a user's chain of Flax modules.
 
 64 clients; modalities of 9, 9, 9 and 1 channels, 128 samples; two convolutions
 (kernel 5, stride 2, 32 and 64 filters), mean pool, fusion to 128, 12 classes;
@@ -21,22 +21,26 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from benchmarks import common
+from benchmarks import common, flax_cnn
 from relief_jax import (
   algorithms,
   costs,
-  models,
   simulate,
   world,
 )
 from relief_jax.cli import command
 from relief_jax.engine import ambient, buckets, placement
-from relief_jax.models import lora
+from relief_jax.models import cnn, lora
 from relief_jax.models.encoders import Spec
 from relief_jax.settings import Setting
 from relief_jax.types import Bank, Fleet, Population
 
-WORKLOADS = {'sensor': 'cnn', 'lora': 'lora', 'lora_cached': 'lora'}
+WORKLOADS = {
+  'sensor': cnn.cnn,
+  'flax': flax_cnn.copy,
+  'lora': lora.lora,
+  'lora_cached': lora.lora,
+}
 
 _WORKLOADS = flags.DEFINE_list('workload', 'sensor', ', '.join(WORKLOADS))
 _METHODS = flags.DEFINE_list('methods', 'cohort_mean', 'methods')
@@ -110,14 +114,14 @@ def make_round(name: str, method: str) -> Round:
   """Builds a workload's round, over the flags' clients, layout and devices."""
   spec, population = workload(_CLIENTS.value, _SMOKE.value)
   key = ambient.key(0)
-  if WORKLOADS[name] == 'lora':
+  if WORKLOADS[name] is lora.lora:
     frozen = lora.base(key, spec)
     population = dataclasses.replace(population, frozen=frozen)
     if name == 'lora_cached':
       bank = world.cache_features(spec, frozen, population.bank)
       population = dataclasses.replace(population, bank=bank)
       spec = spec._replace(cached=True)
-  task = models.MODELS[WORKLOADS[name]](spec)
+  task = WORKLOADS[name](spec)
   fleet = population.fleet
   names = ('client_lr', 'client_momentum', 'server_lr', 'ema', 'prox', 'rounds')
   hparams = dict.fromkeys((*names, 'dropout', 'deadline'), jnp.float32(0.0))
