@@ -1,6 +1,7 @@
 """The built-in sensor CNN as a user would write it: a chain of Flax modules."""
 
 import functools
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -52,7 +53,7 @@ def copy(spec: Spec) -> Task:
     m: stages(spec, c)
     for m, c in zip(spec.modalities, spec.channels, strict=True)
   }
-  blocks = {f'encoder/{m}': m for m in spec.modalities}
+  blocks: dict[str, Any] = {f'encoder/{m}': m for m in spec.modalities}
   blocks |= {f'fusion/{m}': f'head/fusion/{m}' for m in spec.modalities}
   blocks['shared'] = ('head/bias', 'head/out')
   head = functools.partial(Head, spec)
