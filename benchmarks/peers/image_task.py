@@ -152,6 +152,16 @@ def init(key: Array, setup: Setup) -> PyTree:
   }
 
 
+def pfl_cnn(spec: encoders.Spec) -> Task:
+  """Builds the CNN for a config, `backbone=.../image_task.py:pfl_cnn`.
+
+  Args:
+    spec: of images [H, H, c], of one modality `image`.
+  """
+  (shape,) = spec.inputs
+  return image_task(Setup('cnn', shape, 0, 0, 0, 0, 0, 0.0, spec.classes))
+
+
 def image_task(setup: Setup) -> Task:
   """Builds a set-up's model, `cnn` or `linear`."""
   linear = setup.model == 'linear'
@@ -199,6 +209,7 @@ def image_task(setup: Setup) -> Task:
     groups=groups,
     work=work.build(tree.group_sizes(groups, shapes, 2)),
     init=partial(init, setup=setup),
+    classes=setup.classes,
     encode=encode_image,
     cuts=1,
     fuse=fuse,
