@@ -1,13 +1,14 @@
 """Clients per second in a round of the sensor workload.
 
-python -m benchmarks.round_throughput [--workload=sensor,lora,lora_cached,
+python -m benchmarks.round_throughput [--workload=sensor,flax,lora,lora_cached,
   transformer,transformer_lora]
   [--methods=cohort_mean] [--layout=one] [--devices=2] [--smoke]
 
 One JSON line per workload and method. `lora` trains adapters on a random
 frozen base instead of the whole model, `lora_cached` the same from features
-computed once; `transformer` and `transformer_lora` (adapters of rank 8 on q and
-v) are the preset `sensor`: 8 tokens a modality, d 64, 4 blocks, 4 heads.
+computed once; `flax` the whole model as a user's chain of Flax modules;
+`transformer` and `transformer_lora` (adapters of rank 8 on q and v) are the
+preset `sensor`: 8 tokens a modality, d 64, 4 blocks, 4 heads.
 
 64 clients; modalities of 9, 9, 9 and 1 channels, 128 samples; two convolutions
 (kernel 5, stride 2, 32 and 64 filters), mean pool, fusion to 128, 12 classes;
@@ -23,26 +24,27 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from benchmarks import common
+from benchmarks import common, flax_cnn
 from relief_jax import (
   algorithms,
   costs,
-  models,
   simulate,
   world,
 )
 from relief_jax.cli import command
 from relief_jax.engine import ambient, buckets, placement
+from relief_jax.models import cnn, lora, transformer
 from relief_jax.models.encoders import Spec
 from relief_jax.settings import Setting
 from relief_jax.types import Bank, Fleet, Population
 
 WORKLOADS = {
-  'sensor': 'cnn',
-  'lora': 'lora',
-  'lora_cached': 'lora',
-  'transformer': 'transformer',
-  'transformer_lora': 'transformer',
+  'sensor': cnn.cnn,
+  'flax': flax_cnn.copy,
+  'lora': lora.lora,
+  'lora_cached': lora.lora,
+  'transformer': transformer.transformer,
+  'transformer_lora': transformer.transformer,
 }
 
 _WORKLOADS = flags.DEFINE_list('workload', 'sensor', ', '.join(WORKLOADS))
@@ -120,14 +122,14 @@ def make_round(name: str, method: str) -> Round:
   spec = spec._replace(patch=spec.width // 8)
   if name == 'transformer_lora':
     spec = spec._replace(lora=('q', 'v'))
-  task = models.MODELS[WORKLOADS[name]](spec)
+  task = WORKLOADS[name](spec)
   if task.base:
     frozen = task.base(key)
     population = dataclasses.replace(population, frozen=frozen)
     if name == 'lora_cached':
       bank = world.cache_features(spec, frozen, population.bank)
       population = dataclasses.replace(population, bank=bank)
-      task = models.MODELS['lora'](spec._replace(cached=True))
+      task = WORKLOADS[name](spec._replace(cached=True))
   fleet = population.fleet
   names = ('client_lr', 'client_momentum', 'server_lr', 'ema', 'prox', 'rounds')
   hparams = dict.fromkeys((*names, 'dropout', 'deadline'), jnp.float32(0.0))

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from relief_jax import tree
 from relief_jax.algorithms.fedavg import fedavg
 from relief_jax.errors import InputError
+from relief_jax.rounds import legality
 from relief_jax.rounds.method import Method, Traits
 from relief_jax.settings import Setting
 from relief_jax.task import CostOverride, Task
@@ -39,8 +40,12 @@ def fednova(task: Task, setting: Setting) -> Method:
   """Builds FedNova; where all take as many steps it is FedAvg.
 
   Raises:
-    InputError: momentum that goes on from round to round.
+    InputError: momentum that goes on from round to round, or another local
+      optimiser.
   """
+  legality.local(
+    setting, 'fednova', 'weighs the gradients that SGD with momentum adds up'
+  )
   if setting.keep_client_state:
     raise InputError(
       'config.keep_client_state=True for FedNova',

@@ -4,11 +4,11 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import ml_collections
 import optax
 
+from relief_jax import optimizers
 from relief_jax.budgets import memory
 from relief_jax.compressors import Codec
 from relief_jax.engine import placement
@@ -16,9 +16,9 @@ from relief_jax.engine.buckets import Bucket
 from relief_jax.types import Array, Fleet
 
 # Traced values of a round by name: client_lr, client_momentum, lr_decay,
-# lr_floor, server_lr, ema, prox, dropout, deadline, deadline_end, rounds (R,
-# for schedules over the run), wait, clip_norm, and faulty [N]
-# (updates/faults.py).
+# lr_floor, lr_every, lr_warmup, server_lr, ema, prox, dropout, deadline,
+# deadline_end, rounds (R, for schedules over the run), wait, clip_norm, faulty
+# [N] (updates/faults.py), and optimizer.NAME, arguments of the local optimiser.
 HParams = Mapping[str, Any]
 
 # Structures that only follow from the names of hyperparameters.
@@ -70,7 +70,6 @@ class Setting(NamedTuple):
     layout: of the clients.
     late: `lost` or `partial`, treatment of stragglers after hparams.wait
       (rounds/stragglers.py); '' where the server waits for all.
-    decays: the local rate falls by hparams.lr_decay a round, down to lr_floor.
     buckets: of the whole population, which then takes part in every round
       with `fill='skip'`; () for none.
     clients: N.
@@ -82,8 +81,10 @@ class Setting(NamedTuple):
     fill: `input` or `skip`, what happens to absent modalities.
     dropout: modality dropout is on.
     schedule: the deadline rises from `deadline` to `deadline_end`.
+    client_optimizer: local one, with the schedule of its rate.
     server_optimizer: `sgd`, `momentum`, `adam` or `yogi`.
-    keep_client_state: local momentum stays on the device between rounds.
+    keep_client_state: the local optimiser's state stays on the device between
+      rounds.
     idle_power: devices are charged for waiting.
     sit_out: devices that cannot hold their part sit out, and are no error.
     uplink_codec: of updates (updates/link.py).
@@ -106,7 +107,7 @@ class Setting(NamedTuple):
   dropout: bool = False
   schedule: bool = False
   late: str = ''
-  decays: bool = False
+  client_optimizer: optimizers.Optimizer = optimizers.Optimizer()
   server_optimizer: str = 'sgd'
   keep_client_state: bool = False
   idle_power: bool = False
@@ -120,30 +121,29 @@ class Setting(NamedTuple):
   def client_tx(
     self, hparams: HParams = ANY, round_index: Array | int = 0
   ) -> optax.GradientTransformation:
-    """Builds the local optimiser, SGD with momentum.
+    """Builds the local optimiser.
 
     Args:
       hparams: traced hyperparameters; any give the same state.
       round_index: of the round.
     """
-    rate = hparams['client_lr']
-    if self.decays:
-      rate = rate * hparams['lr_decay'] ** round_index
-      rate = jnp.maximum(rate, hparams['lr_floor'])
-    return optax.chain(
-      optax.trace(decay=hparams['client_momentum']),
-      optax.scale_by_learning_rate(rate),
+    return optimizers.build(
+      self.client_optimizer, hparams, self.client_rate(hparams, round_index)
     )
+
+  def client_rate(self, hparams: HParams, round_index: Array | int) -> Array:
+    """Computes the local learning rate of a round, [].
+
+    Args:
+      hparams: traced hyperparameters.
+      round_index: of the round.
+    """
+    return optimizers.rate(self.client_optimizer, hparams, round_index)
 
   @property
   def memory_step(self) -> memory.Step:
     """What the memory of a local step depends on beside the model."""
-    one = jax.ShapeDtypeStruct((), jnp.float32)
-    state = jax.eval_shape(self.client_tx().init, one)
-    numbers = [
-      v for v in jax.tree.leaves(state) if jnp.issubdtype(v.dtype, jnp.floating)
-    ]
-    return memory.Step(self.batch, float(len(numbers)))
+    return memory.Step(self.batch, optimizers.numbers_kept(self.client_tx()))
 
   def local_steps(self, fleet: Fleet) -> Array:
     """Computes the local steps of each device in a round, [K] int32."""

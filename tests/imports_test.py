@@ -28,6 +28,7 @@ LEVELS = (
   'engine',
   'compressors',
   'budgets',
+  'optimizers',
   'settings',
   'clients',
   'updates',

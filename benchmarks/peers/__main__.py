@@ -29,6 +29,7 @@ _PYTHONS = {
   for side in ('torch', 'pfl', 'fedjax', 'flower', 'blazefl')
 }
 _PUBLIC = ('pfl_cifar10', 'flute_lr_mnist', 'blazefl_cifar10')
+_IMAGES = ('pfl_cifar10', 'blazefl_cifar10')
 _WORKLOADS = flags.DEFINE_list(
   'workloads', ['sensor', 'pfl_cifar10'], f'of sensor, {", ".join(_PUBLIC)}'
 )
@@ -58,6 +59,11 @@ def sides(workload: str) -> dict[str, tuple[str | None, str]]:
     found['torch_im2col'] = found['torch']
   else:
     found = {'relief': (sys.executable, 'benchmarks.peers.public_relief')}
+    if workload in _IMAGES:
+      found['relief_config'] = (
+        sys.executable,
+        'benchmarks.peers.public_config',
+      )
     for side, python in _PYTHONS.items():
       found[side] = (python.value, f'benchmarks.peers.public_{side}')
   wanted = {'relief', *_SIDES.value} if _SIDES.value else set(found)
@@ -88,7 +94,7 @@ def begin(
   """Starts a side and waits for its first round; raises `turns.Ended`."""
   threads = str(_CORES.value if side in _THREADED else 1)
   env = {**os.environ, 'PYTHONPATH': str(_ROOT), 'JAX_PLATFORMS': 'cpu'}
-  if side not in ('relief', 'naive_vmap', 'fedjax'):
+  if side not in ('relief', 'relief_config', 'naive_vmap', 'fedjax'):
     env |= dict.fromkeys(_THREADS, threads)
   job = turns.Job(
     [python, '-m', module, *arguments(workload, side, count)],

@@ -152,6 +152,27 @@ def init(key: Array, setup: Setup) -> PyTree:
   }
 
 
+def pfl_cnn(spec: encoders.Spec) -> Task:
+  """Builds the CNN for a config, `backbone=.../image_task.py:pfl_cnn`.
+
+  Features have the batch first here, as evaluation and every method want them.
+
+  Args:
+    spec: of images [H, H, c], of one modality `image`.
+  """
+  (shape,) = spec.inputs
+  task = image_task(Setup('cnn', shape, 0, 0, 0, 0, 0, 0.0, spec.classes))
+
+  def encode_image(*args):
+    return task.encode(*args).swapaxes(0, 1)
+
+  def fuse(params, frozen, features, run):
+    parts = {'image': features['image'].swapaxes(0, 1)}
+    return task.fuse(params, frozen, parts, run)
+
+  return task._replace(encode=encode_image, fuse=fuse)
+
+
 def image_task(setup: Setup) -> Task:
   """Builds a set-up's model, `cnn` or `linear`."""
   linear = setup.model == 'linear'
@@ -199,6 +220,7 @@ def image_task(setup: Setup) -> Task:
     groups=groups,
     work=work.build(tree.group_sizes(groups, shapes, 2)),
     init=partial(init, setup=setup),
+    classes=setup.classes,
     encode=encode_image,
     cuts=1,
     fuse=fuse,

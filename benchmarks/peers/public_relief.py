@@ -9,7 +9,6 @@ program. Costs (seconds, joules, bytes) are simulated as always.
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from absl import flags
 
 from benchmarks import tracing, turns
@@ -17,8 +16,9 @@ from benchmarks.peers import common, image_task
 from relief_jax import algorithms, simulate
 from relief_jax.cli import command
 from relief_jax.engine import placement
-from relief_jax.settings import ANY, HParams, Setting
-from relief_jax.types import Array, Bank, Fleet, Population
+from relief_jax.optimizers import Optimizer
+from relief_jax.settings import Setting
+from relief_jax.types import Bank, Fleet, Population
 
 _DEVICES = flags.DEFINE_integer(
   'devices', 0, 'virtual CPU devices, 0: one per core'
@@ -31,17 +31,6 @@ _DRAW = flags.DEFINE_enum(
   ['epochs', 'steps'],
   'batches drawn with replacement, or whole shuffled epochs',
 )
-
-
-class PlainSgd(Setting):
-  """Describes local SGD without momentum, as all other sides have it."""
-
-  def client_tx(
-    self, hparams: HParams = ANY, round_index: Array | int = 0
-  ) -> optax.GradientTransformation:
-    """Keeps no trace: momentum of zero costs a pass over the parameters."""
-    del round_index
-    return optax.sgd(hparams['client_lr'])
 
 
 def population(setup: common.Setup) -> Population:
@@ -82,13 +71,14 @@ def main(argv) -> None:
     'deadline': jnp.float32(jnp.inf),
   }
   layout = placement.parse_layout(_LAYOUT.value, devices)
-  setting = PlainSgd(
+  setting = Setting(
     clients=setup.clients,
     layout=layout,
     cohort=setup.cohort,
     steps=setup.steps,
     epochs=setup.epochs if _DRAW.value == 'epochs' else 0,
     batch=setup.batch,
+    client_optimizer=Optimizer('sgd'),  # as all other sides have it
   )
   algorithm = algorithms.build('fedavg', task, setting)
   key = jax.random.key(0)

@@ -11,7 +11,7 @@ device is tested with those that it owns:
   which own all; one with fewer then meets features that were never absent, and
   is far below what its data allow.
 
-`config.modality_dropout` leaves sensors out of either. Momentum is never
+`config.modality_dropout` leaves sensors out of either. The optimiser is never
 restarted here, and so many steps at a constant rate end in a loss spike sooner
 or later (seen on DSADS): gradients are clipped to norm 1 and the rate falls to
 0 along a cosine. The cost column is only indicative: the raw windows of the
@@ -28,6 +28,7 @@ import optax
 from relief_jax import blocks, costs, tree
 from relief_jax.clients import device as device_lib
 from relief_jax.clients import training
+from relief_jax.errors import InputError
 from relief_jax.keys import name, option
 from relief_jax.rounds import legality
 from relief_jax.rounds.facts import Facts
@@ -58,10 +59,16 @@ def centralized(task: Task, setting: Setting) -> Algorithm:
 
   Raises:
     InputError: a codec or a guard is set: raw windows are sent here, once; or
-      a limit to the server's waiting.
+      a limit to the server's waiting, or a schedule of the rate.
   """
   legality.codes(setting, 'centralized', 'sends raw windows, once')
   legality.alone(setting, 'centralized')
+  if setting.client_optimizer[3:] != ('constant', False):
+    raise InputError(
+      "a schedule of the local rate for 'centralized'",
+      'none: its rate falls along a cosine, step by step',
+      'leave lr_schedule, hparams.lr_decay and hparams.lr_warmup as by default',
+    )
   num, num_modalities = task.num_blocks, len(task.modalities)
   everything = jnp.ones(num, bool)
   whole_fleet = setting.options.sensors == 'fleet'

@@ -41,6 +41,7 @@ from relief_jax.clients import batches, training
 from relief_jax.clients.device import Device
 from relief_jax.clients.work import local_sgd
 from relief_jax.keys import option, real
+from relief_jax.rounds import legality
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method, Round
 from relief_jax.settings import Setting
@@ -81,8 +82,14 @@ def fedel(task: Task, setting: Setting) -> Method:
       round ago, P.
 
   Raises:
-    InputError: a model without early exits.
+    InputError: a model without early exits, or another local optimiser.
   """
+  legality.local(
+    setting,
+    'fedel',
+    "takes the model's way over the learning rate for gradients",
+    ('momentum', 'sgd'),
+  )
   options, count = setting.options, task.cuts
   exits = depth.required(task, 'fedel')
   num, beta = task.num_blocks, options.beta
@@ -132,7 +139,9 @@ def fedel(task: Task, setting: Setting) -> Method:
     moved = jax.tree.map(jnp.subtract, server.params, server.method_state)
     overall = tree.group_sq_norms(task.groups, moved, num)
     overall = jnp.where(round.round_index > 0, overall, 0.0)
-    overall /= round.hparams['client_lr']
+    # They moved by the last round's rate.
+    last = jnp.maximum(round.round_index - 1, 0)
+    overall /= setting.client_rate(round.hparams, last)
     mixed = beta * own.importance + (1 - beta) * overall[None]
     among = access & window & round.active[:, None]
     keys = batches.client_keys(round.key, round.fleet)

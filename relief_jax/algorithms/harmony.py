@@ -109,7 +109,7 @@ def harmony(task: Task, setting: Setting) -> Algorithm:
 
   Raises:
     InputError: encoders that do not train or share a block with what is sent,
-      a codec, a guard, or momentum kept on the devices.
+      a codec, a guard, another local optimiser, or one whose state is kept.
   """
   _check(task, setting)
 
@@ -147,9 +147,12 @@ def clustered(task: Task, setting: Setting) -> Algorithm:
   classifier = ~encoder.any(0)
   branch = setting.layout.branch
 
-  def local_tx(hparams: HParams) -> optax.GradientTransformation:
+  def local_tx(
+    hparams: HParams, round_index: Array
+  ) -> optax.GradientTransformation:
     """Builds the local optimiser, with two rates."""
-    rates = jnp.where(classifier, hparams['client_lr'], options.encoder_lr)
+    rate = setting.client_rate(hparams, round_index)
+    rates = jnp.where(classifier, rate, options.encoder_lr)
     rates = tree.broadcast_groups(task.groups, rates)
     return optax.chain(
       optax.trace(decay=hparams['client_momentum']),
@@ -169,7 +172,7 @@ def clustered(task: Task, setting: Setting) -> Algorithm:
       )
       done = training.local_update(
         loss,
-        local_tx(known.hparams),
+        local_tx(known.hparams, known.round_index),
         row.params,
         tree.broadcast_groups(task.groups, row.trained),
         steps,
@@ -282,6 +285,7 @@ def _check(task: Task, setting: Setting) -> None:
   """Refuses what harmony has no use for; see there."""
   legality.codes(setting, 'harmony', 'sends classifiers, in full precision')
   legality.alone(setting, 'harmony')
+  legality.local(setting, 'harmony', 'has two rates of SGD with momentum')
   encoder, modality = _encoders(task), np.asarray(task.blocks.modality)
   apart = set(modality[~encoder.any(0)])
   if not encoder.any(1).all():

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from relief_jax import tree
+from relief_jax import optimizers, tree
 from relief_jax.clients import batches, training
 from relief_jax.settings import HParams, Setting
 from relief_jax.task import Batch, Gate, Output, Steps, Task
@@ -132,7 +132,8 @@ class Device(NamedTuple):
     faulty: as in `Row`.
     branch: of `tree.choose`.
     train: (params, loss, mask, observe=None, keyed=False) -> training.Local.
-      Masked parameters keep their bits; `keyed` gives every step a key.
+      Masked parameters keep their bits, and so does the optimiser's state of
+      them that is kept; `keyed` gives every step a key.
     forward: (params, step, alter=None, mend=None) -> Output, the last two as
       fields of `task.Batch`.
     loss: (task, criterion) -> ((params, step) -> []), of a sub-model, too.
@@ -282,17 +283,23 @@ def make(
       steps = batches.cut(steps, row.steps)
     if keyed:
       steps = batches.with_keys(jax.random.fold_in(own_key, STEPS), steps)
-    return training.local_update(
+    kept = row.store.optimizer or None
+    done = training.local_update(
       loss,
       setting.client_tx(known.hparams, known.round_index),
       params,
       mask,
       steps,
-      row.store.optimizer or None,
+      kept,
       observe=observe,
       ragged=setting.epochs > 0 or row.steps is not None,
       branch=branch,
     )
+    if kept is None:
+      return done
+    # Once a round: no step reads the state of what does not train.
+    state = optimizers.select(mask, done.opt_state, kept)
+    return done._replace(opt_state=state)
 
   def total(add):
     every = batches.steps_of(

@@ -243,7 +243,7 @@ def local_update(
     observe: (gated gradients P, updates P before their gate) -> pytree, summed
       over the steps that are taken.
     ragged: steps may hold nothing but padding; such a step is skipped and
-      leaves model and momentum as they were.
+      leaves model and optimiser as they were.
     branch: such a step costs nothing; False under a vmap over clients.
   """
   weight = jax.tree.map(lambda m: m.astype(jnp.float32), mask)

@@ -15,6 +15,7 @@ from relief_jax import (
   datasets,
   devices,
   models,
+  optimizers,
   plugins,
 )
 from relief_jax.budgets import deadlines
@@ -69,6 +70,7 @@ REGISTRIES = {
   ),
   'codecs': _open(compressors.KIND),
   'transformers': Registry(lambda: transformer.PRESETS),
+  'local optimisers': _open(optimizers.KIND),
   'ternary modes': Registry(lambda: ternary.MODES),
   'partitions': Registry(lambda: partition.KINDS),
   'splits': Registry(lambda: splits.KINDS),
@@ -100,6 +102,7 @@ def contents() -> list[dict]:
       fleets.FLEETS,
       devices.DEVICES,
       compressors.COMPRESSORS,
+      optimizers.OPTIMIZERS,
       flatten(table.ROWS),
     )
   ]

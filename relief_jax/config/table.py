@@ -31,6 +31,7 @@ from relief_jax.keys import (
   whole,
   wholes,
 )
+from relief_jax.optimizers import SCHEDULES
 
 _CODEC = {
   'name': name('none', 'codecs', 'how numbers are coded'),
@@ -225,13 +226,28 @@ ROWS: dict[str, Any] = {
   'local_epochs': whole(0, 0, 10**4, '> 0 replaces local_steps'),
   'batch': whole(32, 1, MANY, 'windows in a local step'),
   'weight': name('uniform', ('uniform', 'samples'), 'of a client in the mean'),
+  'client_optimizer': name(
+    'momentum',
+    'local optimisers',
+    'of the local steps; momentum: SGD with hparams.client_momentum',
+  ),
+  'client_optimizer_args': text(
+    '', "others than its rate, as optax names them: 'b1=0.9;weight_decay=0.01'"
+  ),
+  'lr_schedule': name(
+    'exponential',
+    SCHEDULES,
+    'of the local rate over the rounds: by hparams.lr_decay every round, or '
+    'every hparams.lr_every (step); to hparams.lr_floor at the end (linear, '
+    'cosine)',
+  ),
   'server_optimizer': name(
     'sgd',
     ('sgd', 'momentum', 'adam', 'yogi'),
     'what makes a step of the mean update',
   ),
   'keep_client_state': switch(
-    False, 'momentum stays on the device between rounds'
+    False, "the local optimiser's state stays on the device between rounds"
   ),
   # What links code updates and models with (updates/link.py, compressors/).
   'uplink_codec': _CODEC,
@@ -352,15 +368,25 @@ ROWS: dict[str, Any] = {
   # Values (traced).
   'hparams': {
     'client_lr': real(0.05, 0, 1000, 'local learning rate'),
-    'client_momentum': real(0.9, 0, 1, 'of the local steps', below=True),
+    'client_momentum': real(
+      0.9, 0, 1, 'client_optimizer=momentum: of the local steps', below=True
+    ),
     'server_lr': real(1.0, 0, 1000, "of the server's optimiser"),
     'ema': real(0.5, 0, 1, 'weight of the newest value in running divergences'),
     'prox': real(0.01, 0, LARGE, 'fedprox: of its penalty'),
     'clip_norm': real(
       0.0, 0, 1e9, "L2 norm of a client's update at most; 0: any"
     ),
-    'lr_decay': real(1.0, 0, 1, 'of the local rate, a factor every round'),
+    'lr_decay': real(
+      1.0, 0, 1, 'lr_schedule=exponential, step: a factor of the local rate'
+    ),
     'lr_floor': real(0.0, 0, 1000, 'that the local rate falls to'),
+    'lr_every': real(
+      0.0, 0, MANY, 'lr_schedule=step: between two falls', 'rounds'
+    ),
+    'lr_warmup': real(
+      0.0, 0, MANY, 'in which the local rate rises first', 'rounds'
+    ),
   },
   'update_similarity': whole(
     0,

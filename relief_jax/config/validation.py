@@ -9,6 +9,7 @@ from relief_jax.config import modules, registries
 from relief_jax.config.assembly import get, outside, rows
 from relief_jax.errors import InputError
 from relief_jax.keys import Key, flatten, shown, spelled
+from relief_jax.optimizers import reading
 
 _MOST_COMPARED = 64  # devices whose updates are held at once
 
@@ -40,6 +41,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     if key not in known:
       raise _misfit(f'config.{key}, a key without a row')
   _validate_rounds(config)
+  reading.read(config)
   _validate_clients(config)
   _validate_folds(config.data)
   _validate_sensor_faults(config.sensor_faults)

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import extend
 
 from relief_jax.engine import ambient
 from relief_jax.errors import InputError
@@ -77,23 +78,25 @@ def assemble(
   frozen = {path: shapes[path] for path in shapes if path not in params}
   cuts = max(map(len, model.encoders), default=0)
   encode = partial(_encode, model, cuts)
-  features = _features(model, modalities, inputs, shapes)
-  fuse = partial(_fuse, model, modalities, features)
 
-  def logits(params, frozen, values):
+  def forward(params, frozen, values):
     found = {
       m: encode(params, frozen, i, values[i], 0)
       for i, m in enumerate(modalities)
     }
-    return fuse(params, frozen, found, jnp.ones(len(modalities), bool))
+    everybody = jnp.ones(len(modalities), bool)
+    scores = _fuse(model, modalities, (), params, frozen, found, everybody)
+    return scores, list(found.values())
 
-  scores, text = _check_pure(logits, params, frozen, inputs)
+  traced, (scores, features) = _traced(forward, params, frozen, inputs)
   _check_scores(scores, classes)
+  again = extend.core.jaxpr_as_fun(traced)
 
   def whole(params, frozen, values):
+    scores, *_ = again(*jax.tree.leaves((params, frozen, values)))
     y = jnp.zeros(counting.BATCH, jnp.int32)
     weight = jnp.ones(counting.BATCH)
-    return criterion(logits(params, frozen, values), y, weight)
+    return criterion(scores, y, weight)
 
   counted = tried(
     'the loss',
@@ -109,7 +112,7 @@ def assemble(
     init=lambda key: {p: v for p, v in model.init(key).items() if p in params},
     encode=encode,
     cuts=cuts,
-    fuse=fuse,
+    fuse=partial(_fuse, model, modalities, features),
     ends={path: g in edges for path, g in groups.items()},
     classes=scores.shape[-1],
     features=_widths(features) if model.encoders else (),
@@ -119,7 +122,7 @@ def assemble(
     criterion=None if loss == 'softmax' else criterion,
     memory=counted.memory,
     by_batch=model.by_batch,
-    notes=_notes(model, text),
+    notes=_notes(model, _text(traced)),
   )
 
 
@@ -177,8 +180,8 @@ def _fuse(model: Model, modalities, shapes, params, frozen, features, run):
     return jnp.zeros((count, *shape.shape[1:]), shape.dtype)
 
   every = [
-    features[m] if m in features else jax.tree.map(zeros, shape)
-    for m, shape in zip(modalities, shapes, strict=True)
+    features[m] if m in features else jax.tree.map(zeros, shapes[i])
+    for i, m in enumerate(modalities)
   ]
   own = {
     **_below(frozen, model.head.prefix),
@@ -186,23 +189,6 @@ def _fuse(model: Model, modalities, shapes, params, frozen, features, run):
   }
   named = {'run': jnp.asarray(run)} if model.takes_run else {}
   return model.head.apply(own, given(modalities, every), **named)
-
-
-def _features(model, modalities, inputs, shapes) -> list[PyTree]:
-  """Finds the shapes of what the head gets of each modality."""
-  if not model.encoders:
-    return list(inputs)
-
-  def features(i, params, x):
-    return _encode(model, 0, params, {}, i, x, 0)
-
-  return [
-    tried(
-      f'the stages of {m}',
-      partial(jax.eval_shape, partial(features, i), shapes, x),
-    )
-    for i, (m, x) in enumerate(zip(modalities, inputs, strict=True))
-  ]
 
 
 def _widths(features: Sequence[PyTree]) -> tuple[int, ...]:
@@ -213,20 +199,27 @@ def _widths(features: Sequence[PyTree]) -> tuple[int, ...]:
   return tuple(f.shape[-1] for f in features)
 
 
-def _check_pure(logits, params, frozen, inputs) -> tuple[Any, str]:
-  """Refuses a model that is another one when called again.
+def _traced(forward, params, frozen, inputs) -> tuple[Any, PyTree]:
+  """Traces the forward pass, as a device computes it.
+
+  A module's own Python takes most of the time, so nothing traces it again but
+  the check that it is the same model when called again.
 
   Returns:
-    The shape of its output, and its program as text.
+    Its jaxpr, and the shapes of its results.
+
+  Raises:
+    InputError: it is another model.
   """
 
   def trace():
-    again = partial(logits)  # else the first trace would be given again
-    return jax.make_jaxpr(again, return_shape=True)(
-      params, frozen, list(inputs)
-    )
+    again = partial(forward)  # else the first trace would be given again
+    with layers.bare():
+      return jax.make_jaxpr(again, return_shape=True)(
+        params, frozen, list(inputs)
+      )
 
-  (first, scores), (second, _) = (tried('the model', trace) for _ in range(2))
+  (first, shapes), (second, _) = (tried('the model', trace) for _ in range(2))
   same = _text(first) == _text(second) and all(
     np.array_equal(a, b)
     for a, b in zip(first.consts, second.consts, strict=True)
@@ -237,7 +230,7 @@ def _check_pure(logits, params, frozen, inputs) -> tuple[Any, str]:
       'a function of parameters and inputs alone',
       'draw and count nothing in it; what it needs belongs into parameters',
     )
-  return scores, _text(first)
+  return first, shapes
 
 
 def _text(traced: Any) -> str:

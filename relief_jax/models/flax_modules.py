@@ -25,12 +25,14 @@ class Piece(NamedTuple):
 
   Attributes:
     init: key -> {path: parameter}.
+    shapes: of what it gives.
     apply: (parameters, *inputs, **named) -> output.
     target: the function whose signature it is.
     by_batch: it uses statistics of the batch.
   """
 
   init: Callable[[Array], dict[str, Array]]
+  shapes: dict[str, jax.ShapeDtypeStruct]
   apply: Callable[..., PyTree]
   target: Callable[..., Any]
   by_batch: bool = False
@@ -123,9 +125,8 @@ def _linen(module, inputs, call) -> Piece:
     lambda s: jnp.zeros(s.shape, s.dtype), shapes.get('batch_stats', {})
   )
 
-  def init(key):
-    found = variables(key).get('params', {})
-    return traverse_util.flatten_dict(found, sep='/')
+  def flat(found):
+    return traverse_util.flatten_dict(found.get('params', {}), sep='/')
 
   def apply(leaves, *inputs, **named):
     own = {'params': traverse_util.unflatten_dict(leaves, sep='/')}
@@ -144,7 +145,13 @@ def _linen(module, inputs, call) -> Piece:
       raise _frozen_mean()
     return out
 
-  return Piece(init, apply, module.__call__, bool(stats))
+  return Piece(
+    init=lambda key: flat(variables(key)),
+    shapes=flat(shapes),
+    apply=apply,
+    target=module.__call__,
+    by_batch=bool(stats),
+  )
 
 
 def _nnx(module, call) -> Piece:
@@ -173,8 +180,7 @@ def _nnx(module, call) -> Piece:
   target = nnx.merge(structure, params, rest).__call__
   values = jax.jit(lambda: parts()[1])() if other else rest
 
-  def init(key):
-    _, found, _ = split(nnx.Rngs(key))
+  def flat(found):
     return {_name(k): v.get_value() for k, v in nnx.to_flat_state(found)}
 
   def apply(leaves, *inputs, **named):
@@ -198,7 +204,13 @@ def _nnx(module, call) -> Piece:
     return out
 
   by_batch = any(isinstance(v, nnx.BatchStat) for v in other)
-  return Piece(init, apply, target, by_batch)
+  return Piece(
+    init=lambda key: flat(split(nnx.Rngs(key))[1]),
+    shapes=flat(params),
+    apply=apply,
+    target=target,
+    by_batch=by_batch,
+  )
 
 
 def _name(path: tuple) -> str:

@@ -267,7 +267,10 @@ def _chain(parts, start: str, shape, call) -> _Chain:
       continue
     prefix = f'{start}{len(found)}'
     piece = _piece(prefix, part, shape, call)
-    shape = assembly.tried(prefix, functools.partial(_output, piece, shape))
+    shape = assembly.tried(
+      prefix,
+      functools.partial(jax.eval_shape, piece.apply, piece.shapes, shape),
+    )
     apply = piece.apply
     if before:
       apply, before = _after(before, apply), None
@@ -275,13 +278,6 @@ def _chain(parts, start: str, shape, call) -> _Chain:
     by_batch |= piece.by_batch
     found.append(Stage(prefix, apply))
   return _Chain(tuple(found), inits, shape, by_batch)
-
-
-def _output(piece: flax_modules.Piece, shape):
-  def whole(key, x):
-    return piece.apply(piece.init(key), x)
-
-  return jax.eval_shape(whole, _key(), shape)
 
 
 def _then(first, second):

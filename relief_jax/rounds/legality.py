@@ -97,6 +97,30 @@ def codes(setting: Setting, name: str, why: str) -> None:
       )
 
 
+def local(
+  setting: Setting, name: str, why: str, among: tuple[str, ...] = ('momentum',)
+) -> None:
+  """Refuses local optimisers that a method's rules do not cover.
+
+  Args:
+    setting: of the round.
+    name: of the method.
+    why: no other can be, "divides updates by ...".
+    among: those that can.
+
+  Raises:
+    InputError: another one.
+  """
+  own = setting.client_optimizer
+  if own.name not in among or own.traced or own.fixed:
+    more = ' with arguments' * bool(own.traced or own.fixed)
+    raise InputError(
+      f'config.client_optimizer={own.name}{more} for {name!r}',
+      f'{" or ".join(among)}: this method {why}',
+      f'set --config.client_optimizer={among[0]} and no arguments',
+    )
+
+
 def alone(setting: Setting, name: str) -> None:
   """Refuses settings that only a server that averages updates can use.
 

@@ -12,11 +12,12 @@ from jax.interpreters import partial_eval
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from relief_jax import algorithms, models, plugins, settings, tree
+from relief_jax import algorithms, models, optimizers, plugins, settings, tree
 from relief_jax.clients import sensor_faults
 from relief_jax.compressors import Codec
 from relief_jax.engine import ambient, buckets, debug, placement
 from relief_jax.models.encoders import Spec
+from relief_jax.optimizers import reading
 from relief_jax.rounds.records import Algorithm
 from relief_jax.runs import evaluation
 from relief_jax.settings import HParams, Setting
@@ -92,7 +93,7 @@ def setting(
     dropout=config.modality_dropout > 0,
     schedule=world.deadline != world.deadline_end,
     late=config.online.pace.late if config.online.pace.wait else '',
-    decays=config.hparams.lr_decay != 1,
+    client_optimizer=reading.read(config),
     server_optimizer=config.server_optimizer,
     keep_client_state=config.keep_client_state,
     idle_power=config.idle_power,
@@ -124,6 +125,7 @@ def hparams(config: ml_collections.ConfigDict, world: World) -> HParams:
   }
   return {
     **{k: jnp.float32(v) for k, v in values.items()},
+    **{k: jnp.float32(v) for k, v in reading.values(config).items()},
     **faults.draw(config, world.population.fleet),
   }
 
@@ -195,7 +197,8 @@ def identity(
   """
   leaves, structure = jax.tree.flatten((args, test))
   shapes = tuple((v.shape, str(v.dtype)) for v in leaves)
-  return call, built_by(call), setting, structure, shapes
+  optimizer = optimizers.find(setting.client_optimizer.name)
+  return call, built_by(call), optimizer, setting, structure, shapes
 
 
 def built_by(call: Call) -> Hashable:

@@ -23,6 +23,7 @@ from relief_jax.errors import InputError, unknown
 from relief_jax.models import transformer
 from relief_jax.models.encoders import Spec
 from relief_jax.online import draw as online_lib
+from relief_jax.optimizers import reading
 from relief_jax.settings import Setting
 from relief_jax.types import Bank, HeldOut, OwnWindows, Population
 from relief_jax.world import base as base_lib
@@ -122,7 +123,9 @@ def build(
   if facts.rounds and not facts.splits:
     memory.check(
       task,
-      Setting(batch=config.batch).memory_step,
+      Setting(
+        batch=config.batch, client_optimizer=reading.read(config)
+      ).memory_step,
       fleet,
       absent == 'input' and not facts.skips,
       facts.budgeted,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import linen, nnx
 
+from benchmarks.flax_cnn import converted, copy
 from relief_jax import config, costs, models, settings
 from relief_jax.clients import training
 from relief_jax.compressors import Codec
@@ -19,67 +20,6 @@ from tests.support import tiny
 from tests.support.paths import ROOT
 
 SPEC = tiny.spec()
-
-
-class Head(nnx.Module):
-  """The built-in model's fusion and head."""
-
-  def __init__(self, spec, rngs):
-    column = functools.partial(
-      nnx.Linear, spec.features, spec.hidden, use_bias=False, rngs=rngs
-    )
-    self.fusion = nnx.Dict({m: column() for m in spec.modalities})
-    self.bias = nnx.Param(jnp.zeros(spec.hidden))
-    self.out = nnx.Linear(spec.hidden, spec.classes, rngs=rngs)
-
-  def __call__(self, features):
-    z = sum(self.fusion[m](h) for m, h in features.items())
-    bias = jnp.broadcast_to(self.bias.get_value(), z.shape)
-    return self.out(nnx.relu(z + bias))
-
-
-def stages(spec, channels):
-  sizes = (channels, *spec.filters)
-  conv = functools.partial(
-    nnx.Conv,
-    kernel_size=(spec.kernel,),
-    strides=spec.stride,
-    padding='VALID',
-    conv_general_dilated=models.convolution,
-  )
-  found = []
-  for before, after in zip(sizes, sizes[1:], strict=False):
-    found += [functools.partial(conv, before, after), nnx.relu]
-  return [*found, lambda h: h.mean(1)]
-
-
-def copy(spec):
-  """A Flax copy of the built-in CNN, in the built-in's blocks."""
-  encoders = {
-    m: stages(spec, c)
-    for m, c in zip(spec.modalities, spec.channels, strict=True)
-  }
-  blocks = {f'encoder/{m}': m for m in spec.modalities}
-  blocks |= {f'fusion/{m}': f'head/fusion/{m}' for m in spec.modalities}
-  blocks['shared'] = ('head/bias', 'head/out')
-  head = functools.partial(Head, spec)
-  return models.from_flax(encoders, spec, head=head, blocks=blocks)
-
-
-def converted(spec, params):
-  """Parameters of the built-in model by the copy's names."""
-  found = {
-    'head/bias': params['bias'],
-    'head/out/kernel': params['head']['w'],
-    'head/out/bias': params['head']['b'],
-  }
-  for m in spec.modalities:
-    found[f'head/fusion/{m}/kernel'] = params['fusion'][m]
-    for i, layer in enumerate(params['encoder'][m]):
-      shape = spec.kernel, -1, layer['b'].size
-      found[f'{m}/{i}/kernel'] = layer['w'].T.reshape(shape)
-      found[f'{m}/{i}/bias'] = layer['b']
-  return found
 
 
 @functools.cache

@@ -24,6 +24,7 @@ from relief_jax.online import (
   recovery,
   streams,
 )
+from relief_jax.optimizers import Optimizer
 from relief_jax.runs import run_summary
 from tests.support import tiny
 
@@ -568,7 +569,9 @@ def test_a_run_tells_of_its_world():
 
 def test_the_rate_falls_to_its_floor():
   _, population = world()
-  setting = tiny.setting(population, 'fedavg', decays=True)
+  setting = tiny.setting(
+    population, 'fedavg', client_optimizer=Optimizer(schedule='exponential')
+  )
   setting = setting._replace(
     hparams={
       **setting.hparams,
