@@ -9,6 +9,7 @@ import numpy as np
 
 from relief_jax.errors import InputError
 from relief_jax.models import layers
+from relief_jax.scoring import targets
 from relief_jax.task import Blocks, Work
 from relief_jax.types import Array, PyTree
 
@@ -20,7 +21,7 @@ class Spec(NamedTuple):
     modalities: names.
     channels: [M] channels of each.
     width: samples in a window.
-    classes: C.
+    classes: C; tokens V of texts, numbers D of a regression.
     filters: features of the encoder's convolutions; the last is d_m.
     kernel: taps of a convolution.
     stride: of a convolution.
@@ -39,6 +40,8 @@ class Spec(NamedTuple):
     heads: of the attention.
     inputs: [M] shapes of an input of each modality, where these are no windows
       [width, channels]; () else.
+    targets: kind of what is predicted (scoring/targets.py). Inputs of tokens
+      are tokens too, int32 [T].
   """
 
   modalities: tuple[str, ...]
@@ -60,13 +63,21 @@ class Spec(NamedTuple):
   fusion: str = 'concat'
   heads: int = 4
   inputs: tuple[tuple[int, ...], ...] = ()
+  targets: str = targets.CLASSES
+
+  @property
+  def text(self) -> bool:
+    """Whether inputs are tokens, and so are outputs."""
+    return self.targets == targets.TOKENS
 
   @property
   def example(self) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes of one input of each modality, {modality: [1, *S]}."""
     shapes = self.inputs or tuple((self.width, c) for c in self.channels)
     return {
-      m: jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+      m: jax.ShapeDtypeStruct(
+        (1, *shape), jnp.int32 if self.text else jnp.float32
+      )
       for m, shape in zip(self.modalities, shapes, strict=True)
     }
 

@@ -39,6 +39,7 @@ class Facts(NamedTuple):
       windows.
     exits: the model needs an exit behind every layer (`task.Exits`).
     budgeted: it chooses what to train under `config.deadline`.
+    classes: it reads the classes of windows, in training or at the server.
     rounds: it has rounds on devices; an online world means nothing without.
   """
 
@@ -47,6 +48,7 @@ class Facts(NamedTuple):
   skips: bool = False
   exits: bool = False
   budgeted: bool = False
+  classes: bool = False
   rounds: bool = True
 
   def __call__(self, factory: Factory) -> Factory:
