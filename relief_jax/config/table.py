@@ -68,7 +68,11 @@ ROWS: dict[str, Any] = {
   'data_path': text(
     '', 'your own data: the file of dataset=npz or csv, the folder of texts'
   ),
-  'backbone': name('cnn', 'models', 'cnn: all parameters; lora: frozen base'),
+  'backbone': name(
+    'cnn',
+    'models',
+    'cnn: all parameters; lora: frozen base; image_cnn; char_mlp: text',
+  ),
   'seed': whole(0, 0, LARGEST_SEED, 'of everything that is drawn'),
   'modules': names(
     (),

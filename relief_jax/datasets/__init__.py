@@ -25,6 +25,7 @@ from relief_jax.datasets import (
   pamap2,
   shakespeare,
   synthetic,
+  synthetic_text,
   texts,
   ucihar,
 )
@@ -61,6 +62,7 @@ DATASETS: dict[str, Callable[..., Windows]] = {
   'pamap2': pamap2.load,
   'shakespeare': shakespeare.load,
   'synthetic': synthetic.load,
+  'synthetic_text': synthetic_text.load,
   'texts': texts.load,
   'ucihar': ucihar.load,
 }
@@ -80,7 +82,8 @@ _TITLES = (mhealth.TRUNCATED, shakespeare.TITLE)
 # Data sets of the user's own, read from `config.data_path`.
 _OWN = ('csv', 'npz', 'texts')
 # Data sets that need no folder.
-_NO_FOLDER = (*_OWN, 'digits', 'synthetic')
+_MADE_UP = ('synthetic', 'synthetic_text')
+_NO_FOLDER = (*_OWN, *_MADE_UP, 'digits')
 
 # How the data sets that can be downloaded are found.
 _FILES: dict[str, Callable[[Path | None], list[Path]]] = {
@@ -114,7 +117,7 @@ def remark(names: Iterable[str | None]) -> str:
   known = sorted({name for name in names if name})
   if not known:
     return 'Data: not recorded.'
-  if 'synthetic' in known:
+  if set(known) & set(_MADE_UP):
     return (
       f'Data: {", ".join(known)}. Synthetic data are made of random numbers; '
       '--data_dir and --config.dataset name real ones.'

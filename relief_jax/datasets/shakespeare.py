@@ -37,7 +37,7 @@ _NO_ROLE = re.compile(
 )
 _BRACKETS = re.compile(r'\[[^\]]*\]')
 _DIRECTION = re.compile(
-  r'\s*(?:Enter|Exit|Exeunt|Re-enter|Scene|SCENE|ACT|Act) .*|\s*(?:Exit|Exeunt)\.?'
+  r'\s*(?:Enter|Re-enter|Exit|Exeunt|Scene|SCENE|Act|ACT)(?: .*|\.)?'
 )
 
 

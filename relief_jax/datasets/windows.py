@@ -1,9 +1,9 @@
 """Cuts, checks and scales windows of sensor data, for every data set.
 
 A data set is a pile of fixed-length windows cut inside continuous recordings
-("runs"), or of other arrays of one shape: images, rows of a table, texts. Where a window came
-from travels with it, so that a split can be proven to share no raw sample. All
-of this is **ours**; numpy on the host.
+("runs"), or of other arrays of one shape: images, rows of a table, texts. Where
+a window came from travels with it, so that a split can be proven to share no
+raw sample. All of this is **ours**; numpy on the host.
 """
 
 import math
@@ -114,9 +114,9 @@ def validate(windows: Windows) -> None:
 
   Raises:
     InputError: shapes that disagree, labels or tokens out of range, no window
-      at all, a rate that is no frequency, or a number that is not finite (names the
-      modality, the first such window, its subject and the share of bad numbers
-      in the modality).
+      at all, a rate that is no frequency, or a number that is not finite (names
+      the modality, the first such window, its subject and the share of bad
+      numbers in the modality).
   """
   count = len(windows.y)
   if not count or not windows.x:

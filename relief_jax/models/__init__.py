@@ -14,7 +14,15 @@ from collections.abc import Callable
 
 from relief_jax import plugins
 from relief_jax.errors import InputError
-from relief_jax.models import assembly, cnn, counting, criteria, lora
+from relief_jax.models import (
+  assembly,
+  char_mlp,
+  cnn,
+  counting,
+  criteria,
+  image_cnn,
+  lora,
+)
 from relief_jax.models.encoders import Spec
 from relief_jax.models.layers import convolution
 from relief_jax.models.own import from_flax, from_functions
@@ -29,7 +37,12 @@ __all__ = [
   'make',
 ]
 
-MODELS: dict[str, Callable[[Spec], Task]] = {'cnn': cnn.cnn, 'lora': lora.lora}
+MODELS: dict[str, Callable[[Spec], Task]] = {
+  'char_mlp': char_mlp.char_mlp,
+  'cnn': cnn.cnn,
+  'image_cnn': image_cnn.image_cnn,
+  'lora': lora.lora,
+}
 
 KIND = plugins.Kind(
   'model',
