@@ -153,10 +153,10 @@ def _targets(
 ) -> tuple[NDArray, tuple[str, ...]]:
   """Numbers the classes; names them, the tokens, or the numbers."""
   if y.dtype.kind == 'f' and y.ndim in (1, 2):
-    label = y.reshape(len(y), -1).astype(np.float32)
-    width = label.shape[1]
+    numbers = y.reshape(len(y), -1).astype(np.float32)
+    width = numbers.shape[1]
     usual = ('y',) if width == 1 else tuple(f'y{i}' for i in range(width))
-    return label, tuple(classes) or usual
+    return numbers, tuple(classes) or usual
   if y.dtype.kind == 'U' and y.ndim == 1 and not classes:
     values, label = np.unique(y, return_inverse=True)
     return label.astype(np.int32), tuple(values.tolist())

@@ -92,7 +92,7 @@ def read(path: Path, label: str, client: str, channels: str = '') -> Windows:
       'a label in every row',
       'fill it in, or leave the row out',
     )
-  number, classes = y.to_numpy(), (label,)
+  number, classes = y.to_numpy(), tuple([label])
   if y.dtype.kind != 'f':  # not a regression
     values, number = np.unique(y.to_numpy(), return_inverse=True)
     classes = tuple(str(v).strip() for v in values)

@@ -121,7 +121,8 @@ def speeches(text: str) -> Iterator[tuple[str, list[str]]]:
   lines = _BRACKETS.sub('', text.replace('\r\n', '\n')).split('\n')
   capitals = sum(bool(_CAPITALS.fullmatch(line.strip())) for line in lines)
   heading = _CAPITALS if capitals > len(lines) / 100 else _SHORT
-  role, own, before = '', [], ''
+  own: list[str] = []
+  role = before = ''
   for line in lines:
     bare = line.strip()
     if not before and heading.fullmatch(bare) and not _NO_ROLE.match(bare):

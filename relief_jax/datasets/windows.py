@@ -246,7 +246,9 @@ def zscore(
   Raises:
     InputError: a modality that no row is given for.
   """
-  out, means, stds = {}, {}, {}
+  out: dict[str, NDArray] = {}
+  means: dict[str, NDArray] = {}
+  stds: dict[str, NDArray] = {}
   for name, x in windows.x.items():
     rows = np.asarray(rows_by_modality.get(name, ()), np.int64)
     if not len(rows):

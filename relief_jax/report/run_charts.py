@@ -188,14 +188,15 @@ def _lines(here, collection, lines, log, values) -> list[bool]:
 
 
 def pareto(collection: Collection) -> list[charts.Chart]:
-  """Draws the labels that none beats in F1, time and energy."""
+  """Draws the labels that none beats in the metric, time and energy."""
+  metric = collection.metric
   costs = [
     frame.last(collection.frame, metric).groupby('label').value.mean()
     for metric in ('sim_seconds', 'joules')
   ]
   points = {
-    label: (100 * f1, *(float(cost[label]) for cost in costs))
-    for label, f1 in collection.f1.items()
+    label: (metric.scale * score, *(float(cost[label]) for cost in costs))
+    for label, score in collection.rank.items()
     if all(label in cost for cost in costs)
   }
   if len(points) < 2:
@@ -213,29 +214,32 @@ def pareto(collection: Collection) -> list[charts.Chart]:
     ends = []
     x = {label: factor * p[axis] for label, p in points.items()}
     palette.logarithmic(here, min(x.values()), max(x.values()))
-    for label, (f1, *_) in points.items():
+    y = {label: metric.sign * p[0] for label, p in points.items()}
+    for label in points:
       kind = {'color': '0.6', 'marker': 'x', 'zorder': 2}
       if label in best:
         kind = {k: collection.styles[label][k] for k in ('color', 'marker')}
-      here.plot(x[label], f1, linestyle='none', markersize=7, **kind)
-    some = pd.DataFrame({'x': x, 'f1': {k: p[0] for k, p in points.items()}})
-    some = some.sort_values(['x', 'f1'], ascending=[True, False])
-    here.step(some.x, some.f1.cummax(), where='post', color='0.3', lw=0.8)
+      here.plot(x[label], y[label], linestyle='none', markersize=7, **kind)
+    some = pd.DataFrame({'x': x, 'y': {k: p[0] for k, p in points.items()}})
+    some = some.sort_values(['x', 'y'], ascending=[True, False])
+    best_y = metric.sign * some.y.cummax()
+    here.step(some.x, best_y, where='post', color='0.3', lw=0.8)
     here.set_xlabel(title)
-    here.set_ylabel('last macro-F1 (%)')
+    here.set_ylabel(f'last {metric.title}{" (%)" if metric.percent else ""}')
     palette.tidy(here)
     for label in best:
       shown = label if several else labels.short(label)
       look = collection.styles[label]
-      ends.append(palette.End(x[label], points[label][0], shown, look['color']))
+      ends.append(palette.End(x[label], y[label], shown, look['color']))
     palette.name_ends(here, ends)
     panels[name] = figure
   return [
     charts.Chart(
       'pareto',
-      'F1, time and energy',
-      'Named: no other label has at least its F1 for at most its time and its '
-      'energy. Crosses: some other label does. Line: the best F1 for a cost.',
+      f'{metric.short}, time and energy',
+      f'Named: no other label is as good in {metric.short} for at most its '
+      'time and its energy. Crosses: some other label is. Line: the best '
+      f'{metric.short} for a cost.',
       panels,
     )
   ]

@@ -212,7 +212,7 @@ def report(counts: Counts, scope: Scope, facts: Facts) -> Report:
   devices = _devices(counts, scope, place, rule)
   tested = ~np.asarray(facts.validation, bool)
   main = devices.over(tested)
-  record = {name: float(main.mean())}
+  record: dict[str, Any] = {name: float(main.mean())}
   if rule.beside:
     beside = devices.of(rule.beside, tested)
     record[facts.metric.beside] = float(beside.mean())

@@ -51,8 +51,8 @@ class Metric(NamedTuple):
     """Finds the best value; None of none."""
     return max(values, key=lambda v: self.sign * v, default=None)
 
-  def reached(self, value: float, target: float) -> bool:
-    """Tells whether a value is as good as the target."""
+  def reached(self, value: Any, target: float) -> Any:
+    """Tells whether a value, or each of an array, is as good as the target."""
     return self.sign * value >= self.sign * target
 
 
@@ -69,6 +69,16 @@ PERPLEXITY = Metric(
 RMSE = Metric('rmse', 'RMSE', 'RMSE', 'as the targets', largest=False)
 OF = {targets.CLASSES: F1, targets.TOKENS: PERPLEXITY, targets.NUMBERS: RMSE}
 MAIN = {metric.name: metric for metric in OF.values()}
+
+
+def largest(field: str) -> bool:
+  """Tells whether the largest of a field of records is the best.
+
+  >>> largest('f1_by_tier.low'), largest('rmse_own'), largest('test_loss')
+  (True, False, False)
+  """
+  small = tuple(m.name for m in OF.values() if not m.largest)
+  return not field.startswith((*small, 'test_loss', 'loss'))
 
 
 def target_key(metric: Metric) -> str:

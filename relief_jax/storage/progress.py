@@ -33,7 +33,9 @@ def percent(value: float | None) -> str:
   return '–' if value is None else f'{100 * value:.1f}'
 
 
-def best_so_far(record: dict, before: float | None) -> tuple[str, str, float]:
+def best_so_far(
+  record: dict, before: float | None
+) -> tuple[str, str, float | None]:
   """Formats the main metric of a record: its name, its value, and the best.
 
   Args:

@@ -125,7 +125,7 @@ def notes(windows: Windows, found: Split, kind: str) -> tuple[str, ...]:
   """
   said = []
   count = len(windows.classes)
-  every = np.zeros(0)
+  every: NDArray = np.zeros(0)
   if windows.targets == targets.CLASSES:
     every = np.bincount(windows.y, minlength=count)
   known = np.setdiff1d(windows.subject, windows.subject[found.public])
