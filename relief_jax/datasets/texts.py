@@ -39,15 +39,33 @@ def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
     InputError: no text there, or one that is no UTF-8.
   """
   del root
-  every = files(config.data_path)
-  if not every:
+  if not config.data_path:
     raise InputError(
-      f'no .txt file below config.data_path={config.data_path!r}',
+      "dataset=texts with config.data_path=''",
       'a folder of texts, one per client',
       'set --config.data_path=FOLDER',
     )
-  base = Path(paths.expand(config.data_path, 'config.data_path'))
-  found = {}
+  folder = paths.expand(config.data_path, 'config.data_path')
+  return read(Path(folder), config.data.width)
+
+
+def read(base: Path, width: int) -> Windows:
+  """Reads the texts below a folder.
+
+  Args:
+    base: the folder.
+    width: T, characters of a window.
+
+  Raises:
+    InputError: as `load`.
+  """
+  found, every = {}, _below(base)
+  if not every:
+    raise InputError(
+      f'no .txt file below {base}',
+      'a folder of texts, one per client',
+      'correct the path of the folder',
+    )
   for path in every:
     try:
       text = path.read_text(encoding='utf-8')
@@ -57,14 +75,17 @@ def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
       ) from error
     name = path.relative_to(base).with_suffix('').as_posix()
     found[name] = text.splitlines()
-  return by_author(found, config.data.width)
+  return by_author(found, width)
 
 
 def files(folder: str) -> list[Path]:
   """Lists the texts below a folder, in order."""
   if not folder:
     return []
-  base = Path(paths.expand(folder, 'config.data_path'))
+  return _below(Path(paths.expand(folder, 'config.data_path')))
+
+
+def _below(base: Path) -> list[Path]:
   return sorted(path for path in base.rglob('*.txt') if path.is_file())
 
 
