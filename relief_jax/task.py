@@ -306,13 +306,15 @@ class Task(NamedTuple):
       with and without.
     ends: prefix tree of the parameters, bool: the first and the last layer,
       which methods of few bits leave alone.
-    classes: C.
+    classes: C; V of tokens, D of numbers.
     features: [M] ints d_m, numbers that an encoder makes of a window; () where
       they are no [B, d_m].
     base: key -> parameters that never train, `Population.frozen`; None: there
       are none.
     criterion: (logits [B, C], y [B], weight [B]) -> [], the training loss; None
       for softmax cross-entropy.
+    targets: kind of what it predicts (scoring/targets.py); logits are [B, T, V]
+      of tokens, and plain outputs [B, D] of numbers.
     memory: of a training step; None where nobody has counted it.
     by_batch: its output depends on the other samples of a batch (BatchNorm).
     notes: what a reader of the results should know of it, a sentence each.
@@ -332,6 +334,7 @@ class Task(NamedTuple):
   features: tuple[int, ...] = ()
   base: Callable[..., PyTree] | None = None
   criterion: Callable[..., Array] | None = None
+  targets: str = 'classes'
   memory: Memory | None = None
   by_batch: bool = False
   notes: tuple[str, ...] = ()

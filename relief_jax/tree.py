@@ -58,6 +58,16 @@ def select(mask: PyTree, new: PyTree, old: PyTree) -> PyTree:
   )
 
 
+def masked(flag: Array, values: PyTree) -> PyTree:
+  """Gives values where `flag` [] or [B] holds, else zeros of their types."""
+  return jax.tree.map(
+    lambda v: jnp.where(
+      along(flag, v) if flag.ndim else flag, v, jnp.zeros((), v.dtype)
+    ),
+    values,
+  )
+
+
 def along(mask: Array, x: Array) -> Array:
   """Reshapes [B] to as many axes as `x` [B, ...]."""
   return mask.reshape((-1,) + (1,) * (x.ndim - 1))

@@ -20,6 +20,7 @@ LEVELS = (
   'types',
   'task',
   'tree',
+  'scoring',
   'files',
   'blocks',
   'costs',

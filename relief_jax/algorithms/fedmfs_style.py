@@ -105,7 +105,7 @@ class Options:
   top: int = option(whole(0, 0, 8, 'modalities trained at most; 0: what fits'))
 
 
-@Facts(options=Options, skips=True, budgeted=True)
+@Facts(options=Options, skips=True, budgeted=True, classes=True)
 def fedmfs_style(task: Task, setting: Setting) -> Method:
   """Builds a choice of modalities by Shapley value, size and recency.
 

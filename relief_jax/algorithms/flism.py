@@ -111,7 +111,7 @@ class Options:
   kd: float = option(real(1.0, 0, 1000, "of the teacher's term; 0: no teacher"))
 
 
-@Facts(options=Options, fill='input')
+@Facts(options=Options, fill='input', classes=True)
 def flism(task: Task, setting: Setting) -> Method:
   """Builds FLISM; with `contrast` and `entropy` off and `kd` 0 it is FedAvg.
 

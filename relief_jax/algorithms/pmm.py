@@ -88,7 +88,7 @@ class Options:
   )
 
 
-@Facts(options=Options, skips=True)
+@Facts(options=Options, skips=True, classes=True)
 def pmm(task: Task, setting: Setting) -> Method:
   """Builds MMO-FL; with every sensor working it trains as FedAvg does.
 

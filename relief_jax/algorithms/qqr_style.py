@@ -63,7 +63,7 @@ class Options:
   )
 
 
-@Facts(options=Options, skips=True)
+@Facts(options=Options, skips=True, classes=True)
 def qqr_style(task: Task, setting: Setting) -> Method:
   """Builds the reconstruction.
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from relief_jax.errors import InputError
+from relief_jax.scoring import metrics
 from relief_jax.storage.callback import Callback
 from relief_jax.storage.result import Result
 
@@ -24,7 +25,8 @@ class EarlyStopping(Callback):
     metric: its key in the record; a nested one with dots, `f1_by_tier.low`.
     patience: evaluations without improvement, at least 1.
     min_delta: what counts as one is more than this.
-    mode: 'max' where larger is better, else 'min'.
+    mode: 'max' where larger is better, else 'min'; '': by the metric, 'min' of
+      a perplexity, an RMSE and a loss.
 
   Raises:
     InputError: a value that means nothing.
@@ -35,8 +37,9 @@ class EarlyStopping(Callback):
     metric: str = 'f1_validation',
     patience: int = 3,
     min_delta: float = 0.0,
-    mode: str = 'max',
+    mode: str = '',
   ):
+    mode = mode or ('max' if metrics.largest(metric) else 'min')
     if mode not in MODES:
       raise InputError(f'mode={mode!r}', "'max' or 'min'", 'correct it')
     if patience < 1 or not min_delta >= 0:
@@ -64,10 +67,12 @@ class EarlyStopping(Callback):
       else:
         since += 1
     if best is None:
+      main = metrics.of(record).name
       raise InputError(
         f'no {self._metric!r} to stop by in round {record["round"]}',
-        'a metric of every evaluation, such as f1',
-        'name another; f1_validation needs --config.data.validation_subjects',
+        f'a metric of every evaluation, such as {main}',
+        f'name another; {main}_validation needs '
+        '--config.data.validation_subjects',
       )
     if since < self._patience:
       return None

@@ -15,12 +15,15 @@ from relief_jax.errors import InputError
 from relief_jax.files import paths
 from relief_jax.keys import differing
 from relief_jax.report import frame, gather
+from relief_jax.scoring import metrics
 from relief_jax.storage import axes, records
 
 # What runs of a candidate differ in: its score is the mean over them.
 _AVERAGED = ('seed', 'data.fold', 'method')
-# Scores of which the largest is best.
-_SCORES = ('f1', 'accuracy')
+# Scores that values can be chosen by.
+_SCORES = tuple(
+  name for m in metrics.OF.values() for name in (m.name, m.beside) if name
+)
 
 
 class Candidate(NamedTuple):
@@ -112,8 +115,8 @@ def _check_criterion(by: str, last: int, allow_test: bool) -> None:
   if not by.startswith(_SCORES):
     raise InputError(
       f'--by={by}',
-      'a score of which the largest is best, f1_... or accuracy',
-      'set --by=f1_validation',
+      'a score: f1_..., accuracy, perplexity_..., token_accuracy or rmse_...',
+      'set --by=f1_validation, or the like',
     )
   if is_test(by) and not allow_test:
     raise InputError(
@@ -189,7 +192,8 @@ def _best(label: str, keys, own, by: str, last: int) -> dict[str, Any]:
     for name, some in grouped.items()
   ]
   scored = [c for c in candidates if c.score is not None]
-  best = max(scored, key=lambda c: c.score or 0.0, default=None)
+  sign = 1 if metrics.largest(by) else -1
+  best = max(scored, key=lambda c: sign * (c.score or 0.0), default=None)
   tied = [c.values for c in scored if best and c.score == best.score][1:]
   return {
     'values': best.values if best else None,

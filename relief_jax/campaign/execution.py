@@ -20,6 +20,7 @@ from relief_jax.engine import machine
 from relief_jax.errors import InputError
 from relief_jax.files import invocation
 from relief_jax.report import charts, curves, gather, labels, printed, tables
+from relief_jax.scoring import metrics
 from relief_jax.storage import (
   board,
   exit_codes,
@@ -166,8 +167,15 @@ def _run(
       held.enter_context(locks.claim(folder / 'logs', wait=True))
     report(campaign, folder, console)
   # Rounds hide what methods differ in: what a round costs.
-  for path in sorted((folder / 'figures').glob('*f1_time.png'))[:1]:
-    console.print(f'F1 against simulated time: {path}', soft_wrap=True)
+  every = {
+    path: metric
+    for metric in metrics.OF.values()
+    for path in sorted((folder / 'figures').glob(f'*{metric.name}_time.png'))
+  }
+  for path, metric in [*every.items()][:1]:
+    console.print(
+      f'{metric.short} against simulated time: {path}', soft_wrap=True
+    )
   failures = manifest.failures()
   for reason, names in failures.items():
     console.print(f'failed: {_some(names)}: {reason}', soft_wrap=True)
@@ -222,11 +230,11 @@ def report(
   used = {run.summary['dataset'] for run in runs}
   console.print(datasets.remark(used), soft_wrap=True)
   printed.save(found, folder)
-  shown = printed.foremost(found.f1, campaign.baseline)
+  shown = printed.foremost(found.rank, campaign.baseline)
   printed.show(found, console, shown)
-  if len(shown) < len(found.f1):
+  if len(shown) < len(found.rank):
     console.print(
-      f'The best of {len(found.f1)} labels, with their baselines; all are in '
+      f'The best of {len(found.rank)} labels, with their baselines; all are in '
       'table.md.'
     )
   curves.save(found, folder / 'figures')
@@ -236,7 +244,7 @@ def report(
       f'warning: runs on different data sets, {tables.data_sets(runs)}: set '
       '--config.dataset, in another --workdir'
     )
-  every = labels.grouped(found.f1)
+  every = labels.grouped(found.rank)
   console.print(
     f'Wrote {folder}/table.csv, table.md and figures/'
     + (

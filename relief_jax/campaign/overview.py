@@ -7,6 +7,7 @@ import rich.console
 import rich.progress
 
 from relief_jax.campaign import estimate
+from relief_jax.scoring import metrics
 from relief_jax.storage import job_spec, progress, records
 
 
@@ -37,7 +38,7 @@ class Overview:
     self._rounds = sum(job.config['rounds'] for job in left)
     self._started = time.monotonic()
     self._failed = 0
-    self._best: tuple[float, str] | None = None
+    self._best: tuple[metrics.Metric, float, str] | None = None
     self._bar = rich.progress.Progress(
       rich.progress.TextColumn('{task.description}', markup=False),
       rich.progress.BarColumn(),
@@ -68,11 +69,14 @@ class Overview:
       self._from[job.workdir] = message['round']
     if message['event'] != 'end':
       self._at[job.workdir] = message['round']
-      f1 = message.get('f1')
-      if f1 is not None and (not self._best or f1 > self._best[0]):
-        self._best = f1, name
-      shown = f'{name} F1 {progress.percent(f1)} %'
-      self._show(shown if 'f1' in message else name)
+      metric = metrics.of(message)
+      value = message.get(metric.name)
+      if value is None:
+        self._show(name)
+        return
+      if not self._best or metric.best((value, self._best[1])) == value:
+        self._best = metric, value, name
+      self._show(f'{name} {metric.short} {metric.text(value)}')
       return
     status = message['status']
     if status not in (records.COMPLETE, records.INTERRUPTED):
@@ -108,8 +112,8 @@ class Overview:
     if left is not None:
       parts.append(f'ETA {progress.duration(round(left))}')
     if self._best:
-      f1, name = self._best
-      parts.append(f'best F1 {progress.percent(f1)} % {name}')
+      metric, value, name = self._best
+      parts.append(f'best {metric.short} {metric.text(value)} {name}')
     if self._failed:
       parts.append(f'{self._failed} failed')
     return ', '.join(parts)

@@ -16,6 +16,7 @@ from relief_jax.campaign import bundle
 from relief_jax.engine import ambient
 from relief_jax.errors import InputError, StorageError
 from relief_jax.files import output
+from relief_jax.scoring import metrics
 from relief_jax.storage import progress, records, runner
 
 
@@ -45,7 +46,9 @@ class Reporter(progress.Quiet):
 
   def update(self, record: dict) -> None:
     """Reports an evaluation."""
-    self._log.tell('update', self._job, round=record['round'], f1=record['f1'])
+    name = metrics.of(record).name
+    told = {'round': record['round'], name: record[name]}
+    self._log.tell('update', self._job, **told)
 
   def end(self, result: str | Exception) -> None:
     """Reports how it ended: the status, or what went wrong."""

@@ -1,9 +1,11 @@
-"""Describes a file of your own data, and its faults.
+"""Describes data of your own, and their faults.
 
-    relief check-data FILE [--channels='acc=0,1,2;ecg=3'] [--width=128]
+    relief check-data FILE.npz [--channels='acc=0,1,2;ecg=3'] [--width=128]
+    relief check-data FILE.csv --label=COLUMN [--client=COLUMN]
+    relief check-data FOLDER_OF_TEXTS [--width=64]
 
-The file is described in relief_jax/datasets/npz.py. Exit code 0: it can be
-used; 2: it cannot, or something in it wants a look.
+What they should hold: npz.py, csv.py and texts.py in relief_jax/datasets. Exit
+code 0: they can be used; 2: they cannot, or something in them wants a look.
 """
 
 from absl import flags
@@ -18,6 +20,8 @@ def define() -> None:
   flags.DEFINE_string('channels', '', "modalities, such as 'acc=0,1,2;ecg=3'")
   flags.DEFINE_float('max_gap', 0.5, 's of NaN to interpolate', lower_bound=0.0)
   flags.DEFINE_integer('width', 1, 'samples in a window', lower_bound=1)
+  flags.DEFINE_string('label', 'label', '.csv: the column that is predicted')
+  flags.DEFINE_string('client', '', '.csv: the column of whose row it is')
 
 
 def main(argv) -> int:
@@ -27,6 +31,17 @@ def main(argv) -> int:
     InputError: not one file, or one that cannot be used.
   """
   given = flags.FLAGS
-  path = command.one_path(argv, 'relief check-data FILE', 'name an .npz')
-  fine = check.tell(path, given.channels, given.max_gap, given.width)
+  path = command.one_path(
+    argv,
+    'relief check-data FILE',
+    'name an .npz, a .csv or a folder of texts',
+  )
+  fine = check.tell(
+    path,
+    given.channels,
+    given.max_gap,
+    given.width,
+    given.label,
+    given.client,
+  )
   return 0 if fine else exit_codes.BAD_INPUT

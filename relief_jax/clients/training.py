@@ -52,10 +52,10 @@ def _encode_masked(
   Also the input is masked: no number of an absent sensor, not even a NaN, has
   a part in the gradient.
   """
-  x = jnp.where(gate.run[i], _inputs(task, batch, gate, i, False), 0.0)
+  x = tree.masked(gate.run[i], _inputs(task, batch, gate, i, False))
   cut = 0 if task.blocks.layers[i] else task.cuts
   h = task.encode(params, frozen, i, x, cut)
-  return jax.tree.map(lambda v: jnp.where(gate.run[i], v, 0.0), h)
+  return tree.masked(gate.run[i], h)
 
 
 def _inputs(
@@ -84,9 +84,7 @@ def _zeroed(batch: Batch, gate: Gate, i: int, features: PyTree) -> PyTree:
   lost = _lost(batch, i)
   if gate.sensed is not None or lost is None:
     return features
-  return jax.tree.map(
-    lambda h: jnp.where(tree.along(lost, h), 0.0, h), features
-  )
+  return tree.masked(~lost, features)
 
 
 def forward(

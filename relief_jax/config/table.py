@@ -66,11 +66,14 @@ ROWS: dict[str, Any] = {
   'dataset': name(
     'auto', 'data sets', 'auto: dsads where its files are found, else synthetic'
   ),
-  'data_path': text('', 'the file of dataset=npz, your own data'),
+  'data_path': text(
+    '', 'your own data: the file of dataset=npz or csv, the folder of texts'
+  ),
   'backbone': name(
     'cnn',
     'models',
-    'cnn: all parameters; lora: frozen base; transformer: of tokens',
+    'cnn: all parameters; lora: frozen base; transformer: of tokens; '
+    'image_cnn; char_mlp: text',
   ),
   'seed': whole(0, 0, LARGEST_SEED, 'of everything that is drawn'),
   'modules': names(
@@ -177,12 +180,14 @@ ROWS: dict[str, Any] = {
       "(datasets/channels.py); empty: the data set's own",
     ),
     'optional': switch(False, 'pamap2: the six optional activities too'),
+    'label': text('label', 'csv: the column that is predicted'),
+    'client': text('', "csv: the column of whose row it is; '': all are one's"),
     'download': switch(False, 'fetch a data set that is not there'),
     'rate': real(0.0, 0, LARGE, 'resampled to; 0: as recorded', 'Hz'),
     'max_gap': real(
       0.5, 0, LARGE, 'NaN for longer cut a run, shorter are interpolated', 's'
     ),
-    'width': whole(125, 1, MANY, 'of a window', 'samples'),
+    'width': whole(125, 1, MANY, 'of a window, or of a text', 'samples'),
     'stride': whole(125, 1, MANY, 'between window starts', 'samples'),
     'split': name('subjects', 'splits', 'what is held out (world/splits.py)'),
     'test_subjects': labels((7, 8), -(2**31), 'split=subjects: held out'),
@@ -396,4 +401,7 @@ ROWS: dict[str, Any] = {
     '(rounds/similarity.py); 0: none',
   ),
   'target_f1': real(0.8, 0, 1, 'for rounds, seconds and joules to target'),
+  'target': real(
+    0.0, 0, LARGE, 'likewise, a perplexity or RMSE; 0: none is reached'
+  ),
 }

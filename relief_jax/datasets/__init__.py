@@ -10,26 +10,60 @@ import ml_collections
 from relief_jax import plugins
 from relief_jax.datasets import (
   cache,
+  cifar10,
+  cifar100,
+  csv,
+  digits,
   download,
   dsads,
+  fashion_mnist,
+  femnist,
+  leaf_shakespeare,
   mhealth,
   motionsense,
   npz,
   pamap2,
+  shakespeare,
   synthetic,
+  synthetic_text,
+  texts,
   ucihar,
 )
+from relief_jax.datasets.arrays import from_arrays
 from relief_jax.datasets.windows import Windows, validate
 from relief_jax.errors import InputError, unknown
 from relief_jax.files import paths
 
+__all__ = [
+  'DATASETS',
+  'KIND',
+  'find_data_dir',
+  'from_arrays',
+  'in_files',
+  'load',
+  'remark',
+  'resolve',
+  'sources',
+  'stamp',
+]
+
 DATASETS: dict[str, Callable[..., Windows]] = {
+  'cifar10': cifar10.load,
+  'cifar100': cifar100.load,
+  'csv': csv.load,
+  'digits': digits.load,
   'dsads': dsads.load,
+  'fashion_mnist': fashion_mnist.load,
+  'femnist': femnist.load,
+  'leaf_shakespeare': leaf_shakespeare.load,
   'mhealth': mhealth.load,
   'motionsense': motionsense.load,
   'npz': npz.load,
   'pamap2': pamap2.load,
+  'shakespeare': shakespeare.load,
   'synthetic': synthetic.load,
+  'synthetic_text': synthetic_text.load,
+  'texts': texts.load,
   'ucihar': ucihar.load,
 }
 
@@ -43,14 +77,26 @@ KIND = plugins.Kind(
 )
 
 # Titles that our loaders give data, where these are not the set's name.
-_TITLES = (mhealth.TRUNCATED,)
+_TITLES = (mhealth.TRUNCATED, shakespeare.TITLE)
+
+# Data sets of the user's own, read from `config.data_path`.
+_OWN = ('csv', 'npz', 'texts')
+# Data sets that need no folder.
+_MADE_UP = ('synthetic', 'synthetic_text')
+_NO_FOLDER = (*_OWN, *_MADE_UP, 'digits')
 
 # How the data sets that can be downloaded are found.
 _FILES: dict[str, Callable[[Path | None], list[Path]]] = {
+  'cifar10': cifar10.files,
+  'cifar100': cifar100.files,
   'dsads': dsads.files,
+  'fashion_mnist': fashion_mnist.files,
+  'femnist': femnist.files,
+  'leaf_shakespeare': leaf_shakespeare.files,
   'mhealth': mhealth.files,
   'motionsense': motionsense.files,
   'pamap2': pamap2.files,
+  'shakespeare': shakespeare.files,
   'ucihar': ucihar.files,
 }
 
@@ -71,7 +117,7 @@ def remark(names: Iterable[str | None]) -> str:
   known = sorted({name for name in names if name})
   if not known:
     return 'Data: not recorded.'
-  if 'synthetic' in known:
+  if set(known) & set(_MADE_UP):
     return (
       f'Data: {", ".join(known)}. Synthetic data are made of random numbers; '
       '--data_dir and --config.dataset name real ones.'
@@ -92,7 +138,7 @@ def in_files(name: str) -> bool:
   >>> in_files('dsads'), in_files('synthetic')
   (True, False)
   """
-  return name in _FILES or name == 'npz'
+  return name in _FILES or name in _OWN or name == 'digits'
 
 
 def find_data_dir(flag: str | Path | None) -> Path | None:
@@ -156,14 +202,14 @@ def resolve(
   known = *plugins.names(KIND), 'auto'
   if name not in known and not plugins.is_reference(name):
     raise unknown('data set', name, known)
-  if config.data_path and name != 'npz':
+  if config.data_path and name not in _OWN:
     raise InputError(
       f'config.data_path={config.data_path!r} with config.dataset={name!r}, '
       'which does not read it',
-      'a data_path for dataset=npz only',
+      'a data_path for dataset=npz, csv and texts only',
       'set --config.dataset=npz, or leave data_path out',
     )
-  if name in ('synthetic', 'npz'):
+  if name in _NO_FOLDER:
     return name, None
   source, root = _place(data_dir)
   if name == 'auto':
@@ -228,10 +274,12 @@ def sources(
     InputError: a named folder that is not there, or copies of a file.
   """
   name = 'dsads' if config.dataset == 'auto' else config.dataset
-  if name == 'npz':
+  if name == 'texts':
+    return {path.as_posix(): path for path in texts.files(config.data_path)}
+  if name in _OWN:
     if not config.data_path:
       return {}
-    return {'npz': Path(paths.expand(config.data_path, 'config.data_path'))}
+    return {name: Path(paths.expand(config.data_path, 'config.data_path'))}
   if name not in _FILES:
     return {}
   root = find_data_dir(data_dir)
@@ -248,8 +296,12 @@ def sources(
 def stamp(
   config: ml_collections.ConfigDict, data_dir: str | Path | None = None
 ) -> list[tuple[str, int, int]]:
-  """Gives names, times and sizes of `sources`, which show changed files."""
-  found = []
+  """Gives names, times and sizes of `sources`, which show changed files.
+
+  Of a loader that says so, `from_arrays`, what it gives.
+  """
+  own = getattr(DATASETS.get(config.dataset), 'stamp', '')
+  found: list[tuple[str, int, int]] = [(own, 0, 0)] if own else []
   for path in sources(config, data_dir).values():
     with contextlib.suppress(OSError):
       about = path.stat()

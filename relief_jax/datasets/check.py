@@ -1,10 +1,12 @@
-"""Describes a file of your own data (`npz.py`), and its faults. **Ours**."""
+"""Describes data of your own, and their faults. **Ours**."""
 
 from pathlib import Path
 
 import numpy as np
 
-from relief_jax.datasets import losses, npz, signals
+from relief_jax.datasets import csv, losses, npz, signals, texts
+from relief_jax.datasets.windows import Windows, validate
+from relief_jax.scoring import targets
 
 _RARE = 0.2  # of the mean class size
 _PAIRS = 50  # neighbouring windows looked at
@@ -125,23 +127,102 @@ def _overlap(own: npz.Own) -> int:
   return 0
 
 
+def of_windows(windows: Windows) -> list[str]:
+  """Describes samples of a table, texts and the like, a line each."""
+  y, kind = windows.y, windows.targets
+  size, test = len(y), windows.official_test
+  persons, count = np.unique(windows.subject, return_counts=True)
+  lines = [
+    f'samples     {size}, held out {0 if test is None else test.mean():.1%}',
+    *(f'{m:<12}{list(x.shape[1:])}' for m, x in windows.x.items()),
+    f'clients     {len(persons)}, of {count.min()} to {count.max()} samples',
+  ]
+  if kind == targets.TOKENS:
+    return [
+      *lines,
+      f'tokens      {(y >= 0).sum()} of a vocabulary of {len(windows.classes)}',
+    ]
+  if kind == targets.NUMBERS:
+    return [
+      *lines,
+      *(
+        f'{name:<12}{v.mean():.4g} ± {v.std():.4g}, {v.min():.4g} to '
+        f'{v.max():.4g}'
+        for name, v in zip(windows.classes, y.T, strict=True)
+      ),
+    ]
+  count = np.bincount(y, minlength=len(windows.classes))
+  return [
+    *lines,
+    f'classes     {len(windows.classes)}',
+    *(
+      f'  {name:<10}{number} samples, {number / size:.1%}'
+      for name, number in zip(windows.classes, count.tolist(), strict=True)
+    ),
+  ]
+
+
+def oddities(windows: Windows) -> list[str]:
+  """Lists faults and oddities of samples, a line each; empty without any."""
+  found = list(windows.notes)
+  for name, x in windows.x.items():
+    if x.dtype.kind == 'f':
+      spread = np.ptp(x.reshape(-1, x.shape[-1]), axis=0)
+      flat = np.flatnonzero(spread == 0).tolist()
+      found += [f'column {i} of {name} is constant' for i in flat]
+  if windows.targets == targets.CLASSES:
+    count = np.bincount(windows.y, minlength=len(windows.classes))
+    for name, size in zip(windows.classes, count.tolist(), strict=True):
+      if not size:
+        found.append(f'class {name} never occurs')
+      elif size < _RARE * count.mean():
+        found.append(f'class {name} is rare: {size / count.sum():.1%}')
+  elif windows.targets == targets.NUMBERS:
+    found += [
+      f'{name} has a deviation of {v.std():.3g}: a squared error of numbers '
+      'far from 1 trains badly, scale it'
+      for name, v in zip(windows.classes, windows.y.T, strict=True)
+      if not 0.05 < v.std() < 20
+    ]
+  if len(np.unique(windows.subject)) < 2:
+    found.append('one client only: set --config.partition=dirichlet')
+  return found
+
+
 def tell(
-  path: Path, channels: str = '', max_gap: float = 0.5, width: int = 1
+  path: Path,
+  channels: str = '',
+  max_gap: float = 0.5,
+  width: int = 1,
+  label: str = 'label',
+  client: str = '',
 ) -> bool:
-  """Prints what a file holds; tells whether nothing in it wants a look.
+  """Prints what data hold; tells whether nothing in them wants a look.
 
   Args:
-    path: of an .npz file.
+    path: of an .npz or .csv file, or of a folder of texts.
     channels: of the modalities, as `npz.read` takes them.
     max_gap: seconds of NaN that are interpolated.
-    width: samples in a window.
+    width: samples in a window, characters of a text.
+    label: of a .csv, the column that is predicted.
+    client: of a .csv, the column of whose row it is.
 
   Raises:
-    InputError: a file that cannot be used.
+    InputError: data that cannot be used.
   """
-  own = npz.read(path, channels)
-  print('\n'.join(report(own)))
-  found = problems(own, max_gap, width)
+  if path.is_dir():
+    windows: Windows | None = texts.read(path, width)
+  elif path.suffix == '.csv':
+    windows = csv.read(path, label, client, channels)
+  else:
+    windows = npz.plain(path, channels)
+  if windows is not None:
+    validate(windows)
+    lines, found = of_windows(windows), oddities(windows)
+  else:
+    own = npz.read(path, channels)
+    lines, found = report(own), problems(own, max_gap, width)
+  print('\n'.join(lines))
   for line in found:
     print(f'! {line}')
   print(f'{len(found)} things to look at' if found else 'nothing wrong')

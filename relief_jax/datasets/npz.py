@@ -19,7 +19,9 @@ Either windows or continuous recordings; images and the like as windows:
 
 An x of more axes, [samples, height, width, channels] say, is taken like windows
 that share nothing; `rate` may be left out, and `config.data.width` means
-nothing.
+nothing. Without `rate` an x [samples, columns] is a table, y [windows] or
+[windows, D] of floats are numbers to predict, and ints [windows, T] for an x of
+such are tokens (arrays.py): there `subject` and `modality` may be left out.
 
 An int label below 0 or an empty name is no label: the sample is left out. In
 continuous data a change of person, label or `run` ends a run; NaN of up to
@@ -38,8 +40,7 @@ import ml_collections
 import numpy as np
 from numpy.typing import NDArray
 
-from relief_jax.datasets import npy, packed, signals
-from relief_jax.datasets.channels import choose
+from relief_jax.datasets import arrays, npz_fields, signals
 from relief_jax.datasets.recording import (
   Recording,
   labelled,
@@ -107,15 +108,52 @@ def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
       'the path of an .npz file',
       'set --config.data_path=FILE',
     )
-  path = paths.expand(config.data_path, 'config.data_path')
-  own = read(Path(path), config.data.channels)
+  path = Path(paths.expand(config.data_path, 'config.data_path'))
+  if (found := plain(path, config.data.channels)) is not None:
+    return found
+  own = read(path, config.data.channels)
   if own.x.ndim >= 3:
     return _ready(own, config)
-  found = [
+  every = [
     resample(one, config.data.rate)
     for one in recordings(own, config.data.max_gap)
   ]
-  return to_windows(found, own.modalities, own.classes, config, own.subjects)
+  return to_windows(every, own.modalities, own.classes, config, own.subjects)
+
+
+def plain(path: Path, channels: str = '') -> Windows | None:
+  """Reads a table, texts, or numbers to predict; None of any other file.
+
+  Args:
+    path: of the `.npz`.
+    channels: as `read`.
+
+  Raises:
+    InputError: arrays that do not fit together.
+  """
+  found = npz_fields.arrays(path)
+  if not {'x', 'y'} <= set(found):
+    return None
+  x, y = found['x'], found['y']
+  timed = 'rate' in found and x.ndim == 2
+  if timed or not (x.ndim == 2 or y.ndim == 2 or y.dtype.kind == 'f'):
+    return None
+  parts: dict[str, Any] = {'text': x}
+  if x.dtype.kind == 'f' or y.ndim < 2:
+    size = x.shape[-1]
+    if 'modality' not in found:
+      found['modality'] = np.full(size, 'input')
+    names = npz_fields.names(path, found, size)
+    split = npz_fields.modalities(path, found, names, channels)
+    parts = {m: x[..., numbers] for m, numbers in split.items()}
+  classes = found.get('classes', np.zeros(0, str)).astype(str).tolist()
+  return arrays.windows(
+    parts,
+    y,
+    found.get('subject'),
+    npz_fields.truths(path, found, 'official_test'),
+    classes,
+  )
 
 
 def read(path: Path, channels: str = '') -> Own:
@@ -128,27 +166,19 @@ def read(path: Path, channels: str = '') -> Own:
   Raises:
     InputError: what is wrong, and how to mend it.
   """
-  try:
-    found = npy.arrays(path)
-  except packed.DAMAGED as error:
-    raise _wrong(
-      path,
-      f'{type(error).__name__}: {error}',
-      'an .npz of plain numbers and names',
-      'write it with numpy.savez, names as str arrays and not as objects',
-    ) from error
+  found = npz_fields.arrays(path)
   if 'rate' not in found and 'x' in found and found['x'].ndim > 3:
     found = {**found, 'rate': np.ones(1)}
   lacking = [key for key in _NEEDED if key not in found]
   if lacking:
-    raise _wrong(
+    raise npz_fields.wrong(
       path,
       f'no {lacking[0]!r} among {", ".join(sorted(found)) or "no keys"}',
       ', '.join(_NEEDED),
     )
   x = found['x']
   if x.ndim < 2 or x.dtype.kind not in 'fiu' or not x.size:
-    raise _wrong(
+    raise npz_fields.wrong(
       path,
       f'x of {x.dtype}, shape {x.shape}',
       'numbers, [windows, time, channels] or [samples, channels], or of more '
@@ -156,135 +186,34 @@ def read(path: Path, channels: str = '') -> Own:
     )
   for key in _PER_ROW:
     if key in found and found[key].shape != (len(x),):
-      raise _wrong(
+      raise npz_fields.wrong(
         path,
         f'{key} of shape {found[key].shape}',
         f'({len(x)},), one per {"window" if x.ndim >= 3 else "sample"}',
       )
   rate = found['rate']
   if rate.size != 1 or rate.dtype.kind not in 'fiu' or not 0 < rate.flat[0]:
-    raise _wrong(path, f'rate {rate.tolist()}', 'one number above 0, in Hz')
-  names = _names(path, found, x.shape[-1])
-  label, classes = _labels(path, found)
-  subject, subjects = _subjects(path, found['subject'])
+    raise npz_fields.wrong(
+      path, f'rate {rate.tolist()}', 'one number above 0, in Hz'
+    )
+  names = npz_fields.names(path, found, x.shape[-1])
+  label, classes = npz_fields.labels(path, found)
+  subject, subjects = npz_fields.subjects(path, found['subject'])
   return Own(
     x=x.astype(np.float32),
     label=label,
     subject=subject,
-    run=_ints(path, found, 'run', len(x)),
-    start=_ints(path, found, 'start', len(x)) if 'start' in found else None,
-    official_test=_truths(path, found, 'official_test'),
+    run=npz_fields.ints(path, found, 'run', len(x)),
+    start=npz_fields.ints(path, found, 'start', len(x))
+    if 'start' in found
+    else None,
+    official_test=npz_fields.truths(path, found, 'official_test'),
     rate=float(rate.flat[0]),
-    modalities=_modalities(path, found, names, channels),
+    modalities=npz_fields.modalities(path, found, names, channels),
     channels=names,
     classes=classes,
     subjects=subjects,
   )
-
-
-def _wrong(path: Path, found: str, expected: str, cure: str = '') -> InputError:
-  return InputError(
-    f'{path}: {found}',
-    expected,
-    cure or 'see relief_jax/datasets/npz.py for what the file should hold',
-  )
-
-
-def _names(path: Path, found: dict[str, Any], size: int) -> tuple[str, ...]:
-  for key in ('channels', 'modality'):
-    if key in found and found[key].shape != (size,):
-      raise _wrong(
-        path,
-        f'{key} of shape {found[key].shape}',
-        f'({size},), one name per channel of x',
-      )
-  names = found.get('channels', np.arange(size)).astype(str)
-  if len(set(names)) < size:
-    raise _wrong(path, f'channels {names.tolist()}', 'every name once')
-  return tuple(names.tolist())
-
-
-def _modalities(
-  path: Path, found: dict[str, Any], names: tuple[str, ...], asked: str
-) -> dict[str, list[int]]:
-  """Gives {modality: channel numbers}, from the config or else the file."""
-  if 'modality' not in found and not asked:
-    raise _wrong(
-      path,
-      "no 'modality'",
-      'a modality for each channel',
-      "add it, or set --config.data.channels='acc=0,1,2;ecg=3'",
-    )
-  given = found.get('modality', np.zeros(0)).astype(str).tolist()
-  own = {
-    m: [i for i, n in enumerate(given) if n == m] for m in sorted(set(given))
-  }
-  return choose(asked, names, own)
-
-
-def _labels(
-  path: Path, found: dict[str, Any]
-) -> tuple[NDArray, tuple[str, ...]]:
-  """Numbers the classes: of every row, below 0 for none, and their names."""
-  y = found['y']
-  if y.dtype.kind in 'iu':
-    if 'classes' in found:
-      names = found['classes'].astype(str)
-      if y.max() >= len(names):
-        raise _wrong(
-          path, f'label {y.max()}', f'below {len(names)}, as there are classes'
-        )
-      return y.astype(np.int64), tuple(names.tolist())
-    unlabelled = y < 0
-  elif y.dtype.kind == 'U':
-    unlabelled = y == ''
-  else:
-    raise _wrong(path, f'y of {y.dtype}', 'ints or names')
-  if unlabelled.all():
-    raise _wrong(path, 'no label', 'an int from 0, or a name')
-  values, number = np.unique(y[~unlabelled], return_inverse=True)
-  label = np.full(len(y), -1, np.int64)
-  label[~unlabelled] = number
-  return label, tuple(values.astype(str).tolist())
-
-
-def _subjects(path: Path, subject: NDArray) -> tuple[NDArray, dict[int, str]]:
-  """Numbers the persons; those with names are numbered from 1, by name."""
-  if subject.dtype.kind in 'iu':
-    if subject.min() < 0 or subject.max() >= 2**31:
-      raise _wrong(path, 'a subject below 0 or too large', 'int32 from 0')
-    return subject.astype(np.int64), {}
-  if subject.dtype.kind != 'U':
-    raise _wrong(path, f'subject of {subject.dtype}', 'ints or names')
-  names, number = np.unique(subject, return_inverse=True)
-  return number + 1, dict(enumerate(names.tolist(), 1))
-
-
-# What stands for no and yes, in numbers and in words.
-_TRUTHS = {'0': False, 'false': False, '1': True, 'true': True}
-
-
-def _truths(path: Path, found: dict[str, Any], key: str) -> NDArray | None:
-  """Reads an optional array of bool, also from 0/1 or words; None if absent."""
-  if key not in found or found[key].dtype == bool:
-    return found.get(key)
-  text, number = np.unique(found[key], return_inverse=True)
-  words = [
-    f'{v:g}' if text.dtype.kind in 'fiu' else str(v).strip().lower()
-    for v in text
-  ]
-  for word in words:
-    if word not in _TRUTHS:
-      raise _wrong(path, f'{key} with {word[:40]!r}', 'True and False')
-  return np.array([_TRUTHS[word] for word in words])[number]
-
-
-def _ints(path: Path, found: dict[str, Any], key: str, rows: int) -> NDArray:
-  """Reads an optional array of ints, zeros where it is not given."""
-  value = found.get(key, np.zeros(rows, np.int64))
-  if value.dtype.kind not in 'iu' or value.min() < 0:
-    raise _wrong(path, f'{key} of {value.dtype}', 'ints from 0')
-  return value.astype(np.int64)
 
 
 def recordings(own: Own, max_gap: float) -> list[Recording]:

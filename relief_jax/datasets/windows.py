@@ -1,9 +1,9 @@
 """Cuts, checks and scales windows of sensor data, for every data set.
 
 A data set is a pile of fixed-length windows cut inside continuous recordings
-("runs"), or of other arrays of one shape, such as images. Where a window came
-from travels with it, so that a split can be proven to share no raw sample. All
-of this is **ours**; numpy on the host.
+("runs"), or of other arrays of one shape: images, rows of a table, texts. Where
+a window came from travels with it, so that a split can be proven to share no
+raw sample. All of this is **ours**; numpy on the host.
 """
 
 import math
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relief_jax.errors import InputError
+from relief_jax.scoring import targets
 
 # Windows handled at once by the passes below: keeps their copies small.
 _BLOCK = 1024
@@ -24,16 +25,18 @@ class Windows(NamedTuple):
 
   Attributes:
     x: {modality: [windows, time, channels]} float32, physical units; or
-      [samples, ..., channels] of another rank, say images.
-    y: [windows] int32, class from 0.
+      [samples, ..., channels] of another rank, say images, or rows of a table;
+      of texts [windows, T] int32 tokens, of one modality.
+    y: [windows] int32, class from 0; [windows, T] int32, tokens that follow,
+      below 0 for none; [windows, D] float32, numbers (scoring/targets.py).
     subject: [windows] int32, the data set's own number, from 1.
     run: [windows] int32, id of the continuous recording.
     start: [windows] int64, first raw sample of the window in its subject's
       recording; two windows of a subject share samples exactly if their
       starts are less than `width` apart.
-    classes: names of the classes.
+    classes: names of the classes, of the tokens, or of the numbers.
     rate: sampling rate in Hz.
-    width: samples in a window; of other arrays 1.
+    width: samples in a window, tokens of a text; of other arrays 1.
     official_test: [windows] bool, the test part that the data set's authors
       chose; None where they chose none.
     title: of the data set wherever results are shown: its name, with what
@@ -54,6 +57,11 @@ class Windows(NamedTuple):
   title: str = ''
   notes: tuple[str, ...] = ()
   people: Mapping[int, str] = {}
+
+  @property
+  def targets(self) -> str:
+    """Kind of `y`."""
+    return targets.kind(self.y)
 
 
 def cut(
@@ -105,10 +113,10 @@ def validate(windows: Windows) -> None:
   """Refuses windows that no run can use, where data enter.
 
   Raises:
-    InputError: shapes that disagree, labels out of range, no window at all,
-      a rate that is no frequency, or a number that is not finite (names the
-      modality, the first such window, its subject and the share of bad numbers
-      in the modality).
+    InputError: shapes that disagree, labels or tokens out of range, no window
+      at all, a rate that is no frequency, or a number that is not finite (names
+      the modality, the first such window, its subject and the share of bad
+      numbers in the modality).
   """
   count = len(windows.y)
   if not count or not windows.x:
@@ -130,25 +138,69 @@ def validate(windows: Windows) -> None:
         f'({count},), one entry per window',
         'the loader of this data set is wrong: mend it',
       )
-  classes = len(windows.classes)
-  wrong = (windows.y < 0) | (windows.y >= classes)
-  if wrong.any():
-    first = int(wrong.argmax())
-    raise InputError(
-      f'label {windows.y[first]} in window {first} of subject '
-      f'{windows.subject[first]}',
-      f'a class from 0 to {classes - 1}',
-      'let the loader number its classes from 0',
-    )
+  _validate_targets(windows)
   for name, x in windows.x.items():
     shape = (count, windows.width)[: 2 if x.ndim == 3 else 1]
-    if x.ndim < 3 or x.shape[: len(shape)] != shape:
+    text = windows.targets == targets.TOKENS
+    if text and x.dtype.kind in 'iu' and x.shape == windows.y.shape:
+      _in_range(windows, x, 0, 'token')
+      continue
+    if text or x.ndim < 2 or x.shape[: len(shape)] != shape:
       raise InputError(
-        f'{name} of shape {x.shape}',
-        f'({", ".join(map(str, shape))}, ..., channels)',
+        f'{name} of {x.dtype} and shape {x.shape}',
+        f'ints {windows.y.shape}, as the tokens that follow'
+        if text
+        else f'({", ".join(map(str, shape))}, ..., channels)',
         'the loader of this data set is wrong: mend it',
       )
     _finite(name, x, windows.subject)
+
+
+def _validate_targets(windows: Windows) -> None:
+  """Refuses targets that no loss can be computed of."""
+  y, kind = windows.y, windows.targets
+  if y.ndim != (1 if kind == targets.CLASSES else 2):
+    raise InputError(
+      f'y of {y.dtype} and shape {y.shape}',
+      'classes, ints [n]; tokens, ints [n, T]; or numbers, floats [n, D]',
+      'the loader of this data set is wrong: mend it',
+    )
+  if kind == targets.NUMBERS:
+    if y.shape[1] != len(windows.classes):
+      raise InputError(
+        f'{len(windows.classes)} names of y of shape {y.shape}',
+        'a name for every column',
+        'the loader of this data set is wrong: mend it',
+      )
+    _finite('y', y, windows.subject)
+  elif kind == targets.TOKENS:
+    _in_range(windows, y, None, 'token')
+    if (y < 0).all(-1).any():
+      raise InputError(
+        f'no token to predict in window {(y < 0).all(-1).argmax()}',
+        'one at least in every window',
+        'drop such windows before loading',
+      )
+  else:
+    _in_range(windows, y, 0, 'label')
+
+
+def _in_range(windows: Windows, values: NDArray, least, name: str) -> None:
+  """Refuses classes and tokens that there are not."""
+  most = len(windows.classes) - 1
+  wrong = values > most
+  if least is not None:
+    wrong |= values < least
+  if wrong.any():
+    first, *_ = np.argwhere(wrong)[0].tolist()
+    raise InputError(
+      f'{name} {values[first][wrong[first]].flat[0]} in window {first} of '
+      f'subject {windows.subject[first]}',
+      f'a class from 0 to {most}'
+      if name == 'label'
+      else f'a token from 0 to {most}, the vocabulary',
+      'let the loader number its classes from 0',
+    )
 
 
 def _finite(name: str, x: NDArray, subject: NDArray) -> None:
@@ -177,6 +229,8 @@ def zscore(
   The rows are the training windows of the devices that own the modality: a
   rare sensor is scaled by what its owners see, and never by test data.
 
+  Tokens stay as they are.
+
   A channel that is constant on those rows (deviation at most 1e-6 of its
   mean, that is float32 rounding) is divided by 1: it becomes 0 there instead
   of amplified rounding.
@@ -192,7 +246,9 @@ def zscore(
   Raises:
     InputError: a modality that no row is given for.
   """
-  out, means, stds = {}, {}, {}
+  out: dict[str, NDArray] = {}
+  means: dict[str, NDArray] = {}
+  stds: dict[str, NDArray] = {}
   for name, x in windows.x.items():
     rows = np.asarray(rows_by_modality.get(name, ()), np.int64)
     if not len(rows):
@@ -201,6 +257,10 @@ def zscore(
         'at least one device per modality',
         'raise --config.clients, or take a fleet with that sensor',
       )
+    if x.dtype.kind in 'iu':
+      out[name] = x.astype(np.int32)
+      means[name], stds[name] = np.zeros(1, np.float32), np.ones(1, np.float32)
+      continue
     mean, std = _moments(x, rows)
     scaled = np.empty(x.shape, np.float32)
     for low in range(0, len(x), _BLOCK):

@@ -14,7 +14,16 @@ from collections.abc import Callable
 
 from relief_jax import plugins
 from relief_jax.errors import InputError
-from relief_jax.models import assembly, cnn, counting, lora, transformer
+from relief_jax.models import (
+  assembly,
+  char_mlp,
+  cnn,
+  counting,
+  criteria,
+  image_cnn,
+  lora,
+  transformer,
+)
 from relief_jax.models.encoders import Spec
 from relief_jax.models.layers import convolution
 from relief_jax.models.lora_layers import Adapters
@@ -32,7 +41,9 @@ __all__ = [
 ]
 
 MODELS: dict[str, Callable[[Spec], Task]] = {
+  'char_mlp': char_mlp.char_mlp,
   'cnn': cnn.cnn,
+  'image_cnn': image_cnn.image_cnn,
   'lora': lora.lora,
   'transformer': transformer.transformer,
 }
@@ -73,10 +84,23 @@ def make(name: str, spec: Spec, memory: bool = False) -> Task:
   factory = find(name)
   if factory not in MODELS.values():
     return _own(name, factory, spec)
-  task = factory(spec)
+  task = aimed(factory(spec), spec.targets)
   if memory and task.memory is None:
     task = task._replace(memory=counting.memory(task, spec.example))
   return task
+
+
+def aimed(task: Task, kind: str) -> Task:
+  """Gives a model of classes another kind of targets, and their usual loss.
+
+  Args:
+    task: one that says nothing of its targets.
+    kind: of the data's targets.
+  """
+  if task.targets == kind or task.criterion:
+    return task
+  loss = criteria.find('', kind)
+  return task._replace(criterion=loss.criterion, targets=kind, submodels={})
 
 
 @functools.lru_cache(maxsize=8)
@@ -89,11 +113,12 @@ def _own(name: str, factory: Callable[[Spec], Task], spec: Spec) -> Task:
       'a Task',
       'return models.from_flax(module, spec), say',
     )
-  if task.modalities != spec.modalities or task.classes != spec.classes:
+  task = aimed(task, spec.targets)
+  about = [(v.modalities, v.classes, v.targets) for v in (task, spec)]
+  if about[0] != about[1]:
+    model, data = (f'{", ".join(m)} and {n} {k}' for m, n, k in about)
     raise InputError(
-      f'config.backbone={name}, a model of {", ".join(task.modalities)} and '
-      f'{task.classes} classes for data of {", ".join(spec.modalities)} and '
-      f'{spec.classes}',
+      f'config.backbone={name}, a model of {model} for data of {data}',
       'as many of each as the data have, by the same names',
       'pass spec for the example, and spec.classes to the last layer',
     )

@@ -14,6 +14,7 @@ from relief_jax.engine import ambient
 from relief_jax.errors import InputError
 from relief_jax.models import counting, criteria, layers, parts, patterns
 from relief_jax.models.parts import Cut, Model
+from relief_jax.scoring import targets
 from relief_jax.task import Task
 from relief_jax.types import Array, PyTree
 
@@ -49,7 +50,7 @@ def assemble(
   modalities: tuple[str, ...],
   inputs: tuple[jax.ShapeDtypeStruct, ...],
   cut: Cut,
-  loss: str | criteria.Criterion,
+  loss: criteria.Loss,
   classes: int,
 ) -> Task:
   """Assembles a task.
@@ -59,13 +60,12 @@ def assemble(
     modalities: [M] names.
     inputs: [M] shapes of a batch.
     cut: what trains, and in which blocks.
-    loss: as in `own.from_flax`.
-    classes: that the data have; 0: not known yet.
+    loss: of the training.
+    classes: C, V or D of the data; 0: not known yet.
 
   Raises:
     InputError: what is wrong with it.
   """
-  criterion = criteria.find(loss)
   key = jax.eval_shape(lambda: ambient.key(0))
   shapes = tried('the model', lambda: jax.eval_shape(model.init, key))
   trained = patterns.thaw(shapes, cut.frozen)
@@ -89,14 +89,13 @@ def assemble(
     return scores, list(found.values())
 
   traced, (scores, features) = _traced(forward, params, frozen, inputs)
-  _check_scores(scores, classes)
+  _check_output(scores, classes, loss.targets, inputs)
   again = extend.core.jaxpr_as_fun(traced)
 
   def whole(params, frozen, values):
-    scores, *_ = again(*jax.tree.leaves((params, frozen, values)))
-    y = jnp.zeros(counting.BATCH, jnp.int32)
-    weight = jnp.ones(counting.BATCH)
-    return criterion(scores, y, weight)
+    found, *_ = again(*jax.tree.leaves((params, frozen, values)))
+    y, weight = targets.zeros(loss.targets, scores), jnp.ones(counting.BATCH)
+    return loss.criterion(found, y, weight)
 
   counted = tried(
     'the loss',
@@ -119,7 +118,8 @@ def assemble(
     base=(lambda key: {p: v for p, v in model.init(key).items() if p in frozen})
     if frozen
     else None,
-    criterion=None if loss == 'softmax' else criterion,
+    criterion=loss.criterion,
+    targets=loss.targets,
     memory=counted.memory,
     by_batch=model.by_batch,
     notes=_notes(model, _text(traced)),
@@ -238,28 +238,47 @@ def _text(traced: Any) -> str:
   return re.sub('0x[0-9a-f]+', '', str(traced))
 
 
-def _check_scores(scores: Any, classes: int) -> None:
-  expected = f'logits, float [batch, {classes or "classes"}]'
+def _check_output(output: Any, classes: int, kind: str, inputs) -> None:
+  """Refuses what is no output for such targets, [B, C], [B, T, V], [B, D]."""
+  if kind == targets.TOKENS and len(inputs[0].shape) != 2:
+    raise InputError(
+      f'inputs of shape {list(inputs[0].shape)} for a loss of tokens',
+      'tokens, int32 [batch, T]',
+      'hand over such an example, or take another loss',
+    )
+  middle = [inputs[0].shape[1]] if kind == targets.TOKENS else []
+  sizes = {targets.CLASSES: 'classes', targets.TOKENS: 'vocabulary'}
+  last = classes or sizes.get(kind, 'numbers')
+  named = {targets.NUMBERS: ''}.get(kind, 'logits, ')
+  expected = f'{named}float [{", ".join(map(str, ["batch", *middle, last]))}]'
   if (
-    not hasattr(scores, 'shape')
-    or scores.ndim != 2
-    or scores.shape[0] != counting.BATCH
-    or not jnp.issubdtype(scores.dtype, jnp.floating)
+    not hasattr(output, 'shape')
+    or output.ndim != targets.axes(kind)
+    or list(output.shape[:-1]) != [counting.BATCH, *middle]
+    or not jnp.issubdtype(output.dtype, jnp.floating)
   ):
     shape = (
-      f'{scores.dtype} of shape {list(scores.shape)}'
-      if hasattr(scores, 'shape')
-      else f'a {type(scores).__name__}'
+      f'{output.dtype} of shape {list(output.shape)}'
+      if hasattr(output, 'shape')
+      else f'a {type(output).__name__}'
     )
     raise InputError(
       f'a model whose output is {shape} for a batch of {counting.BATCH}',
       expected,
-      'return the scores of every class, without a soft-max',
+      'return a number for each target'
+      if kind == targets.NUMBERS
+      else 'return the scores of every class, without a soft-max',
     )
-  if classes and scores.shape[1] != classes:
+  if classes and output.shape[-1] != classes:
+    found = {
+      targets.CLASSES: f'{output.shape[-1]} classes for data of {classes}, '
+      f'labels 0 to {classes - 1}',
+      targets.TOKENS: f'{output.shape[-1]} tokens for a vocabulary of '
+      f'{classes}, 0 to {classes - 1}',
+      targets.NUMBERS: f'{output.shape[-1]} numbers for {classes} to predict',
+    }
     raise InputError(
-      f'a model of {scores.shape[1]} classes for data of {classes}, labels 0 '
-      f'to {classes - 1}',
+      f'a model of {found[kind]}',
       expected,
       'build its last layer with spec.classes units',
     )

@@ -23,6 +23,7 @@ from relief_jax.clients.training import criterion
 from relief_jax.engine import ambient
 from relief_jax.models import jaxprs, layers
 from relief_jax.models.encoders import WorkBuilder
+from relief_jax.scoring import targets
 from relief_jax.task import Memory, Task, Work
 from relief_jax.types import Array, PyTree
 
@@ -138,7 +139,7 @@ def memory(task: Task, example: Mapping[str, Any]) -> Memory:
     }
     every = jnp.ones(len(values), bool)
     scores = task.fuse(params, frozen, features, every)
-    y, weight = jnp.zeros(BATCH, jnp.int32), jnp.ones(BATCH)
+    y, weight = targets.zeros(task.targets, scores), jnp.ones(BATCH)
     return criterion(task)(scores, y, weight)
 
   key = jax.eval_shape(lambda: ambient.key(0))

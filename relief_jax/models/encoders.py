@@ -9,6 +9,7 @@ import numpy as np
 
 from relief_jax.errors import InputError
 from relief_jax.models import layers
+from relief_jax.scoring import targets
 from relief_jax.task import Blocks, Work
 from relief_jax.types import Array, PyTree
 
@@ -20,7 +21,7 @@ class Spec(NamedTuple):
     modalities: names.
     channels: [M] channels of each.
     width: samples in a window.
-    classes: C.
+    classes: C; tokens V of texts, numbers D of a regression.
     filters: features of the encoder's convolutions; the last is d_m.
     kernel: taps of a convolution.
     stride: of a convolution.
@@ -46,6 +47,8 @@ class Spec(NamedTuple):
     lora: of it, patterns of the linear layers that have adapters beside a
       frozen base (models/lora_layers.py); (): all parameters train.
     weights: of it, the .safetensors file that it starts from, '' for none.
+    targets: kind of what is predicted (scoring/targets.py). Inputs of tokens
+      are tokens too, int32 [T].
   """
 
   modalities: tuple[str, ...]
@@ -73,11 +76,12 @@ class Spec(NamedTuple):
   patch: int = 16
   lora: tuple[str, ...] = ()
   weights: str = ''
+  targets: str = targets.CLASSES
 
   @property
   def text(self) -> bool:
-    """Whether inputs are symbols, int32 [T] each of `classes`."""
-    return self.modalities == ('text',)
+    """Whether inputs are tokens, and so are outputs."""
+    return self.targets == targets.TOKENS
 
   @property
   def example(self) -> dict[str, jax.ShapeDtypeStruct]:

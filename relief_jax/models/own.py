@@ -21,7 +21,13 @@ import jax.numpy as jnp
 
 from relief_jax.engine import ambient
 from relief_jax.errors import InputError
-from relief_jax.models import assembly, counting, flax_modules, lora_layers
+from relief_jax.models import (
+  assembly,
+  counting,
+  criteria,
+  flax_modules,
+  lora_layers,
+)
 from relief_jax.models.criteria import Criterion
 from relief_jax.models.encoders import Spec
 from relief_jax.models.lora_layers import Adapters
@@ -34,11 +40,12 @@ Example = Spec | Mapping[str, Any] | Any
 
 
 class _Inputs(NamedTuple):
-  """Holds the modalities of a model, and shapes of a batch of each."""
+  """Holds the modalities of a model, shapes of a batch of each, and targets."""
 
   modalities: tuple[str, ...]
   shapes: tuple[jax.ShapeDtypeStruct, ...]
   classes: int
+  targets: str
 
 
 def from_flax(
@@ -49,7 +56,7 @@ def from_flax(
   blocks: Mapping[str, Patterns] | None = None,
   modality: Mapping[str, str] | None = None,
   frozen: Patterns | Adapters = (),
-  loss: str | Criterion = 'softmax',
+  loss: str | Criterion = '',
   call: Mapping[str, Any] | None = None,
 ) -> Task:
   """Makes a task of modules of `flax.nnx` or `flax.linen`.
@@ -70,7 +77,10 @@ def from_flax(
     frozen: patterns of parameters that never train; or `Adapters`: all but
       these are frozen as the module has them, which one that was built already
       brings along.
-    loss: `softmax`, `sigmoid`, or (logits [B, C], y [B], weight [B]) -> [].
+    loss: `softmax` or `sigmoid` of classes, `next_token` (logits [B, T, V], y
+      [B, T], tokens below 0 do not count), `squared_error` (output and y [B,
+      D]), or a function (output, y, weight [B]) -> []. '': the usual one of
+      the data's targets.
     call: further named arguments of every call.
 
   Raises:
@@ -94,13 +104,13 @@ def from_functions(
   blocks: Mapping[str, Patterns] | None = None,
   modality: Mapping[str, str] | None = None,
   frozen: Patterns | Adapters = (),
-  loss: str | Criterion = 'softmax',
+  loss: str | Criterion = '',
 ) -> Task:
   """Makes a task of a pair of pure functions.
 
   Args:
     init: key -> parameters, a pytree.
-    apply: (parameters, inputs) -> logits [B, C]; or, of one modality, a chain
+    apply: (parameters, inputs) -> output [B, C]; or, of one modality, a chain
       {child of the parameters: (its parameters, what comes in) -> what goes
       out}, the head last.
     example: as in `from_flax`, and so are the others.
@@ -132,7 +142,12 @@ def _task(model, inputs, cut, loss) -> Task:
     model, frozen = lora_layers.adapt(model, cut.frozen)
     cut = cut._replace(frozen=frozen)
   return assembly.assemble(
-    model, inputs.modalities, inputs.shapes, cut, loss, inputs.classes
+    model,
+    inputs.modalities,
+    inputs.shapes,
+    cut,
+    criteria.find(loss, inputs.targets),
+    inputs.classes,
   )
 
 
@@ -141,10 +156,11 @@ def _key() -> jax.ShapeDtypeStruct:
 
 
 def _inputs(example: Example) -> _Inputs:
-  classes = 0
+  classes, kind = 0, ''
   found: Any = example
   if isinstance(example, Spec):
     found, classes = example.example, example.classes
+    kind = example.targets
   elif not isinstance(example, Mapping):
     found = {'input': example}
   for name, value in found.items():
@@ -158,6 +174,7 @@ def _inputs(example: Example) -> _Inputs:
     tuple(found),
     tuple(counting.batch_of(value) for value in found.values()),
     classes,
+    kind,
   )
 
 

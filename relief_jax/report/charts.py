@@ -72,7 +72,7 @@ def per_group(
 
 def those(collection: Collection, own: Sequence[str]) -> str:
   """Says which labels of a group are drawn, for a caption."""
-  every = labels.grouped(collection.f1)[labels.group_of(own[0])]
+  every = labels.grouped(collection.rank)[labels.group_of(own[0])]
   if len(own) == len(every):
     return 'all runs' if len(every) > 1 else 'the run'
   return f'the best {len(own)} of {len(every)} labels (and the baseline)'

@@ -14,6 +14,7 @@ import pandas as pd
 
 from relief_jax.report import frame as frames
 from relief_jax.report import labels
+from relief_jax.scoring import metrics
 
 # A run: rounds x metrics, of `frame.histories`.
 History: TypeAlias = pd.DataFrame
@@ -125,7 +126,9 @@ def f1_at(run: History, cost: str, spent: float) -> float | None:
 
 
 def to_target(run: History, cost: str) -> float | None:
-  """Finds what a run has spent when its F1 first crosses `target_f1`.
+  """Finds what a run has spent when its score first crosses the target.
+
+  `target_f1` of an F1, `target` of another main metric.
 
   Args:
     run: finished.
@@ -134,14 +137,15 @@ def to_target(run: History, cost: str) -> float | None:
   Returns:
     Rounds, seconds or joules; None where it never does.
   """
-  target = last(run, 'target_f1')
-  at, f1 = curve(run, cost, 'f1')
-  if target is None or not (f1 >= target).any():
+  metric = next((m for m in metrics.MAIN.values() if m.name in run), metrics.F1)
+  target = last(run, metrics.target_key(metric))
+  at, score = curve(run, cost, metric.name)
+  if target is None or not metric.reached(score, target).any():
     return None
-  first = int((f1 >= target).argmax())
+  first = int(metric.reached(score, target).argmax())
   if not first:
     return float(at[0])
-  share = (target - f1[first - 1]) / (f1[first] - f1[first - 1])
+  share = (target - score[first - 1]) / (score[first] - score[first - 1])
   return float(at[first - 1] + share * (at[first] - at[first - 1]))
 
 
@@ -230,6 +234,8 @@ _SCORES = (
   'f1_without_rare',
   'accuracy',
 )
+_OTHERS = [metric for metric in metrics.OF.values() if metric is not metrics.F1]
+_ENDS = ('', '_global', '_own', '_own_rare_owners', '_all', '_rare_only')
 ACCURACY = (
   *(_score(name, f'{name} %', _last(name)) for name in _SCORES),
   Column('test_loss', 'test loss, nats', _last('test_loss'), 3),
@@ -239,6 +245,23 @@ ACCURACY = (
     'own rare owners − base',
     _against(_last('f1_own_rare_owners'), _minus),
   ),
+  *(
+    Column(
+      metric.name + end, metric.short + end, _last(metric.name + end), None
+    )
+    for metric in _OTHERS
+    for end in _ENDS
+  ),
+  *(
+    Column(
+      f'{metric.name}_difference',
+      f'{metric.short} − base',
+      _against(_last(metric.name), _minus),
+      None,
+    )
+    for metric in _OTHERS
+  ),
+  _score('token_accuracy', 'token accuracy %', _last('token_accuracy')),
 )
 _joules = _last('joules')
 COST = (
@@ -297,8 +320,8 @@ GROUPS = (
     'Costs',
     COST,
     'Times, joules and bytes are simulated; wall s is the machine’s. To '
-    'target: where F1 first crosses it between two evaluations, the median '
-    'over the runs that reach it, with how many of all these are.',
+    'target: where the score first crosses it between two evaluations, the '
+    'median over the runs that reach it, with how many of all these are.',
   ),
   Group(
     'equal_cost',

@@ -1,4 +1,4 @@
-"""The curves of F1 against rounds, time, energy and bytes: one drawer."""
+"""The curves of the main metric against rounds, time, energy and bytes."""
 
 import pathlib
 import textwrap
@@ -34,7 +34,11 @@ def draw(
   Returns:
     Whether an interval was drawn, and the end, of each label with a curve.
   """
-  lines = {label: frame.curves(collection.frame, label, axis) for label in own}
+  metric = collection.metric
+  lines = {
+    label: frame.curves(collection.frame, label, axis, metric.name)
+    for label in own
+  }
   lines = {label: line for label, line in lines.items() if len(line[0])}
   if not lines:
     return [], []
@@ -54,7 +58,7 @@ def draw(
   found, ended = [], []
   for label, (x, y, folds) in lines.items():
     kept = x > 0 if log else x >= 0  # a logarithmic axis has no place for 0
-    x, y = scale * x[kept], 100 * y[:, kept]
+    x, y = scale * x[kept], metric.scale * y[:, kept]
     if not len(x):
       continue
     kind = collection.styles[label]
@@ -66,17 +70,20 @@ def draw(
       axes.plot(x, y.T, color=kind['color'], linewidth=0.6, alpha=0.5)
     mean = stats.units(y, folds).mean(0)
     axes.plot(x, mean, markevery=max(1, len(x) // 8), **kind)
-    name = f'{mean[-1]:.1f} {labels.short(label)}'
+    number = metric.text(mean[-1] / metric.scale).removesuffix(' %')
+    name = f'{number} {labels.short(label)}'
     ended.append(palette.End(x[-1], mean[-1], name, kind['color']))
-  axes.set_ylabel('macro-F1 (%)')
+  axes.set_ylabel(f'{metric.title}{" (%)" if metric.percent else ""}')
   low, high = axes.get_ylim()
-  axes.set_ylim(max(low, 0), min(high, 100))
+  axes.set_ylim(max(low, 0), min(high, 100) if metric.percent else high)
   palette.tidy(axes)
   return found, ended
 
 
 def charts_of(collection: Collection) -> list[charts.Chart]:
-  """Draws F1 against all of `AXES`, a chart per group of labels."""
+  """Draws the main metric against all of `AXES`, a chart per group."""
+  metric = collection.metric
+  head = metric.title[0].upper() + metric.title[1:]
 
   def one(own):
     made, found = {}, []
@@ -87,17 +94,18 @@ def charts_of(collection: Collection) -> list[charts.Chart]:
         palette.name_ends(here, ends)
         made[name], found = figure, some
     return (
-      'Macro-F1 of the fleet on held-out windows, mean over '
+      f'{head} of the fleet on held-out windows, mean over '
       f'{collection.numbers}, of {charts.those(collection, own)}; at the '
-      f'right the last one, %. {stats.told(found, collection.numbers)}'
+      f'right the last one{", %" if metric.percent else ""}. '
+      f'{stats.told(found, collection.numbers)}'
     ), made
 
-  title = 'F1 against rounds, time, energy and bytes'
-  return charts.per_group(collection, 'f1', title, palette.LINES, one)
+  title = f'{metric.short} against rounds, time, energy and bytes'
+  return charts.per_group(collection, metric.name, title, palette.LINES, one)
 
 
 def save(collection: Collection, folder: pathlib.Path) -> None:
-  """Writes F1 against rounds and against time, with the caption above.
+  """Writes the main metric against rounds and time, with the caption above.
 
   Args:
     collection: of runs.

@@ -9,6 +9,7 @@ from matplotlib import ticker
 
 from relief_jax.report import charts, frame, labels, palette, stats
 from relief_jax.report.gather import Collection, Run
+from relief_jax.scoring import metrics
 from relief_jax.storage import naming
 
 _DEVICES = 32
@@ -53,9 +54,10 @@ def tiers(collection: Collection) -> list[charts.Chart]:
 
 
 def device_f1(run: Run) -> list[float]:
-  """Lists the last F1 of every recorded device of a run."""
+  """Lists the last F1 of every recorded device of a run; [] without F1."""
   found = run.lines('devices')
-  return [v for v in found[-1]['f1'] if v is not None] if found else []
+  known = found[-1].get('f1', ()) if found else ()
+  return [v for v in known if v is not None]
 
 
 def histograms(collection: Collection) -> list[charts.Chart]:
@@ -115,7 +117,8 @@ def _histograms(collection: Collection, shown: Mapping[str, np.ndarray]):
 def by_tier(run: Run) -> np.ndarray:
   """Orders the recorded devices by tier, slow ones first, then by number."""
   fleet = run.summary['fleet']
-  known = list(run.metrics[-1].get('f1_by_tier') or {})
+  last = run.metrics[-1]
+  known = list(last.get(f'{metrics.of(last).name}_by_tier') or {})
   rank = {name: i for i, name in enumerate(known)}
   keys = [
     (rank.get(tier, 99), client)

@@ -22,7 +22,7 @@ def tidy(runs: Iterable[Any]) -> pd.DataFrame:
     runs: `gather.Run`s.
 
   Returns:
-    `COLUMNS`; the `target_f1` of a run stands at its last round.
+    `COLUMNS`; the `target_f1` or `target` of a run stands at its last round.
   """
   rows = []
   for run in runs:
@@ -30,9 +30,10 @@ def tidy(runs: Iterable[Any]) -> pd.DataFrame:
     for record in run.metrics:
       at = record['round']
       rows += [(*name, at, *found) for found in _numbers(record, '')]
-    target = run.summary.get('target_f1')
-    if run.metrics and is_number(target):
-      rows.append((*name, run.metrics[-1]['round'], 'target_f1', target))
+    for key in ('target_f1', 'target'):
+      target = run.summary.get(key)
+      if run.metrics and is_number(target):
+        rows.append((*name, run.metrics[-1]['round'], key, target))
   found = pd.DataFrame(rows, columns=COLUMNS)
   return found.drop_duplicates(COLUMNS[:-1], keep='last')
 

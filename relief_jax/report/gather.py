@@ -13,6 +13,7 @@ from relief_jax import plugins
 from relief_jax.errors import InputError
 from relief_jax.report import columns, labels, palette
 from relief_jax.report import frame as frames
+from relief_jax.scoring import metrics
 from relief_jax.storage import axes, directory, job_spec, records
 
 
@@ -75,10 +76,36 @@ class Collection:
     return columns.numbers(self.frame, self.baseline)
 
   @functools.cached_property
-  def f1(self) -> dict[str, float]:
-    """The last F1 of every label, mean over its runs."""
-    found = frames.last(self.frame, 'f1').groupby('label', sort=False)
-    return found.value.mean().to_dict()
+  def metric(self) -> metrics.Metric:
+    """The main metric of the runs.
+
+    Raises:
+      InputError: they have several.
+    """
+    found = {
+      metrics.of(run.metrics[-1]): run.label
+      for run in self.found
+      if run.metrics
+    }
+    if len(found) > 1:
+      raise InputError(
+        f'runs scored by {" and ".join(m.title for m in found)}, of '
+        f'{" and ".join(found.values())}',
+        'runs of one kind of targets in a report',
+        'report them apart',
+      )
+    return next(iter(found), metrics.F1)
+
+  @functools.cached_property
+  def scores(self) -> dict[str, float]:
+    """The last main metric of every label, mean over its runs."""
+    last = frames.last(self.frame, self.metric.name)
+    return last.groupby('label', sort=False).value.mean().to_dict()
+
+  @property
+  def rank(self) -> dict[str, float]:
+    """The same, so that the largest is best."""
+    return {k: self.metric.sign * v for k, v in self.scores.items()}
 
   @functools.cached_property
   def styles(self) -> dict[str, dict[str, Any]]:
@@ -86,11 +113,12 @@ class Collection:
 
     Labels that are the best of a group together differ in colour if possible.
     """
-    best = sorted(self.f1, key=lambda label: -self.f1[label])
+    rank = self.rank
+    best = sorted(rank, key=lambda label: -rank[label])
     names = dict.fromkeys(map(labels.short, best))
     panels = [
       set(map(labels.short, self.foremost(palette.LINES, group)))
-      for group in labels.grouped(self.f1)
+      for group in labels.grouped(rank)
     ]
     number = {self.baseline: 0}
     for name in names:
@@ -99,9 +127,7 @@ class Collection:
       free = [n for n in range(len(names) + 50) if n not in number.values()]
       own = [n for n in free if palette.style(n)['color'] not in used]
       number.setdefault(name, (own or free)[0])
-    return {
-      label: palette.style(number[labels.short(label)]) for label in self.f1
-    }
+    return {label: palette.style(number[labels.short(label)]) for label in rank}
 
   @functools.cached_property
   def by_label(self) -> dict[str, list[Run]]:
@@ -113,7 +139,7 @@ class Collection:
 
   def foremost(self, most: int, group: str | None = None) -> list[str]:
     """Selects labels (`labels.foremost`)."""
-    return labels.foremost(self.f1, self.baseline, most, group)
+    return labels.foremost(self.rank, self.baseline, most, group)
 
   def firsts(self, name: str, most: int) -> list[tuple[Run, list[dict]]]:
     """Finds the first run of the best labels with another file, and its lines.
@@ -137,7 +163,7 @@ class Collection:
 
   def groups(self, most: int) -> list[str]:
     """Selects groups of labels (`labels.best_groups`)."""
-    return labels.best_groups(self.f1, most)
+    return labels.best_groups(self.rank, most)
 
 
 class Place(NamedTuple):

@@ -5,7 +5,6 @@ A function that finds nothing to draw returns no chart.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -203,14 +202,15 @@ _LETTERS = 7.5  # points
 
 
 def pareto(collection: Collection) -> list[charts.Chart]:
-  """Draws all labels by F1, time and energy, and which of them none beats."""
+  """Draws labels by score, time and energy, and which of them none beats."""
+  metric = collection.metric
   costs = [
-    frame.last(collection.frame, metric).groupby('label').value.mean()
-    for metric in ('sim_seconds', 'joules')
+    frame.last(collection.frame, cost).groupby('label').value.mean()
+    for cost in ('sim_seconds', 'joules')
   ]
   points = {
-    label: (100 * f1, *(float(cost[label]) for cost in costs))
-    for label, f1 in collection.f1.items()
+    label: (metric.scale * score, *(float(cost[label]) for cost in costs))
+    for label, score in collection.rank.items()
     if all(label in cost for cost in costs)
   }
   if len(points) < 2:
@@ -219,25 +219,25 @@ def pareto(collection: Collection) -> list[charts.Chart]:
   others = sorted(set(points) - set(best), key=lambda x: -points[x][0])
   named = [*best, *others][: max(len(best), _NAMED)]
   unit, scale = palette.time_unit(max(p[1] for p in points.values()))
-  f1 = {label: p[0] for label, p in points.items()}
+  scored = {label: metric.sign * p[0] for label, p in points.items()}
   panels = {}
   for name, axis, title, factor in (
     ('time', 1, f'simulated time in all ({unit})', scale),
     ('energy', 2, 'simulated energy in all (J)', 1.0),
   ):
     x = {label: factor * p[axis] for label, p in points.items()}
-    figure = _scatter(x, f1, best, named, collection.styles)
+    figure = _scatter(x, scored, best, named, collection)
     figure.axes[0].set_xlabel(title)
     panels[name] = figure
   rest = len(points) - len(named)
   return [
     charts.Chart(
       'pareto',
-      'F1, time and energy',
-      'Filled, bold: no other label has at least its F1 for at most its time '
-      'and its energy. Hollow: some other label does. '
-      + (f'Grey: the {rest} others with the lowest F1. ' if rest else '')
-      + 'Line: the best F1 for a cost.',
+      f'{metric.short}, time and energy',
+      f'Filled, bold: no other label is as good in {metric.short} for at most '
+      'its time and its energy. Hollow: some other label is. '
+      + (f'Grey: the {rest} worst of the others. ' if rest else '')
+      + f'Line: the best {metric.short} for a cost.',
       panels,
     )
   ]
@@ -248,17 +248,18 @@ def _scatter(
   y: Mapping[str, float],
   best: Sequence[str],
   named: Sequence[str],
-  styles: Mapping[str, Mapping[str, Any]],
+  collection: Collection,
 ) -> palette.Figure:
-  """Draws costs against F1, and the line of the best F1 for a cost.
+  """Draws costs against scores, and the line of the best score for a cost.
 
   Args:
     x: cost of every label.
-    y: its F1 (%).
+    y: its score.
     best: labels that none beats.
     named: labels with a name, `best` among them.
-    styles: of all labels.
+    collection: of the runs, with the looks of labels.
   """
+  metric, styles = collection.metric, collection.styles
   high = palette.height_for(len(named), _LETTERS)
   figure, here = palette.subplots(figsize=(palette.WIDTH, high))
   palette.logarithmic(here, min(x.values()), max(x.values()))
@@ -281,10 +282,13 @@ def _scatter(
     ends.append(palette.End(x[label], y[label], shown, look['color'], weight))
   rest = [label for label in x if label not in named]
   here.plot([x[i] for i in rest], [y[i] for i in rest], '.', color='0.75', ms=3)
-  steps = pd.DataFrame({'x': x, 'y': y})
+  steps = pd.DataFrame(
+    {'x': x, 'y': {k: metric.sign * v for k, v in y.items()}}
+  )
   steps = steps.sort_values(['x', 'y'], ascending=[True, False])
-  here.step(steps.x, steps.y.cummax(), where='post', color='0.3', lw=0.8)
-  here.set_ylabel('last macro-F1 (%)')
+  top = metric.sign * steps.y.cummax()
+  here.step(steps.x, top, where='post', color='0.3', lw=0.8)
+  here.set_ylabel(f'last {metric.title}{" (%)" if metric.percent else ""}')
   palette.tidy(here)
   palette.name_ends(here, ends, _LETTERS)
   return figure

@@ -34,6 +34,13 @@ _HEADLINE = (
   'f1_own',
   'f1_own_rare_owners',
   'f1_worst_person',
+  'perplexity',
+  'perplexity_difference',
+  'perplexity_own',
+  'token_accuracy',
+  'rmse',
+  'rmse_difference',
+  'rmse_own',
   'sim_seconds_per_round',
   'speed_up',
   'speed_up_to_target',
@@ -214,12 +221,12 @@ def numbers(some: Sequence[Column], found: Cells) -> pd.DataFrame:
 def significance(collection: Collection) -> dict[str, float]:
   """Maps each label to its p against its baseline.
 
-  A paired t-test of the last macro-F1, two-sided, corrected after Holm within
-  a group. Ours: with few seeds it finds large differences only.
+  A paired t-test of the last main metric, two-sided, corrected after Holm
+  within a group. Ours: with few seeds it finds large differences only.
   """
-  f1 = collection.values[collection.values.metric == 'f1']
+  every = collection.values
   pairs: dict[str, dict] = {}
-  for row in f1.itertuples():
+  for row in every[every.metric == collection.metric.name].itertuples():
     pairs.setdefault(str(row.label), {})[row.fold, row.seed] = row.value
   found: dict[str, float] = {}
   for members in labels.grouped(pairs).values():
@@ -279,7 +286,8 @@ def _headline(collection: Collection, found: Cells, note: str) -> Table:
     note,
     'Times, joules and bytes are simulated. To target: the median over the '
     'runs that reach it, with how many of all these are. p: paired t-test '
-    'of F1 against the base, corrected after Holm within a group.',
+    f'of {collection.metric.short} against the base, corrected after Holm '
+    'within a group.',
     *notes_of(collection.runs, collection.numbers),
     *collection.notes,
   ]

@@ -7,7 +7,9 @@ import numpy as np
 from matplotlib import ticker
 from numpy.typing import NDArray
 
+from relief_jax.datasets.windows import Windows
 from relief_jax.report import palette
+from relief_jax.scoring import targets
 from relief_jax.storage import naming
 from relief_jax.world.client_data import Clients
 
@@ -24,8 +26,9 @@ class View(NamedTuple):
 
   Attributes:
     dataset: its title.
-    table: [N, C] windows of each class.
-    classes: [C] names.
+    table: [N, C] windows of each class, or of each quarter of what is
+      predicted; of texts one column.
+    classes: [C] names of these.
     subjects: [N] persons on each device.
     owned: [N, M] bool.
     modalities: [M] names.
@@ -61,9 +64,10 @@ def view(found: Clients, tiers: tuple[str, ...]) -> View:
   clients = len(sizes)
   rows = np.concatenate(found.parts)
   client = np.repeat(np.arange(clients), sizes)
-  num = len(found.data.classes)
+  kinds_of_windows, classes = _sorts(found.data)
+  num = len(classes)
   table = np.bincount(
-    client * num + found.data.y[rows], minlength=clients * num
+    client * num + kinds_of_windows[rows], minlength=clients * num
   )
   subject = np.unique(found.data.subject, return_inverse=True)[1]
   pairs = np.unique(client * (subject.max() + 1) + subject[rows])
@@ -77,7 +81,7 @@ def view(found: Clients, tiers: tuple[str, ...]) -> View:
   return View(
     dataset=found.data.title,
     table=table.reshape(clients, num),
-    classes=found.data.classes,
+    classes=classes,
     subjects=np.bincount(pairs // (subject.max() + 1), minlength=clients),
     owned=np.asarray(found.fleet.owned),
     modalities=tuple(found.data.x),
@@ -87,6 +91,23 @@ def view(found: Clients, tiers: tuple[str, ...]) -> View:
     unused=int((holders == 0).sum()),
     shared=int((holders > 1).sum()),
   )
+
+
+def _sorts(data: Windows) -> tuple[NDArray, tuple[str, ...]]:
+  """Sorts windows: by class, by quarter of the first number; texts not.
+
+  Returns:
+    [windows] ints, and names of the sorts.
+  """
+  if data.targets == targets.CLASSES:
+    return data.y, data.classes
+  if data.targets == targets.TOKENS:
+    return np.zeros(len(data.y), int), ('texts',)
+  values = data.y[:, 0]
+  edges = np.unique(np.quantile(values, (0.25, 0.5, 0.75)))
+  ends = [f'{edge:.3g}' for edge in edges]
+  names = (f'below {ends[0]}', *(f'from {end}' for end in ends))
+  return np.searchsorted(edges, values, 'right'), names
 
 
 def _spread(values: NDArray) -> str:
@@ -109,9 +130,15 @@ def summary(found: View) -> str:
     f'{found.dataset}: {len(size):,} devices, {size.sum():,} windows on them '
     f'({found.unused:,} on none, {found.shared:,} on several)',
     f'windows per device: {_spread(size)}',
-    f'classes per device: {_spread((found.table > 0).sum(1))} of '
-    f'{len(found.classes)}; the commonest has {share.max(1).mean():.0%} of the '
-    'windows on average',
+    *(
+      [
+        f'classes per device: {_spread((found.table > 0).sum(1))} of '
+        f'{len(found.classes)}; the commonest has {share.max(1).mean():.0%} of '
+        'the windows on average'
+      ]
+      if len(found.classes) > 1
+      else []
+    ),
     f'persons per device: {_spread(found.subjects)}',
   ]
   if len(np.unique(found.speed)) > 1 and len(found.modalities) > 1:

@@ -39,6 +39,7 @@ class Facts(NamedTuple):
       windows.
     exits: the model needs an exit behind every layer (`task.Exits`).
     budgeted: it chooses what to train under `config.deadline`.
+    classes: it reads the classes of windows, in training or at the server.
     rounds: it has rounds on devices; an online world means nothing without.
     splits: devices hold a part of the model, whose memory the method checks.
   """
@@ -48,6 +49,7 @@ class Facts(NamedTuple):
   skips: bool = False
   exits: bool = False
   budgeted: bool = False
+  classes: bool = False
   rounds: bool = True
   splits: bool = False
 

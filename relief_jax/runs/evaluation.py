@@ -1,10 +1,10 @@
-"""Counts predictions, on held-out persons and on devices' own windows.
+"""Adds up predictions, on held-out persons and on devices' own windows.
 
 A device is tested with the model that it holds after a round (a narrower,
 shallower or masked one, or one of its own) and with the sensors that it owns;
 the server's whole model is tested beside it, with every sensor set. Labels
-never touch the input side: confusion matrices are counted after the
-predictions. Scores of the counts: scores.py.
+never touch the input side: readings (scoring/sums.py) are taken after the
+predictions. Metrics of the sums: scores.py.
 """
 
 from functools import partial
@@ -13,7 +13,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from relief_jax import tree
 from relief_jax.rounds.records import SubModels
@@ -25,6 +24,8 @@ from relief_jax.runs.own_evaluation import (
   own_counts,
   where_needed,
 )
+from relief_jax.scoring import targets
+from relief_jax.scoring.sums import SUMS
 from relief_jax.task import Task
 from relief_jax.types import Array, Fleet, HeldOut, PyTree
 
@@ -35,15 +36,17 @@ class Counts(NamedTuple):
   Attributes:
     whole: [S, Z, C, C] int32, confusion matrices of the server's model for
       every tested sensor set, rows are true classes; [N, S, Z, C, C] of
-      personal models.
+      personal models. Of other targets than classes, here and below, not
+      [C, C] but [D] float32 (`scoring.sums`).
     exits: [X, S, Z, C, C] of each exit alone; () without.
     submodels: [V, S', Z, C, C] of the sub-models that devices run, for the
       sensor sets of the fleet; () where all run the whole model.
     model_index: [N] int32 as in `SubModels`, () likewise.
     own: [N, 3, C] int32, on each device's own later windows: how often a class
-      was predicted correctly, was predicted, and was true; () without such.
+      was predicted correctly, was predicted, and was true; () without such. Of
+      other targets [N, D] float32.
     loss: [S, Z] float32, sums of the cross-entropy, nats, over the windows of
-      `whole`; [N, S, Z] of personal models.
+      `whole`; [N, S, Z] of personal models; () where `whole` tells it.
     submodel_loss: [V, S', Z], those of `submodels`.
     nonfinite: [G] float32, leaves of each group of the server's model, or of
       all personal ones, with a number that is not finite; () if not looked for.
@@ -140,12 +143,12 @@ def evaluate(
     scope: of the evaluation.
     submodels: None where every device holds the server's model.
   """
-  whole, loss = confusions(
+  whole, loss = sums_of(
     task, params, frozen, tests, scope, jnp.asarray(scope.masks)
   )
   exits: Array | tuple = ()
-  if whole.ndim == 5:
-    whole, exits, loss = whole[0], whole[1:], loss[0]
+  if has_exits(whole, tests):
+    whole, exits, loss = whole[0], whole[1:], _first(loss)
   found = Counts(whole, exits, loss=loss)
   index, models = jnp.zeros(fleet.id.shape, jnp.int32), [(task, params)]
   if submodels is not None:
@@ -155,7 +158,7 @@ def evaluate(
       _held(model, v, index, frozen, tests, fleet, scope)
       for v, model in enumerate(submodels.models, 1)
     ]
-    counts, losses = map(jnp.stack, zip(*every, strict=True))
+    counts, losses = jax.tree.map(lambda *v: jnp.stack(v), *every)
     found = found._replace(
       submodels=counts, submodel_loss=losses, model_index=index
     )
@@ -166,16 +169,25 @@ def evaluate(
   return found
 
 
-def _held(model, v, index, frozen, tests, fleet, scope) -> tuple[Array, Array]:
-  """Tests sub-model number v: confusions [S', Z, C, C] and losses [S', Z]."""
+def has_exits(whole: Array, tests: HeldOut) -> bool:
+  """Tells whether sums have an axis of exits before sensor sets and persons."""
+  return whole.ndim > 2 + SUMS[targets.kind(tests.bank.y)].axes
+
+
+def _first(values: PyTree) -> PyTree:
+  return jax.tree.map(lambda v: v[0], values)
+
+
+def _held(model, v, index, frozen, tests, fleet, scope) -> tuple[Array, PyTree]:
+  """Tests sub-model number v: sums [S', Z, C, C] and losses [S', Z]."""
   sets = jnp.asarray(scope.masks[scope.of_fleet])
   # A sub-model that nobody holds is not run, nor an encoder that none of its
   # devices has.
   need = (fleet.owned & (index == v)[:, None]).any(0)
 
   def run():
-    found, loss = confusions(*model, frozen, tests, scope, sets, need)
-    return (found[0], loss[0]) if found.ndim == 5 else (found, loss)
+    found = sums_of(*model, frozen, tests, scope, sets, need)
+    return _first(found) if has_exits(found[0], tests) else found
 
   return jax.lax.cond(need.any(), run, lambda: tree.zeros_like_output(run))
 
@@ -194,7 +206,7 @@ def evaluate_personal(
   """
   scope = scope._replace(fill='skip')
   whole, loss = jax.lax.map(
-    lambda params: confusions(
+    lambda params: sums_of(
       task, params, frozen, tests, scope, jnp.asarray(scope.masks)
     ),
     params,
@@ -250,7 +262,7 @@ def fuse_seen(
   return task.fuse(params, frozen, features, run)
 
 
-def confusions(
+def sums_of(
   task: Task,
   params: PyTree,
   frozen: PyTree,
@@ -259,8 +271,8 @@ def confusions(
   masks: Array,
   need: Array | None = None,
   batch: int = 256,
-) -> tuple[Array, Array]:
-  """Computes a confusion matrix per modality subset and person.
+) -> tuple[Array, PyTree]:
+  """Computes sums per modality subset and person.
 
   Encoders run once per window; subsets only fuse.
 
@@ -276,14 +288,17 @@ def confusions(
     batch: windows at a time; bounds memory.
 
   Returns:
-    [S, Z, C, C] int32 and the sums of the cross-entropy, [S, Z] float32. Of a
-    task that gives the logits of X exits (`task.Exits`) [1 + X, S, Z, C, C]
-    and [1 + X, S, Z]: first of their mean, then of each.
+    [S, Z, C, C] int32, confusion matrices, and the sums of the cross-entropy,
+    [S, Z] float32. Of a task that gives the logits of X exits (`task.Exits`)
+    [1 + X, S, Z, C, C] and [1 + X, S, Z]: first of their mean, then of each.
+    Of other targets than classes [S, Z, D] float32 (scoring/sums.py) and ().
   """
   bank = tests.bank
   total = bank.y.shape[0]
   row, weight = batches(jnp.arange(total), batch)
   filled = scope.fill == 'input'
+  kind = targets.kind(bank.y)
+  sums = SUMS[kind]
 
   def one(row, weight):
     seen = {}
@@ -296,18 +311,22 @@ def confusions(
 
     def subset(mask):
       scores = fuse_seen(task, params, frozen, seen, absent, mask, filled)
-      if scores.ndim == 2:
+      if scores.ndim == targets.axes(kind):
         return count(scores)
       return jax.vmap(count)(jnp.concatenate([scores.mean(0)[None], scores]))
 
     def count(scores):
-      classes = scores.shape[-1]
-      found = jnp.zeros((scope.persons, classes, classes), jnp.int32)
-      lost = optax.softmax_cross_entropy_with_integer_labels(scores, y)
-      return (
-        found.at[person, y, scores.argmax(-1)].add(weight),
-        jnp.zeros(scope.persons, jnp.float32).at[person].add(weight * lost),
+      found = sums.add(
+        sums.zeros(scope.persons, scores.shape[-1]),
+        person,
+        sums.read(scores, y),
+        y,
+        weight,
       )
+      if sums.loss is None:
+        return found, ()
+      lost = weight * sums.loss(scores, y)
+      return found, jnp.zeros(scope.persons, jnp.float32).at[person].add(lost)
 
     return jax.lax.map(subset, masks)
 
@@ -317,7 +336,7 @@ def confusions(
     return jax.tree.map(jnp.add, total, one(*chunk)), None
 
   start = jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), zeros)
-  found, loss = jax.lax.scan(body, start, (row, weight))[0]
-  if found.ndim == 4:
-    return found, loss
-  return found.swapaxes(0, 1), loss.swapaxes(0, 1)
+  found = jax.lax.scan(body, start, (row, weight))[0]
+  if not has_exits(found[0], tests):
+    return found
+  return jax.tree.map(lambda v: v.swapaxes(0, 1), found)

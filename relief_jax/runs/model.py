@@ -15,6 +15,7 @@ from relief_jax.errors import InputError, unknown
 from relief_jax.models.encoders import Spec
 from relief_jax.rounds.records import Algorithm
 from relief_jax.runs import evaluation, own_evaluation
+from relief_jax.scoring import targets
 from relief_jax.task import Task
 from relief_jax.types import Array, PyTree
 from relief_jax.world import Inputs, World
@@ -24,7 +25,7 @@ _BATCH = 256  # windows at a time: one compiled program for any number
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
-  """Holds a trained model, and predicts from raw windows.
+  """Holds a trained model, and predicts from raw windows, images or texts.
 
   Attributes:
     method: that trained it.
@@ -75,9 +76,12 @@ class Model:
   ) -> np.ndarray:
     """Computes class scores (logits) of windows, [B, C] float32.
 
+    [B, T, V] of texts, and what is predicted, [B, D], of a regression.
+
     Args:
-      x: {modality: [B, time, channels]} in the data's own units; a sensor that
-        is not there may be left out.
+      x: {modality: [B, time, channels]} in the data's own units, or of the
+        shape that the model was trained on; a sensor that is not there may be
+        left out.
       sensors: names of those that are there; None: all in `x`.
       client: whose model, of a personal method.
 
@@ -110,12 +114,15 @@ class Model:
   ) -> np.ndarray:
     """Predicts the class of windows, [B] int numbers into `classes`.
 
+    [B, T] next tokens of texts; [B, D] float32 of a regression, as `scores`.
+
     Args: as `scores`.
 
     Raises:
       InputError: as `scores`.
     """
-    return self.scores(x, sensors, client).argmax(-1)
+    found = self.scores(x, sensors, client)
+    return found if self.spec.targets == targets.NUMBERS else found.argmax(-1)
 
   def _params_of(self, client: int | None) -> PyTree:
     """Picks the parameters of a client, or the shared ones."""
@@ -148,14 +155,19 @@ class Model:
           'windows of every sensor in `sensors`',
           'give them, or leave the sensor out',
         )
-      channels = self.spec.channels[self.modalities.index(name)]
-      raw = np.asarray(x[name], np.float32)
-      if raw.ndim != 3 or raw.shape[1:] != (self.spec.width, channels):
+      _, *shape = self.spec.example[name].shape
+      raw = np.asarray(x[name])
+      if list(raw.shape[1:]) != shape:
         raise InputError(
           f'{name} of shape {raw.shape}',
-          f'(windows, {self.spec.width}, {channels}): time, then channels',
+          f'({", ".join(map(str, ["windows", *shape]))})'
+          + ('' if self.spec.inputs else ': time, then channels'),
           'cut the windows as those that the model was trained on',
         )
+      if self.spec.text:
+        found[name] = self._tokens(raw)
+        continue
+      raw = raw.astype(np.float32)
       if not np.isfinite(raw).all():
         raise InputError(
           f'numbers in {name} that are NaN or infinite',
@@ -170,14 +182,24 @@ class Model:
       )
     count = counts.pop()
     size = -(-count // _BATCH) * _BATCH
-    shapes = zip(self.modalities, self.spec.channels, strict=True)
     padded = {
-      name: np.zeros((size, self.spec.width, channels), np.float32)
-      for name, channels in shapes
+      name: np.zeros((size, *one.shape[1:]), one.dtype)
+      for name, one in self.spec.example.items()
     }
     for name, windows in found.items():
       padded[name][:count] = windows
     return padded, count
+
+  def _tokens(self, raw: np.ndarray) -> np.ndarray:
+    """Checks tokens of texts."""
+    tokens = self.spec.classes
+    if raw.dtype.kind not in 'iu' or raw.min() < 0 or raw.max() >= tokens:
+      raise InputError(
+        f'{raw.dtype} from {raw.min()} to {raw.max()}',
+        f'tokens, ints from 0 to {tokens - 1}, the places in `classes`',
+        'look every symbol up there',
+      )
+    return raw.astype(np.int32)
 
   @functools.cached_property
   def _compiled(self):
@@ -194,7 +216,8 @@ class Model:
       found = evaluation.fuse_seen(
         task, params, frozen, seen, absent, mask, filled
       )
-      return found if found.ndim == 2 else jnp.mean(found, 0)
+      axes = targets.axes(self.spec.targets)
+      return found if found.ndim == axes else jnp.mean(found, 0)
 
     return jax.jit(scores)
 

@@ -1,4 +1,4 @@
-"""Counts what devices' models predict on the devices' own later windows."""
+"""Adds up what devices' models predict on the devices' own later windows."""
 
 from functools import partial
 
@@ -7,6 +7,8 @@ import jax.numpy as jnp
 
 from relief_jax import tree
 from relief_jax.clients import sensor_faults
+from relief_jax.scoring import targets
+from relief_jax.scoring.sums import SUMS
 from relief_jax.task import Task
 from relief_jax.types import Array, Fleet, OwnWindows, PyTree
 
@@ -32,7 +34,7 @@ def own_counts(
     batch: windows at a time.
 
   Returns:
-    [N, 3, C] int32 as in `Counts`.
+    [N, 3, C] int32, or [N, D], as in `Counts`.
   """
   device = own.order // own.rows.shape[1]
   pairs = (own.rows.ravel()[own.order], device, jnp.ones(device.shape, bool))
@@ -40,46 +42,42 @@ def own_counts(
 
 
 def count_own(models, index, frozen, own, fleet, fill, pairs, batch=256):
-  """Counts predictions over (row, device, real) pairs, [L] each."""
-  classes = jax.eval_shape(
-    lambda: _logits(*models[0], frozen, own, fleet, fill, *_first(pairs))
-  ).shape[-1]
+  """Adds up readings over (row, device, real) pairs, [L] each."""
+  kind = targets.kind(own.bank.y)
+  sums = SUMS[kind]
+
+  def scores(model, *given):
+    return _logits(kind, *model, frozen, own, fleet, fill, *given)
+
+  classes = jax.eval_shape(lambda: scores(models[0], *_first(pairs))).shape[-1]
   chunks = batches(pairs, batch)
 
   def body(total, chunk):
     (row, device, real), weight = chunk
     weight *= real
-    guess = jnp.zeros(row.shape, jnp.int32)
+    y, reading = own.bank.y[row], None
     for v, model in enumerate(models):
       here = (index[device] == v) & (weight > 0)
       run = partial(
-        lambda model, here: _logits(
-          *model, frozen, own, fleet, fill, row, device, here
-        ).argmax(-1),
+        lambda model, here: sums.read(scores(model, row, device, here), y),
         model,
         here,
       )
       told = where_needed(None if len(models) == 1 else here.any(), run)
-      guess = jnp.where(here, told, guess)
-    y = own.bank.y[row]
-    right = weight * (guess == y)
-    return (
-      total.at[device, 0, y]
-      .add(right)
-      .at[device, 1, guess]
-      .add(weight)
-      .at[device, 2, y]
-      .add(weight)
-    ), None
+      if reading is None:
+        reading = jnp.zeros_like(told)
+      reading = jnp.where(tree.along(here, told), told, reading)
+    return sums.own_add(total, device, reading, y, weight), None
 
-  start = jnp.zeros((fleet.id.size, 3, classes), jnp.int32)
+  start = sums.own_zeros(fleet.id.size, classes)
   return jax.lax.scan(body, start, chunks)[0]
 
 
-def _logits(task, params, frozen, own, fleet, fill, row, device, here):
-  """Computes class scores of windows on unlike devices, [B, C].
+def _logits(kind, task, params, frozen, own, fleet, fill, row, device, here):
+  """Computes the model's output of windows on unlike devices, [B, C].
 
   Args:
+    kind: of the targets.
     task: the model.
     params: P.
     frozen: parameters that never train.
@@ -122,10 +120,11 @@ def _logits(task, params, frozen, own, fleet, fill, row, device, here):
 
   def fuse(features, run):
     one = jax.tree.map(lambda h: h[None], features)
-    return task.fuse(params, frozen, one, run)[..., 0, :]
+    found = task.fuse(params, frozen, one, run)
+    return jnp.squeeze(found, found.ndim - targets.axes(kind))
 
   scores = jax.vmap(fuse)(features, run)
-  return scores.mean(1) if scores.ndim == 3 else scores
+  return scores.mean(1) if scores.ndim > targets.axes(kind) else scores
 
 
 def encode_absent(
@@ -151,7 +150,7 @@ def encode_absent(
   for i, name in enumerate(task.modalities):
     if fill is None:
       absent[name] = jax.tree.map(
-        lambda h: jnp.zeros((1,) + h.shape[1:]), seen[name]
+        lambda h: jnp.zeros((1,) + h.shape[1:], h.dtype), seen[name]
       )
     else:
       empty = jnp.broadcast_to(fill[name], (1,) + x[name].shape[1:])

@@ -32,7 +32,8 @@ class Run:
     devices: log of single devices since the evaluation before the last
       (`device_log.DeviceLog.window`).
     cosines: similarity of updates in rounds since then (`similarity.lines`).
-    confusion: of the last evaluation: `round`, `classes` and `counts` [C][C].
+    confusion: of the last evaluation: `round`, `classes` and `counts` [C][C];
+      {} of targets that are no classes.
     wall: seconds of `setup`, `compile`, `run` and `evaluate`.
     compiles: programs compiled.
   """
@@ -62,6 +63,7 @@ class Run:
       persons=world.persons,
       validation=np.asarray(world.validation, bool),
       classes=world.classes,
+      targets=world.spec.targets,
     )
     self._totals = RoundTotals()
     self._log = device_log.DeviceLog(fleet)
@@ -129,18 +131,20 @@ class Run:
     if broken.any():
       raise Diverged(self.round, self._task.blocks.name[broken.argmax()], None)
     found = scores.report(counts, self.scope, self._facts)
+    metric = self._facts.metric
     self.devices = {
       'round': self.round,
       **self._log.window(self._task.blocks.name),
-      'f1': self._log.pick(found.f1),
+      metric.name: self._log.pick(found.main),
     }
-    if found.f1_own is not None:
-      self.devices['f1_own'] = self._log.pick(found.f1_own)
-    self.confusion = {
-      'round': self.round,
-      'classes': list(self._world.classes),
-      'counts': found.confusion.tolist(),
-    }
+    if found.own is not None:
+      self.devices[f'{metric.name}_own'] = self._log.pick(found.own)
+    if found.confusion is not None:
+      self.confusion = {
+        'round': self.round,
+        'classes': list(self._world.classes),
+        'counts': found.confusion.tolist(),
+      }
     self.wall['evaluate'] += seconds + time.perf_counter() - started
     record = {
       'round': self.round,

@@ -7,6 +7,7 @@ import numpy as np
 
 from relief_jax.budgets import memory
 from relief_jax.online import missing, recovery
+from relief_jax.scoring import metrics
 from relief_jax.settings import Setting
 from relief_jax.task import Task
 from relief_jax.world import World, fleets
@@ -15,15 +16,14 @@ from relief_jax.world import World, fleets
 # three, two who tell each other theirs know the third. **Ours.**
 SMALL = 3
 _SCORES = (
-  'f1',
-  'f1_global',
-  'f1_own',
-  'f1_own_rare_owners',
-  'f1_validation',
-  'f1_all',
-  'f1_rare_only',
-  'f1_without_rare',
-  'accuracy',
+  '',
+  '_global',
+  '_own',
+  '_own_rare_owners',
+  '_validation',
+  '_all',
+  '_rare_only',
+  '_without_rare',
 )
 
 
@@ -156,8 +156,13 @@ def outcome(
     totals: simulated costs of these rounds (`round_totals.TOTALS`).
   """
   last = history[-1] if history else {}
-  reached = [r for r in history if r['f1'] >= config.target_f1]
-  hit = reached[0] if reached else {}
+  metric = metrics.of(last)
+  names = [metric.name + end for end in _SCORES]
+  names += [metric.beside] if metric.beside else []
+  key = metrics.target_key(metric)
+  target = config[key]
+  hits = [r for r in history if metric.reached(r[metric.name], target)]
+  hit = hits[0] if hits else {}
   return {
     'method': config.method,
     'backbone': config.backbone,
@@ -165,9 +170,9 @@ def outcome(
     'rounds': config.rounds,
     'rounds_done': done,
     'seed': config.seed,
-    'last': {k: last.get(k) for k in (*_SCORES, 'test_loss')},
-    'best': {k: _best(history, k) for k in _SCORES},
-    'target_f1': config.target_f1,
+    'last': {k: last.get(k) for k in (*names, 'test_loss')},
+    'best': {k: _best(history, k, metric) for k in names},
+    key: target,
     'rounds_to_target': hit.get('round'),
     'sim_seconds_per_round': totals['sim_seconds'] / max(done, 1),
     'sim_seconds_total': totals['sim_seconds'],
@@ -184,9 +189,14 @@ def outcome(
   }
 
 
-def _best(history: list[dict[str, Any]], key: str) -> float | None:
-  """Finds the largest value of a score over the evaluations that have it."""
-  return max((r[key] for r in history if r.get(key) is not None), default=None)
+def _best(
+  history: list[dict[str, Any]], key: str, metric: metrics.Metric
+) -> float | None:
+  """Finds the best value of a score over the evaluations that have it."""
+  known = [r[key] for r in history if r.get(key) is not None]
+  return (
+    max(known, default=None) if key == metric.beside else metric.best(known)
+  )
 
 
 def recovered(

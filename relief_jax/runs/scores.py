@@ -1,14 +1,16 @@
-"""Turns counts of an evaluation into F1s under explicit names.
+"""Turns sums of an evaluation into metrics under explicit names.
 
 Their names and meaning: storage/fields.py and docs/metrics.md.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from relief_jax.runs.evaluation import Counts, Scope
+from relief_jax.scoring import metrics, sums, targets
+from relief_jax.scoring.metrics import Metric
 
 
 def class_f1(confusion: np.ndarray) -> np.ndarray:
@@ -56,6 +58,73 @@ def _macro(hits, predicted, true):
   return score.sum(-1) / np.maximum(present.sum(-1), 1)
 
 
+def _accuracy(confusion: np.ndarray) -> np.ndarray:
+  """Computes the share of windows that are right, [..., C, C] -> [...]."""
+  hits = np.trace(confusion, axis1=-2, axis2=-1)
+  return hits / np.maximum(_windows(confusion), 1)
+
+
+def _windows(confusion: np.ndarray) -> np.ndarray:
+  return confusion.sum((-2, -1))
+
+
+def _token_accuracy(found: np.ndarray) -> np.ndarray:
+  """Computes the share of tokens that are right, [..., 3] -> [...]."""
+  return found[..., 1] / np.maximum(found[..., 2], 1)
+
+
+class _Rule(NamedTuple):
+  """Describes how metrics follow from sums (scoring/sums.py), [...] each.
+
+  Attributes:
+    axes: of one person's sums.
+    main: sums -> the main metric.
+    count: sums -> windows, tokens or numbers that they are of.
+    own: sums of a device's own windows -> the main metric.
+    own_count: likewise.
+    beside: sums -> the second metric, None: there is none.
+    nats: sums -> summed loss; None: summed apart, or no loss of nats.
+  """
+
+  axes: int
+  main: Callable[[np.ndarray], Any]
+  count: Callable[[np.ndarray], Any]
+  own: Callable[[np.ndarray], Any]
+  own_count: Callable[[np.ndarray], Any]
+  beside: Callable[[np.ndarray], Any] | None = None
+  nats: Callable[[np.ndarray], Any] | None = None
+
+  def persons(self, counts: np.ndarray, some: np.ndarray) -> np.ndarray:
+    """Adds up the sums of some persons, [..., Z, *sums] -> [..., *sums]."""
+    return np.compress(some, counts, -self.axes - 1).sum(-self.axes - 1)
+
+
+def _last(found: np.ndarray) -> np.ndarray:
+  return found[..., -1]
+
+
+_RULES = {
+  targets.CLASSES: _Rule(
+    2,
+    macro_f1,
+    _windows,
+    lambda own: _macro(*np.moveaxis(own, -2, 0)),
+    lambda own: own[..., 2, :].sum(-1),
+    _accuracy,
+  ),
+  targets.TOKENS: _Rule(
+    1,
+    sums.perplexity,
+    _last,
+    sums.perplexity,
+    _last,
+    _token_accuracy,
+    lambda found: found[..., 0],
+  ),
+  targets.NUMBERS: _Rule(1, sums.rmse, _last, sums.rmse, _last),
+}
+
+
 class Facts(NamedTuple):
   """Holds the facts of fleet and persons that a report needs.
 
@@ -68,6 +137,7 @@ class Facts(NamedTuple):
     persons: [Z] names of the persons on no device.
     validation: [Z] bool, those to choose values by.
     classes: [C] names.
+    targets: their kind.
   """
 
   owned: np.ndarray
@@ -78,6 +148,12 @@ class Facts(NamedTuple):
   persons: Sequence[str]
   validation: np.ndarray
   classes: Sequence[str]
+  targets: str = targets.CLASSES
+
+  @property
+  def metric(self) -> Metric:
+    """The main metric."""
+    return metrics.OF[self.targets]
 
 
 class Report(NamedTuple):
@@ -85,38 +161,45 @@ class Report(NamedTuple):
 
   Attributes:
     record: name -> score, see docs/metrics.md.
-    f1: [N] of every device on the persons that are tested.
-    f1_own: [N] on its own later windows, NaN where it has none; None where
-      none are held back.
-    confusion: [C, C] counts behind `f1_by_class`, rows are true classes.
+    main: [N] main metric of every device on the persons that are tested.
+    own: [N] on its own later windows, NaN where it has none; None where none
+      are held back.
+    confusion: [C, C] counts behind `f1_by_class`, rows are true classes; None
+      of targets that are no classes.
   """
 
   record: dict[str, Any]
-  f1: np.ndarray
-  f1_own: np.ndarray | None
-  confusion: np.ndarray
+  main: np.ndarray
+  own: np.ndarray | None
+  confusion: np.ndarray | None
 
 
 class _Models(NamedTuple):
-  """Holds confusion matrices of distinct (model, sensor set) pairs.
+  """Holds sums of distinct (model, sensor set) pairs.
 
   Attributes:
-    counts: [U, Z, C, C].
+    rule: of the targets.
+    counts: [U, Z, C, C] or [U, Z, D].
     device: [N] the pair of each device.
     loss: [U, Z] sums of the cross-entropy; () where none was computed.
   """
 
+  rule: _Rule
   counts: np.ndarray
   device: np.ndarray
   loss: np.ndarray | tuple = ()
 
   def over(self, persons: np.ndarray) -> np.ndarray:
-    """Computes macro-F1 of every device over some persons together, [N]."""
-    return macro_f1(self.counts[:, persons].sum(1))[self.device]
+    """Computes the main metric of every device over some persons, [N]."""
+    return self.of(self.rule.main, persons)
+
+  def of(self, metric: Callable, persons: np.ndarray) -> np.ndarray:
+    """Computes a metric of every device over some persons together, [N]."""
+    return metric(self.rule.persons(self.counts, persons))[self.device]
 
 
 def report(counts: Counts, scope: Scope, facts: Facts) -> Report:
-  """Computes all F1s.
+  """Computes all metrics.
 
   Args:
     counts: numpy arrays; those of personal models have one axis more.
@@ -124,82 +207,80 @@ def report(counts: Counts, scope: Scope, facts: Facts) -> Report:
     facts: of fleet and persons.
   """
   masks, owned = scope.masks, facts.owned
+  rule, name = _RULES[facts.targets], facts.metric.name
   place = (masks[None] == owned[:, None]).all(-1).argmax(1)  # [N] own subset
-  personal = counts.whole.ndim == 5
-  devices = _devices(counts, scope, place)
+  devices = _devices(counts, scope, place, rule)
   tested = ~np.asarray(facts.validation, bool)
-  f1 = devices.over(tested)
-  summed = devices.counts[:, tested].sum(1)
-  hits = np.trace(summed, axis1=-2, axis2=-1)
-  windows = np.maximum(summed.sum((-2, -1)), 1)
-  accuracy = (hits / windows)[devices.device]
-  # Of the server's model or personal ones, over persons: [(N,) S, C, C].
-  whole = np.asarray(counts.whole)[..., tested, :, :].sum(-3)
-  full = int(scope.masks.all(-1).argmax())
-  if personal:
-    confusion = whole[np.arange(len(place)), place].sum(0)
-  else:
-    confusion = whole[full]
-  record = {
-    'f1': float(f1.mean()),
-    'accuracy': float(accuracy.mean()),
-    'f1_by_tier': _by_tier(f1, facts),
-    'f1_by_subset': _by_subset(f1, facts),
-    'f1_by_person': _by_person(devices, facts),
-    'f1_by_class': dict(
-      zip(facts.classes, class_f1(confusion).tolist(), strict=True)
-    ),
-    **_probes(counts, scope, facts, f1, tested),
+  main = devices.over(tested)
+  record: dict[str, Any] = {name: float(main.mean())}
+  if rule.beside:
+    beside = devices.of(rule.beside, tested)
+    record[facts.metric.beside] = float(beside.mean())
+  record |= {
+    f'{name}_by_tier': _by_tier(main, facts),
+    f'{name}_by_subset': _by_subset(main, facts),
+    f'{name}_by_person': _by_person(devices, facts),
   }
-  if not isinstance(devices.loss, tuple):
-    loss = (devices.loss[:, tested].sum(1) / windows)[devices.device]
-    record['test_loss'] = float(loss.mean())
+  # Of the server's model or personal ones, over persons: [(N,) S, C, C].
+  whole = rule.persons(np.asarray(counts.whole), tested)
+  personal = whole.ndim > 1 + rule.axes
+  confusion = None
+  if facts.targets == targets.CLASSES:
+    confusion = (
+      whole[np.arange(len(place)), place].sum(0)
+      if personal
+      else whole[int(scope.masks.all(-1).argmax())]
+    )
+    record[f'{name}_by_class'] = dict(
+      zip(facts.classes, class_f1(confusion).tolist(), strict=True)
+    )
+  record |= _probes(counts, scope, facts, main, whole)
+  record |= _loss(devices, rule, tested)
   if not personal:
-    whole = _Models(np.asarray(counts.whole)[place], np.arange(len(place)))
+    server = _Models(
+      rule, np.asarray(counts.whole)[place], np.arange(len(place))
+    )
     same = isinstance(counts.submodels, tuple)
-    at_server = f1 if same else whole.over(tested)
+    at_server = main if same else server.over(tested)
     record |= {
-      'f1_global': float(at_server.mean()),
-      'f1_global_by_tier': _by_tier(at_server, facts),
-      'f1_global_by_person': record['f1_by_person']
+      f'{name}_global': float(at_server.mean()),
+      f'{name}_global_by_tier': _by_tier(at_server, facts),
+      f'{name}_global_by_person': record[f'{name}_by_person']
       if same
-      else _by_person(whole, facts),
+      else _by_person(server, facts),
     }
   if not tested.all():
-    record['f1_validation'] = float(devices.over(~tested).mean())
+    record[f'{name}_validation'] = float(devices.over(~tested).mean())
   own = None
   if not isinstance(counts.own, tuple):
     own = _own(np.asarray(counts.own), facts, record)
-  return Report(record, f1, own, confusion)
+  return Report(record, main, own, confusion)
 
 
-def _confusion(counts: Counts, scope: Scope, place, tested) -> np.ndarray:
-  """Sums the server's model with every sensor on; personal ones on their own.
-
-  Args:
-    counts: numpy arrays.
-    scope: of the evaluation.
-    place: [N] the sensor set of each device.
-    tested: [Z] bool, the persons.
-
-  Returns:
-    [C, C] counts.
-  """
-  whole = np.asarray(counts.whole)[..., tested, :, :].sum(-3)
-  if whole.ndim == 4:
-    return whole[np.arange(len(place)), place].sum(0)
-  return whole[int(scope.masks.all(-1).argmax())]
+def _loss(devices: _Models, rule: _Rule, tested) -> dict[str, float]:
+  """Computes the mean loss of a window or token; {} where there is none."""
+  found = rule.persons(devices.counts, tested)
+  if rule.nats:
+    summed = rule.nats(found)
+  elif not isinstance(devices.loss, tuple):
+    summed = devices.loss[:, tested].sum(1)
+  else:
+    return {}
+  each = summed / np.maximum(rule.count(found), 1)
+  return {'test_loss': float(each[devices.device].mean())}
 
 
-def _devices(counts: Counts, scope: Scope, place: np.ndarray) -> _Models:
+def _devices(
+  counts: Counts, scope: Scope, place: np.ndarray, rule: _Rule
+) -> _Models:
   """Finds the model and sensor set that every device is tested with."""
   loss: np.ndarray | tuple = ()
   known = not isinstance(counts.loss, tuple)
-  if counts.whole.ndim == 5:  # personal
+  if counts.whole.ndim > 2 + rule.axes:  # personal
     at = np.arange(len(place)), place
     if known:
       loss = np.asarray(counts.loss)[at]
-    return _Models(np.asarray(counts.whole)[at], at[0], loss)
+    return _Models(rule, np.asarray(counts.whole)[at], at[0], loss)
   sets = np.cumsum(scope.of_fleet) - 1  # place among those of the fleet
   index = (
     np.zeros_like(place)
@@ -220,26 +301,26 @@ def _devices(counts: Counts, scope: Scope, place: np.ndarray) -> _Models:
         for v, s in pairs.T
       ]
     )
-  return _Models(np.stack(found), device.ravel(), loss)
+  return _Models(rule, np.stack(found), device.ravel(), loss)
 
 
-def _by_tier(f1: np.ndarray, facts: Facts) -> dict[str, float]:
+def _by_tier(main: np.ndarray, facts: Facts) -> dict[str, float]:
   return {
-    name: float(np.nanmean(f1[there]))
+    name: float(np.nanmean(main[there]))
     for i, name in enumerate(facts.tiers)
-    if (there := (facts.tier == i) & ~np.isnan(f1)).any()
+    if (there := (facts.tier == i) & ~np.isnan(main)).any()
   }
 
 
-def _by_subset(f1: np.ndarray, facts: Facts) -> dict[str, float]:
+def _by_subset(main: np.ndarray, facts: Facts) -> dict[str, float]:
   return {
-    _label(mask, facts): float(f1[(facts.owned == mask).all(-1)].mean())
+    _label(mask, facts): float(main[(facts.owned == mask).all(-1)].mean())
     for mask in np.unique(facts.owned, axis=0)
   }
 
 
 def _by_person(models: _Models, facts: Facts) -> dict[str, float]:
-  each = macro_f1(models.counts)  # [U, Z]
+  each = models.rule.main(models.counts)  # [U, Z]
   return {
     name: float(each[:, z][models.device].mean())
     for z, name in enumerate(facts.persons)
@@ -251,17 +332,23 @@ def _label(mask: np.ndarray, facts: Facts) -> str:
   return '+'.join(m for m, on in zip(facts.modalities, mask, strict=True) if on)
 
 
-def _probes(counts, scope, facts, f1, tested) -> dict[str, Any]:
-  """Computes scores of the server's model with sensors on and off.
+def _probes(counts, scope, facts, main, whole) -> dict[str, Any]:
+  """Computes metrics of the server's model with sensors on and off.
 
   A personal model is tested with sensors that its device owns: there `f1_all`
   means those, and the others are means over the owners of the sensor.
+
+  Args:
+    counts: numpy arrays.
+    scope: of the evaluation.
+    facts: of fleet and persons.
+    main: [N] main metric of the devices.
+    whole: [(N,) S, C, C] sums over the persons that are tested.
   """
-  masks, owned = scope.masks, facts.owned
-  num = owned.shape[1]
-  personal = counts.whole.ndim == 5
-  whole = np.asarray(counts.whole)[..., tested, :, :].sum(-3)  # [(N,) S, C, C]
-  each = macro_f1(whole)  # [(N,) S]
+  masks, owned, rule = scope.masks, facts.owned, _RULES[facts.targets]
+  name, num = facts.metric.name, owned.shape[1]
+  personal = whole.ndim > 1 + rule.axes
+  each = rule.main(whole)  # [(N,) S]
 
   def pick(mask, owners):
     at = int((masks == mask).all(-1).argmax())
@@ -273,35 +360,37 @@ def _probes(counts, scope, facts, f1, tested) -> dict[str, Any]:
   full = int((masks == everything).all(-1).argmax())
   place = (masks[None] == owned[:, None]).all(-1).argmax(1)
   found = {
-    'f1_all': float(f1.mean()) if personal else float(each[full]),
-    'f1_rare_only': pick(alone[rare], owned[:, rare]),
-    'f1_without_rare': pick(~alone[rare], owned[:, rare]) if num > 1 else 0.0,
-    'f1_without': {
-      m: pick(~alone[i], owned[:, i])
-      for i, m in enumerate(facts.modalities)
-      if num > 1
-    },
+    f'{name}_all': float(main.mean()) if personal else float(each[full]),
+    f'{name}_rare_only': pick(alone[rare], owned[:, rare]),
+  }
+  if num > 1:
+    found[f'{name}_without_rare'] = pick(~alone[rare], owned[:, rare])
+  elif facts.metric.largest:  # the worst of a share; of others there is none
+    found[f'{name}_without_rare'] = 0.0
+  found[f'{name}_without'] = {
+    m: pick(~alone[i], owned[:, i])
+    for i, m in enumerate(facts.modalities)
+    if num > 1
   }
   if not personal:
-    found['f1_global_by_subset'] = {
+    found[f'{name}_global_by_subset'] = {
       _label(mask, facts): float(each[i]) for i, mask in enumerate(masks)
     }
   if not isinstance(counts.exits, tuple):
-    exits = macro_f1(counts.exits[..., tested, :, :].sum(-3))  # [X, S]
-    found['f1_by_exit'] = exits[:, place].mean(1).tolist()
+    tested = ~np.asarray(facts.validation, bool)
+    exits = rule.main(rule.persons(np.asarray(counts.exits), tested))  # [X, S]
+    found[f'{name}_by_exit'] = exits[:, place].mean(1).tolist()
   return found
 
 
 def _own(counts: np.ndarray, facts: Facts, record: dict) -> np.ndarray:
-  """Adds scores on own windows to the record; returns those by device."""
-  hits, predicted, true = np.moveaxis(counts, 1, 0)
-  has = true.sum(-1) > 0
-  f1 = np.where(has, _macro(hits, predicted, true), np.nan)
+  """Adds metrics on own windows to the record; returns those by device."""
+  rule, name = _RULES[facts.targets], facts.metric.name
+  has = rule.own_count(counts) > 0
+  main = np.where(has, rule.own(counts), np.nan)
   owners = has & facts.owned[:, facts.rare]
-  record['f1_own'] = float(f1[has].mean())
-  record['f1_own_by_tier'] = _by_tier(f1, facts)
+  record[f'{name}_own'] = float(main[has].mean())
+  record[f'{name}_own_by_tier'] = _by_tier(main, facts)
   # Pooled: the windows of all owners are one test set.
-  record['f1_own_rare_owners'] = float(
-    _macro(hits[owners].sum(0), predicted[owners].sum(0), true[owners].sum(0))
-  )
-  return f1
+  record[f'{name}_own_rare_owners'] = float(rule.own(counts[owners].sum(0)))
+  return main

@@ -14,6 +14,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from relief_jax.keys import flatten
+from relief_jax.scoring import metrics
 from relief_jax.storage import job_spec, records
 
 
@@ -99,7 +100,7 @@ def scalars(record: dict) -> dict[str, float]:
 
 
 def parameters(job: job_spec.Job) -> None:
-  """Writes the values that a finished run set, and its F1, for HParams.
+  """Writes the values that a finished run set, and its score, for HParams.
 
   Args:
     job: complete.
@@ -108,11 +109,13 @@ def parameters(job: job_spec.Job) -> None:
     StorageError: its folder cannot be written.
   """
   folder = pathlib.Path(job.workdir)
-  f1 = records.read_json(folder / 'summary.json')['last']['f1']
+  found = records.read_json(folder / 'summary.json')['last']
+  name = metrics.of(found).name
+  last = {f'last_{name}': found[name]}
   values = {
     k: v if isinstance(v, bool | int | float | str) else str(v)
     for k, v in job.values.items()
   }
   with Board(folder / 'tb' / 'hparams') as file:
-    file.write_summaries(summary.hparams(values, {'last_f1': f1}))
-    file.write({'last_f1': f1}, job.config['rounds'])
+    file.write_summaries(summary.hparams(values, last))
+    file.write(last, job.config['rounds'])

@@ -9,6 +9,7 @@ from relief_jax import config as config_lib
 from relief_jax.engine import processes
 from relief_jax.errors import InputError
 from relief_jax.keys import flatten
+from relief_jax.scoring import metrics
 from relief_jax.storage import fields, identity, records
 
 
@@ -90,7 +91,8 @@ def identify(
   if stored is None:
     now = identity.of(config, data_dir)
     records.write_json(folder / identity.FILE, now)
-    records.write_json(folder / fields.FILE, fields.table())
+    metric = metrics.OF[simulation.task.targets]
+    records.write_json(folder / fields.FILE, fields.table(metric))
     # Last of the two: without it the folder is no run.
     records.write_json(folder / 'config.json', config)
     return ''

@@ -1,10 +1,13 @@
 """Names, units and meanings of all that a run writes, in one table.
 
-Every run holds it as `columns.json`; docs/metrics.md shows it. Scores are
-shares from 0 to 1 in files, percent in texts and figures.
+Every run holds it as `columns.json`; docs/metrics.md shows it. Shares are from
+0 to 1 in files, percent in texts and figures.
 """
 
 from typing import Any, NamedTuple
+
+from relief_jax.scoring import metrics
+from relief_jax.scoring.metrics import F1, OF, PERPLEXITY, RMSE, Metric
 
 FILE = 'columns.json'
 
@@ -25,49 +28,70 @@ class Field(NamedTuple):
 
 _SHARE = 'share 0..1'
 _OWN = 'each with the model and the sensors that it has'
+
+
+def _family(metric: Metric) -> dict[str, Field]:
+  """Describes the fields of a main metric.
+
+  Args:
+    metric: the main one of a kind of targets.
+  """
+  name, unit, title = metric.name, metric.unit, metric.title
+  found = {
+    '': Field(unit, f'{title} of held-out persons, mean over devices, {_OWN}'),
+    '_by_tier': Field(unit, f'{name} of the devices of a tier', 'tier'),
+    '_by_subset': Field(
+      unit, f'{name} of the devices that own these sensors', 'sensors'
+    ),
+    '_by_person': Field(unit, f'{name} on one held-out person', 'person'),
+    '_all': Field(unit, f'{title} of the server’s model, every sensor on'),
+    '_rare_only': Field(unit, f'as {name}_all, the rare sensor alone on'),
+    '_without_rare': Field(unit, f'as {name}_all, the rare sensor off'),
+    '_without': Field(unit, f'as {name}_all, this sensor off', 'sensor'),
+    '_by_exit': Field(unit, f'{name} of each early exit alone, from the first'),
+    '_global': Field(
+      unit,
+      f'as {name} with the server’s whole model; not for personal methods',
+    ),
+    '_global_by_tier': Field(unit, f'{name}_global of a tier', 'tier'),
+    '_global_by_person': Field(unit, f'{name}_global on one person', 'person'),
+    '_global_by_subset': Field(
+      unit, f'{title} of the server’s model with these sensors on', 'sensors'
+    ),
+    '_validation': Field(
+      unit, f'as {name}, on the persons to choose values by; never a result'
+    ),
+    '_own': Field(unit, f'as {name}, on each device’s own later windows'),
+    '_own_by_tier': Field(unit, f'{name}_own of a tier', 'tier'),
+    '_own_rare_owners': Field(
+      unit, f'{title} on the own windows of the rare sensor’s owners, pooled'
+    ),
+  }
+  return {name + end: field for end, field in found.items()}
+
+
 METRICS = {
   'round': Field('rounds', 'rounds done at this evaluation'),
   'sim_seconds': Field('simulated s', 'time of all rounds so far'),
   'joules': Field('simulated J', 'energy of all devices so far'),
   'up_bytes': Field('bytes', 'sent by all devices so far'),
   'down_bytes': Field('bytes', 'received by all devices so far'),
-  'f1': Field(
-    _SHARE, f'macro-F1 of held-out persons, mean over devices, {_OWN}'
-  ),
+  **_family(F1),
   'accuracy': Field(_SHARE, 'as f1, share of windows that are right'),
-  'test_loss': Field('nats', 'as f1, mean cross-entropy of a window'),
-  'f1_by_tier': Field(_SHARE, 'f1 of the devices of a tier', 'tier'),
-  'f1_by_subset': Field(
-    _SHARE, 'f1 of the devices that own these sensors', 'sensors'
+  'test_loss': Field(
+    'nats', 'as the score, mean cross-entropy of a window, or of a token'
   ),
-  'f1_by_person': Field(_SHARE, 'f1 on one held-out person', 'person'),
   'f1_by_class': Field(
     _SHARE,
     'F1 of a class in confusion.json: the server’s model with every sensor on, '
     'personal ones on their own sensors, together',
     'class',
   ),
-  'f1_all': Field(_SHARE, 'macro-F1 of the server’s model, every sensor on'),
-  'f1_rare_only': Field(_SHARE, 'as f1_all, the rare sensor alone on'),
-  'f1_without_rare': Field(_SHARE, 'as f1_all, the rare sensor off'),
-  'f1_without': Field(_SHARE, 'as f1_all, this sensor off', 'sensor'),
-  'f1_by_exit': Field(_SHARE, 'f1 of each early exit alone, from the first'),
-  'f1_global': Field(
-    _SHARE, 'as f1 with the server’s whole model; not for personal methods'
+  **_family(PERPLEXITY),
+  'token_accuracy': Field(
+    _SHARE, 'as perplexity, share of tokens that are right'
   ),
-  'f1_global_by_tier': Field(_SHARE, 'f1_global of a tier', 'tier'),
-  'f1_global_by_person': Field(_SHARE, 'f1_global on one person', 'person'),
-  'f1_global_by_subset': Field(
-    _SHARE, 'macro-F1 of the server’s model with these sensors on', 'sensors'
-  ),
-  'f1_validation': Field(
-    _SHARE, 'as f1, on the persons to choose values by; never a result'
-  ),
-  'f1_own': Field(_SHARE, 'as f1, on each device’s own later windows'),
-  'f1_own_by_tier': Field(_SHARE, 'f1_own of a tier', 'tier'),
-  'f1_own_rare_owners': Field(
-    _SHARE, 'macro-F1 on the own windows of the rare sensor’s owners, pooled'
-  ),
+  **_family(RMSE),
   'divergence': Field(
     'as the method measures it',
     'how much the updates of a group of parameters differ',
@@ -77,7 +101,8 @@ METRICS = {
     _SHARE, 'participants that trained a group since the last line', 'group'
   ),
   'loss': Field(
-    'nats', 'training loss since the last line, mean over rounds and devices'
+    'nats or squares',
+    'training loss since the last line, mean over rounds and devices',
   ),
   'found_weight': Field(
     'factor', 'least, mean, largest weight that devices computed themselves'
@@ -106,10 +131,13 @@ SUMMARY = {
   'backbone': Field('', 'as in config.json'),
   'clients': Field('devices', 'in all'),
   'seed': Field('', 'as in config.json'),
-  'last': Field(_SHARE, f'{_SCORES}, at the last evaluation', 'score'),
-  'best': Field(_SHARE, f'{_SCORES}, the largest of each', 'score'),
+  'last': Field('as there', f'{_SCORES}, at the last evaluation', 'score'),
+  'best': Field('as there', f'{_SCORES}, the best of each', 'score'),
   'target_f1': Field(_SHARE, 'f1 that is to be reached'),
-  'rounds_to_target': Field('rounds', 'first evaluation at target_f1 or above'),
+  'target': Field('as the score', 'perplexity or RMSE that is to be reached'),
+  'rounds_to_target': Field(
+    'rounds', 'first evaluation at the target or better'
+  ),
   'sim_seconds_to_target': Field('simulated s', 'likewise'),
   'joules_to_target': Field('simulated J', 'likewise'),
   'sim_seconds_per_round': Field('simulated s', 'mean over the rounds'),
@@ -184,8 +212,13 @@ DEVICES = {
   'last': Field(
     'simulated s', 'download, compute, upload of the last round', 'part'
   ),
-  'f1': Field(_SHARE, 'of each device, as f1 in metrics.jsonl'),
-  'f1_own': Field(_SHARE, 'of each device, as f1_own in metrics.jsonl'),
+  **{
+    metric.name + end: Field(
+      metric.unit, f'of each device, as {metric.name}{end} in metrics.jsonl'
+    )
+    for metric in OF.values()
+    for end in ('', '_own')
+  },
 }
 COSINES = {
   'round': Field('rounds', 'of these updates'),
@@ -208,15 +241,29 @@ FILES = {
 }
 
 
-def table() -> dict[str, Any]:
-  """Gives the content of `columns.json`: file -> field -> unit, meaning."""
+def table(metric: Metric = F1) -> dict[str, Any]:
+  """Gives the content of `columns.json`: file -> field -> unit, meaning.
+
+  Args:
+    metric: the run's main one; fields of the others are left out.
+  """
+  others = {name for other in OF.values() for name in _own(other)}
+  others -= _own(metric)
   return {
     file: {
       name: {k: v for k, v in field._asdict().items() if v}
       for name, field in fields.items()
+      if name not in others
     }
     for file, fields in FILES.items()
+    if file != 'confusion.json' or metric is F1
   }
+
+
+def _own(metric: Metric) -> set[str]:
+  """Lists the fields that only runs of a main metric have."""
+  more = {metric.beside, metrics.target_key(metric)}
+  return {*_family(metric), *more, *(['f1_by_class'] if metric is F1 else [])}
 
 
 def unknown(file: str, record: dict[str, Any]) -> list[str]:
@@ -246,11 +293,17 @@ def unknown(file: str, record: dict[str, Any]) -> list[str]:
 def markdown() -> str:
   """Formats the table for docs/metrics.md."""
   parts = []
+  # One family stands for all.
+  more = {name for other in (PERPLEXITY, RMSE) for name in _family(other)} - {
+    PERPLEXITY.name,
+    RMSE.name,
+  }
   for file, fields in FILES.items():
     rows = [
       f'| `{name}`{f", by {field.by}" if field.by else ""} | {field.unit} '
       f'| {field.meaning} |'
       for name, field in fields.items()
+      if name not in more
     ]
     head = f'`{file}`\n\n| field | unit | meaning |\n|---|---|---|\n'
     parts.append(head + '\n'.join(rows))

@@ -30,6 +30,7 @@ FREE = {
   'checkpoint_every': 'when a checkpoint is written',
   'eval_every': 'after which rounds the model is tested, from here on',
   'rounds_per_call': 'after which rounds the program looks up',
+  'target': 'what a summary tells of the curve',
   'target_f1': 'what a summary tells of the curve',
   'modules': 'where code is; what it adds has names of its own',
   'data.download': 'how a data set came here',

@@ -42,7 +42,7 @@ def over(vary: str) -> str:
 
 
 # Keys that change values only and no program.
-_VALUES = ('seed', 'hparams', 'deadline', 'target_f1', 'fold')
+_VALUES = ('seed', 'hparams', 'deadline', 'target', 'target_f1', 'fold')
 
 
 def structure(config: dict) -> str:
@@ -70,6 +70,7 @@ _TRAINING = (
   'rounds_per_call',
   'eval_every',
   'checkpoint_every',
+  'target',
   'target_f1',
   'nonfinite',
   'mean',

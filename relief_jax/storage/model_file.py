@@ -89,11 +89,7 @@ def load_model(path: str | os.PathLike) -> Model:
     raise _refusal(place, f'format {metadata.get("format")!r}')
   try:
     facts = {name: json.loads(metadata[name]) for name in _FACTS}
-    values: Any = {
-      k: tuple(v) if isinstance(v, list) else v
-      for k, v in json.loads(metadata['spec']).items()
-    }
-    spec = Spec(**values)
+    spec = Spec(**_hashable(json.loads(metadata['spec'])))
   except (KeyError, TypeError, ValueError) as error:
     raise _refusal(place, f'metadata without {error}') from error
   like = _like(facts['backbone'], spec)
@@ -117,6 +113,13 @@ def load_model(path: str | os.PathLike) -> Model:
     frozen=parts['frozen'],
     inputs=Inputs(**parts['inputs']),
   )
+
+
+def _hashable(value: Any) -> Any:
+  """Gives JSON of a dict with tuples in place of all lists."""
+  if isinstance(value, dict):
+    return {k: _hashable(v) for k, v in value.items()}
+  return tuple(map(_hashable, value)) if isinstance(value, list) else value
 
 
 def _parts(model: Model) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import time
 import rich.console
 import rich.progress
 
+from relief_jax.scoring import metrics
+
 
 def duration(seconds: float | None) -> str:
   """Formats a time.
@@ -31,6 +33,25 @@ def percent(value: float | None) -> str:
   return '–' if value is None else f'{100 * value:.1f}'
 
 
+def best_so_far(
+  record: dict, before: float | None
+) -> tuple[str, str, float | None]:
+  """Formats the main metric of a record: its name, its value, and the best.
+
+  Args:
+    record: of an evaluation.
+    before: the best of those before it, None of none.
+
+  Returns:
+    The name, the value with the best behind it, and the best.
+  """
+  metric = metrics.of(record)
+  value = record[metric.name]
+  best = value if before is None else metric.best((before, value))
+  text = f'{metric.text(value)} (best {metric.text(best)})'
+  return metric.short, text, best
+
+
 def compiling(before: float | None) -> str:
   """Describes what a run waits for before its first round.
 
@@ -47,10 +68,11 @@ def compiling(before: float | None) -> str:
 
 def closing(summary: dict) -> str:
   """Describes from its summary how a run ended and what came out."""
+  metric = metrics.of(summary['last'])
   scores = ', '.join(
-    f'{name} {percent(value)} %'
+    f'{name} {metric.text(value)}'
     for name, value in summary['last'].items()
-    if value is not None and name.startswith('f1')
+    if value is not None and name.startswith(metric.name)
   )
   return (
     f'{summary["status"]} after round {summary["round"]}: {scores}; simulated '
@@ -104,7 +126,7 @@ class Lines(Quiet):
     """Prints the title and starts the clock."""
     print(title, flush=True)
     self._rounds, self._first, self._start = rounds, None, 0.0
-    self._best = 0.0
+    self._best: float | None = None
 
   def note(self, text: str) -> None:
     """Prints the line."""
@@ -118,16 +140,16 @@ class Lines(Quiet):
     """Prints one line."""
     now, at = time.monotonic(), record['round']
     eta, rate = None, '–'
-    self._best = max(self._best, record['f1'])
+    name, score, self._best = best_so_far(record, self._best)
     if self._first is None:  # the clock starts after compilation
       self._first, self._start = at, now
     elif at > self._first:
       speed = (now - self._start) / (at - self._first)
       eta, rate = (self._rounds - at) * speed, f'{1 / speed:.3g}'
     print(
-      f'round {at}/{self._rounds}  F1 {percent(record["f1"])} % (best '
-      f'{percent(self._best)})  simulated {duration(record["sim_seconds"])}  '
-      f'{rate} rounds/s  ETA {duration(eta)}',
+      f'round {at}/{self._rounds}  {name} {score}  simulated '
+      f'{duration(record["sim_seconds"])}  {rate} rounds/s  '
+      f'ETA {duration(eta)}',
       flush=True,
     )
 
@@ -137,7 +159,7 @@ class Lines(Quiet):
 
 
 class Bar(Quiet):
-  """Shows a live bar: round, F1, simulated time, time left."""
+  """Shows a live bar: round, score, simulated time, time left."""
 
   def __init__(self, shown: rich.console.Console | None = None):
     """Prepares the bar.
@@ -150,9 +172,7 @@ class Bar(Quiet):
       rich.progress.TextColumn('round'),
       rich.progress.MofNCompleteColumn(),
       rich.progress.BarColumn(),
-      rich.progress.TextColumn(
-        'F1 {task.fields[f1]} % (best {task.fields[best]})'
-      ),
+      rich.progress.TextColumn('{task.fields[score]}'),
       rich.progress.TextColumn('simulated {task.fields[simulated]}'),
       rich.progress.TextColumn('{task.fields[rate]} rounds/s'),
       rich.progress.TextColumn('ETA'),
@@ -167,12 +187,12 @@ class Bar(Quiet):
       '',
       total=rounds,
       completed=done,
-      f1='–',
-      best='–',
+      score='–',
       simulated='–',
       rate='–',
     )
-    self._best, self._first = 0.0, (done, time.monotonic())
+    self._best: float | None = None
+    self._first = (done, time.monotonic())
     self._bar.start()
 
   def note(self, text: str) -> None:
@@ -185,7 +205,7 @@ class Bar(Quiet):
 
   def update(self, record: dict) -> None:
     """Moves the bar."""
-    self._best = max(self._best, record['f1'])
+    name, score, self._best = best_so_far(record, self._best)
     at, now = record['round'], time.monotonic()
     first, start = self._first
     if at == first:  # the clock starts after compilation
@@ -194,8 +214,7 @@ class Bar(Quiet):
     self._bar.update(
       self._task,
       completed=at,
-      f1=percent(record['f1']),
-      best=percent(self._best),
+      score=f'{name} {score}',
       simulated=duration(record['sim_seconds']),
       rate=rate,
     )

@@ -24,6 +24,7 @@ from relief_jax.models import transformer
 from relief_jax.models.encoders import Spec
 from relief_jax.online import draw as online_lib
 from relief_jax.optimizers import reading
+from relief_jax.scoring import targets
 from relief_jax.settings import Setting
 from relief_jax.types import Bank, HeldOut, OwnWindows, Population
 from relief_jax.world import base as base_lib
@@ -120,6 +121,7 @@ def build(
     )
   fleet = deadlines.with_budgets(fleet, task.work, group_modality)
   facts = algorithms.facts(config.method)
+  _check_targets(config, data.targets, facts)
   if facts.rounds and not facts.splits:
     memory.check(
       task,
@@ -151,7 +153,7 @@ def build(
   def bank(rows):
     return Bank(
       x={m: jnp.asarray(scaled[m][rows]) for m in modalities},
-      fill={m: jnp.asarray(fill[m]) for m in modalities},
+      fill={m: jnp.asarray(fill[m], scaled[m].dtype) for m in modalities},
       y=jnp.asarray(data.y[rows]),
     )
 
@@ -231,6 +233,37 @@ def build(
   )
 
 
+def _check_targets(config, kind: str, facts) -> None:
+  """Refuses what needs the classes of windows where there are none.
+
+  Raises:
+    InputError: such a method or setting.
+  """
+  if kind == targets.CLASSES:
+    return
+  faults = [k for k in sensor_faults.LEVELS if config.sensor_faults[k]]
+  for found, cure in (
+    (facts.classes and f'config.method={config.method}', 'method=fedavg'),
+    (
+      config.online.stream.buffer and 'config.online.stream',
+      'online.stream.buffer=0',
+    ),
+    (config.backbone == 'lora' and 'config.backbone=lora', 'backbone=cnn'),
+    (
+      kind == targets.TOKENS
+      and faults
+      and f'config.sensor_faults.{"".join(faults[:1])}',
+      f'sensor_faults.{"".join(faults[:1])}=0',
+    ),
+  ):
+    if found:
+      raise InputError(
+        f'{found} for data whose targets are {kind}',
+        'data of classes',
+        f'set --config.{cure}',
+      )
+
+
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
   """Gives a name that several classes share its number, too.
 
@@ -285,7 +318,10 @@ def _spec(config, data, pretrained: bool) -> Spec:
   shapes = [tuple(x.shape[1:]) for x in data.x.values()]
   spec = Spec(
     modalities=tuple(data.x),
-    channels=tuple(x.shape[-1] for x in data.x.values()),
+    channels=tuple(
+      1 if data.targets == targets.TOKENS else x.shape[-1]
+      for x in data.x.values()
+    ),
     width=data.width,
     classes=len(data.classes),
     filters=tuple(model.filters),
@@ -304,6 +340,7 @@ def _spec(config, data, pretrained: bool) -> Spec:
     inputs=() if all(len(s) == 2 for s in shapes) else tuple(shapes),
     lora=tuple(model.lora),
     weights=model.weights,
+    targets=data.targets,
     **transformer.sizes(model.transformer, shapes[0]),
   )
   timeless = spec.inputs and [

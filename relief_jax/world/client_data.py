@@ -123,7 +123,11 @@ def _load(config, data_dir):
   keys = ('dataset', 'data_path', 'data', 'synthetic')
   relevant = {k: config[k] for k in keys}
   relevant['stamp'] = datasets.stamp(config, data_dir)
-  seed = config.seed if config.dataset in ('synthetic', 'auto') else 0
+  seed = (
+    config.seed
+    if config.dataset in ('synthetic', 'synthetic_text', 'auto')
+    else 0
+  )
   return _load_cached(
     json.dumps({k: _plain(v) for k, v in relevant.items()}, sort_keys=True),
     seed,

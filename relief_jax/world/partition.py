@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from relief_jax.datasets.windows import Windows
 from relief_jax.errors import InputError, unknown
+from relief_jax.scoring import targets
 from relief_jax.world import quantity
 
 KINDS = ('contiguous', 'subject', 'dirichlet')
@@ -151,6 +152,13 @@ def assign(
     )
   wish = quantity.draw(clients, sigma, rng)
   if kind == 'dirichlet':
+    if windows.targets != targets.CLASSES:
+      raise InputError(
+        f'config.partition=dirichlet for data whose targets are '
+        f'{windows.targets}',
+        'classes: it divides each of them over the clients',
+        'set --config.partition=subject',
+      )
     owner = _dirichlet(windows.y[rows], wish, clients, rng, alpha, min_size)
   elif kind in ('contiguous', 'subject'):
     # In time, person by person and run by run.

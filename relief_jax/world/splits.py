@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from relief_jax.datasets.windows import Windows
 from relief_jax.errors import InputError, unknown
+from relief_jax.scoring import targets
 from relief_jax.world.partition import Split, no_overlap, split_subjects
 
 KINDS = ('subjects', 'folds', 'time', 'official')
@@ -124,11 +125,16 @@ def notes(windows: Windows, found: Split, kind: str) -> tuple[str, ...]:
   """
   said = []
   count = len(windows.classes)
-  every = np.bincount(windows.y, minlength=count)
+  every: NDArray = np.zeros(0)
+  if windows.targets == targets.CLASSES:
+    every = np.bincount(windows.y, minlength=count)
   known = np.setdiff1d(windows.subject, windows.subject[found.public])
   for part, rows in (('training', found.train), ('test', found.test)):
-    lacking = (every > 0) & (np.bincount(windows.y[rows], minlength=count) == 0)
-    lost = [f'class {windows.classes[i]!r}' for i in np.flatnonzero(lacking)]
+    lost = []
+    if windows.targets == targets.CLASSES:
+      here = np.bincount(windows.y[rows], minlength=count)
+      lacking = np.flatnonzero((every > 0) & (here == 0))
+      lost = [f'class {windows.classes[i]!r}' for i in lacking]
     if kind == 'time':  # the other splits part persons on purpose
       gone = np.setdiff1d(known, windows.subject[rows]).tolist()
       lost += [f'person {windows.people.get(p, str(p))}' for p in gone]

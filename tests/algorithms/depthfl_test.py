@@ -215,7 +215,7 @@ def test_exits_are_tested_together_and_alone():
   scope = evaluation.Scope(masks, np.ones(2, bool), 1, 'input')
   tests = HeldOut(bank, jnp.zeros(len(bank.y), jnp.int32))
   by_person, loss = quick(
-    lambda p: evaluation.confusions(
+    lambda p: evaluation.sums_of(
       every, p, {}, tests, scope, jnp.asarray(masks), batch=8
     )
   )(params)

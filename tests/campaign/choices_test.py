@@ -162,7 +162,7 @@ def test_what_diverged_is_never_chosen(tmp_path):
   [
     ('f1', 'a test score'),
     ('f1_own', 'leak'),
-    ('loss', 'largest is best'),
+    ('loss', 'a score: f1_'),
     ('f1_validated', 'a test score'),
     ('f1_validation_other', 'without f1_validation_other'),
   ],

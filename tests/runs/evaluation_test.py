@@ -67,7 +67,7 @@ def world():
 def counter(fill, batch):
   task, *_ = world()
   return quick(
-    lambda params, bank, masks: evaluation.confusions(
+    lambda params, bank, masks: evaluation.sums_of(
       task,
       params,
       {},
@@ -195,7 +195,7 @@ def test_report_of_held_models_and_persons_by_hand():
   counts = evaluation.Counts(whole, (), narrow[None], np.array([1, 0, 0]))
   found = scores.report(counts, SCOPE, facts(('a', 'b'), (False, True)))
   record = found.record
-  np.testing.assert_allclose(found.f1, [1, F1_HALF, 1])
+  np.testing.assert_allclose(found.main, [1, F1_HALF, 1])
   assert record['f1'] == pytest.approx((2 + F1_HALF) / 3)
   assert record['f1_by_tier'] == pytest.approx(
     {'low': (1 + F1_HALF) / 2, 'high': 1}
@@ -240,7 +240,7 @@ def test_report_of_own_windows_by_hand():
   counts = evaluation.Counts(np.stack([BAD, HALF, GOOD])[:, None], own=own)
   found = scores.report(counts, SCOPE, facts())
   first = (2 / 4 + 1) / 2
-  np.testing.assert_allclose(found.f1_own, [first, np.nan, 1])
+  np.testing.assert_allclose(found.own, [first, np.nan, 1])
   assert found.record['f1_own'] == pytest.approx((first + 1) / 2)
   assert found.record['f1_own_by_tier'] == {'low': first, 'high': 1}
   assert found.record['f1_own_rare_owners'] == 1

@@ -31,6 +31,7 @@ class Simulation:
     if not self.config.fill:
       self.config.fill = algorithms.facts(self.config.method).fill
     self.data_dir = data_dir
+    self.task = SimpleNamespace(targets='classes')
     self.rounds, self.round = config.rounds, 0
     self.history, self.run = (
       [],

@@ -1,0 +1,50 @@
+"""Text: the next character, a device per author, by FedAvg.
+
+relief run text --workdir=runs/shakespeare --data_dir=DATA
+relief run text --workdir=runs/mine --config.dataset=texts \
+    --config.data_path=FOLDER --config.clients=12
+
+The roles of Shakespeare's plays (relief_jax/datasets/shakespeare.py); the last
+fifth of every role's lines is held out. `leaf` reads LEAF's own files. With as
+many clients as authors a device is one author; with fewer, several.
+
+Variants: leaf, own, smoke. `own` also keeps the end of what a device trains on
+for a test of its own.
+"""
+
+from relief_jax import config as config_lib
+from relief_jax.config import presets
+
+
+def leaf(c):
+  """Reads LEAF's files; windows are cut as they are there."""
+  c.dataset = 'leaf_shakespeare'
+  c.clients = 100
+
+
+def own(c):
+  """Tests every device on its own author, too."""
+  c.data.own_share = 0.2
+
+
+def smoke(c):
+  """Shrinks to two rounds of eight devices of made-up words, in seconds."""
+  c.dataset = 'synthetic_text'
+  c.clients, c.clients_per_round, c.rounds = 8, 0, 2
+  c.rounds_per_call = c.eval_every = 1
+  c.local_steps, c.batch, c.data.width = 2, 4, 16
+  c.model.hidden = 16
+
+
+def get_config(arg=None):
+  """Builds the config: a perceptron over eight characters."""
+  c = config_lib.default('fedavg')
+  c.dataset, c.clients, c.clients_per_round = 'shakespeare', 781, 32
+  c.backbone, c.fleet, c.partition = 'char_mlp', 'three_tiers', 'subject'
+  c.data.split, c.data.own_share, c.data.width = 'official', 0.0, 64
+  c.rounds, c.rounds_per_call, c.eval_every = 200, 10, 10
+  c.local_steps, c.batch, c.model.hidden = 10, 16, 256
+  c.hparams.client_lr = 0.3
+  c.target = 8.0
+  presets.apply(c, arg, leaf=leaf, own=own, smoke=smoke)
+  return c

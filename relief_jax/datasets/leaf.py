@@ -1,0 +1,70 @@
+"""Reads the files of LEAF, S. Caldas and others, arXiv:1812.01097.
+
+    {"users": [name, ...], "num_samples": [n, ...],
+     "user_data": {name: {"x": [...], "y": [...]}}}
+
+in folders `train` and `test`, as its scripts write them.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from relief_jax.datasets import download
+from relief_jax.errors import InputError
+
+_PARTS = ('train', 'test')
+
+
+class User(NamedTuple):
+  """Holds the samples of a user in one file.
+
+  Attributes:
+    name: of the user.
+    test: whether they are to test on.
+    x: of every sample.
+    y: likewise.
+  """
+
+  name: str
+  test: bool
+  x: list[Any]
+  y: list[Any]
+
+
+def files(root: Path | None, name: str) -> list[Path]:
+  """Finds the files of a data set; [] where one of its two parts is empty."""
+  if root is None:
+    return []
+  found = [sorted((root / name / part).glob('*.json')) for part in _PARTS]
+  return [path for own in found for path in own] if all(found) else []
+
+
+def users(root: Path | None, name: str) -> Iterator[User]:
+  """Reads the samples of every user.
+
+  Args:
+    root: folder of the data sets.
+    name: of the data set.
+
+  Raises:
+    InputError: not there, or other files.
+  """
+  every = files(root, name)
+  if not every:
+    raise download.missing(name, root)
+  for path in every:
+    try:
+      data = json.loads(path.read_text(encoding='utf-8'))
+      for user in data['users']:
+        own = data['user_data'][user]
+        if len(own['x']) != len(own['y']):
+          raise ValueError(f'{len(own["x"])} x and {len(own["y"])} y of {user}')
+        yield User(str(user), path.parent.name == 'test', own['x'], own['y'])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+      raise InputError(
+        f'{path}: {type(error).__name__}: {error}',
+        'users and user_data, as LEAF writes them',
+        "make it with LEAF's scripts",
+      ) from error

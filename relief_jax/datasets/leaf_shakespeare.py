@@ -1,0 +1,55 @@
+"""Reads LEAF's Shakespeare by role: `--config.dataset=leaf_shakespeare`.
+
+S. Caldas and others, arXiv:1812.01097: a sample is 80 characters and the one
+that follows. As there, only the one behind the last is predicted.
+"""
+
+from pathlib import Path
+
+import ml_collections
+import numpy as np
+
+from relief_jax.datasets import arrays, leaf, texts
+from relief_jax.datasets.windows import Windows
+from relief_jax.errors import InputError
+from relief_jax.scoring import targets
+
+
+def files(root: Path | None) -> list[Path]:
+  """Finds the files below a data folder."""
+  return leaf.files(root, 'leaf_shakespeare')
+
+
+def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
+  """Loads all samples, [n, 80] characters.
+
+  Args:
+    config: not used.
+    root: folder of the data sets.
+
+  Raises:
+    InputError: not there, or other files.
+  """
+  del config
+  own = [user for user in leaf.users(root, 'leaf_shakespeare') if user.y]
+  lines = [a + b for user in own for a, b in zip(user.x, user.y, strict=True)]
+  if len({len(line) for line in lines}) != 1:
+    raise InputError(
+      'leaf_shakespeare: samples of unlike lengths',
+      '80 characters and one',
+      "make the files with LEAF's scripts",
+    )
+  symbols = texts.vocabulary([line] for line in lines)
+  number = {symbol: i for i, symbol in enumerate(symbols)}
+  rows = np.stack([texts.encode(line, number) for line in lines])
+  y = np.full_like(rows[:, :-1], targets.PADDING)
+  y[:, -1] = rows[:, -1]
+  sizes = [len(user.y) for user in own]
+  return arrays.windows(
+    rows[:, :-1],
+    y,
+    np.repeat([user.name for user in own], sizes),
+    np.repeat([user.test for user in own], sizes),
+    symbols,
+    name=texts.MODALITY,
+  )

@@ -1,0 +1,99 @@
+"""Names the metrics of the kinds of targets, and how people read them."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from relief_jax.scoring import targets
+
+
+class Metric(NamedTuple):
+  """Describes the main metric of a kind of targets.
+
+  Attributes:
+    name: of its fields in records, `f1`, `f1_by_tier`, ...
+    title: for people.
+    short: likewise, in a line of progress.
+    unit: in files.
+    beside: a second field of records, of every device's model; '': none.
+    largest: the largest is best, else the smallest.
+    percent: people read it in percent.
+  """
+
+  name: str
+  title: str
+  short: str
+  unit: str
+  beside: str = ''
+  largest: bool = True
+  percent: bool = False
+
+  @property
+  def scale(self) -> float:
+    """Factor from the number in files to what people read."""
+    return 100.0 if self.percent else 1.0
+
+  @property
+  def sign(self) -> int:
+    """Factor that makes the largest the best."""
+    return 1 if self.largest else -1
+
+  def text(self, value: float | None) -> str:
+    """Formats a value for people.
+
+    >>> F1.text(0.6123), RMSE.text(0.6123)
+    ('61.2 %', '0.612')
+    """
+    if value is None:
+      return '–'
+    return f'{100 * value:.1f} %' if self.percent else f'{value:.3g}'
+
+  def best(self, values: Iterable[float]) -> float | None:
+    """Finds the best value; None of none."""
+    return max(values, key=lambda v: self.sign * v, default=None)
+
+  def reached(self, value: Any, target: float) -> Any:
+    """Tells whether a value, or each of an array, is as good as the target."""
+    return self.sign * value >= self.sign * target
+
+
+_SHARE = 'share 0..1'
+F1 = Metric('f1', 'macro-F1', 'F1', _SHARE, 'accuracy', percent=True)
+PERPLEXITY = Metric(
+  'perplexity',
+  'perplexity',
+  'perplexity',
+  'exp(nats)',
+  'token_accuracy',
+  largest=False,
+)
+RMSE = Metric('rmse', 'RMSE', 'RMSE', 'as the targets', largest=False)
+OF = {targets.CLASSES: F1, targets.TOKENS: PERPLEXITY, targets.NUMBERS: RMSE}
+MAIN = {metric.name: metric for metric in OF.values()}
+
+
+def largest(field: str) -> bool:
+  """Tells whether the largest of a field of records is the best.
+
+  >>> largest('f1_by_tier.low'), largest('rmse_own'), largest('test_loss')
+  (True, False, False)
+  """
+  small = tuple(m.name for m in OF.values() if not m.largest)
+  return not field.startswith((*small, 'test_loss', 'loss'))
+
+
+def target_key(metric: Metric) -> str:
+  """Names the key of the config, and field, that holds what is to be reached.
+
+  >>> target_key(F1), target_key(RMSE)
+  ('target_f1', 'target')
+  """
+  return 'target_f1' if metric is F1 else 'target'
+
+
+def of(record: Mapping[str, Any]) -> Metric:
+  """Finds the main metric of a record; F1 where it has none.
+
+  >>> of({'round': 5, 'rmse': 0.1}).title
+  'RMSE'
+  """
+  return next((m for m in MAIN.values() if record.get(m.name) is not None), F1)
