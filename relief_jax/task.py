@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import flax
 import numpy as np
 
-from relief_jax.types import Array, Bank, PyTree, Shift
+from relief_jax.types import Array, PyTree
 
 
 @flax.struct.dataclass
@@ -79,43 +79,6 @@ class Memory(NamedTuple):
   readers: Any
 
 
-class Batch(NamedTuple):
-  """Describes rows of the bank, gathered only where a branch really runs.
-
-  Attributes:
-    bank: the windows.
-    row: [B] int32, rows of the bank.
-    weight: [B] float32, 0 for padding.
-    shift: [M] of every field, the client's own, or None.
-    alter: (modality number, inputs [B, ...]) -> inputs, an augmentation of what
-      the sensors deliver or are filled with; None: none.
-    mend: (features, run [M]) -> both, what stands in for sensors that are not
-      there, between encoders and fusion; None: nothing.
-  """
-
-  bank: Bank
-  row: Array
-  weight: Array
-  shift: Shift | None = None
-  alter: Callable[[int, Array], Array] | None = None
-  mend: Callable[..., tuple[dict[str, Array], Array]] | None = None
-
-
-class Gate(NamedTuple):
-  """Marks the parts that one client runs, senses and trains in one step.
-
-  Attributes:
-    run: [M] bool, the modality's branch is in the forward pass.
-    sensed: [M] bool, its input is the real window, else `Bank.fill`; None
-      where all that runs is sensed.
-    train: [G] bool, the group is moved.
-  """
-
-  run: Array
-  sensed: Array | None
-  train: Array
-
-
 class Skip(NamedTuple):
   """Says what `Task.fuse` may leave out for one client.
 
@@ -127,38 +90,6 @@ class Skip(NamedTuple):
 
   train: Array
   length: int | None = None
-
-
-class Output(NamedTuple):
-  """Holds the output of a model on a batch.
-
-  Attributes:
-    features: {modality: [B, d_m]}, zeros where a branch does not run.
-    logits: [B, C].
-  """
-
-  features: dict[str, Array]
-  logits: Array
-
-
-class Steps(NamedTuple):
-  """Holds one client's local steps, drawn before the client map.
-
-  Attributes:
-    row: [T, B] int32, rows of the bank.
-    weight: [T, B] float32, 0 for padding; a step of padding only is skipped.
-    run: [T, M] bool, branches in the forward pass.
-    sensed: [T, M] bool, real inputs, or None where all that runs is sensed.
-    shift: [T, M] of every field, the same in all steps, or None.
-    key: [T] keys, for objectives that draw; else None.
-  """
-
-  row: Array
-  weight: Array
-  run: Array
-  sensed: Array | None
-  shift: Shift | None = None
-  key: Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)

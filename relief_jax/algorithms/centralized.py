@@ -28,13 +28,14 @@ import optax
 from relief_jax import blocks, costs, tree
 from relief_jax.clients import device as device_lib
 from relief_jax.clients import training
+from relief_jax.clients.records import Steps
 from relief_jax.errors import InputError
 from relief_jax.keys import name, option
 from relief_jax.rounds import legality
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.records import Algorithm, RoundInfo
 from relief_jax.settings import ANY, HParams, Setting
-from relief_jax.task import Steps, Task
+from relief_jax.task import Task
 from relief_jax.types import Array, Fleet
 
 

@@ -38,12 +38,13 @@ from relief_jax.algorithms import fedavg
 from relief_jax.algorithms.parts import shapley
 from relief_jax.budgets.greedy import SLACK
 from relief_jax.clients import batches, training
+from relief_jax.clients.records import Batch, Gate
 from relief_jax.engine import ambient
 from relief_jax.keys import LARGE, option, real, whole
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method, Round
 from relief_jax.settings import Setting
-from relief_jax.task import Batch, CostOverride, Gate, Plan, Task
+from relief_jax.task import CostOverride, Plan, Task
 from relief_jax.types import Array, Fleet, PyTree
 
 

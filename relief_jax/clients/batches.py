@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from relief_jax.clients import training
+from relief_jax.clients.records import Steps
 from relief_jax.settings import HParams, Setting
-from relief_jax.task import Steps
 from relief_jax.types import Array, Fleet
 
 

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 
 from relief_jax import optimizers, tree
 from relief_jax.clients import batches, training
+from relief_jax.clients.records import Batch, Gate, Output, Steps
 from relief_jax.settings import HParams, Setting
-from relief_jax.task import Batch, Gate, Output, Steps, Task
+from relief_jax.task import Task
 from relief_jax.types import Array, Fleet, Population, PyTree
 
 # Purpose of a device's key: the keys of its local steps.

@@ -10,7 +10,8 @@ import optax
 
 from relief_jax import tree
 from relief_jax.clients import sensor_faults
-from relief_jax.task import Batch, Gate, Output, Skip, Steps, Task
+from relief_jax.clients.records import Batch, Gate, Output, Steps
+from relief_jax.task import Skip, Task
 from relief_jax.types import Array, PyTree
 
 

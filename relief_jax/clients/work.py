@@ -7,7 +7,8 @@ import jax.numpy as jnp
 
 from relief_jax import tree
 from relief_jax.clients.device import Device, Received, Update
-from relief_jax.task import Steps, SubModel, Task
+from relief_jax.clients.records import Steps
+from relief_jax.task import SubModel, Task
 from relief_jax.types import Array, PyTree
 
 Loss = Callable[[PyTree, Steps], Array]

@@ -18,6 +18,7 @@ value against its row. The options of a method are rows in its own file
 
 from typing import Any
 
+from relief_jax.config.model_table import MODEL
 from relief_jax.keys import (
   LARGE,
   LARGEST_SEED,
@@ -29,7 +30,6 @@ from relief_jax.keys import (
   switch,
   text,
   whole,
-  wholes,
 )
 from relief_jax.optimizers import SCHEDULES
 
@@ -298,61 +298,7 @@ ROWS: dict[str, Any] = {
     0.0, 0, 1, 'probability that a step drops a modality on board', below=True
   ),
   'fusion_norm': switch(False, 'a norm of the features before the fusion'),
-  'model': {
-    'filters': wholes((32, 64), 1, 'of the layers of an encoder', 1, 10**5),
-    'kernel': whole(5, 1, 10**4, 'of the convolutions', 'samples'),
-    'stride': whole(2, 1, 10**4, 'of the convolutions', 'samples'),
-    'hidden': whole(128, 1, 10**6, 'units behind the fusion'),
-    'fusion': name(
-      'concat', ('concat', 'attention'), 'attention: cnn without fusion_norm'
-    ),
-    'heads': whole(4, 1, 10**4, 'of the attention; they share `hidden` out'),
-    'rank': whole(8, 1, 10**4, 'of adapters'),
-    'lora_alpha': real(16.0, 0, LARGE, 'adapters count alpha / rank'),
-    'groups': name(
-      'split',
-      ('split', 'joint', 'layer'),
-      'of parameters trained together; early exits: always layer',
-    ),
-    'base': name('pretrained', ('pretrained', 'random'), 'the frozen base'),
-    'base_steps': whole(1000, 0, MANY, 'of its pretraining'),
-    'base_dropout': real(
-      0.5, 0, 1, 'of whole modalities, while the base is trained', below=True
-    ),
-    'base_head': switch(
-      False, 'pretrained: its head is the first head; else a fresh one'
-    ),
-    'adapters': switch(False, 'lora: adapters inside the encoders too'),
-    'cache_features': switch(True, 'lora without adapters'),
-    # The transformer; its groups are `layer` (attention and MLP apart) or one
-    # per block.
-    'transformer': {
-      'preset': name(
-        'sensor', 'transformers', 'its sizes (models/transformer.py)'
-      ),
-      'd': whole(0, 0, 10**4, "width; 0: the preset's"),
-      'blocks': whole(0, 0, 1000, "0: the preset's"),
-      'heads': whole(0, 0, 1000, "that share the width out; 0: the preset's"),
-      'patch': whole(
-        0,
-        0,
-        10**4,
-        "of a token; 0: as many tokens as the preset's, of images 4 pixels",
-        'samples',
-      ),
-    },
-    'lora': names(
-      (),
-      'linear layers of the transformer with adapters, on a frozen base: all, '
-      "q, k, v, o, up, down, embed, or patterns such as 'blocks/[01]/q'; "
-      'none: all parameters train',
-    ),
-    'weights': text(
-      '',
-      'a .safetensors file that the transformer starts from, or with adapters '
-      'its frozen base',
-    ),
-  },
+  'model': MODEL,
   # How the simulator runs; cannot change results.
   'layout': name(
     'auto',

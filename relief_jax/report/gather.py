@@ -83,9 +83,7 @@ class Collection:
       InputError: they have several.
     """
     found = {
-      metrics.of(run.metrics[-1]): run.label
-      for run in self.found
-      if run.metrics
+      metrics.of(run.metrics[-1]): run.label for run in self.runs if run.metrics
     }
     if len(found) > 1:
       raise InputError(

@@ -21,9 +21,10 @@ import scipy.optimize
 
 from relief_jax import costs, models, tree, world
 from relief_jax.clients import training
+from relief_jax.clients.records import Batch, Gate
 from relief_jax.devices import Device
 from relief_jax.engine import ambient
-from relief_jax.task import Batch, Gate, Task, Work
+from relief_jax.task import Task, Work
 from relief_jax.types import Population, PyTree
 
 PHASES = ('forward', 'weight_gradient', 'layer_gradient')

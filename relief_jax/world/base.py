@@ -11,10 +11,11 @@ import optax
 
 from relief_jax import tree
 from relief_jax.clients import training
+from relief_jax.clients.records import Batch, Gate, Steps
 from relief_jax.datasets import cache
 from relief_jax.models import lora, transformer
 from relief_jax.models.encoders import Spec
-from relief_jax.task import Batch, Gate, Steps, Task
+from relief_jax.task import Task
 from relief_jax.types import Bank, PyTree
 
 # Purpose of a base's key, beside its initial values and its batches.

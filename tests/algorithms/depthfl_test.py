@@ -11,11 +11,11 @@ import pytest
 from relief_jax import costs
 from relief_jax.algorithms import depthfl
 from relief_jax.clients import training
+from relief_jax.clients.records import Batch, Gate
 from relief_jax.engine.placement import Layout
 from relief_jax.errors import InputError
 from relief_jax.runs import evaluation
 from relief_jax.runs import scores as scores_lib
-from relief_jax.task import Batch, Gate
 from relief_jax.types import HeldOut
 from tests.support import tiny
 from tests.twins import exits_twin, twin

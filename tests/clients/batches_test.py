@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from relief_jax.clients import batches
-from relief_jax.task import Steps
+from relief_jax.clients.records import Steps
 
 
 def real(steps):

@@ -11,13 +11,13 @@ import pytest
 from relief_jax import config as config_lib
 from relief_jax import optimizers, tree
 from relief_jax.clients import training
+from relief_jax.clients.records import Steps
 from relief_jax.config import validation
 from relief_jax.errors import InputError
 from relief_jax.optimizers import OPTIMIZERS, Optimizer, reading
 from relief_jax.runs import program
 from relief_jax.runs.simulation import Simulation
 from relief_jax.settings import Setting
-from relief_jax.task import Steps
 from tests.support import tiny
 
 HPARAMS = {**tiny.HPARAMS, 'lr_decay': 0.5, 'lr_floor': 0.01, 'rounds': 10.0}

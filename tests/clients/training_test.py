@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from relief_jax import tree
 from relief_jax.clients import batches, device, training
+from relief_jax.clients.records import Batch, Gate, Steps
 from relief_jax.online import conditions
-from relief_jax.task import Batch, Gate, Steps
 from tests.support import tiny
 
 quick = functools.partial(jax.jit, compiler_options=tiny.QUICK)

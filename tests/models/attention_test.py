@@ -10,11 +10,11 @@ import pytest
 
 from relief_jax import tree
 from relief_jax.clients import training
+from relief_jax.clients.records import Batch, Gate
 from relief_jax.config.validation import validate
 from relief_jax.errors import InputError
 from relief_jax.models import attention
 from relief_jax.simulate import Simulation
-from relief_jax.task import Batch, Gate
 from tests.support import tiny
 
 OPTIONS = {'fusion': 'attention', 'heads': 3}

@@ -7,10 +7,10 @@ import pytest
 
 from relief_jax import world
 from relief_jax.clients import training
+from relief_jax.clients.records import Batch, Gate
 from relief_jax.config import validation
 from relief_jax.errors import InputError
 from relief_jax.models import lora
-from relief_jax.task import Batch, Gate
 from relief_jax.world import base as base_lib
 from tests.support import tiny
 

@@ -10,10 +10,10 @@ import pytest
 
 from relief_jax import costs, models, tree
 from relief_jax.clients import training
+from relief_jax.clients.records import Batch, Gate
 from relief_jax.errors import InputError
 from relief_jax.models import cnn, encoders, layers, lora
 from relief_jax.models.encoders import Spec
-from relief_jax.task import Batch, Gate
 from relief_jax.types import Bank
 from tests.support import tiny
 

@@ -10,6 +10,7 @@ import pytest
 
 from relief_jax import costs, models, tree
 from relief_jax.clients import training
+from relief_jax.clients.records import Batch, Gate
 from relief_jax.engine import placement
 from relief_jax.errors import InputError
 from relief_jax.models import (
@@ -19,7 +20,7 @@ from relief_jax.models import (
   transformer_forward,
 )
 from relief_jax.models.encoders import Spec
-from relief_jax.task import Batch, Gate, Skip
+from relief_jax.task import Skip
 from tests.support import tiny
 
 SMALL = dict(d=8, blocks=2, attention_heads=2, patch=4)

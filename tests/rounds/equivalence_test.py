@@ -10,6 +10,7 @@ import pytest
 from relief_jax import tree
 from relief_jax.algorithms import fedavg
 from relief_jax.clients import device
+from relief_jax.clients.records import Steps
 from relief_jax.compressors import Codec, Compressor
 from relief_jax.compressors import base as codes
 from relief_jax.compressors.base import Field
@@ -18,7 +19,6 @@ from relief_jax.errors import InputError
 from relief_jax.models import encoders
 from relief_jax.rounds.method import Server, Traits
 from relief_jax.rounds.server import server_step
-from relief_jax.task import Steps
 from relief_jax.updates import link
 from tests.support import tiny
 from tests.twins import twin
