@@ -246,7 +246,7 @@ def report(
     )
   every = labels.grouped(found.rank)
   console.print(
-    f'Wrote {folder}/table.csv, table.md and figures/'
+    f'Wrote {folder}/table.csv, table.md (all columns) and figures/'
     + (
       f' of the best {len(groups)} of {len(every)} groups'
       if len(groups) < len(every)

@@ -49,7 +49,7 @@ def show(
   console: rich.console.Console,
   shown: Sequence[str] | None = None,
 ) -> None:
-  """Prints the tables of every group of labels: accuracy, costs, fairness.
+  """Prints the headline of every group of labels; `save` writes all columns.
 
   A table too wide for the console goes on in another below it.
 
@@ -58,30 +58,18 @@ def show(
     console: to print on.
     shown: labels; None for all.
   """
-  every = tables.cells_of(collection)
-  told: dict[str, None] = {}
-  for head, own in labels.grouped(every if shown is None else shown).items():
-    found = {label: every[label] for label in own}
-    for group in GROUPS:
-      title = f'{head} {group.title}'.strip()
-      for part in _fit(
-        title, tables.texts(group.columns, found), console.width
-      ):
-        console.print(part)
-        told[group.note] = None
-  for line in (
-    f'{tables.over(collection)}; base is {collection.baseline}, paired by '
-    f'{collection.numbers[:-1]}.',
-    *filter(None, told),
-    *tables.notes_of(collection.runs, collection.numbers),
-  ):
-    console.print(line)
+  made = tables.headline(collection)  # its notes are said before its runs
+  every = list(made.text.index) if shown is None else shown
+  for head, own in labels.grouped(every).items():
+    for part in _fit(head, made.text.loc[own], console.width):
+      console.print(part)
+  console.print(made.note)
 
 
 def _fit(title: str, shown: pd.DataFrame, width: int) -> list[rich.table.Table]:
   """Splits columns into tables that fit the width."""
   own = [labels.short(label) for label in shown.index]
-  first = used = 3 + max(map(len, own))
+  first = used = 4 + max(map(len, own))  # with both edges
   parts: list[list[str]] = [[]]
   for name, cell in shown.items():
     needed = 3 + max(len(str(name)), cell.str.len().max())
@@ -91,7 +79,7 @@ def _fit(title: str, shown: pd.DataFrame, width: int) -> list[rich.table.Table]:
     used += needed
   made: list[rich.table.Table] = []
   for part in filter(None, parts):
-    head = f'{title}, continued' if made else title
+    head = f'{title}, continued'.lstrip(', ') if made else title
     box = rich.box.SIMPLE_HEAD
     table = rich.table.Table(title=head, title_justify='left', box=box)
     table.add_column('', no_wrap=True)

@@ -252,9 +252,9 @@ def tables_of(collection: Collection) -> list[Table]:
   """Builds all tables; those without a column are left out."""
   found = cells_of(collection)
   head = over(collection)
-  base = f'base is {collection.baseline}, paired by {collection.numbers[:-1]}'
+  base = _base(collection)
   made = [
-    _headline(collection, found, f'{head}; {base}.'),
+    headline(collection, collection.notes),
     *_fairness(collection, head),
   ]
   for group in GROUPS:
@@ -265,6 +265,10 @@ def tables_of(collection: Collection) -> list[Table]:
   return [table for table in made if len(table.text.columns)]
 
 
+def _base(collection: Collection) -> str:
+  return f'base is {collection.baseline}, paired by {collection.numbers[:-1]}'
+
+
 def over(collection: Collection) -> str:
   """Says what the data are and what a mean is over, for below a table."""
   data = data_sets(collection.runs)
@@ -273,8 +277,14 @@ def over(collection: Collection) -> str:
   )
 
 
-def _headline(collection: Collection, found: Cells, note: str) -> Table:
-  """Builds a table of few columns of all groups, p beside the F1 difference."""
+def headline(collection: Collection, notes: Sequence[str] = ()) -> Table:
+  """Builds a table of few columns of all groups, p beside the F1 difference.
+
+  Args:
+    collection: of runs.
+    notes: for below it, beside those on its columns.
+  """
+  found = cells_of(collection)
   known = {column.name: column for column in COLUMNS}
   some = [known[name] for name in _HEADLINE]
   tested = significance(collection)
@@ -282,16 +292,16 @@ def _headline(collection: Collection, found: Cells, note: str) -> Table:
   shown, full = texts(some, found), numbers(some, found)
   shown.insert(min(2, shown.shape[1]), 'p', p.map(show_p))
   full.insert(6, 'p_holm', p)
-  notes = [
-    note,
+  told = [
+    f'{over(collection)}; {_base(collection)}.',
     'Times, joules and bytes are simulated. To target: the median over the '
     'runs that reach it, with how many of all these are. p: paired t-test '
     f'of {collection.metric.short} against the base, corrected after Holm '
     'within a group.',
     *notes_of(collection.runs, collection.numbers),
-    *collection.notes,
+    *notes,
   ]
-  note = ' '.join(filter(None, notes))
+  note = ' '.join(filter(None, told))
   return Table('headline', 'Headline', shown, full, note)
 
 

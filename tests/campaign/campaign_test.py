@@ -8,7 +8,6 @@ import pytest
 from relief_jax.campaign import campaign, execution, pool
 from relief_jax.errors import InputError, StorageError
 from relief_jax.report import printed
-from relief_jax.report.columns import GROUPS
 from relief_jax.storage import job_spec, locks, records
 from tests.support.campaigns import config, jobs, run
 
@@ -183,7 +182,7 @@ def test_data_named_and_not_there_stop_a_sweep_before_it_runs(
   lines = capsys.readouterr().out.splitlines()
   said = [i for i, line in enumerate(lines) if 'random numbers' in line]
   assert len(said) == 2 and said[1] < lines.index(
-    next(line for line in lines if line.startswith(GROUPS[0].title))
+    next(line for line in lines if ' f1 % ' in line)
   )
   text = (tmp_path / 'b' / 'table.md').read_text()
   assert text.startswith('Data: synthetic.')
