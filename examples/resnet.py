@@ -6,6 +6,9 @@
         --config.data_path=images.npz --config.data.split=folds \\
         --config.data.folds=5 --config.fleet=three_tiers --config.clients=100 \\
         --config.backbone=examples/resnet.py:resnet8
+
+The same with `relief sweep relief` for `relief run --config=relief`, and with
+`--sweep.hparams.client_lr=.02,.05 --workers=2`: two rates, a process each.
 """
 
 from functools import partial

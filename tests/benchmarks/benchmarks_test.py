@@ -162,3 +162,12 @@ def test_roofline():
   assert cases[1]['useful_gflop'] == cases[2]['useful_gflop']
   for case in cases:
     assert case['min_share'] <= case['share'] <= case['max_share']
+
+
+@pytest.mark.slow
+def test_own_model():
+  cases = smoke('own_model', '--clients=8', '--devices=1')
+  models, ratios = cases[:2], cases[2:]
+  assert [case['workload'] for case in models] == ['sensor', 'flax']
+  assert [case['clock'] for case in ratios] == ['wall', 'cpu']
+  assert all(case['flax_over_built_in']['median'] > 0 for case in ratios)
