@@ -39,7 +39,7 @@ def smoke(c):
 def get_config(arg=None):
   """Builds the config: a perceptron over eight characters."""
   c = config_lib.default('fedavg')
-  c.dataset, c.clients, c.clients_per_round = 'shakespeare', 781, 32
+  c.dataset, c.clients, c.clients_per_round = 'shakespeare', 780, 32
   c.backbone, c.fleet, c.partition = 'char_mlp', 'three_tiers', 'subject'
   c.data.split, c.data.own_share, c.data.width = 'official', 0.0, 64
   c.rounds, c.rounds_per_call, c.eval_every = 200, 10, 10

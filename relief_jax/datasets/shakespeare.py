@@ -30,14 +30,15 @@ _POEMS = ('lovers_', 'passionate_', 'phoenix_', 'rape_', 'sonnets')
 _SPEECHES, _CHARACTERS = 2, 500
 _CAPITALS = re.compile(r"[A-Z][A-Z'’\- ]*[A-Z]\.?")
 _SHORT = re.compile(r"(?:[1-4] )?[A-Z][A-Za-z'’\-]*(?: [A-Z][a-z]*\.?)?\.")
-_NO_ROLE = re.compile(
-  r'(?:ACT|SCENE|DRAMATIS|PERSONS|PROLOGUE$|EPILOGUE$|THE END|FINIS|INDUCTION'
-  r'|ENTER|EXIT|EXEUNT|RE-ENTER)\b',
+# Headings that are nobody's.
+_PART = re.compile(
+  r'(?:ACT|SCENE|DRAMATIS|PERSONS|PROLOGUE$|EPILOGUE$|THE END|FINIS|INDUCTION)'
+  r'\b',
   re.I,
 )
 _BRACKETS = re.compile(r'\[[^\]]*\]')
 _DIRECTION = re.compile(
-  r'\s*(?:Enter|Re-enter|Exit|Exeunt|Scene|SCENE|Act|ACT)(?: .*|\.)?'
+  r'(?:Enter|Re-enter|Exit|Exeunt|ENTER|RE-ENTER|EXIT|EXEUNT)(?: .*|\.)?'
 )
 
 
@@ -125,11 +126,14 @@ def speeches(text: str) -> Iterator[tuple[str, list[str]]]:
   role = before = ''
   for line in lines:
     bare = line.strip()
-    if not before and heading.fullmatch(bare) and not _NO_ROLE.match(bare):
+    begins = not before and (_PART.match(bare) or heading.fullmatch(bare))
+    if begins and not _DIRECTION.fullmatch(bare):
       if role and own:
         yield role, own
       role, own = bare.rstrip('.').upper(), []
-    elif bare and role and not _DIRECTION.fullmatch(line):
+      if _PART.match(bare):
+        role = ''
+    elif bare and role and not _DIRECTION.fullmatch(bare):
       own.append(bare)
     before = bare
   if role and own:

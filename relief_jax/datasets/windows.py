@@ -147,7 +147,7 @@ def validate(windows: Windows) -> None:
       continue
     if text or x.ndim < 2 or x.shape[: len(shape)] != shape:
       raise InputError(
-        f'{name} of {x.dtype} and shape {x.shape}',
+        f'{name} of shape {x.shape}' + (f', {x.dtype}' if text else ''),
         f'ints {windows.y.shape}, as the tokens that follow'
         if text
         else f'({", ".join(map(str, shape))}, ..., channels)',

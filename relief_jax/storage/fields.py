@@ -177,7 +177,7 @@ SUMMARY = {
     '', 'ids, tiers and sensors of the devices in devices.jsonl', 'part'
   ),
   'world.dataset': Field('', 'as above'),
-  'world.classes': Field('', 'names, in the order of confusion.json'),
+  'world.classes': Field('', 'names of classes, tokens or numbers, in order'),
   'world.subjects': Field('', 'persons behind the windows', 'use'),
   'world.windows': Field('windows', 'to train and to test on', 'use'),
   'world.clients': Field('devices', 'in all'),

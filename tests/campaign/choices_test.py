@@ -308,3 +308,11 @@ def test_the_commands(tmp_path):
     'client_lr=0.02/relief seed 1',
     'client_lr=0.05/relief seed 0',
   ]
+
+
+def test_of_an_error_the_smallest_is_chosen(tmp_path):
+  for job in swept(tmp_path):
+    rate = job.values['hparams.client_lr']
+    finish(job, 0.5, rmse_validation=abs(rate - 0.05))
+  found = choices.choose(tmp_path, 'rmse_validation')['labels']
+  assert found['cnn/fedavg']['values'] == {'hparams.client_lr': 0.05}
