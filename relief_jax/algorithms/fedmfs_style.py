@@ -87,7 +87,9 @@ def worth(
 
   def one(inside):
     own = {
-      name: jnp.where(inside[i], features[name], 0.0)
+      name: jax.tree.map(
+        lambda h, i=i: jnp.where(inside[i], h, 0.0), features[name]
+      )
       for i, name in enumerate(task.modalities)
     }
     scores = task.fuse(params, frozen, own, inside)

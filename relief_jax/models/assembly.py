@@ -12,10 +12,17 @@ from jax import extend
 
 from relief_jax.engine import ambient
 from relief_jax.errors import InputError
-from relief_jax.models import counting, criteria, layers, parts, patterns
+from relief_jax.models import (
+  counting,
+  criteria,
+  layers,
+  parts,
+  patterns,
+  split_points,
+)
 from relief_jax.models.parts import Cut, Model
 from relief_jax.scoring import targets
-from relief_jax.task import Task
+from relief_jax.task import SplitPoints, Task
 from relief_jax.types import Array, PyTree
 
 
@@ -112,6 +119,9 @@ def assemble(
     encode=encode,
     cuts=cuts,
     fuse=partial(_fuse, model, modalities, features),
+    submodels={'split': partial(_split_points, model, inputs)}
+    if model.encoders
+    else {},
     ends={path: g in edges for path, g in groups.items()},
     classes=scores.shape[-1],
     features=_widths(features) if model.encoders else (),
@@ -170,6 +180,19 @@ def _encode(model: Model, cuts: int, params, frozen, m: int, x, cut: int):
     own = layers.stop_below(_below(params, stage.prefix), i < cut)
     x = stage.apply({**_below(frozen, stage.prefix), **own}, x)
   return x
+
+
+def _split_points(model: Model, inputs, task: Task) -> SplitPoints:
+  """Finds where a chain can be cut; a shorter one ends at the last point."""
+
+  def front(params, frozen, m, x, depth):
+    chain = model.encoders[m]
+    for stage in chain[: max(depth - task.cuts + len(chain), 0)]:
+      own = _below(frozen, stage.prefix) | _below(params, stage.prefix)
+      x = stage.apply(own, x)
+    return x
+
+  return split_points.find(task, front, inputs)
 
 
 def _fuse(model: Model, modalities, shapes, params, frozen, features, run):

@@ -1,5 +1,7 @@
 """SplitFed: FedAvg at another price, and the price by hand."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relief_jax import algorithms, costs
+from benchmarks import flax_cnn
+from relief_jax import algorithms, costs, models
 from relief_jax.budgets import cuts
 from relief_jax.errors import InputError
 from relief_jax.models import counting
@@ -211,6 +214,28 @@ def test_a_split_inside_a_block_is_refused():
   )
   with pytest.raises(InputError, match='behind 0, 2'):
     tiny.step('splitfed', task, tiny.population(task), setting)
+
+
+def test_a_chain_of_modules_is_split_between_its_stages():
+  """The built-in CNN as a user's: the same crossings and FLOPs of devices."""
+  spec = tiny.spec(groups='layer')
+  blocks = {f'{i}/{m}': f'{m}/{i}' for m in spec.modalities for i in (0, 1)}
+  chains = {
+    m: flax_cnn.stages(spec, c)
+    for m, c in zip(spec.modalities, spec.channels, strict=True)
+  }
+  task = models.from_flax(
+    chains,
+    spec,
+    head=functools.partial(flax_cnn.Head, spec),
+    blocks={**blocks, 'head': 'head'},
+  )
+  found = cuts.required(task, 'splitfed')
+  assert found.layers == POINTS.layers
+  assert found.sent == POINTS.sent
+  for own, built_in in zip(found.work[:-1], POINTS.work[:-1], strict=True):
+    # Its ReLU counts once; the built-in's compares and chooses.
+    np.testing.assert_allclose(own.fwd, built_in.fwd, rtol=0.07)
 
 
 def test_a_model_without_split_points_is_refused():

@@ -15,6 +15,12 @@ CASES = {
   'layouts': ['--clients=8', '--layouts=one@2', '--methods=relief'],
   'processes_scaling': ['--cases=2x1', '--repeats=1'],
   'round_throughput': ['--clients=8', '--devices=1'],
+  'transformer_round': [
+    '--clients=8',
+    '--models=lora',
+    '--layouts=one@1',
+    '--repeats=1',
+  ],
 }
 
 

@@ -8,9 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.configs import transformer as config_of
+from relief_jax import config as config_lib
 from relief_jax import costs, models, tree
 from relief_jax.clients import training
+<<<<<<< HEAD
 from relief_jax.clients.records import Batch, Gate
+=======
+from relief_jax.config import validation
+>>>>>>> tf
 from relief_jax.engine import placement
 from relief_jax.errors import InputError
 from relief_jax.models import (
@@ -20,7 +26,12 @@ from relief_jax.models import (
   transformer_forward,
 )
 from relief_jax.models.encoders import Spec
+<<<<<<< HEAD
 from relief_jax.task import Skip
+=======
+from relief_jax.storage import records
+from relief_jax.task import Batch, Gate, Skip
+>>>>>>> tf
 from tests.support import tiny
 
 SMALL = dict(d=8, blocks=2, attention_heads=2, patch=4)
@@ -282,8 +293,20 @@ def after(method, kind, layout='one', rounds=2, **overrides):
   return task, tiny.step(method, task, population, setting, rounds)
 
 
-@pytest.mark.parametrize('kind', ['full', 'lora'])
-@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize(
+  ('method', 'kind'),
+  [
+    pytest.param(
+      method,
+      kind,
+      marks=pytest.mark.slow
+      if kind == 'lora' and method in ('elastic_fl', 'fedpmt')
+      else (),
+    )
+    for method in METHODS
+    for kind in ('full', 'lora')
+  ],
+)
 def test_methods_run(method, kind):
   fill = {'fill': 'input'} if method == 'fedavg' else {}
   task, (state, info) = after(method, kind, **fill)
@@ -295,6 +318,25 @@ def test_methods_run(method, kind):
     # A budget between the least and all of it is a choice.
     trained = np.asarray(info.trained)
     assert (trained.any(-1) & ~trained.all(-1)).any()
+
+
+@pytest.mark.parametrize(
+  'method', ['fedmfs_style', 'fedprox', 'local_only', 'tfedavg']
+)
+def test_other_methods_can_be_traced(method):
+  task = task_of('lora')
+  population = tiny.with_share(task, tiny.population(task), 0.5)
+  setting = tiny.setting(population, method, deadline=1.0)
+  found = tiny.algorithm(method, task, setting)
+
+  def whole(key, population, hparams):
+    state = found.init(key, task.init(key))
+    return found.step(key, state, population, hparams)
+
+  _, info = jax.eval_shape(
+    whole, jax.random.key(0), population, setting.hparams
+  )
+  assert info.trained.shape[-1] == task.num_blocks
 
 
 @pytest.mark.parametrize('kind', ['full', 'lora'])
@@ -312,6 +354,18 @@ def test_layouts_agree(kind):
 def test_methods_of_widths_say_what_is_missing(method):
   with pytest.raises(InputError, match='declares no `Widths`'):
     after(method, 'full', rounds=1)
+
+
+@pytest.mark.parametrize('variant', ['smoke', 'mhealth', 'central,smoke'])
+def test_every_run_of_the_shipped_comparison_is_a_config(variant):
+  shipped = config_of.get_config(variant)
+  groups = {label.partition('/')[0] for label in shipped.labels}
+  assert groups == {'full', 'lora'}
+  for keys in shipped.methods.values():
+    c = config_lib.default(keys['method'])
+    c.update_from_flattened_dict(records.flatten(keys.to_dict()))
+    c.backbone = shipped.backbone
+    validation.validate(c)
 
 
 def test_it_learns():
