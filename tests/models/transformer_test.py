@@ -12,11 +12,8 @@ from experiments.configs import transformer as config_of
 from relief_jax import config as config_lib
 from relief_jax import costs, models, tree
 from relief_jax.clients import training
-<<<<<<< HEAD
 from relief_jax.clients.records import Batch, Gate
-=======
 from relief_jax.config import validation
->>>>>>> tf
 from relief_jax.engine import placement
 from relief_jax.errors import InputError
 from relief_jax.models import (
@@ -26,12 +23,8 @@ from relief_jax.models import (
   transformer_forward,
 )
 from relief_jax.models.encoders import Spec
-<<<<<<< HEAD
-from relief_jax.task import Skip
-=======
 from relief_jax.storage import records
-from relief_jax.task import Batch, Gate, Skip
->>>>>>> tf
+from relief_jax.task import Skip
 from tests.support import tiny
 
 SMALL = dict(d=8, blocks=2, attention_heads=2, patch=4)
