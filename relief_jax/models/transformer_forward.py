@@ -177,7 +177,7 @@ def fuse(
 
 
 def _gather(spec, features, run, skip) -> tuple[dict[str, Array], Array]:
-  """Puts all tokens in a row: what `encode` gave [B, T, ...], and a mask [B, T].
+  """Puts all tokens in a row: what `encode` gave, [B, T, ...], and a mask.
 
   Those of sensors that do not run are left out where their number is known.
   """
