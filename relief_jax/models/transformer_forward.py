@@ -151,30 +151,12 @@ def fuse(
     run: [M] bool, modalities that are there.
     skip: one client is trained at a time: what need not be computed.
   """
-  at = [i for i, m in enumerate(spec.modalities) if m in features]
-  every = [features[spec.modalities[i]] for i in at]
-  run = jnp.asarray(run)[np.array(at)]
-  stacked = len({h['tokens'].shape for h in every}) == 1
-  if skip and skip.length and skip.length < len(at) and stacked:
-    # Those that run come first; the others are left out.
-    first = jnp.argsort(~run, stable=True)[: skip.length]
-    together = jax.tree.map(lambda *h: jnp.stack(h)[first], *every)
-    every = [
-      jax.tree.map(lambda h, i=i: h[i], together) for i in range(len(first))
-    ]
-    run = run[first]
-  there = [
-    jnp.broadcast_to((h['there'] * run[i])[:, None], h['tokens'].shape[:2])
-    for i, h in enumerate(every)
-  ]
-  seen = jnp.concatenate(there, 1)
-  x = jnp.concatenate([h['tokens'] for h in every], 1)
-  batch, length, d = x.shape
-  x = x.reshape(-1, d)
-  scale = spec.lora_alpha / spec.rank
+  every, seen = _gather(spec, features, run, skip)
+  batch, length, d = every['tokens'].shape
+  x = every['tokens'].reshape(-1, d)
   if cut.low is not None:
-    low = jnp.concatenate([h['low'] for h in every], 1)
-    x += scale * (low.reshape(-1, spec.rank) @ params['embed']['b'])
+    low = every['low'].reshape(-1, spec.rank) @ params['embed']['b']
+    x += spec.lora_alpha / spec.rank * low
   bias = jnp.where(seen > 0, 0.0, parts.NEVER)[:, None, None, :]
   if spec.text:
     later = np.triu(np.full((length, length), parts.NEVER, np.float32), 1)
@@ -192,6 +174,34 @@ def fuse(
     wanted = skip and skip.train[groups].any() if len(groups) else None
     x = parts.gated(layer, params['blocks'][i], x, wanted)
   return _head(spec, cut, params, frozen, x, seen)
+
+
+def _gather(spec, features, run, skip) -> tuple[dict[str, Array], Array]:
+  """Puts all tokens in a row: what `encode` gave, [B, T, ...], and a mask.
+
+  Those of sensors that do not run are left out where their number is known.
+  """
+  at = [i for i, m in enumerate(spec.modalities) if m in features]
+  every = [features[spec.modalities[i]] for i in at]
+  run = jnp.asarray(run)[np.array(at)]
+  alike = len({h['tokens'].shape for h in every}) == 1
+  if skip and skip.length and skip.length < len(at) and alike:
+    first = jnp.argsort(~run, stable=True)[: skip.length]
+    stacked = jax.tree.map(lambda *h: jnp.stack(h)[first], *every)
+    every = [
+      jax.tree.map(lambda h, i=i: h[i], stacked) for i in range(skip.length)
+    ]
+    run = run[first]
+  seen = [
+    jnp.broadcast_to((h['there'] * run[i])[:, None], h['tokens'].shape[:2])
+    for i, h in enumerate(every)
+  ]
+  rows = {
+    k: jnp.concatenate([h[k] for h in every], 1)
+    for k in every[0]
+    if k != 'there'
+  }
+  return rows, jnp.concatenate(seen, 1)
 
 
 def _block(spec, base, bias, batch, merge, params, x) -> Array:

@@ -115,7 +115,7 @@ def embedding(
     a, b, rank = low
     work.fwd[m] += tokens * (2 * fan_in * rank + 2 * rank * d + 2 * d)
     work.wgrad[0, a] += tokens * (2 * fan_in * rank or rank)
-    # Also of what other modalities' tokens bring; charged for all of them.
+    # Grows with all tokens that are there; every modality adds its part.
     work.wgrad[1, b] += 2 * rank * d / len(work.fwd)
     work.through({a}, 0, tokens * 2 * rank * d)
     work.through({a, b}, 0, tokens * d)
