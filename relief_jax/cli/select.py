@@ -21,6 +21,7 @@ from relief_jax.campaign import choices
 from relief_jax.cli import command
 from relief_jax.errors import InputError
 from relief_jax.files import paths
+from relief_jax.scoring import metrics
 from relief_jax.storage import records
 
 
@@ -63,7 +64,7 @@ def main(argv) -> int:
     values = ' '.join(f'{k}={v}' for k, v in one['values'].items())
     ties = f', {len(one["tied"])} tied' if one['tied'] else ''
     print(
-      f'{label}: {values} ({100 * one["score"]:.1f} %, best of '
+      f'{label}: {values} ({metrics.shown(found["by"], one["score"])}, best of '
       f'{len(one["candidates"])}{ties})'
     )
   if found['test_score']:
