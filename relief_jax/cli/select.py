@@ -19,6 +19,7 @@ from absl import flags
 
 from relief_jax.campaign import choices
 from relief_jax.cli import command
+from relief_jax.scoring import metrics
 from relief_jax.storage import records
 
 
@@ -57,7 +58,7 @@ def main(argv) -> int:
     values = ' '.join(f'{k}={v}' for k, v in one['values'].items())
     ties = f', {len(one["tied"])} tied' if one['tied'] else ''
     print(
-      f'{label}: {values} ({100 * one["score"]:.1f} %, best of '
+      f'{label}: {values} ({metrics.shown(found["by"], one["score"])}, best of '
       f'{len(one["candidates"])}{ties})'
     )
   if found['test_score']:

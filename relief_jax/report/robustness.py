@@ -38,7 +38,7 @@ def grid(runs: Sequence[Run]) -> pd.DataFrame:
     `value`, and where it is in the grid, `_AXES`.
 
   Raises:
-    InputError: labels of another comparison.
+    InputError: labels of another comparison, or runs without F1.
   """
   for run in runs:
     if _GROUP.fullmatch(run.label) is None:
@@ -48,6 +48,12 @@ def grid(runs: Sequence[Run]) -> pd.DataFrame:
         'name the --workdir of experiments/configs/robustness.py',
       )
   every = frame.tidy(runs)
+  if not (every.metric == 'f1_all').any():
+    raise InputError(
+      'runs that have no f1_all',
+      'runs on data of classes, scored by F1',
+      'name the --workdir of experiments/configs/robustness.py',
+    )
   whole = frame.last(every, 'f1_all').set_index(frame.RUN).value
   without = frame.last(every, 'f1_without.').groupby(frame.RUN).value
   wide = pd.DataFrame(

@@ -81,6 +81,16 @@ def largest(field: str) -> bool:
   return not field.startswith((*small, 'test_loss', 'loss'))
 
 
+def shown(field: str, value: float) -> str:
+  """Formats a score of records for people.
+
+  >>> shown('f1_validation', 0.5), shown('rmse_own', 0.5)
+  ('50.0 %', '0.5')
+  """
+  small = [m for m in OF.values() if not m.largest]
+  return next((m for m in small if field.startswith(m.name)), F1).text(value)
+
+
 def target_key(metric: Metric) -> str:
   """Names the key of the config, and field, that holds what is to be reached.
 
