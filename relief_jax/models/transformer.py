@@ -32,11 +32,12 @@ import numpy as np
 from relief_jax import tree
 from relief_jax.engine import ambient
 from relief_jax.errors import InputError
-from relief_jax.models import lora_layers, transformer_weights
+from relief_jax.models import criteria, lora_layers, transformer_weights
 from relief_jax.models import transformer_forward as forward
 from relief_jax.models import transformer_work as count
 from relief_jax.models.encoders import Spec
 from relief_jax.models.transformer_forward import Cut
+from relief_jax.scoring import targets
 from relief_jax.task import Blocks, Task, Work
 from relief_jax.types import PyTree
 
@@ -135,6 +136,7 @@ def _transformer(spec: Spec, stamp: Any) -> Task:
 
   shapes = jax.eval_shape(lambda: start(ambient.key(0)))
   cut, groups = numbers.cut, numbers.groups
+  classes = spec.targets == targets.CLASSES
   size = tree.group_sizes(groups, shapes, len(numbers.names))
   return Task(
     modalities=spec.modalities,
@@ -151,6 +153,8 @@ def _transformer(spec: Spec, stamp: Any) -> Task:
     },
     classes=spec.classes,
     base=None if adapted is None else base,
+    criterion=None if classes else criteria.find('', spec.targets).criterion,
+    targets=spec.targets,
     notes=notes,
     skips=True,
   )
