@@ -107,7 +107,7 @@ class Options:
   )
 
 
-@Facts(options=Options, exits=True, budgeted=True)
+@Facts(options=Options, exits=True, budgeted=True, classes=True)
 def depthfl(task: Task, setting: Setting) -> Method:
   """Builds DepthFL and its ablation InclusiveFL.
 

@@ -72,7 +72,7 @@ class Options:
   )
 
 
-@Facts(options=Options, exits=True, budgeted=True)
+@Facts(options=Options, exits=True, budgeted=True, classes=True)
 def fedel(task: Task, setting: Setting) -> Method:
   """Builds FedEL; without a deadline it is FedAvg.
 

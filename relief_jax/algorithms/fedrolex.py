@@ -16,7 +16,7 @@ from relief_jax.settings import Setting
 from relief_jax.task import Task
 
 
-@Facts(options=heterofl.Options, budgeted=True)
+@Facts(options=heterofl.Options, budgeted=True, classes=True)
 def fedrolex(task: Task, setting: Setting) -> Method:
   """Builds FedRolex; its first round is HeteroFL's."""
   return heterofl.sliced(task, setting, 'fedrolex', lambda index: index)

@@ -152,7 +152,7 @@ def sliced(
   )
 
 
-@Facts(options=Options, budgeted=True)
+@Facts(options=Options, budgeted=True, classes=True)
 def heterofl(task: Task, setting: Setting) -> Method:
   """Builds HeteroFL; all at s = 1, with `masked='off'`, is FedAvg."""
   return sliced(task, setting, 'heterofl', jnp.zeros_like)

@@ -85,6 +85,19 @@ _OWN = ('csv', 'npz', 'texts')
 _MADE_UP = ('synthetic', 'synthetic_text')
 _NO_FOLDER = (*_OWN, *_MADE_UP, 'digits')
 
+# Images and texts, which have no channels to choose.
+_NO_CHANNELS = (
+  'cifar10',
+  'cifar100',
+  'digits',
+  'fashion_mnist',
+  'femnist',
+  'leaf_shakespeare',
+  'shakespeare',
+  'synthetic_text',
+  'texts',
+)
+
 # How the data sets that can be downloaded are found.
 _FILES: dict[str, Callable[[Path | None], list[Path]]] = {
   'cifar10': cifar10.files,
@@ -209,6 +222,7 @@ def resolve(
       'a data_path for dataset=npz, csv and texts only',
       'set --config.dataset=npz, or leave data_path out',
     )
+  _check_options(config, name)
   if name in _NO_FOLDER:
     return name, None
   source, root = _place(data_dir)
@@ -231,6 +245,26 @@ def resolve(
     if not _FILES[name](root):
       raise download.missing(name, root)
   return name, root
+
+
+def _check_options(config: ml_collections.ConfigDict, name: str) -> None:
+  """Refuses options that a data set of ours would not read.
+
+  Raises:
+    InputError: one of them is set.
+  """
+  ours = in_files(name) or name in _MADE_UP
+  for key, wrong, fit in (
+    ('channels', name in _NO_CHANNELS, 'data with channels'),
+    ('client', ours and name != 'csv', 'dataset=csv'),
+  ):
+    if wrong and config.data[key]:
+      raise InputError(
+        f'config.data.{key}={config.data[key]!r} with config.dataset={name!r}, '
+        'which does not read it',
+        f'{fit}, or an empty one',
+        f"set --config.data.{key}=''",
+      )
 
 
 def load(

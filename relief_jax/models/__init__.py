@@ -100,7 +100,9 @@ def aimed(task: Task, kind: str) -> Task:
   if task.targets == kind or task.criterion:
     return task
   loss = criteria.find('', kind)
-  return task._replace(criterion=loss.criterion, targets=kind, submodels={})
+  # Sub-models of a depth are tasks of their own, with a loss of classes.
+  kept = {k: v for k, v in task.submodels.items() if k != 'depth'}
+  return task._replace(criterion=loss.criterion, targets=kind, submodels=kept)
 
 
 @functools.lru_cache(maxsize=8)

@@ -16,11 +16,13 @@ from experiments.configs import (
   fedavg,
   folds,
   from_json,
+  image,
   mmofl,
   qqr,
   relief,
   robustness,
   study,
+  text,
 )
 from relief_jax import algorithms, simulate
 from relief_jax.cli import config_lookup
@@ -65,6 +67,8 @@ def refused(*args):
     (relief, 'smoke,best,lora,random,full'),
     (fedavg, 'smoke,best,skip'),
     (centralized, 'smoke,best,lora'),
+    (image, 'smoke'),
+    (text, 'smoke'),
   ],
   ids=lambda value: getattr(value, '__name__', value),
 )

@@ -112,4 +112,17 @@ def test_made_up_data_have_no_channels_to_choose():
 
 
 def test_every_loader_is_tested():
-  assert set(LOADERS) == set(datasets.DATASETS) - {'npz', 'synthetic'}
+  tables = {'csv', 'npz', 'synthetic'}
+  rest = set(datasets.DATASETS) - tables - set(datasets._NO_CHANNELS)
+  assert set(LOADERS) == rest
+
+
+@pytest.mark.parametrize('name', datasets._NO_CHANNELS)
+def test_images_and_texts_have_no_channels(name):
+  config = config_lib.default()
+  config.dataset, config.data.channels = name, 'acc'
+  with pytest.raises(InputError, match='config.data.channels='):
+    datasets.resolve(config)
+  config.data.channels, config.data.client = '', 'who'
+  with pytest.raises(InputError, match='config.data.client='):
+    datasets.resolve(config)

@@ -232,7 +232,7 @@ def test_a_named_folder_is_not_replaced_by_the_cache(root, tmp_path):
 
 def test_unknown_data_set_is_refused(root, config):
   config.dataset = 'dsad'
-  with pytest.raises(InputError, match='auto, dsads, .*synthetic'):
+  with pytest.raises(InputError, match='auto, .*dsads, .*synthetic'):
     datasets.load(config, root)
 
 

@@ -106,7 +106,7 @@ def test_a_personal_regression_and_early_stopping(table):
   'overrides, text',
   [
     ({'method': 'flism'}, 'config.method=flism for data whose targets are'),
-    ({'method': 'heterofl', 'backbone': 'cnn'}, 'inputs of shape'),
+    ({'method': 'heterofl'}, 'config.method=heterofl for data whose'),
     ({'backbone': 'lora'}, 'backbone=lora|inputs of shape'),
     ({'backbone': 'char_mlp'}, 'targets are numbers'),
     ({'partition': 'dirichlet'}, 'partition=dirichlet for data whose'),
@@ -155,3 +155,20 @@ def test_dropped_tokens_and_labels_beyond_the_head_are_refused():
     datasets.from_arrays(ids.astype(float), ids)
   with pytest.raises(InputError, match='NaN or infinite'):
     datasets.from_arrays(X[:4], np.array([0, 1, np.nan, 2]))
+
+
+def test_sensor_windows_of_numbers(table, monkeypatch):
+  """The library's encoders, two sensors, devices that lack one."""
+  x = {
+    'acc': RNG.normal(size=(80, 16, 2)).astype(np.float32),
+    'gyro': RNG.normal(size=(80, 16, 3)).astype(np.float32),
+  }
+  y = x['acc'].mean((1, 2)) + x['gyro'].std((1, 2))
+  data = datasets.from_arrays(x, y, client=np.arange(80) % 4)
+  c = table(method='relief', backbone='cnn', rounds=2, rounds_per_call=2)
+  monkeypatch.setitem(datasets.DATASETS, 'mine', data)
+  c.eval_every, c.model.filters, c.model.hidden = 2, (4,), 8
+  last = simulate.run(c).history[-1]
+  assert set(last['rmse_without']) == {'acc', 'gyro'}
+  assert set(last['rmse_by_subset']) <= {'acc', 'gyro', 'acc+gyro'}
+  assert last['rmse'] < 1 and 'rmse_without_rare' in last
