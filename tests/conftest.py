@@ -6,6 +6,7 @@ docs/contract.md was tried for which method, by how many tests and examples.
 
 import collections
 import os
+import pathlib
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
 
@@ -43,6 +44,24 @@ def inline(monkeypatch):
   from tests.support import campaigns
 
   return campaigns.run_inline(monkeypatch)
+
+
+# Memory maps of a process, as Linux allows by default: a compiled program
+# takes a dozen, and the compiler ends the process when there are no more.
+_MOST_MAPS = 65530
+
+
+def pytest_runtest_teardown(item, nextitem):
+  """Forgets compiled programs between two files, before there are too many."""
+  maps = pathlib.Path('/proc/self/maps')
+  if nextitem is None or item.path == nextitem.path or not maps.exists():
+    return
+  if maps.read_bytes().count(b'\n') > _MOST_MAPS // 2:
+    from relief_jax import simulate
+    from tests.support import tiny
+
+    tiny.clear()
+    simulate.clear()
 
 
 def pytest_addoption(parser):

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relief_jax.costs import idle_joules, round_costs, step_flops, total
-from relief_jax.task import Plan, Work
+from relief_jax.task import CostOverride, Plan, Work
 from relief_jax.types import Fleet
 
 WORK = Work(
@@ -119,10 +119,25 @@ def test_padding_and_sitting_out_cost_nothing():
   train = jnp.ones((3, 5), bool) & works
   plan = Plan(jnp.ones((3, 2), bool) & works, train, train * 1.0)
   costs = round_costs(WORK, fleet, plan, *[jnp.full(3, 4.0)] * 3)
-  for field in costs:
-    assert field[0] > 0
+  for name, field in costs._asdict().items():
+    assert field[0] > 0 or name == 'waiting'
     np.testing.assert_array_equal(field[1:], 0)
   np.testing.assert_array_equal(idle_joules(fleet, costs.seconds), 0)
+
+
+def test_waiting_inside_a_round_takes_time_and_idle_power():
+  fleet = make_fleet([7, 7])
+  every = jnp.ones((2, 5), bool)
+  plan = Plan(jnp.ones((2, 2), bool), every, every * 1.0)
+  cost = CostOverride(waiting=jnp.array([3.0, 0.0]))
+  late = plan._replace(cost=cost)
+  costs, plain = (
+    round_costs(WORK, fleet, p, *[jnp.full(2, 4.0)] * 3) for p in (late, plan)
+  )
+  np.testing.assert_allclose(costs.seconds, plain.seconds + cost.waiting)
+  np.testing.assert_array_equal(costs.joules, plain.joules)
+  found = idle_joules(fleet, costs.seconds, costs.waiting)
+  np.testing.assert_allclose(found, [3, 3])
 
 
 def test_waiting_costs_idle_power():

@@ -21,6 +21,7 @@ def moved(task, params):
   return {k for k, v in now.items() if not np.array_equal(v, before[k])}
 
 
+@pytest.mark.slow
 def test_sensors_that_nobody_has_train_only_where_all_are_on():
   # Many filters, of which some answer to a constant.
   task = tiny.task(modalities=('acc', 'gyro'), filters=(8, 16))

@@ -169,6 +169,7 @@ def test_variates_of_absent_devices_and_blocks_keep_their_bits():
     assert not np.asarray(columns[name])[missing[:, m]].any()
 
 
+@pytest.mark.slow
 def test_scaffold_sends_twice_as_much():
   task, population, setting = world()
   _, info = tiny.step(scaffold.scaffold, task, population, setting)
@@ -284,7 +285,11 @@ def test_steps_of_a_straggler_count_as_they_are_taken():
   close(found.params, want.params, 1e-6)
 
 
-@pytest.mark.parametrize('name', ['scaffold', 'fednova', 'fedper'])
+@pytest.mark.parametrize(
+  'name',
+  ['fednova']
+  + [pytest.param(n, marks=pytest.mark.slow) for n in ('scaffold', 'fedper')],
+)
 def test_a_run_finds_an_example_by_its_file(name):
   c = tiny.config(rounds=40, rounds_per_call=20, eval_every=20)
   c.method = f'{ROOT}/examples/{name}.py:{name}'
@@ -292,6 +297,7 @@ def test_a_run_finds_an_example_by_its_file(name):
   assert last['round'] == 40 and 0 < last['loss'] < half['loss']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('layout', [('block:2', 1), ('one', 2)])
 def test_layouts_agree(layout):
   task, population, setting = world(cohort=4)

@@ -73,9 +73,8 @@ def world():
   return task, tiny.with_share(task, population, share)
 
 
-@pytest.mark.parametrize(
-  'options', [pytest.param(OPTIONS[0], marks=pytest.mark.slow), OPTIONS[1]]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('options', OPTIONS)
 def test_equals_a_loop_over_orders(options):
   """Values, choices, FLOPs and bytes, over three rounds."""
   task, population = world()

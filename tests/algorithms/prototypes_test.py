@@ -101,9 +101,8 @@ def test_dispersions_run():
   np.testing.assert_allclose(found, [1.0, 2.5, 2.0, np.nan])
 
 
-@pytest.mark.parametrize(
-  'weighted', [True, pytest.param(False, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('weighted', [True, False])
 def test_confidence_in_use_equals_a_loop(weighted):
   """From the second round on, where one device's sensor is noisy."""
   task, population = world()

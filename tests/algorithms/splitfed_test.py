@@ -49,7 +49,9 @@ def same(a, b):
   jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-@pytest.mark.parametrize('layers', [0, 1, 2])
+@pytest.mark.parametrize(
+  'layers', [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 2))]
+)
 def test_wherever_it_is_cut_the_model_is_fedavgs_to_the_bit(layers):
   _, split, _ = result('fixed', layers)
   _, fedavg, _ = result('', method='fedavg')

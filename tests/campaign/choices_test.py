@@ -277,6 +277,7 @@ def call(*args):
   )
 
 
+@pytest.mark.slow
 def test_the_commands(tmp_path):
   swept(tmp_path / 'tune', best_at(fedavg=0.05, relief=0.1))
   out = tmp_path / 'values.json'

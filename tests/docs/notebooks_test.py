@@ -55,6 +55,7 @@ def test_a_world(capsys):
   assert 'encoder/mag    the mean over everybody moves 29%' in out
 
 
+@pytest.mark.slow
 def test_a_method():
   space = run('method')
   last = {m: r.metrics.iloc[-1] for m, r in space['results'].items()}

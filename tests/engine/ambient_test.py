@@ -78,6 +78,7 @@ def test_only_one_place_makes_keys():
         assert not found, path
 
 
+@pytest.mark.slow
 def test_a_run_is_the_same_in_a_program_with_settings_of_its_own(odd):
   def history():
     config = relief.get_config('smoke')

@@ -66,7 +66,7 @@ def setting(backbone, layout, devices=1, most=1, method='relief'):
       for method in algorithms.ALGORITHMS
     ),
     pytest.param(ALWAYS, 'lora', 'block:2', 2, marks=pytest.mark.slow),
-    ('fedavg', 'lora', 'all', 1),
+    pytest.param('fedavg', 'lora', 'all', 1, marks=pytest.mark.slow),
     pytest.param('local_only', 'lora', 'all', 1, marks=pytest.mark.slow),
   ],
 )

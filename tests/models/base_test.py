@@ -36,6 +36,7 @@ def test_dropout_makes_a_base_for_devices_with_one_sensor():
   assert loss(0.5, alone) < loss(0.0, alone)
 
 
+@pytest.mark.slow
 def test_a_base_without_a_head_is_the_same():
   bank = tiny.population(tiny.task(), clients=3).bank
   bases = [
@@ -48,6 +49,7 @@ def test_a_base_without_a_head_is_the_same():
   assert set(bases[1]) == set(lora.freeze(bases[1], True))
 
 
+@pytest.mark.slow
 def test_a_transformers_base_is_trained_once(tmp_path, monkeypatch):
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
   small = dict(d=8, blocks=1, attention_heads=2, patch=4, base_head=True)

@@ -333,6 +333,7 @@ def images(folder, classes=3, side=4):
   return c
 
 
+@pytest.mark.slow
 def test_a_resnet_from_a_file_outside(tmp_path):
   text = (ROOT / 'examples' / 'resnet.py').read_text()
   code = text.rpartition('"""')[2].splitlines()

@@ -28,15 +28,16 @@ def after(method, kind, layout='one', rounds=2, **overrides):
   return task, tiny.step(method, task, population, setting, rounds)
 
 
+OFTEN = ('fedavg', 'full'), ('relief', 'lora')
+
+
 @pytest.mark.parametrize(
   ('method', 'kind'),
   [
     pytest.param(
       method,
       kind,
-      marks=pytest.mark.slow
-      if kind == 'lora' and method in ('elastic_fl', 'fedpmt')
-      else (),
+      marks=() if (method, kind) in OFTEN else pytest.mark.slow,
     )
     for method in METHODS
     for kind in ('full', 'lora')
@@ -55,6 +56,7 @@ def test_methods_run(method, kind):
     assert (trained.any(-1) & ~trained.all(-1)).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'method', ['fedmfs_style', 'fedprox', 'local_only', 'tfedavg']
 )
@@ -74,7 +76,9 @@ def test_other_methods_can_be_traced(method):
   assert info.trained.shape[-1] == task.num_blocks
 
 
-@pytest.mark.parametrize('kind', ['full', 'lora'])
+@pytest.mark.parametrize(
+  'kind', ['lora', pytest.param('full', marks=pytest.mark.slow)]
+)
 def test_layouts_agree(kind):
   (_, (one, info)), (_, (block, other)) = (
     after('relief', kind, layout) for layout in LAYOUTS

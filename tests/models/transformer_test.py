@@ -19,6 +19,7 @@ from relief_jax.models import (
   transformer_forward,
 )
 from relief_jax.models.encoders import Spec
+from relief_jax.scoring import targets
 from relief_jax.task import Skip
 from tests.support import tiny
 
@@ -64,7 +65,9 @@ def features_of(task, params, frozen, x):
   }
 
 
-@pytest.mark.parametrize('kind', ['full', 'lora'])
+@pytest.mark.parametrize(
+  'kind', ['lora', pytest.param('full', marks=pytest.mark.slow)]
+)
 def test_an_absent_sensor_is_not_there(kind):
   task, params, frozen, x = made(kind)
 
@@ -128,7 +131,13 @@ def gradients(kind):
   return task, gradient
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize(
+  'kind',
+  [
+    kind if kind == 'lora' else pytest.param(kind, marks=pytest.mark.slow)
+    for kind in KINDS
+  ],
+)
 def test_what_is_skipped_is_a_gradient_that_nobody_asked_for(kind):
   task, gradient = gradients(kind)
   run, weight = jnp.array([True, True, False]), jnp.ones(BATCH)
@@ -286,7 +295,9 @@ def test_the_frozen_base_is_not_a_weight_per_client():
 
 def text(**overrides):
   values = {'blocks': 2, 'd': 8, 'attention_heads': 2, **overrides}
-  return Spec(('text',), (5,), 5, 11, inputs=((5,),), **values)
+  return Spec(
+    ('text',), (1,), 5, 11, inputs=((5,),), targets=targets.TOKENS, **values
+  )
 
 
 @pytest.mark.parametrize('lora', [(), ('q', 'embed')])

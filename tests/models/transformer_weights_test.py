@@ -12,9 +12,18 @@ from relief_jax import tree
 from relief_jax.errors import InputError
 from relief_jax.models import transformer, transformer_forward
 from relief_jax.models.encoders import Spec
+from relief_jax.scoring import targets
 
 TEXT = Spec(
-  ('text',), (5,), 5, 11, inputs=((5,),), d=8, blocks=2, attention_heads=2
+  modalities=('text',),
+  channels=(1,),
+  width=5,
+  classes=11,
+  inputs=((5,),),
+  targets=targets.TOKENS,
+  d=8,
+  blocks=2,
+  attention_heads=2,
 )
 X = np.array([[1, 2, 3, 4, 5], [10, 9, 8, 7, 6]], np.int32)
 

@@ -210,7 +210,7 @@ def test_points_of_f1_against_costs_have_names_apart(count):
     for i, one in enumerate(some):
       assert figure.bbox.x1 + 1 >= one.x1
       assert not any(one.overlaps(other) for other in some[:i])
-  assert ('Grey: the 22 others' in chart.caption) == (count == 70)
+  assert ('Grey: the 22 worst' in chart.caption) == (count == 70)
 
 
 @pytest.mark.parametrize('swept', [False, True])

@@ -286,6 +286,11 @@ def compiled(method, task: Task, setting: Given, quick: bool = True):
   return _steps[identity][0]
 
 
+def clear() -> None:
+  """Forgets compiled rounds."""
+  _steps.clear()
+
+
 @functools.cache
 def _init(number: int):
   return jax.jit(_made[number][0].init, compiler_options=QUICK)
