@@ -13,7 +13,9 @@ which are fields of a record beside it:
 """
 
 import dataclasses
+import functools
 import math
+import types
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -303,10 +305,12 @@ def option(row: Key) -> Any:
   return dataclasses.field(default=row.default, metadata={_ROW: row})
 
 
-def rows_of(record: type) -> dict[str, Key]:
-  """Gives the rows of a record of options, by field.
+@functools.cache
+def rows_of(record: type) -> Mapping[str, Key]:
+  """Gives the rows of a record of options, by field, not to be changed.
 
   Args:
     record: frozen dataclass whose fields are all made by `option`.
   """
-  return {f.name: f.metadata[_ROW] for f in dataclasses.fields(record)}
+  rows = {f.name: f.metadata[_ROW] for f in dataclasses.fields(record)}
+  return types.MappingProxyType(rows)

@@ -9,7 +9,7 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 
-from relief_jax.datasets import arrays, leaf
+from relief_jax.datasets import leaf
 from relief_jax.datasets.windows import Windows
 from relief_jax.errors import InputError
 
@@ -44,12 +44,4 @@ def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
       f'images of {_SIDE * _SIDE} numbers and classes',
       "make the files with LEAF's scripts",
     ) from error
-  sizes = [len(user.y) for user in own]
-  return arrays.windows(
-    images,
-    y,
-    np.repeat([user.name for user in own], sizes),
-    np.repeat([user.test for user in own], sizes),
-    CLASSES,
-    name='image',
-  )
+  return leaf.windows(own, images, y, CLASSES, 'image')

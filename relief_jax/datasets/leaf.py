@@ -7,11 +7,15 @@ in folders `train` and `test`, as its scripts write them.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from relief_jax.datasets import download
+import numpy as np
+from numpy.typing import NDArray
+
+from relief_jax.datasets import arrays, download
+from relief_jax.datasets.windows import Windows
 from relief_jax.errors import InputError
 
 _PARTS = ('train', 'test')
@@ -68,3 +72,30 @@ def users(root: Path | None, name: str) -> Iterator[User]:
         'users and user_data, as LEAF writes them',
         "make it with LEAF's scripts",
       ) from error
+
+
+def windows(
+  own: Sequence[User],
+  x: NDArray,
+  y: NDArray,
+  classes: Sequence[str],
+  name: str,
+) -> Windows:
+  """Gives the samples of users, a client each, LEAF's test part held out.
+
+  Args:
+    own: the users, in the order of the samples.
+    x: [n, ...].
+    y: [n] or [n, T].
+    classes: names.
+    name: of the modality.
+  """
+  sizes = [len(user.y) for user in own]
+  return arrays.windows(
+    x,
+    y,
+    np.repeat([user.name for user in own], sizes),
+    np.repeat([user.test for user in own], sizes),
+    classes,
+    name=name,
+  )

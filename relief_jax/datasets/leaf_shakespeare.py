@@ -9,7 +9,7 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 
-from relief_jax.datasets import arrays, leaf, texts
+from relief_jax.datasets import leaf, texts
 from relief_jax.datasets.windows import Windows
 from relief_jax.errors import InputError
 from relief_jax.scoring import targets
@@ -44,12 +44,4 @@ def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
   rows = np.stack([texts.encode(line, number) for line in lines])
   y = np.full_like(rows[:, :-1], targets.PADDING)
   y[:, -1] = rows[:, -1]
-  sizes = [len(user.y) for user in own]
-  return arrays.windows(
-    rows[:, :-1],
-    y,
-    np.repeat([user.name for user in own], sizes),
-    np.repeat([user.test for user in own], sizes),
-    symbols,
-    name=texts.MODALITY,
-  )
+  return leaf.windows(own, rows[:, :-1], y, symbols, texts.MODALITY)

@@ -59,7 +59,7 @@ class Facts(NamedTuple):
     return factory
 
   @property
-  def rows(self) -> dict[str, keys.Key]:
+  def rows(self) -> Mapping[str, keys.Key]:
     """The rows of the options, by name."""
     return keys.rows_of(self.options) if self.options else {}
 

@@ -14,7 +14,7 @@ import os
 import pathlib
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import jax
 import ml_collections
@@ -26,7 +26,7 @@ from relief_jax.config.validation import check
 from relief_jax.engine import machine
 from relief_jax.errors import InputError, StorageError
 from relief_jax.files import text_files
-from relief_jax.keys import flatten, shown
+from relief_jax.keys import Key, flatten, shown
 
 SCHEMA = 1
 COMPLETE, INTERRUPTED, DIVERGED = 'complete', 'interrupted', 'diverged'
@@ -221,7 +221,7 @@ def config_from_dict(values: dict) -> ml_collections.ConfigDict:
   modules.load(own)
   registries.meet(flatten(values))
   config = config_lib.default()
-  _update(config, values, '')
+  _update(config, values, config_lib.rows())
   registries.settle(config)
   config_lib.prune(config, kept=values)
   return config
@@ -238,12 +238,16 @@ def override(config: ml_collections.ConfigDict, values: dict) -> None:
   """
   found = registries.meet(flatten(values))
   config_lib.complete(config, found.get('method', config.method))
-  _update(config, values, '')
+  _update(config, values, config_lib.rows())
   registries.settle(config)
 
 
-def _update(config: ml_collections.ConfigDict, values: dict, at: str) -> None:
-  known = config_lib.rows()
+def _update(
+  config: ml_collections.ConfigDict,
+  values: dict,
+  known: Mapping[str, Key],
+  at: str = '',
+) -> None:
   for key, value in values.items():
     name = at + key
     if key not in config:
@@ -261,7 +265,7 @@ def _update(config: ml_collections.ConfigDict, values: dict, at: str) -> None:
           'a group of keys',
           f'set {name}.KEY',
         )
-      _update(here, dict(value.items()), name + '.')
+      _update(here, dict(value.items()), known, name + '.')
       continue
     check(name, value, known[name])
     config[key] = tuple(value) if isinstance(here, tuple) else value
