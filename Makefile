@@ -35,7 +35,7 @@ quick: lint
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --durations=15
-	$(BIN)/python -m pytest --doctest-modules relief_jax
+	$(BIN)/python -m pytest -n 2 --doctest-modules relief_jax
 
 slow: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow --durations=15

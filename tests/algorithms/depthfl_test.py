@@ -176,9 +176,8 @@ def test_a_fleet_without_a_deep_device_is_refused():
     found.check(tiny.only(population, 1, 2, 4, 5).fleet, 1.0)
 
 
-@pytest.mark.parametrize(
-  'exits', ['all', pytest.param('last', marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('exits', ['all', 'last'])
 def test_exits_in_every_layout(exits):
   """One at a time, where depths are skipped, and masked under a vmap."""
   task, population = world()

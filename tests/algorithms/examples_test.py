@@ -134,7 +134,14 @@ def test_scaffold_equals_a_loop():
 
 
 @pytest.mark.parametrize(
-  'given', [{}, {'fill': 'input', 'weight': 'samples'}], ids=str
+  'given',
+  [
+    {},
+    pytest.param(
+      {'fill': 'input', 'weight': 'samples'}, marks=pytest.mark.slow
+    ),
+  ],
+  ids=str,
 )
 def test_the_server_s_variate_is_the_mean_of_the_devices(given):
   """Over those who can train a block, whoever took part, with weights."""

@@ -133,6 +133,7 @@ def test_confidence_in_use_equals_a_loop(weighted):
   assert min(trust) == trust[1] < 0.2 and np.median(trust) > 0.8
 
 
+@pytest.mark.slow
 def test_with_every_sensor_pmm_trains_as_fedavg():
   task, population = world(whole=True)
   found, info = tiny.step(

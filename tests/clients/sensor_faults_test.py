@@ -147,6 +147,7 @@ def test_a_round_equals_one_over_windows_shifted_beforehand():
   assert max(jax.tree.leaves(moved)) > 1e-3
 
 
+@pytest.mark.slow
 def test_all_at_once_agrees():
   one = tiny.step('fedavg', *world(1, gain=0.3, noise=0.2))[0]
   every = tiny.step('fedavg', *world(0, gain=0.3, noise=0.2))[0]

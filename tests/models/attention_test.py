@@ -90,6 +90,7 @@ def test_what_is_away_gets_no_gradient(run):
   assert moved < 1e-6 if sum(run) < 2 else moved > 1e-4
 
 
+@pytest.mark.slow
 def test_relief_with_attention_learns():
   """The shared group holds the queries, so that all of them move."""
   task = tiny.task(**OPTIONS)

@@ -389,6 +389,7 @@ def test_an_absent_modality_has_no_gradient(backbone):
       assert np.abs(v).max() > 1e-6, k
 
 
+@pytest.mark.slow
 def test_filling_interferes_with_the_rare_block():
   """What devices without mag do to it, by what its absence looks like."""
   task = tiny.task()

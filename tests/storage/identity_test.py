@@ -93,7 +93,7 @@ def test_rounds_that_cannot_be_given(fake, tmp_path, keys, why):
     ('relief', {}, False),
     ('relief', {'deadline_end': 'full'}, True),
     ('centralized', {}, True),
-    ('harmony', {}, True),
+    pytest.param('harmony', {}, True, marks=pytest.mark.slow),
   ],
 )
 def test_whether_a_round_depends_on_their_number(method, keys, plans):

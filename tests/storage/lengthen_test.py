@@ -18,7 +18,9 @@ def rows(folder):
 
 
 @pytest.mark.invariant(2)
-@pytest.mark.parametrize('method', ['fedavg', 'relief'])
+@pytest.mark.parametrize(
+  'method', ['relief', pytest.param('fedavg', marks=pytest.mark.slow)]
+)
 def test_two_rounds_and_two_are_four(tmp_path, method):
   two = tiny.config(method=method, rounds=2)
   four = tiny.config(method=method, rounds=4)
