@@ -34,8 +34,8 @@ quick: lint
 	  $(QUICK:%=tests/%)
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --durations=15
-	$(BIN)/python -m pytest -n 2 --doctest-modules relief_jax
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --durations=15 \
+	  --doctest-modules relief_jax tests
 
 slow: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow --durations=15

@@ -85,6 +85,7 @@ def test_one_sensor_has_no_second_view():
   assert (loss[~alone] > plain[~alone] + 0.1).all()
 
 
+@pytest.mark.slow
 def test_weights_are_clipped():
   free, clipped = (
     np.asarray(ran(v)[1].extra['weight_factor']) for v in ('kd', 'weights')

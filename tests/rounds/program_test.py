@@ -228,6 +228,7 @@ def test_the_state_of_a_call_is_gone_and_its_type_stays():
   chex.assert_tree_all_finite(simulation.params)
 
 
+@pytest.mark.slow
 def test_models_of_the_same_shapes_have_programs_of_their_own(tmp_path):
   """Two of the user's own, and one name that stands for another later."""
   path = tmp_path / 'two.py'
