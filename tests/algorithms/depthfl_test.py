@@ -154,6 +154,7 @@ def setting(block=1, exits='all'):
   )
 
 
+@pytest.mark.slow
 def test_exits_that_nobody_holds_keep_their_bits():
   task, population = world()
   shallow = tiny.only(population, 1, 2, 5)

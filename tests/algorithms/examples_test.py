@@ -133,6 +133,7 @@ def test_scaffold_equals_a_loop():
   assert max(float(jnp.abs(v).max()) for v in jax.tree.leaves(c)) > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'given',
   [
@@ -185,6 +186,7 @@ def test_scaffold_sends_twice_as_much():
   np.testing.assert_allclose(info.download, 2 * plain.download, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_fednova_is_fedavg_where_all_take_as_many_steps():
   task, population, setting = world()
   found, info = tiny.step(fednova.fednova, task, population, setting, ROUNDS)
@@ -279,6 +281,7 @@ def test_nothing_kept_is_the_method_itself():
   assert personal(task, method, nothing) is method
 
 
+@pytest.mark.slow
 def test_steps_of_a_straggler_count_as_they_are_taken():
   """Over two epochs, where a small device has padding between its steps."""
   task = tiny.task(modalities=('acc',))

@@ -42,6 +42,7 @@ def same(a, b) -> bool:
   )
 
 
+@pytest.mark.slow
 def test_none_is_fedavg_to_the_bit():
   state, info = ran('none')
   want, want_info = ran('none', 'fedavg')
@@ -76,6 +77,7 @@ def test_bytes_of_a_teacher_and_an_entropy():
     np.testing.assert_allclose(info.upload, plain.upload + 4 * scalars)
 
 
+@pytest.mark.slow
 def test_one_sensor_has_no_second_view():
   """Their loss is FedAvg's."""
   alone = tiny.owned_by_default(4, 2).sum(1) == 1

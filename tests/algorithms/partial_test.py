@@ -37,6 +37,7 @@ def shares(side):
   return dict(zip(task.blocks.name, count.tolist(), strict=True))
 
 
+@pytest.mark.slow
 def test_contributors_of_every_depth():
   names = ('encoder0/acc', 'encoder1/acc', 'fusion/acc', 'shared')
   assert shares('output') == dict(zip(names, (2, 3, 4, 5), strict=True))

@@ -149,6 +149,7 @@ def test_with_every_sensor_pmm_trains_as_fedavg():
   )
 
 
+@pytest.mark.slow
 def test_a_prototype_trains_columns_and_no_encoder():
   """Where everybody lacks the gyro, once there is a prototype of it."""
   task, population = world(whole=True)

@@ -167,6 +167,7 @@ def without_clock(history):
   ]
 
 
+@pytest.mark.slow
 @pytest.mark.invariant(3)
 def test_rounds_per_call_change_nothing():
   one, five = simulate(rounds_per_call=1), simulate(rounds_per_call=5)

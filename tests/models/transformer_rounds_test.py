@@ -76,6 +76,7 @@ def test_other_methods_can_be_traced(method):
   assert info.trained.shape[-1] == task.num_blocks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'kind', ['lora', pytest.param('full', marks=pytest.mark.slow)]
 )

@@ -92,6 +92,7 @@ def test_an_absent_sensor_is_not_there(kind):
     np.testing.assert_allclose(other, first, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_a_sensor_that_one_window_lacks_is_not_there():
   task, params, frozen, x = made()
   every = features_of(task, params, frozen, x)

@@ -72,6 +72,7 @@ def test_the_first_local_step_of_fedprox_does_not_depend_on_the_pull():
   assert_same(after(0.0, steps=1), after(100.0, steps=1))
 
 
+@pytest.mark.slow
 def test_relief_without_a_deadline_is_the_cohort_mean():
   task = tiny.task()
   population = tiny.population(task)
@@ -142,6 +143,7 @@ def only_codes(task, setting):
   return scaled(task, setting)._replace(traits=Traits(wire='codes its updates'))
 
 
+@pytest.mark.slow
 def test_a_method_may_code_its_updates_itself():
   """One that changes no number changes no bit; one that halves, halves."""
   task = tiny.task(modalities=('acc',))
@@ -217,6 +219,7 @@ def test_epochs_by_hand():
       np.testing.assert_allclose(v, one.params[k], rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_momentum_kept_on_the_device():
   """Client 3 misses a round and comes back with the momentum it had."""
   task = tiny.task()

@@ -63,6 +63,7 @@ def test_no_convolution_is_left(backbone, layout):
   assert 'convolution' not in text
 
 
+@pytest.mark.slow
 def test_the_compiled_round_has_no_convolution_either():
   text = compiled_text()
   assert ' while(' in text and ' dot(' in text
