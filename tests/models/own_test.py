@@ -142,7 +142,13 @@ ROUNDS = {
 
 
 @pytest.mark.parametrize('model', ['one piece', 'chain'])
-@pytest.mark.parametrize('method', ROUNDS)
+@pytest.mark.parametrize(
+  'method',
+  [
+    m if m == 'relief' else pytest.param(m, marks=pytest.mark.slow)
+    for m in ROUNDS
+  ],
+)
 def test_methods_that_any_model_can_have(method, model):
   task = one_piece() if model == 'one piece' else known(copy_of())
   traced(method, task, **ROUNDS[method])
