@@ -30,13 +30,14 @@ import numpy as np
 from relief_jax import costs
 from relief_jax.algorithms import fedavg
 from relief_jax.budgets import cuts
-from relief_jax.engine import ambient
+from relief_jax.errors import InputError
 from relief_jax.keys import name, option, real, whole
+from relief_jax.rounds import frame
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method, Round
-from relief_jax.settings import Setting
+from relief_jax.settings import ANY, Setting
 from relief_jax.task import CostOverride, Plan, Task
-from relief_jax.types import Fleet
+from relief_jax.types import Array, Fleet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +65,15 @@ def splitfed(task: Task, setting: Setting) -> Method:
     setting: the round, with `Options`.
 
   Raises:
-    InputError: a model without split points, or without the one asked for.
+    InputError: a model without split points, or without the one asked for; a
+      server that does not wait.
   """
+  if setting.late:
+    raise InputError(
+      'config.online.pace.wait for splitfed',
+      '0: in every step all devices wait for the server',
+      'set --config.online.pace.wait=0',
+    )
   options, points = setting.options, cuts.required(task, 'splitfed')
   step = setting.memory_step
   server = cuts.Split(step.batch, step.slots, options.server_gflops * 1e9)
@@ -73,18 +81,18 @@ def splitfed(task: Task, setting: Setting) -> Method:
   held = jnp.asarray(np.array(points.held))
   order = {'barrier': cuts.barrier, 'queue': cuts.queue}[options.server_order]
 
-  def chosen(fleet: Fleet, whole: Plan, key):
+  def chosen(round: Round, whole: Plan) -> tuple[cuts.Prices, Array, Array]:
+    fleet = round.fleet
     found = cuts.prices(task, points, server, fleet, whole.run, whole.trained)
-    most = fleet.memory
     at, fits = cuts.choose(
-      options.rule, options.layers, points, found, most, key
+      options.rule, options.layers, points, found, fleet.memory, round.key
     )
     return found, at, fits
 
   def plan(state, round: Round) -> Plan:
     del state
     whole = fedavg.everybody(setting, round)
-    found, at, fits = chosen(round.fleet, whole, round.key)
+    found, at, fits = chosen(round, whole)
     own, inside = cuts.at(found, at), fits[:, None]
     steps = setting.local_steps(round.fleet).astype(jnp.float32)
     busy = own.ahead + own.behind
@@ -92,15 +100,12 @@ def splitfed(task: Task, setting: Setting) -> Method:
     split = round.active & fits & (at < len(points.layers) - 1)
     # Devices of fewer steps are idle in the last ones.
     together = jnp.where(split, steps, 0.0).max() * order(own, split)
-    mine = held[at] & whole.trained
+    mine = held[at] & whole.trained & inside
     return whole._replace(
-      run=whole.run & inside,
-      trained=whole.trained & inside,
-      counted=jnp.where(inside, whole.counted, 0.0),
       cost=CostOverride(
         work=jax.tree.map(lambda v: v[at], work),
-        received=held[at] & whole.trained & inside,
-        sent=mine & inside,
+        received=mine,
+        sent=mine,
         upload=steps * own.up,
         download=steps * own.down,
         waiting=jnp.where(
@@ -112,19 +117,8 @@ def splitfed(task: Task, setting: Setting) -> Method:
 
   def check(fleet: Fleet, deadline: float) -> None:
     del deadline
-    alone = Round(
-      key=ambient.key(0),
-      round_index=jnp.int32(0),
-      place=jnp.arange(fleet.id.size),
-      fleet=fleet,
-      access=jnp.ones((fleet.id.size, task.num_blocks), bool),
-      active=fleet.samples > 0,
-      budget=fleet.budget,
-      hparams={},
-    )
-    found, _, fits = chosen(
-      fleet, fedavg.everybody(setting, alone), ambient.key(0)
-    )
+    first = frame.last(task, setting, ANY, fleet, jnp.int32(0))
+    found, _, fits = chosen(first, fedavg.everybody(setting, first))
     cuts.check(points, found, fleet, np.asarray(fits), setting.sit_out)
 
   return fedavg.fedavg(task, setting)._replace(plan=plan, check=check)

@@ -17,7 +17,7 @@ The latter's next step begins when all devices have ended this one. Formulas:
 first come, first served on one server (textbook); the rest is **ours**.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ from relief_jax.types import Array, Fleet
 
 RULES = ('fixed', 'deepest', 'fastest', 'random')
 ORDERS = ('barrier', 'queue')
-# Of a class, int32 as in the bank.
+# Bytes of a sample's label, int32 as in the bank.
 _LABEL = 4.0
 
 
@@ -41,13 +41,11 @@ class Split(NamedTuple):
     batch: B.
     slots: numbers that the optimiser keeps per parameter.
     server: FLOP/s of the server, inf for no time at all.
-    labels: bytes of a sample's label that go up with its activations.
   """
 
   batch: int
   slots: float
   server: float
-  labels: float = _LABEL
 
 
 class Prices(NamedTuple):
@@ -117,7 +115,7 @@ def prices(
     # Zeros and ones times whole numbers of bytes.
     crossing = split.batch * costs.total(run, jnp.asarray(points.sent[s]))
     last = s == len(points.work) - 1
-    up = crossing if last else crossing + split.batch * split.labels
+    up = crossing if last else crossing + split.batch * _LABEL
     down = jnp.where(mine.any(-1) & (not last), crossing, 0.0)
     none = jnp.zeros_like(mine)
     forward = split.batch * costs.step_flops(work, run, none)
@@ -235,7 +233,7 @@ def queue(own: Prices, active: Array) -> Array:
 
 def check(
   points: SplitPoints,
-  found: Any,
+  found: Prices,
   fleet: Fleet,
   fits: np.ndarray,
   sit_out: bool,
@@ -244,7 +242,7 @@ def check(
 
   Args:
     points: of the model.
-    found: `Prices` of the fleet.
+    found: of the fleet.
     fleet: [N].
     fits: [N] bool, the chosen point fits.
     sit_out: leave such devices out, where it is not everybody.

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks import flax_cnn
-from relief_jax import algorithms, costs, models
+from relief_jax import algorithms, blocks, costs, models
 from relief_jax.budgets import cuts
 from relief_jax.errors import InputError
 from relief_jax.models import counting
@@ -207,6 +207,24 @@ def test_a_fleet_that_holds_nothing_is_refused():
   made = algorithms.build('splitfed', COUNTED, setting.static)
   with pytest.raises(InputError, match='cannot hold their part'):
     made.check(population.fleet, np.inf)
+
+
+def test_a_device_needs_memory_for_its_own_sensors_only():
+  fleet = world().fleet
+  access = blocks.owned_groups(fleet.owned, TASK.blocks.modality)
+  most = prices(fleet, access).memory[:, 1]
+  assert len(set(np.asarray(most).tolist())) > 1
+  setting = tiny.setting(world(), 'splitfed', layers=1, rule='fixed')
+  made = algorithms.build('splitfed', COUNTED, setting.static)
+  made.check(fleet.replace(memory=most), np.inf)
+  with pytest.raises(InputError, match='1 of'):
+    made.check(fleet.replace(memory=most.at[0].add(-1.0)), np.inf)
+
+
+def test_nobody_may_be_late():
+  setting = tiny.setting(world(), 'splitfed', late='lost')
+  with pytest.raises(InputError, match='online.pace.wait for splitfed'):
+    algorithms.build('splitfed', TASK, setting.static)
 
 
 def test_a_split_inside_a_block_is_refused():
