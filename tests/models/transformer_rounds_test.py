@@ -10,6 +10,7 @@ from relief_jax import config as config_lib
 from relief_jax.config import validation
 from relief_jax.engine import placement
 from relief_jax.errors import InputError
+from relief_jax.keys import flatten
 from tests.models.transformer_test import task_of
 from tests.support import tiny
 
