@@ -32,7 +32,7 @@ relief sweep leaderboard:tune --workdir=runs/tune --data_dir=DIR --workers=2 \
     --sweep.hparams.client_lr=.02,.05,.1
 relief select runs/tune --by=f1_validation --out=values.json
 relief compare leaderboard --workdir=runs/leaderboard --data_dir=DIR \
-    --workers=2 --config.values=values.json
+    --workers=2 --config.values_file=values.json
 
 Variants: `dsads` (the default), `mhealth`, `tune`, `cnn`, `lora` (one
 backbone), `synthetic`, `smoke`.

@@ -1,7 +1,6 @@
 """SplitFed: FedAvg's model at the price of split training.
 
-python -m experiments.main --config=splitfed:smoke \
-    --workdir=runs/splitfed
+relief run splitfed:smoke --workdir=runs/splitfed
 
 Variants: smoke, paper, best, lora, tight, full, fixed, deepest.
 """

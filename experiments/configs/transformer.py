@@ -1,17 +1,15 @@
 """The transformer on sensors, in full and with adapters, by three methods.
 
-python -m experiments.compare --config=experiments/configs/transformer.py \
-    --workdir=runs/transformer --data_dir=DIR [--workers=2]
+relief compare transformer --workdir=runs/transformer --data_dir=DIR
 
-python -m experiments.compare \
-    --config=experiments/configs/transformer.py:central \
-    --workdir=runs/transformer_central --data_dir=DIR
+relief compare transformer:central --workdir=runs/transformer_central \
+    --data_dir=DIR
 
 Eight people of DSADS, two of them held out and, for adapters, one to pretrain
 the frozen base on; 24 devices. Labels are `full/METHOD` and `lora/METHOD`, each
 group compared with its own FedAvg. The variant `mhealth` takes that data set,
 `central` trains on the pooled windows of all training persons, every sensor on,
-for an epoch a round. Also the variants of `common`.
+for an epoch a round. Also the variants of `presets`.
 """
 
 from relief_jax.campaign import comparison

@@ -167,15 +167,13 @@ def _run(
       held.enter_context(locks.claim(folder / 'logs', wait=True))
     report(campaign, folder, console)
   # Rounds hide what methods differ in: what a round costs.
-  every = {
-    path: metric
+  drawn = (
+    f'{metric.short} against simulated time: {path}'
     for metric in metrics.OF.values()
     for path in sorted((folder / 'figures').glob(f'*{metric.name}_time.png'))
-  }
-  for path, metric in [*every.items()][:1]:
-    console.print(
-      f'{metric.short} against simulated time: {path}', soft_wrap=True
-    )
+  )
+  if first := next(drawn, ''):
+    console.print(first, soft_wrap=True)
   failures = manifest.failures()
   for reason, names in failures.items():
     console.print(f'failed: {_some(names)}: {reason}', soft_wrap=True)

@@ -33,7 +33,7 @@ def main(argv) -> int:
   given = flags.FLAGS
   path = command.one_path(
     argv,
-    'relief check-data FILE',
+    'relief check-data PATH',
     'name an .npz, a .csv or a folder of texts',
   )
   fine = check.tell(

@@ -40,7 +40,7 @@ COMMANDS = {
   'select': Command('DIR', 'chooses the best values of a sweep', True),
   'robustness': Command('DIR', 'makes the maps of a robustness grid', True),
   'inspect': Command('CONFIG', 'shows devices and data before training'),
-  'check-data': Command('FILE', 'looks for faults in your own data', True),
+  'check-data': Command('PATH', 'looks for faults in your own data', True),
   'profile-device': Command('', 'measures this machine as a device'),
   'keys': Command('[PATTERN]', 'lists the keys of configs', True),
   'cache': Command('[PART...]', 'shows or clears what is kept on disk', True),

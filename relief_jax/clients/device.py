@@ -136,7 +136,7 @@ class Device(NamedTuple):
       Masked parameters keep their bits, and so does the optimiser's state of
       them that is kept; `keyed` gives every step a key.
     forward: (params, step, alter=None, mend=None) -> Output, the last two as
-      fields of `task.Batch`.
+      fields of `records.Batch`.
     loss: (task, criterion) -> ((params, step) -> []), of a sub-model, too.
     classes: step -> [B] int32.
     average: (step -> [B, ...]) -> [...], mean over all windows of the device.
@@ -194,7 +194,7 @@ def forward(
   """Builds the forward pass of one client.
 
   A function (params, step, alter=None, mend=None) -> Output; the last two are
-  fields of `task.Batch`.
+  fields of `records.Batch`.
 
   Args:
     task: the model.

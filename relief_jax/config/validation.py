@@ -12,6 +12,8 @@ from relief_jax.keys import Key, flatten, shown, spelled
 from relief_jax.optimizers import reading
 
 _MOST_COMPARED = 64  # devices whose updates are held at once
+# Models that read neither model.lora nor model.weights.
+_PLAIN = ('cnn', 'lora', 'image_cnn', 'char_mlp')
 
 
 def validate(config: ml_collections.ConfigDict) -> None:
@@ -157,7 +159,7 @@ def _validate_sensor_faults(shift: ml_collections.ConfigDict) -> None:
 def _validate_base(backbone: str, model: ml_collections.ConfigDict) -> None:
   """Refuses to keep a head that nobody trained, and keys of other models."""
   for key, value in (('lora', model.lora), ('weights', model.weights)):
-    if value and backbone in ('cnn', 'lora'):
+    if value and backbone in _PLAIN:
       raise InputError(
         f'config.model.{key} with config.backbone={backbone}',
         'the transformer',

@@ -180,6 +180,7 @@ def rate(
     hparams: traced hyperparameters.
     round_index: [] int32.
   """
+  # Schedules of optax branch on their arguments in Python; these are traced.
   first = value = hparams['client_lr']
   begins = hparams['lr_warmup'] if optimizer.warms else 0.0
   kind = optimizer.schedule

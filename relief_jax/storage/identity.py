@@ -148,7 +148,8 @@ def refuse_rounds(
     done: rounds.
 
   Raises:
-    InputError: fewer rounds than are done, or a deadline planned over all.
+    InputError: fewer rounds than are done, or a deadline or a rate planned
+      over all.
   """
   if config.rounds == stored['rounds']:
     return
@@ -160,6 +161,8 @@ def refuse_rounds(
     )
   if config.deadline_end:
     raise planned(config, stored, f'config.deadline_end={config.deadline_end}')
+  if config.lr_schedule in ('linear', 'cosine'):
+    raise planned(config, stored, f'config.lr_schedule={config.lr_schedule}')
 
 
 def planned(

@@ -80,6 +80,7 @@ def test_a_transformers_base_is_trained_once(tmp_path, monkeypatch):
     ({'model.base': 'random', 'model.base_head': True}, 'base=pretrained'),
     ({'model.base_dropout': 1.0}, 'base_dropout is 1.0'),
     ({'model.lora': ('q',)}, 'backbone=transformer'),
+    ({'backbone': 'char_mlp', 'model.lora': ('q',)}, 'backbone=transformer'),
     ({'model.weights': 'a.safetensors'}, 'backbone=transformer'),
     ({'model.transformer.preset': 'huge'}, 'transformer.preset'),
     ({'depthfl.fade': 300.0}, 'depthfl.fade is 300'),
@@ -88,4 +89,4 @@ def test_a_transformers_base_is_trained_once(tmp_path, monkeypatch):
 )
 def test_options_out_of_range(given, message):
   with pytest.raises(InputError, match=message):
-    validation.validate(tiny.config(backbone='lora', **given))
+    validation.validate(tiny.config(**{'backbone': 'lora', **given}))

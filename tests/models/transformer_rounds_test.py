@@ -10,7 +10,7 @@ from relief_jax import config as config_lib
 from relief_jax.config import validation
 from relief_jax.engine import placement
 from relief_jax.errors import InputError
-from relief_jax.storage import records
+from relief_jax.keys import flatten
 from tests.models.transformer_test import task_of
 from tests.support import tiny
 
@@ -103,7 +103,7 @@ def test_every_run_of_the_shipped_comparison_is_a_config(variant):
   assert groups == {'full', 'lora'}
   for keys in shipped.methods.values():
     c = config_lib.default(keys['method'])
-    c.update_from_flattened_dict(records.flatten(keys.to_dict()))
+    c.update_from_flattened_dict(flatten(keys.to_dict()))
     c.backbone = shipped.backbone
     validation.validate(c)
 

@@ -72,6 +72,7 @@ def test_a_longer_run_that_is_killed_is_not_finished(
   [
     (dict(rounds=5), '10 rounds are done'),
     (dict(rounds=20, method='centralized'), 'method=centralized plans over'),
+    (dict(rounds=20, lr_schedule='cosine'), 'lr_schedule=cosine plans over'),
     (
       dict(rounds=20, deadline_end='full', deadline='tight'),
       'deadline_end=full plans over',
