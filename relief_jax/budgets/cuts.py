@@ -30,7 +30,8 @@ from relief_jax.types import Array, Fleet
 
 RULES = ('fixed', 'deepest', 'fastest', 'random')
 ORDERS = ('barrier', 'queue')
-# Of a class, int32 as in the bank.
+# Bytes of a sample's class that go up with its activations, int32 as in the
+# bank.
 _LABEL = 4.0
 
 
@@ -41,13 +42,11 @@ class Split(NamedTuple):
     batch: B.
     slots: numbers that the optimiser keeps per parameter.
     server: FLOP/s of the server, inf for no time at all.
-    labels: bytes of a sample's label that go up with its activations.
   """
 
   batch: int
   slots: float
   server: float
-  labels: float = _LABEL
 
 
 class Prices(NamedTuple):
@@ -117,7 +116,7 @@ def prices(
     # Zeros and ones times whole numbers of bytes.
     crossing = split.batch * costs.total(run, jnp.asarray(points.sent[s]))
     last = s == len(points.work) - 1
-    up = crossing if last else crossing + split.batch * split.labels
+    up = crossing if last else crossing + split.batch * _LABEL
     down = jnp.where(mine.any(-1) & (not last), crossing, 0.0)
     none = jnp.zeros_like(mine)
     forward = split.batch * costs.step_flops(work, run, none)
