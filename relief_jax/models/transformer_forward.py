@@ -184,8 +184,7 @@ def _gather(spec, features, run, skip) -> tuple[dict[str, Array], Array]:
   at = [i for i, m in enumerate(spec.modalities) if m in features]
   every = [features[spec.modalities[i]] for i in at]
   run = jnp.asarray(run)[np.array(at)]
-  alike = len({h['tokens'].shape for h in every}) == 1
-  if skip and skip.length and skip.length < len(at) and alike:
+  if skip and skip.length and skip.length < len(at):
     first = jnp.argsort(~run, stable=True)[: skip.length]
     stacked = jax.tree.map(lambda *h: jnp.stack(h)[first], *every)
     every = [
