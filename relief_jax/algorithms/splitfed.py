@@ -75,9 +75,8 @@ def splitfed(task: Task, setting: Setting) -> Method:
 
   def chosen(fleet: Fleet, whole: Plan, key):
     found = cuts.prices(task, points, server, fleet, whole.run, whole.trained)
-    most = fleet.memory
     at, fits = cuts.choose(
-      options.rule, options.layers, points, found, most, key
+      options.rule, options.layers, points, found, fleet.memory, key
     )
     return found, at, fits
 
@@ -92,15 +91,16 @@ def splitfed(task: Task, setting: Setting) -> Method:
     split = round.active & fits & (at < len(points.layers) - 1)
     # Devices of fewer steps are idle in the last ones.
     together = jnp.where(split, steps, 0.0).max() * order(own, split)
-    mine = held[at] & whole.trained
+    # What a device is sent of the model is what it trains and sends.
+    mine = held[at] & whole.trained & inside
     return whole._replace(
       run=whole.run & inside,
       trained=whole.trained & inside,
       counted=jnp.where(inside, whole.counted, 0.0),
       cost=CostOverride(
         work=jax.tree.map(lambda v: v[at], work),
-        received=held[at] & whole.trained & inside,
-        sent=mine & inside,
+        received=mine,
+        sent=mine,
         upload=steps * own.up,
         download=steps * own.down,
         waiting=jnp.where(
