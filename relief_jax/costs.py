@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from relief_jax.task import Memory, Plan, Work
 from relief_jax.types import Array, Fleet
@@ -57,9 +56,7 @@ def total(chosen: Array, values: Array) -> Array:
   """
   chosen = chosen.astype(jnp.float32)
   if values.ndim > 1:
-    shape = np.broadcast_shapes(chosen.shape, values.shape)
-    both = jnp.broadcast_to(chosen, shape), jnp.broadcast_to(values, shape)
-    return jnp.multiply(*both).sum(-1)
+    return jnp.multiply(*jnp.broadcast_arrays(chosen, values)).sum(-1)
   return jnp.matmul(chosen, values, precision='highest')
 
 
@@ -104,10 +101,9 @@ def of_run(work: Work, run: Array) -> Work:
   share = total(run, work.tokens.share)
 
   def grown(fixed, by_tokens):
-    shape = share.shape + fixed.shape
     power = share.reshape(share.shape + (1,) * fixed.ndim)
-    power, fixed, linear, square = (
-      jnp.broadcast_to(v, shape) for v in (power, fixed, *by_tokens)
+    power, fixed, linear, square = jnp.broadcast_arrays(
+      power, fixed, *by_tokens
     )
     return fixed + power * linear + power**2 * square
 

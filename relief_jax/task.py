@@ -228,8 +228,9 @@ class Task(NamedTuple):
     cuts: number of layers an encoder can be cut at; `cut == cuts` freezes all.
     fuse: (params, frozen, {m: [B, d_m]}, run [M]) -> [B, C] logits; a
       modality that is not there (at least one is) counts as zeros.
-    skips: `fuse` takes a fifth argument, a `Skip` where one client is trained
-      at a time, else None.
+    skips: numbers of modalities for which `fuse` makes a program of its own,
+      ascending to M; it takes a fifth argument, a `Skip` where one client is
+      trained at a time, else None. (): it does not.
     submodels: kinds of smaller models that it can be cut down to, by name:
       `width` (Widths) and `depth` (Exits), and a function Task -> SplitPoints
       by the name of `split`. With exits `encode`, `fuse` and
@@ -269,7 +270,7 @@ class Task(NamedTuple):
   memory: Memory | None = None
   by_batch: bool = False
   notes: tuple[str, ...] = ()
-  skips: bool = False
+  skips: tuple[int, ...] = ()
 
   @property
   def num_blocks(self) -> int:

@@ -124,7 +124,7 @@ def zeros_like_output(function, *args) -> PyTree:
   )
 
 
-def named_leaves(value: PyTree) -> dict[str, Any]:
+def named_leaves(value: PyTree, separator: str = '.') -> dict[str, Any]:
   """Maps the path of each leaf to it, in the order of `jax.tree.leaves`.
 
   >>> named_leaves({'head': {'b': 1}, 'encoder': [2, 3]})
@@ -132,6 +132,6 @@ def named_leaves(value: PyTree) -> dict[str, Any]:
   """
   leaves, _ = jax.tree_util.tree_flatten_with_path(value)
   return {
-    jax.tree_util.keystr(path, simple=True, separator='.'): leaf
+    jax.tree_util.keystr(path, simple=True, separator=separator): leaf
     for path, leaf in leaves
   }

@@ -87,9 +87,7 @@ def worth(
 
   def one(inside):
     own = {
-      name: jax.tree.map(
-        lambda h, i=i: jnp.where(inside[i], h, 0.0), features[name]
-      )
+      name: tree.masked(inside[i], features[name])
       for i, name in enumerate(task.modalities)
     }
     scores = task.fuse(params, frozen, own, inside)

@@ -100,6 +100,7 @@ def splitfed(task: Task, setting: Setting) -> Method:
     split = round.active & fits & (at < len(points.layers) - 1)
     # Devices of fewer steps are idle in the last ones.
     together = jnp.where(split, steps, 0.0).max() * order(own, split)
+    # What a device is sent of the model is what it trains and sends.
     mine = held[at] & whole.trained & inside
     return whole._replace(
       cost=CostOverride(

@@ -243,15 +243,14 @@ def client_loss(
     return criterion(scores, population.bank.y[step.row], step.weight)
 
   def shortened(params, step):
-    lengths = range(1, len(task.modalities) + 1)
-    each = [lambda p, k=k: loss(p, step, k) for k in lengths]
-    index = jnp.clip(step.run.sum(), 1, len(each)) - 1
+    each = [lambda p, k=k: loss(p, step, k) for k in task.skips]
+    index = (step.run.sum() > jnp.array(task.skips[:-1])).sum()
     return training.one_of(index, each, params)
 
   def either(params, step):
     # Filled sensors all run: there is nothing to leave out.
-    several = len(task.modalities) > 1 and step.sensed is None
-    chosen = shortened if task.skips and branch and several else loss
+    several = len(task.skips) > 1 and step.sensed is None
+    chosen = shortened if branch and several else loss
     return chosen(params, step)
 
   return either

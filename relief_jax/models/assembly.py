@@ -20,7 +20,7 @@ from relief_jax.models import (
   patterns,
   split_points,
 )
-from relief_jax.models.parts import Cut, Model
+from relief_jax.models.parts import Cut, Model, Stage
 from relief_jax.scoring import targets
 from relief_jax.task import SplitPoints, Task
 from relief_jax.types import Array, PyTree
@@ -171,14 +171,21 @@ def _below(leaves: Mapping[str, Array], prefix: str) -> dict[str, Array]:
   }
 
 
+def _own(
+  stage: Stage, params, frozen, stopped: bool = False
+) -> dict[str, Array]:
+  """Gives all parameters of a stage; `stopped`: without their gradient."""
+  trained = layers.stop_below(_below(params, stage.prefix), stopped)
+  return _below(frozen, stage.prefix) | trained
+
+
 def _encode(model: Model, cuts: int, params, frozen, m: int, x, cut: int):
   """Encodes by a chain; a model in one piece takes inputs as they are."""
   if not model.encoders:
     return x
   chain = model.encoders[m]
   for i, stage in enumerate(chain, cuts - len(chain)):
-    own = layers.stop_below(_below(params, stage.prefix), i < cut)
-    x = stage.apply({**_below(frozen, stage.prefix), **own}, x)
+    x = stage.apply(_own(stage, params, frozen, i < cut), x)
   return x
 
 
@@ -188,8 +195,7 @@ def _split_points(model: Model, inputs, task: Task) -> SplitPoints:
   def front(params, frozen, m, x, depth):
     chain = model.encoders[m]
     for stage in chain[: max(depth - task.cuts + len(chain), 0)]:
-      own = _below(frozen, stage.prefix) | _below(params, stage.prefix)
-      x = stage.apply(own, x)
+      x = stage.apply(_own(stage, params, frozen), x)
     return x
 
   return split_points.find(task, front, inputs)
@@ -206,10 +212,7 @@ def _fuse(model: Model, modalities, shapes, params, frozen, features, run):
     features[m] if m in features else jax.tree.map(zeros, shapes[i])
     for i, m in enumerate(modalities)
   ]
-  own = {
-    **_below(frozen, model.head.prefix),
-    **_below(params, model.head.prefix),
-  }
+  own = _own(model.head, params, frozen)
   named = {'run': jnp.asarray(run)} if model.takes_run else {}
   return model.head.apply(own, given(modalities, every), **named)
 

@@ -17,10 +17,8 @@ import jax
 import jax.numpy as jnp
 
 from relief_jax.errors import InputError
+from relief_jax.models import layers
 from relief_jax.types import Array
-
-# exp of it is 0 beside any score, and unlike an infinity it has a gradient.
-_NEVER = -1e9
 
 
 def weights(score: Array, run: Array) -> Array:
@@ -33,7 +31,7 @@ def weights(score: Array, run: Array) -> Array:
     run: [m] bool.
   """
   run = run[:, None, None]
-  score = jnp.where(run, score, _NEVER)
+  score = jnp.where(run, score, layers.NEVER)
   top = jax.lax.stop_gradient(score.max(0, keepdims=True))
   mass = jnp.where(run, jnp.exp(score - top), 0.0)
   return mass / jnp.maximum(mass.sum(0, keepdims=True), 1e-9)

@@ -1,6 +1,6 @@
 """Builds the models' shared parts: CNN encoders, fusion, FLOPs, groups."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -277,6 +277,14 @@ def number_groups(spec: Spec, encoders_train: bool) -> Numbering:
   )
 
 
+def paths(passes: Collection[frozenset[int]], num_groups: int) -> Array:
+  """Marks the groups whose training needs each gradient pass, [Q, G] bool."""
+  found = np.zeros((len(passes), num_groups), bool)
+  for row, needed in zip(found, passes, strict=True):
+    row[list(needed)] = True
+  return jnp.asarray(found)
+
+
 class WorkBuilder:
   """Collects FLOPs and gradient paths while a model describes itself."""
 
@@ -295,15 +303,12 @@ class WorkBuilder:
 
   def build(self, size: Array) -> Work:
     """Builds the finished record; `size` is [G]."""
-    path = np.zeros((len(self._agrad), len(self.wgrad)), bool)
-    for row, needed in zip(path, self._agrad, strict=True):
-      row[list(needed)] = True
     return Work(
       shared=jnp.asarray(self.shared, jnp.float32),
       fwd=jnp.asarray(self.fwd, jnp.float32),
       wgrad=jnp.asarray(self.wgrad, jnp.float32),
       agrad=jnp.asarray(list(self._agrad.values()), jnp.float32),
-      path=jnp.asarray(path),
+      path=paths(self._agrad, len(self.wgrad)),
       size=size,
     )
 

@@ -16,6 +16,9 @@ import jax.numpy as jnp
 
 from relief_jax.types import Array, PyTree
 
+# exp of it is 0 beside any score, and unlike an infinity it has a gradient.
+NEVER = -1e9
+
 
 def dense_init(key: Array, fan_in: int, fan_out: int) -> Array:
   """Draws [fan_in, fan_out] weights, He-normal for ReLU."""

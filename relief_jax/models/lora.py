@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from relief_jax import tree
 from relief_jax.engine import ambient
 from relief_jax.errors import InputError
-from relief_jax.models import cnn, encoders, layers
+from relief_jax.models import cnn, encoders, layers, lora_layers
 from relief_jax.models.encoders import Spec
 from relief_jax.task import Task
 from relief_jax.types import Array, PyTree
@@ -31,10 +31,10 @@ def init(key: Array, spec: Spec) -> PyTree:
   params = {
     'lora_a': dict(zip(spec.modalities, blocks, strict=True)),
     'lora_b': jnp.zeros((spec.rank, spec.hidden)),
-    'head': encoders.init_head(head_key, spec),
+    'head': lora_layers.zero_head(
+      encoders.init_head(head_key, spec), spec.base_head
+    ),
   }
-  if spec.base_head:
-    params['head'] = jax.tree.map(jnp.zeros_like, params['head'])
   if spec.adapters:
     params['adapter'] = {
       name: _init_adapters(jax.random.fold_in(adapter_key, m), spec, m)
@@ -101,9 +101,7 @@ def lora(spec: Spec) -> Task:
     base = sum(h @ frozen['fusion'][m] for m, h in features.items())
     down = sum(h @ params['lora_a'][m] for m, h in features.items())
     z = encoders.fuse_norm(spec, base + scale * (down @ params['lora_b']), run)
-    head = params['head']
-    if spec.base_head:
-      head = jax.tree.map(jnp.add, frozen['head'], head)
+    head = lora_layers.whole_head(params, frozen, spec.base_head)
     return encoders.head(head, layers.bias(z, frozen['bias']))
 
   groups = {

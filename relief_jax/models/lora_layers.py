@@ -71,6 +71,13 @@ def zero_head(head: PyTree, base_head: bool) -> PyTree:
   return jax.tree.map(jnp.zeros_like, head) if base_head else head
 
 
+def whole_head(params: PyTree, frozen: PyTree, base_head: bool) -> PyTree:
+  """Gives the head of the forward pass, with that of the base if it has one."""
+  if not base_head:
+    return params['head']
+  return jax.tree.map(jnp.add, frozen['head'], params['head'])
+
+
 class Adapters(NamedTuple):
   """Says that of a user's model only adapters train, and what else.
 

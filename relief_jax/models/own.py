@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from relief_jax import tree
 from relief_jax.engine import ambient
 from relief_jax.errors import InputError
 from relief_jax.models import (
@@ -324,21 +325,15 @@ def _chain_of_functions(init, apply, shapes, inputs) -> Model:
   )
 
 
-def _named(tree: PyTree) -> dict[str, Array]:
+def _named(params: PyTree) -> dict[str, Array]:
   """Gives {path: leaf} of a pytree."""
-  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-  return {
-    jax.tree_util.keystr(path, simple=True, separator='/'): jnp.asarray(leaf)
-    for path, leaf in leaves
-  }
+  found = tree.named_leaves(params, '/')
+  return {path: jnp.asarray(leaf) for path, leaf in found.items()}
 
 
 def _unnamed(apply, shapes):
   """Lets a function of a pytree take {path: leaf}."""
-  leaves, structure = jax.tree_util.tree_flatten_with_path(shapes)
-  paths = [
-    jax.tree_util.keystr(path, simple=True, separator='/') for path, _ in leaves
-  ]
+  paths, structure = tree.named_leaves(shapes, '/'), jax.tree.structure(shapes)
 
   def named(own, *inputs, **more):
     found = jax.tree.unflatten(structure, [own[path] for path in paths])

@@ -82,25 +82,14 @@ def sensors(model, modalities, names, owner, order, cut) -> dict[str, int]:
   for name in names:
     end = name.rpartition('/')[2]
     sensor[name] = modalities.index(end) if end in modalities else -1
-  head = {
-    block for path, block in owner.items() if _in_stage(path, model.head.prefix)
-  }
+  head = _blocks_of(owner, [model.head])
   if len(modalities) == 1:
     last = head if model.encoders else {names[order[-1]]}
     sensor = {name: -1 if name in last else 0 for name in names}
   elif model.encoders:
     for m, chain in enumerate(model.encoders):
-      own = {
-        block
-        for path, block in owner.items()
-        if any(_in_stage(path, s.prefix) for s in chain)
-      }
-      others = {
-        block
-        for path, block in owner.items()
-        if not any(_in_stage(path, s.prefix) for s in chain)
-      }
-      for name in own - head:
+      others = _blocks_of(owner, chain, inside=False)
+      for name in _blocks_of(owner, chain) - head:
         sensor[name] = -1 if name in others else m
   for name, given_name in (cut.modality or {}).items():
     if name not in names:
@@ -115,10 +104,18 @@ def _in_stage(path: str, prefix: str) -> bool:
   return not prefix or path.startswith(prefix + '/')
 
 
-def blocks(model, modalities, names, owner, sensor, order) -> Blocks:
-  head = {
-    block for path, block in owner.items() if _in_stage(path, model.head.prefix)
+def _blocks_of(owner, stages, inside: bool = True) -> set[str]:
+  """Finds the blocks of the parameters of some stages, or of all others."""
+  return {
+    block
+    for path, block in owner.items()
+    if any(_in_stage(path, s.prefix) for s in stages) == inside
   }
+
+
+def blocks(model, modalities, names, owner, sensor, order) -> Blocks:
+  """Describes the blocks of a user's model; `sensor` as `sensors` finds it."""
+  head = _blocks_of(owner, [model.head])
 
   def role(name):
     if sensor[name] < 0:

@@ -26,7 +26,6 @@ def find(
   task: Task,
   front: Front,
   inputs: Sequence[jax.ShapeDtypeStruct],
-  layers: Sequence[int] | None = None,
 ) -> SplitPoints:
   """Finds the split points of a model of encoders and a head.
 
@@ -34,13 +33,12 @@ def find(
     task: the model, its memory counted.
     front: the device's part.
     inputs: [M] shapes of a batch of `counting.BATCH`.
-    layers: numbers of layers to try; None: 0 to `Task.cuts`.
   """
   key = jax.eval_shape(lambda: ambient.key(0))
   params = jax.eval_shape(task.init, key)
   frozen = jax.eval_shape(task.base, key) if task.base else {}
   held, work, memory, sent, depths = [], [], [], [], []
-  for depth in range(task.cuts + 1) if layers is None else layers:
+  for depth in range(task.cuts + 1):
     mine = _held(task, depth)
     if mine is None:
       continue

@@ -32,7 +32,7 @@ import numpy as np
 from relief_jax import tree
 from relief_jax.engine import ambient
 from relief_jax.errors import InputError
-from relief_jax.models import criteria, lora_layers, transformer_weights
+from relief_jax.models import criteria, layers, lora_layers, transformer_weights
 from relief_jax.models import transformer_forward as forward
 from relief_jax.models import transformer_work as count
 from relief_jax.models.encoders import Spec
@@ -156,8 +156,18 @@ def _transformer(spec: Spec, stamp: Any) -> Task:
     criterion=None if classes else criteria.find('', spec.targets).criterion,
     targets=spec.targets,
     notes=notes,
-    skips=True,
+    skips=_skips(spec),
   )
+
+
+def _skips(spec: Spec) -> tuple[int, ...]:
+  """Lists the numbers of modalities whose tokens alone make a shorter program.
+
+  Which of them run is known only to the program: they must be as many of each.
+  """
+  count = len(spec.modalities)
+  alike = len({forward.patches(spec, m)[0] for m in range(count)}) == 1
+  return tuple(range(1, count + 1)) if alike else (count,)
 
 
 def _check(spec: Spec) -> None:
@@ -201,8 +211,7 @@ def _adapters(key, spec: Spec, params, adapted) -> PyTree:
     for m, name in enumerate(spec.modalities):
       own = jax.random.fold_in(embed_key, m)
       fan_in = params['embed'][name]['w'].shape[0]
-      low = lora_layers.adapter(own, (fan_in, spec.d), spec.rank)
-      a[name] = low['a']
+      a[name] = layers.dense_init(own, fan_in, spec.rank)
     found['embed'] = {'a': a, 'b': jnp.zeros((spec.rank, spec.d))}
   for i, block in enumerate(params['blocks']):
     keys = jax.random.split(jax.random.fold_in(low_key, i), len(count.LINEAR))

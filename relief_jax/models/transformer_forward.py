@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relief_jax.models import layers
+from relief_jax.models import layers, lora_layers
 from relief_jax.models import transformer_layers as parts
 from relief_jax.models.encoders import Spec
 from relief_jax.models.transformer_work import LINEAR, Trained
@@ -157,10 +157,10 @@ def fuse(
   if cut.low is not None:
     low = every['low'].reshape(-1, spec.rank) @ params['embed']['b']
     x += spec.lora_alpha / spec.rank * low
-  bias = jnp.where(seen > 0, 0.0, parts.NEVER)[:, None, None, :]
+  bias = jnp.where(seen > 0, 0.0, layers.NEVER)[:, None, None, :]
   if spec.text:
-    later = np.triu(np.full((length, length), parts.NEVER, np.float32), 1)
-    bias = jnp.maximum(bias + later[None, None], parts.NEVER)
+    later = np.triu(np.full((length, length), layers.NEVER, np.float32), 1)
+    bias = jnp.maximum(bias + later[None, None], layers.NEVER)
   for i, own in enumerate(cut.blocks):
     layer = partial(
       _block,
@@ -184,8 +184,7 @@ def _gather(spec, features, run, skip) -> tuple[dict[str, Array], Array]:
   at = [i for i, m in enumerate(spec.modalities) if m in features]
   every = [features[spec.modalities[i]] for i in at]
   run = jnp.asarray(run)[np.array(at)]
-  alike = len({h['tokens'].shape for h in every}) == 1
-  if skip and skip.length and skip.length < len(at) and alike:
+  if skip and skip.length and skip.length < len(at):
     first = jnp.argsort(~run, stable=True)[: skip.length]
     stacked = jax.tree.map(lambda *h: jnp.stack(h)[first], *every)
     every = [
@@ -223,9 +222,8 @@ def _block(spec, base, bias, batch, merge, params, x) -> Array:
 
 def _head(spec, cut, params, frozen, x, seen) -> Array:
   """Computes the logits of every token of text, else of the tokens' mean."""
-  head = params['head']
-  if cut.adapted and spec.base_head:
-    head = jax.tree.map(jnp.add, frozen['head'], head)
+  based = cut.adapted and spec.base_head
+  head = lora_layers.whole_head(params, frozen, based)
   batch, length = seen.shape
   if not spec.text:
     each = x.reshape(batch, length, -1) * seen[..., None]

@@ -17,8 +17,6 @@ from relief_jax import tree
 from relief_jax.models import lora_layers
 from relief_jax.types import Array, PyTree
 
-# exp of it is 0 beside any score, and unlike an infinity it has a gradient.
-NEVER = -1e9
 _EPSILON = 1e-5
 _GELU = (2 / jnp.pi) ** 0.5
 
@@ -162,7 +160,8 @@ def attention(
     q: queries, of `batch` samples one after another.
     k: keys.
     v: values.
-    bias: [B or 1, 1, T or 1, T], added to the scores; `NEVER`: not seen.
+    bias: [B or 1, 1, T or 1, T], added to the scores; `layers.NEVER`: not
+      seen.
     batch: B.
     heads: H.
   """

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from relief_jax.models.encoders import paths
 from relief_jax.task import TokenWork, Work
 from relief_jax.types import Array
 
@@ -64,9 +65,6 @@ class Builder:
     """Builds the record; `tokens` are [M], T of each modality."""
     total = tokens.sum()
     scale = np.array([total, total**2], float)
-    path = np.zeros((len(self._agrad), self.wgrad.shape[1]), bool)
-    for row, needed in zip(path, self._agrad, strict=True):
-      row[list(needed)] = True
     agrad = np.array(list(self._agrad.values())).reshape(-1, 3).T
 
     def exact(values):
@@ -77,7 +75,7 @@ class Builder:
       fwd=exact(self.fwd),
       wgrad=exact(self.wgrad[0]),
       agrad=exact(agrad[0]),
-      path=jnp.asarray(path),
+      path=paths(self._agrad, self.wgrad.shape[1]),
       size=size,
       tokens=TokenWork(
         share=exact(tokens / total),

@@ -159,6 +159,17 @@ def test_what_is_skipped_is_a_gradient_that_nobody_asked_for(kind):
       )
 
 
+def test_only_sensors_of_as_many_tokens_have_shorter_programs():
+  for spec, skips in (
+    (tiny.spec(), (1, 2, 3)),  # three windows
+    (
+      tiny.spec(modalities=('camera', 'acc'), inputs=((8, 8, 1), (20, 3))),
+      (2,),
+    ),
+  ):
+    assert transformer.transformer(spec._replace(patch=4)).skips == skips
+
+
 def test_the_backward_pass_ends_at_the_lowest_trained_block():
   task, gradient = gradients('full')
   head = np.array([n == 'head' for n in task.blocks.name])
