@@ -102,12 +102,6 @@ def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
       windows cannot follow.
   """
   del root
-  if not config.data_path:
-    raise InputError(
-      "dataset=npz with config.data_path=''",
-      'the path of an .npz file',
-      'set --config.data_path=FILE',
-    )
   path = Path(paths.expand(config.data_path, 'config.data_path'))
   if (found := plain(path, config.data.channels)) is not None:
     return found

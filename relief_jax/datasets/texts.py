@@ -39,12 +39,6 @@ def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
     InputError: no text there, or one that is no UTF-8.
   """
   del root
-  if not config.data_path:
-    raise InputError(
-      "dataset=texts with config.data_path=''",
-      'a folder of texts, one per client',
-      'set --config.data_path=FOLDER',
-    )
   folder = paths.expand(config.data_path, 'config.data_path')
   return read(Path(folder), config.data.width)
 
