@@ -225,8 +225,8 @@ def resolve(
 
   Raises:
     InputError: an unknown name, a folder asked for by name that does not exist
-      or does not hold the data set, a `data_path` that is lacking or that nobody
-      would read.
+      or does not hold the data set, a `data_path` that is lacking or that
+      nobody would read.
   """
   name = config.dataset
   known = *plugins.names(KIND), 'auto'
