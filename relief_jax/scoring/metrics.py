@@ -33,6 +33,16 @@ class Metric(NamedTuple):
     return 100.0 if self.percent else 1.0
 
   @property
+  def label(self) -> str:
+    """The title with the unit that people read, for an axis."""
+    return f'{self.title} (%)' if self.percent else self.title
+
+  @property
+  def head(self) -> str:
+    """The title as a sentence begins."""
+    return self.title[0].upper() + self.title[1:]
+
+  @property
   def sign(self) -> int:
     """Factor that makes the largest the best."""
     return 1 if self.largest else -1
