@@ -99,6 +99,6 @@ def test_a_loss_of_other_targets_is_refused(loss, kind, text):
 
 
 def test_the_usual_losses():
-  for kind in targets.KINDS:
+  for kind in metrics.OF:
     assert criteria.find('', kind).targets == kind
   assert criteria.find('').targets == 'classes'
