@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import types
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -47,15 +48,26 @@ __all__ = [
   'stamp',
 ]
 
+
+def _all_of(module: types.ModuleType) -> Callable[..., Windows]:
+  """Makes a loader of a module that reads all its files, of any config."""
+
+  def load(config, root):
+    del config
+    return module.read(module.files(root))
+
+  return load
+
+
 DATASETS: dict[str, Callable[..., Windows]] = {
-  'cifar10': cifar10.load,
-  'cifar100': cifar100.load,
+  'cifar10': _all_of(cifar10),
+  'cifar100': _all_of(cifar100),
   'csv': csv.load,
   'digits': digits.load,
   'dsads': dsads.load,
-  'fashion_mnist': fashion_mnist.load,
-  'femnist': femnist.load,
-  'leaf_shakespeare': leaf_shakespeare.load,
+  'fashion_mnist': _all_of(fashion_mnist),
+  'femnist': _all_of(femnist),
+  'leaf_shakespeare': _all_of(leaf_shakespeare),
   'mhealth': mhealth.load,
   'motionsense': motionsense.load,
   'npz': npz.load,
@@ -79,8 +91,12 @@ KIND = plugins.Kind(
 # Titles that our loaders give data, where these are not the set's name.
 _TITLES = (mhealth.TRUNCATED, shakespeare.TITLE)
 
-# Data sets of the user's own, read from `config.data_path`.
-_OWN = ('csv', 'npz', 'texts')
+# Data sets of the user's own, and what their `config.data_path` is of.
+_OWN = {
+  'csv': 'a .csv file',
+  'npz': 'an .npz file',
+  'texts': 'a folder of texts',
+}
 # Data sets that need no folder.
 _MADE_UP = ('synthetic', 'synthetic_text')
 _NO_FOLDER = (*_OWN, *_MADE_UP, 'digits')
@@ -209,7 +225,8 @@ def resolve(
 
   Raises:
     InputError: an unknown name, a folder asked for by name that does not exist
-      or does not hold the data set, a `data_path` that nobody would read.
+      or does not hold the data set, a `data_path` that is lacking or that
+      nobody would read.
   """
   name = config.dataset
   known = *plugins.names(KIND), 'auto'
@@ -223,6 +240,12 @@ def resolve(
       'set --config.dataset=npz, or leave data_path out',
     )
   _check_options(config, name)
+  if name in _OWN and not config.data_path:
+    raise InputError(
+      f"config.dataset={name} with config.data_path=''",
+      f'the path of {_OWN[name]}',
+      f'set --config.data_path={"FOLDER" if name == "texts" else "FILE"}',
+    )
   if name in _NO_FOLDER:
     return name, None
   source, root = _place(data_dir)
@@ -286,6 +309,8 @@ def load(
   name, root = resolve(config, data_dir)
   if name in _FILES:
     root = download.home(name, root, _FILES[name], config.data.download)
+    if not _FILES[name](root):
+      raise download.missing(name, root)
   windows = plugins.find(KIND, name)(config, root)
   validate(windows)
   return windows._replace(title=windows.title or name), name

@@ -17,7 +17,7 @@ from relief_jax.datasets.windows import Windows, validate
 from relief_jax.errors import InputError
 from relief_jax.scoring import targets
 
-_TEST_SHARE = 0.2
+TEST_SHARE = 0.2  # held out where nothing says what is
 
 
 def from_arrays(
@@ -105,7 +105,7 @@ def windows(
   rank = np.arange(count) - np.repeat(first, size)
   width = _width(values, kind)
   if test is None:
-    held_out = rank >= np.repeat(size - np.rint(_TEST_SHARE * size), size)
+    held_out = rank >= np.repeat(size - np.rint(TEST_SHARE * size), size)
   else:
     held_out = np.asarray(test)
     if held_out.shape != (count,) or held_out.dtype != bool:

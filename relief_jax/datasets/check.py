@@ -211,16 +211,15 @@ def tell(
     InputError: data that cannot be used.
   """
   if path.is_dir():
-    windows: Windows | None = texts.read(path, width)
+    own: npz.Own | Windows = texts.read(path, width)
   elif path.suffix == '.csv':
-    windows = csv.read(path, label, client, channels)
-  else:
-    windows = npz.plain(path, channels)
-  if windows is not None:
-    validate(windows)
-    lines, found = of_windows(windows), oddities(windows)
+    own = csv.read(path, label, client, channels)
   else:
     own = npz.read(path, channels)
+  if isinstance(own, Windows):
+    validate(own)
+    lines, found = of_windows(own), oddities(own)
+  else:
     lines, found = report(own), problems(own, max_gap, width)
   print('\n'.join(lines))
   for line in found:

@@ -8,10 +8,9 @@ Python is of pickles, which run what they hold: it is never read.
 from collections.abc import Sequence
 from pathlib import Path
 
-import ml_collections
 import numpy as np
 
-from relief_jax.datasets import arrays, download
+from relief_jax.datasets import arrays
 from relief_jax.datasets.windows import Windows
 from relief_jax.errors import InputError
 
@@ -50,39 +49,34 @@ def located(root: Path | None, folder: str, names: Sequence[str]) -> list[Path]:
   return [path for paths in found for path in paths] if all(found) else []
 
 
-def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
+def read(paths: list[Path]) -> Windows:
   """Loads all images, [n, 32, 32, 3] from 0 to 1.
 
   Args:
-    config: not used.
-    root: folder of the data sets.
+    paths: from `files`.
 
   Raises:
-    InputError: not there, or other files.
+    InputError: other files.
   """
-  del config
-  return read(files(root), 'cifar10', 1, CLASSES)
+  return parse(paths, 1, CLASSES)
 
 
-def read(
-  every: Sequence[Path], name: str, labels: int, classes: Sequence[str]
+def parse(
+  paths: Sequence[Path], labels: int, classes: Sequence[str]
 ) -> Windows:
   """Reads files of records, the last one of the test images.
 
   Args:
-    every: files.
-    name: of the data set.
+    paths: of the files.
     labels: bytes before each image; the last of them is the class.
     classes: names.
 
   Raises:
-    InputError: no files, or other ones.
+    InputError: other files.
   """
-  if not every:
-    raise download.missing(name, None)
   size = labels + 3 * _SIDE * _SIDE
   parts = []
-  for path in every:
+  for path in paths:
     raw = np.fromfile(path, np.uint8)
     if not raw.size or raw.size % size:
       raise InputError(
@@ -97,7 +91,7 @@ def read(
   y = rows[:, labels - 1].astype(np.int32)
   if y.max() >= len(classes):
     raise InputError(
-      f'{every[0].parent}: class {y.max()}',
+      f'{paths[0].parent}: class {y.max()}',
       f'0 to {len(classes) - 1}',
       'fetch the binary version of the data set',
     )

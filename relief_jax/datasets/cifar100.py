@@ -6,8 +6,6 @@ The 100 are used; `fine_label_names.txt` beside the files names them.
 
 from pathlib import Path
 
-import ml_collections
-
 from relief_jax.datasets import cifar10
 from relief_jax.datasets.windows import Windows
 
@@ -19,20 +17,18 @@ def files(root: Path | None) -> list[Path]:
   return cifar10.located(root, 'cifar100', _FILES)
 
 
-def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
+def read(paths: list[Path]) -> Windows:
   """Loads all images, [n, 32, 32, 3] from 0 to 1.
 
   Args:
-    config: not used.
-    root: folder of the data sets.
+    paths: from `files`.
 
   Raises:
-    InputError: not there, or other files.
+    InputError: other files.
   """
-  del config
-  every = files(root)
   classes = [str(i) for i in range(100)]
-  if every and (names := every[0].with_name('fine_label_names.txt')).is_file():
+  names = paths[0].with_name('fine_label_names.txt')
+  if names.is_file():
     found = names.read_text(encoding='utf-8').split()
     classes = found if len(found) == len(classes) else classes
-  return cifar10.read(every, 'cifar100', 2, classes)
+  return cifar10.parse(paths, 2, classes)

@@ -35,12 +35,6 @@ def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
     InputError: no such file or column, or a column that is no number.
   """
   del root
-  if not config.data_path:
-    raise InputError(
-      "dataset=csv with config.data_path=''",
-      'the path of a .csv file',
-      'set --config.data_path=FILE',
-    )
   path = Path(paths.expand(config.data_path, 'config.data_path'))
   data = config.data
   return read(path, data.label, data.client, data.channels)

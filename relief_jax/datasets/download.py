@@ -172,19 +172,20 @@ def home(
     files: the loader's own search.
     fetch: download it where it is in neither.
 
+  Returns:
+    `root` also where it is in neither.
+
   Raises:
-    InputError: it is not there and cannot be fetched.
+    InputError: a download that failed.
   """
   store = cache.user_cache()
   if files(root) or store is None:
     return root
   if files(store):
     return store
-  if not fetch:
-    return root
   archive = ARCHIVES[name]
-  if not archive.url:
-    raise missing(name, root)
+  if not fetch or not archive.url:
+    return root
   if archive.members:
     for member, md5 in archive.members.items():
       one = archive._replace(url=archive.url + member, md5=md5)

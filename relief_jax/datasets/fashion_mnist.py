@@ -7,11 +7,10 @@ magic number, sizes in big-endian int32, bytes.
 import gzip
 from pathlib import Path
 
-import ml_collections
 import numpy as np
 from numpy.typing import NDArray
 
-from relief_jax.datasets import arrays, cifar10, download, packed
+from relief_jax.datasets import arrays, cifar10, packed
 from relief_jax.datasets.windows import Windows
 from relief_jax.errors import InputError
 
@@ -44,21 +43,16 @@ def files(root: Path | None) -> list[Path]:
   return []
 
 
-def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
+def read(paths: list[Path]) -> Windows:
   """Loads all images, [n, 28, 28, 1] from 0 to 1.
 
   Args:
-    config: not used.
-    root: folder of the data sets.
+    paths: from `files`.
 
   Raises:
-    InputError: not there, or other files.
+    InputError: other files.
   """
-  del config
-  every = files(root)
-  if not every:
-    raise download.missing('fashion_mnist', root)
-  train, y, tested, y_test = map(read_idx, every)
+  train, y, tested, y_test = map(read_idx, paths)
   test = np.arange(len(train) + len(tested)) >= len(train)
   x = np.concatenate([train, tested])[..., None].astype(np.float32) / 255
   label = np.concatenate([y, y_test]).astype(np.int32)

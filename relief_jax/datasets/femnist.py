@@ -6,7 +6,6 @@ S. Caldas and others, arXiv:1812.01097: 62 classes, images [28, 28], 1 is paper.
 import string
 from pathlib import Path
 
-import ml_collections
 import numpy as np
 
 from relief_jax.datasets import leaf
@@ -22,18 +21,16 @@ def files(root: Path | None) -> list[Path]:
   return leaf.files(root, 'femnist')
 
 
-def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
+def read(paths: list[Path]) -> Windows:
   """Loads all images, [n, 28, 28, 1].
 
   Args:
-    config: not used.
-    root: folder of the data sets.
+    paths: from `files`.
 
   Raises:
-    InputError: not there, or other files.
+    InputError: other files.
   """
-  del config
-  own = [user for user in leaf.users(root, 'femnist') if user.y]
+  own = [user for user in leaf.users(paths) if user.y]
   try:
     x = np.concatenate([np.array(user.x, np.float32) for user in own])
     y = np.concatenate([np.array(user.y, np.int32) for user in own])

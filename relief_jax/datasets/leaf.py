@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from relief_jax.datasets import arrays, download
+from relief_jax.datasets import arrays
 from relief_jax.datasets.windows import Windows
 from relief_jax.errors import InputError
 
@@ -45,20 +45,16 @@ def files(root: Path | None, name: str) -> list[Path]:
   return [path for own in found for path in own] if all(found) else []
 
 
-def users(root: Path | None, name: str) -> Iterator[User]:
+def users(paths: Sequence[Path]) -> Iterator[User]:
   """Reads the samples of every user.
 
   Args:
-    root: folder of the data sets.
-    name: of the data set.
+    paths: from `files`.
 
   Raises:
-    InputError: not there, or other files.
+    InputError: other files.
   """
-  every = files(root, name)
-  if not every:
-    raise download.missing(name, root)
-  for path in every:
+  for path in paths:
     try:
       data = json.loads(path.read_text(encoding='utf-8'))
       for user in data['users']:

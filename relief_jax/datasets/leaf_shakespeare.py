@@ -6,7 +6,6 @@ that follows. As there, only the one behind the last is predicted.
 
 from pathlib import Path
 
-import ml_collections
 import numpy as np
 
 from relief_jax.datasets import leaf, texts
@@ -20,18 +19,16 @@ def files(root: Path | None) -> list[Path]:
   return leaf.files(root, 'leaf_shakespeare')
 
 
-def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
+def read(paths: list[Path]) -> Windows:
   """Loads all samples, [n, 80] characters.
 
   Args:
-    config: not used.
-    root: folder of the data sets.
+    paths: from `files`.
 
   Raises:
-    InputError: not there, or other files.
+    InputError: other files.
   """
-  del config
-  own = [user for user in leaf.users(root, 'leaf_shakespeare') if user.y]
+  own = [user for user in leaf.users(paths) if user.y]
   lines = [a + b for user in own for a, b in zip(user.x, user.y, strict=True)]
   if len({len(line) for line in lines}) != 1:
     raise InputError(

@@ -102,16 +102,10 @@ def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
       windows cannot follow.
   """
   del root
-  if not config.data_path:
-    raise InputError(
-      "dataset=npz with config.data_path=''",
-      'the path of an .npz file',
-      'set --config.data_path=FILE',
-    )
   path = Path(paths.expand(config.data_path, 'config.data_path'))
-  if (found := plain(path, config.data.channels)) is not None:
-    return found
   own = read(path, config.data.channels)
+  if isinstance(own, Windows):
+    return own
   if own.x.ndim >= 3:
     return _ready(own, config)
   every = [
@@ -121,17 +115,8 @@ def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
   return to_windows(every, own.modalities, own.classes, config, own.subjects)
 
 
-def plain(path: Path, channels: str = '') -> Windows | None:
-  """Reads a table, texts, or numbers to predict; None of any other file.
-
-  Args:
-    path: of the `.npz`.
-    channels: as `read`.
-
-  Raises:
-    InputError: arrays that do not fit together.
-  """
-  found = npz_fields.arrays(path)
+def _plain(path: Path, found: dict[str, Any], channels: str) -> Windows | None:
+  """Takes a table, texts, or numbers to predict; None of any other content."""
   if not {'x', 'y'} <= set(found):
     return None
   x, y = found['x'], found['y']
@@ -156,17 +141,22 @@ def plain(path: Path, channels: str = '') -> Windows | None:
   )
 
 
-def read(path: Path, channels: str = '') -> Own:
+def read(path: Path, channels: str = '') -> Own | Windows:
   """Reads and checks a file.
 
   Args:
     path: of the `.npz`.
     channels: `config.data.channels`; '' for the file's own `modality`.
 
+  Returns:
+    Windows of a table, texts, or numbers to predict.
+
   Raises:
     InputError: what is wrong, and how to mend it.
   """
   found = npz_fields.arrays(path)
+  if (ready := _plain(path, found, channels)) is not None:
+    return ready
   if 'rate' not in found and 'x' in found and found['x'].ndim > 3:
     found = {**found, 'rate': np.ones(1)}
   lacking = [key for key in _NEEDED if key not in found]

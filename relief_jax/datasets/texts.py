@@ -17,13 +17,13 @@ import ml_collections
 import numpy as np
 from numpy.typing import NDArray
 
+from relief_jax.datasets import arrays
 from relief_jax.datasets.windows import Windows
 from relief_jax.errors import InputError
 from relief_jax.files import paths
 from relief_jax.scoring import targets
 
 MODALITY = 'text'
-_TEST_SHARE = 0.2
 _VOCABULARY = 256
 _OTHER = '�'  # stands for all symbols beyond the vocabulary
 
@@ -39,12 +39,6 @@ def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
     InputError: no text there, or one that is no UTF-8.
   """
   del root
-  if not config.data_path:
-    raise InputError(
-      "dataset=texts with config.data_path=''",
-      'a folder of texts, one per client',
-      'set --config.data_path=FOLDER',
-    )
   folder = paths.expand(config.data_path, 'config.data_path')
   return read(Path(folder), config.data.width)
 
@@ -107,7 +101,7 @@ def by_author(
   rows, notes = [], []
   for name in sorted(authors):
     lines = list(authors[name])
-    cut = len(lines) - round(_TEST_SHARE * len(lines))
+    cut = len(lines) - round(arrays.TEST_SHARE * len(lines))
     sides = lines[:cut], lines[cut:]
     parts = [encode('\n'.join(side), number) for side in sides]
     if len(parts[0]) < 2:
@@ -116,26 +110,19 @@ def by_author(
     rows.append((name, [pair(part, width) for part in parts if len(part) > 1]))
   if not rows:
     raise InputError('no text', 'two characters at least', 'check the folder')
-  pairs = [p for _, own in rows for p in own]
-  sizes = np.array([len(x) for x, _ in pairs])
-  author = np.repeat(np.arange(len(rows)), [len(own) for _, own in rows])
-  is_test = np.concatenate([np.arange(len(own)) > 0 for _, own in rows])
-  subject = np.repeat(author, sizes)
-  first = np.searchsorted(subject, np.arange(len(rows)))
-  return Windows(
-    x={MODALITY: np.concatenate([x for x, _ in pairs])},
-    y=np.concatenate([y for _, y in pairs]),
-    subject=(subject + 1).astype(np.int32),
-    run=subject.astype(np.int32),
-    start=(np.arange(len(subject)) - first[subject]) * width,
-    classes=symbols,
-    rate=1.0,
-    width=width,
-    official_test=np.repeat(is_test, sizes),
-    title=title,
-    notes=tuple(notes),
-    people={i: name for i, (name, _) in enumerate(rows, 1)},
+  x, y, author, test = (
+    np.concatenate(values)
+    for values in zip(
+      *(
+        (x, y, np.full(len(x), name), np.full(len(x), number > 0))
+        for name, own in rows
+        for number, (x, y) in enumerate(own)
+      ),
+      strict=True,
+    )
   )
+  found = arrays.windows(x, y, author, test, symbols, title, MODALITY)
+  return found._replace(notes=tuple(notes))
 
 
 def vocabulary(texts) -> tuple[str, ...]:

@@ -73,7 +73,7 @@ def draw(
     number = metric.text(mean[-1] / metric.scale).removesuffix(' %')
     name = f'{number} {labels.short(label)}'
     ended.append(palette.End(x[-1], mean[-1], name, kind['color']))
-  axes.set_ylabel(f'{metric.title}{" (%)" if metric.percent else ""}')
+  axes.set_ylabel(metric.label)
   low, high = axes.get_ylim()
   axes.set_ylim(max(low, 0), min(high, 100) if metric.percent else high)
   palette.tidy(axes)
@@ -83,7 +83,6 @@ def draw(
 def charts_of(collection: Collection) -> list[charts.Chart]:
   """Draws the main metric against all of `AXES`, a chart per group."""
   metric = collection.metric
-  head = metric.title[0].upper() + metric.title[1:]
 
   def one(own):
     made, found = {}, []
@@ -94,7 +93,7 @@ def charts_of(collection: Collection) -> list[charts.Chart]:
         palette.name_ends(here, ends)
         made[name], found = figure, some
     return (
-      f'{head} of the fleet on held-out windows, mean over '
+      f'{metric.head} of the fleet on held-out windows, mean over '
       f'{collection.numbers}, of {charts.those(collection, own)}; at the '
       f'right the last one{", %" if metric.percent else ""}. '
       f'{stats.told(found, collection.numbers)}'

@@ -18,8 +18,9 @@ _TIERS = 6
 
 
 def tiers(collection: Collection) -> list[charts.Chart]:
-  """Draws the F1 of slow and of fast devices."""
-  every = frame.last(collection.frame, 'f1_by_tier.')
+  """Draws the main metric of slow and of fast devices."""
+  metric = collection.metric
+  every = frame.last(collection.frame, f'{metric.name}_by_tier.')
 
   def one(own):
     some = every[every.label.isin(own)]
@@ -34,22 +35,24 @@ def tiers(collection: Collection) -> list[charts.Chart]:
     for (tier, label), values in some.groupby(['part', 'label'], sort=False):
       aside = 0.8 * ((own.index(label) + 0.5) / len(own) - 0.5)
       at, kind = names.index(tier) + aside, collection.styles[label]
-      handles[label], told = palette.around(here, at, values, kind, across=True)
+      handles[label], told = palette.around(
+        here, at, values, kind, metric.scale, across=True
+      )
       found.append(told)
     here.set_yticks(np.arange(len(names)), names)
     here.set_ylim(len(names) - 0.5, -0.5)
     for edge in range(len(names) - 1):
       here.axhline(edge + 0.5, color='0.8', linewidth=0.8)
-    here.set_xlabel('macro-F1 (%)')
+    here.set_xlabel(metric.label)
     here.set_ylabel('tier')
     palette.tidy(here)
     charts.legend(figure, handles)
     return (
-      'Last macro-F1 of the devices of each tier, each with the sensors that '
-      f'it owns, mean. {stats.told(found, collection.numbers)}'
+      f'Last {metric.title} of the devices of each tier, each with the sensors '
+      f'that it owns, mean. {stats.told(found, collection.numbers)}'
     ), {'': figure}
 
-  title = 'F1 by tier of devices'
+  title = f'{metric.short} by tier of devices'
   return charts.per_group(collection, 'tiers', title, palette.LINES, one)
 
 

@@ -210,21 +210,27 @@ def name_ends(axes, ends: Sequence[End], size: float = 8) -> None:
 
 
 def around(
-  axes, at: float, some: pd.DataFrame, kind: dict[str, Any], across=False
+  axes,
+  at: float,
+  some: pd.DataFrame,
+  kind: dict[str, Any],
+  scale: float,
+  across=False,
 ) -> tuple[Any, bool]:
-  """Draws a mean in % with its interval, or with every run where they are few.
+  """Draws a mean with its interval, or with every run where they are few.
 
   Args:
     axes: drawn on.
     at: place on the other axis.
-    some: a row per run, with `value`, a share, and `fold`.
+    some: a row per run, with `value` and `fold`.
     kind: from `style`.
+    scale: from values to what is drawn.
     across: values are on the x axis.
 
   Returns:
     The mean's mark, for a legend, and whether there is an interval.
   """
-  values, folds = 100 * some.value.to_numpy(float), some.fold.to_numpy()
+  values, folds = scale * some.value.to_numpy(float), some.fold.to_numpy()
   kind = kind | {'linestyle': 'none', 'markersize': 6}
   found = stats.bootstrap(values, folds)
 

@@ -63,7 +63,9 @@ def divergence(collection: Collection) -> list[charts.Chart]:
 
 def differences(collection: Collection) -> list[charts.Chart]:
   """Draws ablations: every label against its baseline."""
-  every = collection.values[collection.values.metric == 'f1_difference']
+  metric = collection.metric
+  name = f'{metric.name}_difference'
+  every = collection.values[collection.values.metric == name]
 
   def one(own):
     rows = [
@@ -74,24 +76,29 @@ def differences(collection: Collection) -> list[charts.Chart]:
     ]
     if not rows:
       return '', {}
-    rows.sort(key=lambda row: row[1].value.mean())
+    rows.sort(key=lambda row: metric.sign * row[1].value.mean())
     figure, here = palette.subplots(
       figsize=(palette.WIDTH, 1.1 + 0.28 * len(rows))
     )
     here.axvline(0, color='black', linewidth=1)
     found = [
-      palette.around(here, at, some, collection.styles[label], across=True)[1]
+      palette.around(
+        here, at, some, collection.styles[label], metric.scale, across=True
+      )[1]
       for at, (label, some) in enumerate(rows)
     ]
     names = [naming.shorten(labels.short(label), 30) for label, _ in rows]
     here.set_yticks(range(len(rows)), names, fontsize=8)
     here.set_ylim(-0.6, len(rows) - 0.4)
-    here.set_xlabel(f'macro-F1 minus that of {collection.baseline} (points)')
+    unit = ' (points)' if metric.percent else ''
+    here.set_xlabel(f'{metric.title} minus that of {collection.baseline}{unit}')
     here.xaxis.set_major_locator(ticker.MaxNLocator(7))
     palette.tidy(here)
     return (
-      'Difference of the last macro-F1 in percentage points, paired by '
-      f'{collection.numbers[:-1]}. {stats.told(found, collection.numbers)} An '
+      f'Difference of the last {metric.title}'
+      + (' in percentage points, ' if metric.percent else ', ')
+      + f'paired by {collection.numbers[:-1]}. '
+      + f'{stats.told(found, collection.numbers)} An '
       'interval that crosses the line is no proven difference.'
     ), {'': figure}
 
@@ -100,10 +107,11 @@ def differences(collection: Collection) -> list[charts.Chart]:
 
 
 def sensitivity(collection: Collection) -> list[charts.Chart]:
-  """Draws F1 against every number that a sweep varied.
+  """Draws the main metric against every number that a sweep varied.
 
   A number that follows from the method, since it was chosen for each, is none.
   """
+  metric = collection.metric
   vary = {'seed', 'data.fold'}
   keys = dict.fromkeys(
     key
@@ -119,10 +127,10 @@ def sensitivity(collection: Collection) -> list[charts.Chart]:
         _kind(run.values),
         run.values[key],
         run.fold,
-        run.metrics[-1]['f1'],
+        run.metrics[-1][metric.name],
       )
       for run in collection.runs
-      if frame.is_number(run.values.get(key)) and 'f1' in run.metrics[-1]
+      if frame.is_number(run.values.get(key)) and metric.name in run.metrics[-1]
     ]
     some = pd.DataFrame(rows, columns=['rest', 'kind', 'x', 'fold', 'value'])
     values = sorted(some.x.unique())
@@ -135,14 +143,15 @@ def sensitivity(collection: Collection) -> list[charts.Chart]:
     place = np.log(values) if log else np.array(values)
     found = []
     if not drawn or len(lines) > len(palette.COLOURS):
-      here.plot(some.x, 100 * some.value, 'o', color='0.3', ms=4, alpha=0.6)
+      y = metric.scale * some.value
+      here.plot(some.x, y, 'o', color='0.3', ms=4, alpha=0.6)
     else:
       found = _lines(here, collection, lines, log, values)
     if np.diff(place).min() > 0.08 * (place[-1] - place[0]):  # room for each
       here.set_xticks(values, [f'{value:g}' for value in values])
       here.xaxis.set_minor_locator(ticker.NullLocator())
     here.set_xlabel(labels.short(key.replace('.', '/')))
-    here.set_ylabel('last macro-F1 (%)')
+    here.set_ylabel(f'last {metric.label}')
     palette.tidy(here)
     told = f'mean. {stats.told(found, collection.numbers)}'
     told = told if found else 'a point per run.'
@@ -150,7 +159,7 @@ def sensitivity(collection: Collection) -> list[charts.Chart]:
       charts.Chart(
         naming.file_name('sensitivity', key),
         f'Sensitivity to {key}',
-        f'Last macro-F1 against {key}, {told}',
+        f'Last {metric.title} against {key}, {told}',
         {'': figure},
       )
     )
@@ -184,7 +193,9 @@ def _lines(here, collection, lines, log, values) -> list[bool]:
     at, mean = [], []
     for x, some in line.groupby('x'):
       at.append(x * math.exp(aside) if log else x + aside)
-      handles[rest], told = palette.around(here, at[-1], some, kind)
+      handles[rest], told = palette.around(
+        here, at[-1], some, kind, collection.metric.scale
+      )
       mean.append(handles[rest].get_ydata()[0])
       found.append(told)
     here.plot(
@@ -288,7 +299,7 @@ def _scatter(
   steps = steps.sort_values(['x', 'y'], ascending=[True, False])
   top = metric.sign * steps.y.cummax()
   here.step(steps.x, top, where='post', color='0.3', lw=0.8)
-  here.set_ylabel(f'last {metric.title}{" (%)" if metric.percent else ""}')
+  here.set_ylabel(f'last {metric.label}')
   palette.tidy(here)
   palette.name_ends(here, ends, _LETTERS)
   return figure

@@ -171,7 +171,7 @@ def evaluate(
 
 def has_exits(whole: Array, tests: HeldOut) -> bool:
   """Tells whether sums have an axis of exits before sensor sets and persons."""
-  return whole.ndim > 2 + SUMS[targets.kind(tests.bank.y)].axes
+  return whole.ndim > 2 + SUMS[targets.kind(tests.bank.y)].persons.axes
 
 
 def _first(values: PyTree) -> PyTree:
@@ -316,8 +316,8 @@ def sums_of(
       return jax.vmap(count)(jnp.concatenate([scores.mean(0)[None], scores]))
 
     def count(scores):
-      found = sums.add(
-        sums.zeros(scope.persons, scores.shape[-1]),
+      found = sums.persons.add(
+        sums.persons.zeros(scope.persons, scores.shape[-1]),
         person,
         sums.read(scores, y),
         y,

@@ -67,9 +67,9 @@ def count_own(models, index, frozen, own, fleet, fill, pairs, batch=256):
       if reading is None:
         reading = jnp.zeros_like(told)
       reading = jnp.where(tree.along(here, told), told, reading)
-    return sums.own_add(total, device, reading, y, weight), None
+    return sums.own.add(total, device, reading, y, weight), None
 
-  start = sums.own_zeros(fleet.id.size, classes)
+  start = sums.own.zeros(fleet.id.size, classes)
   return jax.lax.scan(body, start, chunks)[0]
 
 

@@ -171,7 +171,7 @@ def outcome(
     'rounds_done': done,
     'seed': config.seed,
     'last': {k: last.get(k) for k in (*names, 'test_loss')},
-    'best': {k: _best(history, k, metric) for k in names},
+    'best': {k: _best(history, k) for k in names},
     key: target,
     'rounds_to_target': hit.get('round'),
     'sim_seconds_per_round': totals['sim_seconds'] / max(done, 1),
@@ -189,14 +189,10 @@ def outcome(
   }
 
 
-def _best(
-  history: list[dict[str, Any]], key: str, metric: metrics.Metric
-) -> float | None:
+def _best(history: list[dict[str, Any]], key: str) -> float | None:
   """Finds the best value of a score over the evaluations that have it."""
   known = [r[key] for r in history if r.get(key) is not None]
-  return (
-    max(known, default=None) if key == metric.beside else metric.best(known)
-  )
+  return (max if metrics.largest(key) else min)(known, default=None)
 
 
 def recovered(

@@ -77,7 +77,7 @@ class _Rule(NamedTuple):
   """Describes how metrics follow from sums (scoring/sums.py), [...] each.
 
   Attributes:
-    axes: of one person's sums.
+    total: of held-out windows, by person.
     main: sums -> the main metric.
     count: sums -> windows, tokens or numbers that they are of.
     own: sums of a device's own windows -> the main metric.
@@ -86,7 +86,7 @@ class _Rule(NamedTuple):
     nats: sums -> summed loss; None: summed apart, or no loss of nats.
   """
 
-  axes: int
+  total: sums.Total
   main: Callable[[np.ndarray], Any]
   count: Callable[[np.ndarray], Any]
   own: Callable[[np.ndarray], Any]
@@ -96,7 +96,12 @@ class _Rule(NamedTuple):
 
   def persons(self, counts: np.ndarray, some: np.ndarray) -> np.ndarray:
     """Adds up the sums of some persons, [..., Z, *sums] -> [..., *sums]."""
-    return np.compress(some, counts, -self.axes - 1).sum(-self.axes - 1)
+    axis = -self.total.axes - 1
+    return np.compress(some, counts, axis).sum(axis)
+
+  def personal(self, counts: Counts) -> bool:
+    """Tells whether counts are of personal models, with one axis more."""
+    return counts.whole.ndim > 2 + self.total.axes
 
 
 def _last(found: np.ndarray) -> np.ndarray:
@@ -105,7 +110,7 @@ def _last(found: np.ndarray) -> np.ndarray:
 
 _RULES = {
   targets.CLASSES: _Rule(
-    2,
+    sums.SUMS[targets.CLASSES].persons,
     macro_f1,
     _windows,
     lambda own: _macro(*np.moveaxis(own, -2, 0)),
@@ -113,7 +118,7 @@ _RULES = {
     _accuracy,
   ),
   targets.TOKENS: _Rule(
-    1,
+    sums.SUMS[targets.TOKENS].persons,
     sums.perplexity,
     _last,
     sums.perplexity,
@@ -121,7 +126,9 @@ _RULES = {
     _token_accuracy,
     lambda found: found[..., 0],
   ),
-  targets.NUMBERS: _Rule(1, sums.rmse, _last, sums.rmse, _last),
+  targets.NUMBERS: _Rule(
+    sums.SUMS[targets.NUMBERS].persons, sums.rmse, _last, sums.rmse, _last
+  ),
 }
 
 
@@ -154,6 +161,16 @@ class Facts(NamedTuple):
   def metric(self) -> Metric:
     """The main metric."""
     return metrics.OF[self.targets]
+
+  @property
+  def rule(self) -> _Rule:
+    """How metrics follow from sums."""
+    return _RULES[self.targets]
+
+  @property
+  def tested(self) -> np.ndarray:
+    """[Z] bool, persons that results are of."""
+    return ~np.asarray(self.validation, bool)
 
 
 class Report(NamedTuple):
@@ -207,10 +224,9 @@ def report(counts: Counts, scope: Scope, facts: Facts) -> Report:
     facts: of fleet and persons.
   """
   masks, owned = scope.masks, facts.owned
-  rule, name = _RULES[facts.targets], facts.metric.name
+  rule, name, tested = facts.rule, facts.metric.name, facts.tested
   place = (masks[None] == owned[:, None]).all(-1).argmax(1)  # [N] own subset
   devices = _devices(counts, scope, place, rule)
-  tested = ~np.asarray(facts.validation, bool)
   main = devices.over(tested)
   record: dict[str, Any] = {name: float(main.mean())}
   if rule.beside:
@@ -223,7 +239,7 @@ def report(counts: Counts, scope: Scope, facts: Facts) -> Report:
   }
   # Of the server's model or personal ones, over persons: [(N,) S, C, C].
   whole = rule.persons(np.asarray(counts.whole), tested)
-  personal = whole.ndim > 1 + rule.axes
+  personal = rule.personal(counts)
   confusion = None
   if facts.targets == targets.CLASSES:
     confusion = (
@@ -234,8 +250,8 @@ def report(counts: Counts, scope: Scope, facts: Facts) -> Report:
     record[f'{name}_by_class'] = dict(
       zip(facts.classes, class_f1(confusion).tolist(), strict=True)
     )
-  record |= _probes(counts, scope, facts, main, whole)
-  record |= _loss(devices, rule, tested)
+  record |= _probes(counts, scope, facts, main, whole, place)
+  record |= _loss(devices, tested)
   if not personal:
     server = _Models(
       rule, np.asarray(counts.whole)[place], np.arange(len(place))
@@ -257,8 +273,9 @@ def report(counts: Counts, scope: Scope, facts: Facts) -> Report:
   return Report(record, main, own, confusion)
 
 
-def _loss(devices: _Models, rule: _Rule, tested) -> dict[str, float]:
+def _loss(devices: _Models, tested: np.ndarray) -> dict[str, float]:
   """Computes the mean loss of a window or token; {} where there is none."""
+  rule = devices.rule
   found = rule.persons(devices.counts, tested)
   if rule.nats:
     summed = rule.nats(found)
@@ -276,7 +293,7 @@ def _devices(
   """Finds the model and sensor set that every device is tested with."""
   loss: np.ndarray | tuple = ()
   known = not isinstance(counts.loss, tuple)
-  if counts.whole.ndim > 2 + rule.axes:  # personal
+  if rule.personal(counts):
     at = np.arange(len(place)), place
     if known:
       loss = np.asarray(counts.loss)[at]
@@ -332,7 +349,7 @@ def _label(mask: np.ndarray, facts: Facts) -> str:
   return '+'.join(m for m, on in zip(facts.modalities, mask, strict=True) if on)
 
 
-def _probes(counts, scope, facts, main, whole) -> dict[str, Any]:
+def _probes(counts, scope, facts, main, whole, place) -> dict[str, Any]:
   """Computes metrics of the server's model with sensors on and off.
 
   A personal model is tested with sensors that its device owns: there `f1_all`
@@ -344,10 +361,11 @@ def _probes(counts, scope, facts, main, whole) -> dict[str, Any]:
     facts: of fleet and persons.
     main: [N] main metric of the devices.
     whole: [(N,) S, C, C] sums over the persons that are tested.
+    place: [N] the sensor set of each device.
   """
-  masks, owned, rule = scope.masks, facts.owned, _RULES[facts.targets]
+  masks, owned, rule = scope.masks, facts.owned, facts.rule
   name, num = facts.metric.name, owned.shape[1]
-  personal = whole.ndim > 1 + rule.axes
+  personal = rule.personal(counts)
   each = rule.main(whole)  # [(N,) S]
 
   def pick(mask, owners):
@@ -355,12 +373,11 @@ def _probes(counts, scope, facts, main, whole) -> dict[str, Any]:
     return float(each[owners, at].mean() if personal else each[at])
 
   alone = np.eye(num, dtype=bool)
-  everything = np.ones(num, bool)
   rare = facts.rare
-  full = int((masks == everything).all(-1).argmax())
-  place = (masks[None] == owned[:, None]).all(-1).argmax(1)
   found = {
-    f'{name}_all': float(main.mean()) if personal else float(each[full]),
+    f'{name}_all': float(main.mean())
+    if personal
+    else float(each[masks.all(-1).argmax()]),
     f'{name}_rare_only': pick(alone[rare], owned[:, rare]),
   }
   if num > 1:
@@ -377,15 +394,15 @@ def _probes(counts, scope, facts, main, whole) -> dict[str, Any]:
       _label(mask, facts): float(each[i]) for i, mask in enumerate(masks)
     }
   if not isinstance(counts.exits, tuple):
-    tested = ~np.asarray(facts.validation, bool)
-    exits = rule.main(rule.persons(np.asarray(counts.exits), tested))  # [X, S]
+    exits = rule.persons(np.asarray(counts.exits), facts.tested)
+    exits = rule.main(exits)  # [X, S]
     found[f'{name}_by_exit'] = exits[:, place].mean(1).tolist()
   return found
 
 
 def _own(counts: np.ndarray, facts: Facts, record: dict) -> np.ndarray:
   """Adds metrics on own windows to the record; returns those by device."""
-  rule, name = _RULES[facts.targets], facts.metric.name
+  rule, name = facts.rule, facts.metric.name
   has = rule.own_count(counts) > 0
   main = np.where(has, rule.own(counts), np.nan)
   owners = has & facts.owned[:, facts.rare]

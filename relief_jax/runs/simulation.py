@@ -369,11 +369,8 @@ class Simulation:
     broken = self.run.take(infos, seconds)
     if broken is not None:
       round_index, client = broken
-      raise Diverged(round_index, self._broken_group(), client)
-
-  def _broken_group(self) -> str:
-    """Names the first group with a non-finite parameter, or gives ''."""
-    return start.broken_group(self.task, placement.local(self.params))
+      group = start.broken_group(self.task, placement.local(self.params))
+      raise Diverged(round_index, group, client)
 
   def _evaluate(self) -> dict[str, Any]:
     compiled = self._compile()

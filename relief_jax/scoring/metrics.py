@@ -33,6 +33,16 @@ class Metric(NamedTuple):
     return 100.0 if self.percent else 1.0
 
   @property
+  def label(self) -> str:
+    """The title with the unit that people read, for an axis."""
+    return f'{self.title} (%)' if self.percent else self.title
+
+  @property
+  def head(self) -> str:
+    """The title as a sentence begins."""
+    return self.title[0].upper() + self.title[1:]
+
+  @property
   def sign(self) -> int:
     """Factor that makes the largest the best."""
     return 1 if self.largest else -1
@@ -77,8 +87,7 @@ def largest(field: str) -> bool:
   >>> largest('f1_by_tier.low'), largest('rmse_own'), largest('test_loss')
   (True, False, False)
   """
-  small = tuple(m.name for m in OF.values() if not m.largest)
-  return not field.startswith((*small, 'test_loss', 'loss'))
+  return _behind(field).largest and not field.startswith(('test_loss', 'loss'))
 
 
 def shown(field: str, value: float) -> str:
@@ -87,8 +96,12 @@ def shown(field: str, value: float) -> str:
   >>> shown('f1_validation', 0.5), shown('rmse_own', 0.5)
   ('50.0 %', '0.5')
   """
-  small = [m for m in OF.values() if not m.largest]
-  return next((m for m in small if field.startswith(m.name)), F1).text(value)
+  return _behind(field).text(value)
+
+
+def _behind(field: str) -> Metric:
+  """Finds the main metric that a field is of; F1 of all other shares."""
+  return next((m for m in OF.values() if field.startswith(m.name)), F1)
 
 
 def target_key(metric: Metric) -> str:

@@ -5,7 +5,7 @@ added up by person or by device, and metrics are computed from the sums.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,27 +15,44 @@ from relief_jax.scoring import targets
 from relief_jax.types import Array
 
 
-class Sums(NamedTuple):
-  """Describes the sums of a kind of targets; `Z` persons or devices.
+class Total(NamedTuple):
+  """Describes what is added up, of each of `Z` persons or devices.
 
   Attributes:
-    axes: of one person's sums.
-    read: (output [B, ...], y [B, ...]) -> [B, ...], a reading of each window.
-    zeros: (Z, C) -> [Z, ...], nothing yet.
+    shape: C -> [...], of the sums of one.
     add: (sums [Z, ...], place [B], reading, y, weight [B]) -> sums.
-    own_zeros: likewise of a device's own windows; of classes they are fewer
-      numbers, since devices are many.
-    own_add: likewise.
+    dtype: of the sums.
+  """
+
+  shape: Callable[[int], tuple[int, ...]]
+  add: Callable[..., Array]
+  dtype: Any = jnp.float32
+
+  @property
+  def axes(self) -> int:
+    """Number of axes of the sums of one."""
+    return len(self.shape(1))
+
+  def zeros(self, places: int, classes: int) -> Array:
+    """Makes sums of nothing yet, [Z, ...]."""
+    return jnp.zeros((places, *self.shape(classes)), self.dtype)
+
+
+class Sums(NamedTuple):
+  """Describes the sums of a kind of targets.
+
+  Attributes:
+    read: (output [B, ...], y [B, ...]) -> [B, ...], a reading of each window.
+    persons: of held-out windows, by person.
+    own: of devices' own windows; of classes they are fewer numbers, since
+      devices are many.
     loss: (output, y) -> [B], nats that are summed beside; None where the sums
       tell it.
   """
 
-  axes: int
   read: Callable[[Array, Array], Array]
-  zeros: Callable[[int, int], Array]
-  add: Callable[..., Array]
-  own_zeros: Callable[[int, int], Array]
-  own_add: Callable[..., Array]
+  persons: Total
+  own: Total
   loss: Callable[[Array, Array], Array] | None = None
 
 
@@ -56,13 +73,14 @@ def _hits(sums, place, guess, y, weight):
   )
 
 
-def _plain(sums, place, reading, y, weight):
-  del y
-  return sums.at[place].add(weight[:, None] * reading)
+def _plain(number: int) -> Total:
+  """Adds up readings of some numbers each."""
 
+  def add(sums, place, reading, y, weight):
+    del y
+    return sums.at[place].add(weight[:, None] * reading)
 
-def _zeros(number: int) -> Callable[[int, int], Array]:
-  return lambda places, classes: jnp.zeros((places, number), jnp.float32)
+  return Total(lambda classes: (number,), add)
 
 
 def _tokens(output: Array, y: Array) -> Array:
@@ -84,16 +102,13 @@ def _numbers(output: Array, y: Array) -> Array:
 
 SUMS = {
   targets.CLASSES: Sums(
-    2,
     lambda output, y: output.argmax(-1),
-    lambda places, classes: jnp.zeros((places, classes, classes), jnp.int32),
-    _confusion,
-    lambda places, classes: jnp.zeros((places, 3, classes), jnp.int32),
-    _hits,
+    Total(lambda classes: (classes, classes), _confusion, jnp.int32),
+    Total(lambda classes: (3, classes), _hits, jnp.int32),
     optax.softmax_cross_entropy_with_integer_labels,
   ),
-  targets.TOKENS: Sums(1, _tokens, _zeros(3), _plain, _zeros(3), _plain),
-  targets.NUMBERS: Sums(1, _numbers, _zeros(2), _plain, _zeros(2), _plain),
+  targets.TOKENS: Sums(_tokens, _plain(3), _plain(3)),
+  targets.NUMBERS: Sums(_numbers, _plain(2), _plain(2)),
 }
 
 

@@ -8,13 +8,11 @@ numbers   [n, D] float32         [B, D]               squared_error
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from relief_jax.types import Array
 
 CLASSES, TOKENS, NUMBERS = 'classes', 'tokens', 'numbers'
-KINDS = (CLASSES, TOKENS, NUMBERS)
 # A token that only fills up a text; any below 0 is none.
 PADDING = -1
 
@@ -38,19 +36,13 @@ def axes(of: str) -> int:
   return 3 if of == TOKENS else 2
 
 
-def example(of: str, output: Any) -> jax.ShapeDtypeStruct:
-  """Gives the shape of the targets that an output is compared with.
+def zeros(of: str, output: Any) -> Array:
+  """Gives targets of zeros that an output can be compared with.
 
   Args:
     of: the kind.
     output: with a shape, [B, ...].
   """
   if of == NUMBERS:
-    return jax.ShapeDtypeStruct(output.shape, jnp.float32)
-  return jax.ShapeDtypeStruct(output.shape[:-1], jnp.int32)
-
-
-def zeros(of: str, output: Any) -> Array:
-  """Gives targets of zeros in the shape of `example`."""
-  shape = example(of, output)
-  return jnp.zeros(shape.shape, shape.dtype)
+    return jnp.zeros(output.shape, jnp.float32)
+  return jnp.zeros(output.shape[:-1], jnp.int32)

@@ -101,7 +101,6 @@ def identify(
   summary = records.read_json(path) if path.exists() else {}
   status, done = summary.get('status', ''), summary.get('round', 0)
   identity.refuse_rounds(config, stored, done)
-  ended = status in records.FINISHED
   if is_over(summary, config.rounds):
     unused = ', '.join(f'config.{key}' for key in changed if key != 'rounds')
     note(
@@ -122,7 +121,7 @@ def identify(
     for key, (now, then) in changed.items():
       note(f'config.{key}={now!r} from here on, {then!r} before')
     records.write_json(folder / 'config.json', config)
-  if ended:  # it is to go on
+  if status in records.FINISHED:  # it is to go on
     records.write_json(path, summary | {'status': records.INTERRUPTED})
   return ''
 

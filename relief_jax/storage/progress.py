@@ -24,15 +24,6 @@ def duration(seconds: float | None) -> str:
   return f'{seconds // 3600:.0f} h {seconds % 3600 // 60:02.0f} min'
 
 
-def percent(value: float | None) -> str:
-  """Formats a share as a percentage.
-
-  >>> percent(0.5), percent(None)
-  ('50.0', '–')
-  """
-  return '–' if value is None else f'{100 * value:.1f}'
-
-
 def best_so_far(
   record: dict, before: float | None
 ) -> tuple[str, str, float | None]:

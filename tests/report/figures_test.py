@@ -213,6 +213,31 @@ def test_points_of_f1_against_costs_have_names_apart(count):
   assert ('Grey: the 22 worst' in chart.caption) == (count == 70)
 
 
+def test_errors_are_drawn_as_they_are():
+  """Figures of runs without F1 were left out, or were said to be in percent."""
+  runs = []
+  for method, rmse in (('fedavg', 3.0), ('relief', 2.0), ('fedprox', 4.0)):
+    for rate in (0.1, 0.2):
+      last = {'round': 1, 'rmse': rmse + rate}
+      last['rmse_by_tier'] = {'low': rmse + rate, 'high': rmse}
+      values = {'method': method, 'hparams.client_lr': rate}
+      label = f'{rate}/{method}'
+      runs.append(gather.Run(label, 0, 0, {}, [last], values=values))
+  found = gather.Collection(runs, 'fedavg')
+  (swept,) = run_charts.sensitivity(found)
+  (axes,) = swept.panels[''].axes
+  assert axes.get_ylabel() == 'last RMSE'
+  (axes,) = device_charts.tiers(found)[0].panels[''].axes
+  assert axes.get_xlabel() == 'RMSE'
+  assert {np.max(line.get_xdata()) for line in axes.lines} >= {2.0, 3.0, 4.0}
+  (axes,) = run_charts.differences(found)[0].panels[''].axes
+  assert axes.get_xlabel() == 'RMSE minus that of fedavg'
+  names = [text.get_text() for text in axes.get_yticklabels()]
+  assert names == ['fedprox', 'relief']  # the best on top
+  means = [float(line.get_xdata()[0]) for line in axes.lines[2::2]]
+  assert means == pytest.approx([1.0, -1.0])
+
+
 @pytest.mark.parametrize('swept', [False, True])
 def test_a_value_chosen_for_each_method_is_no_sensitivity(swept):
   runs = []

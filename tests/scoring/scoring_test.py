@@ -48,8 +48,8 @@ def test_squared_error_is_scikit_learns():
 def added(kind, output, y, place, weight):
   one = sums.SUMS[kind]
   reading = one.read(output, y)
-  start = one.zeros(2, output.shape[-1])
-  return np.asarray(one.add(start, place, reading, y, weight))
+  start = one.persons.zeros(2, output.shape[-1])
+  return np.asarray(one.persons.add(start, place, reading, y, weight))
 
 
 def test_perplexity_and_accuracy_of_tokens():
@@ -99,6 +99,6 @@ def test_a_loss_of_other_targets_is_refused(loss, kind, text):
 
 
 def test_the_usual_losses():
-  for kind in targets.KINDS:
+  for kind in metrics.OF:
     assert criteria.find('', kind).targets == kind
   assert criteria.find('').targets == 'classes'
