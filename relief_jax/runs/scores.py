@@ -9,127 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from relief_jax.runs.evaluation import Counts, Scope
-from relief_jax.scoring import metrics, sums, targets
+from relief_jax.scoring import metrics, rules, targets
 from relief_jax.scoring.metrics import Metric
-
-
-def class_f1(confusion: np.ndarray) -> np.ndarray:
-  """Computes F1 of every class, [..., C, C] -> [..., C]; 0 where it is absent.
-
-  Args:
-    confusion: counts, rows are true classes.
-  """
-  confusion = np.asarray(confusion, np.float64)
-  return _f1(
-    np.diagonal(confusion, axis1=-2, axis2=-1),
-    confusion.sum(-2),
-    confusion.sum(-1),
-  )[0]
-
-
-def macro_f1(confusion: np.ndarray) -> Any:
-  """Averages F1 over the classes that occur in labels or predictions.
-
-  The same as scikit-learn's `f1_score(average='macro', zero_division=0)`.
-
-  Args:
-    confusion: [..., C, C] counts, rows are true classes.
-
-  Returns:
-    [...] float64.
-
-  >>> float(macro_f1(np.array([[2, 0], [1, 1]])))
-  0.7333333333333334
-  """
-  confusion = np.asarray(confusion, np.float64)
-  hits = np.diagonal(confusion, axis1=-2, axis2=-1)
-  return _macro(hits, confusion.sum(-2), confusion.sum(-1))
-
-
-def _f1(hits, predicted, true):
-  """Computes F1 and presence of every class, [..., C] each."""
-  total = np.asarray(predicted + true, np.float64)
-  score = np.divide(2 * hits, total, out=np.zeros(total.shape), where=total > 0)
-  return score, total > 0
-
-
-def _macro(hits, predicted, true):
-  score, present = _f1(hits, predicted, true)
-  return score.sum(-1) / np.maximum(present.sum(-1), 1)
-
-
-def _accuracy(confusion: np.ndarray) -> np.ndarray:
-  """Computes the share of windows that are right, [..., C, C] -> [...]."""
-  hits = np.trace(confusion, axis1=-2, axis2=-1)
-  return hits / np.maximum(_windows(confusion), 1)
-
-
-def _windows(confusion: np.ndarray) -> np.ndarray:
-  return confusion.sum((-2, -1))
-
-
-def _token_accuracy(found: np.ndarray) -> np.ndarray:
-  """Computes the share of tokens that are right, [..., 3] -> [...]."""
-  return found[..., 1] / np.maximum(found[..., 2], 1)
-
-
-class _Rule(NamedTuple):
-  """Describes how metrics follow from sums (scoring/sums.py), [...] each.
-
-  Attributes:
-    total: of held-out windows, by person.
-    main: sums -> the main metric.
-    count: sums -> windows, tokens or numbers that they are of.
-    own: sums of a device's own windows -> the main metric.
-    own_count: likewise.
-    beside: sums -> the second metric, None: there is none.
-    nats: sums -> summed loss; None: summed apart, or no loss of nats.
-  """
-
-  total: sums.Total
-  main: Callable[[np.ndarray], Any]
-  count: Callable[[np.ndarray], Any]
-  own: Callable[[np.ndarray], Any]
-  own_count: Callable[[np.ndarray], Any]
-  beside: Callable[[np.ndarray], Any] | None = None
-  nats: Callable[[np.ndarray], Any] | None = None
-
-  def persons(self, counts: np.ndarray, some: np.ndarray) -> np.ndarray:
-    """Adds up the sums of some persons, [..., Z, *sums] -> [..., *sums]."""
-    axis = -self.total.axes - 1
-    return np.compress(some, counts, axis).sum(axis)
-
-  def personal(self, counts: Counts) -> bool:
-    """Tells whether counts are of personal models, with one axis more."""
-    return counts.whole.ndim > 2 + self.total.axes
-
-
-def _last(found: np.ndarray) -> np.ndarray:
-  return found[..., -1]
-
-
-_RULES = {
-  targets.CLASSES: _Rule(
-    sums.SUMS[targets.CLASSES].persons,
-    macro_f1,
-    _windows,
-    lambda own: _macro(*np.moveaxis(own, -2, 0)),
-    lambda own: own[..., 2, :].sum(-1),
-    _accuracy,
-  ),
-  targets.TOKENS: _Rule(
-    sums.SUMS[targets.TOKENS].persons,
-    sums.perplexity,
-    _last,
-    sums.perplexity,
-    _last,
-    _token_accuracy,
-    lambda found: found[..., 0],
-  ),
-  targets.NUMBERS: _Rule(
-    sums.SUMS[targets.NUMBERS].persons, sums.rmse, _last, sums.rmse, _last
-  ),
-}
 
 
 class Facts(NamedTuple):
@@ -163,9 +44,9 @@ class Facts(NamedTuple):
     return metrics.OF[self.targets]
 
   @property
-  def rule(self) -> _Rule:
+  def rule(self) -> rules.Rule:
     """How metrics follow from sums."""
-    return _RULES[self.targets]
+    return rules.RULES[self.targets]
 
   @property
   def tested(self) -> np.ndarray:
@@ -201,7 +82,7 @@ class _Models(NamedTuple):
     loss: [U, Z] sums of the cross-entropy; () where none was computed.
   """
 
-  rule: _Rule
+  rule: rules.Rule
   counts: np.ndarray
   device: np.ndarray
   loss: np.ndarray | tuple = ()
@@ -239,7 +120,7 @@ def report(counts: Counts, scope: Scope, facts: Facts) -> Report:
   }
   # Of the server's model or personal ones, over persons: [(N,) S, C, C].
   whole = rule.persons(np.asarray(counts.whole), tested)
-  personal = rule.personal(counts)
+  personal = rule.personal(counts.whole)
   confusion = None
   if facts.targets == targets.CLASSES:
     confusion = (
@@ -248,7 +129,7 @@ def report(counts: Counts, scope: Scope, facts: Facts) -> Report:
       else whole[int(scope.masks.all(-1).argmax())]
     )
     record[f'{name}_by_class'] = dict(
-      zip(facts.classes, class_f1(confusion).tolist(), strict=True)
+      zip(facts.classes, rules.class_f1(confusion).tolist(), strict=True)
     )
   record |= _probes(counts, scope, facts, main, whole, place)
   record |= _loss(devices, tested)
@@ -288,12 +169,12 @@ def _loss(devices: _Models, tested: np.ndarray) -> dict[str, float]:
 
 
 def _devices(
-  counts: Counts, scope: Scope, place: np.ndarray, rule: _Rule
+  counts: Counts, scope: Scope, place: np.ndarray, rule: rules.Rule
 ) -> _Models:
   """Finds the model and sensor set that every device is tested with."""
   loss: np.ndarray | tuple = ()
   known = not isinstance(counts.loss, tuple)
-  if rule.personal(counts):
+  if rule.personal(counts.whole):
     at = np.arange(len(place)), place
     if known:
       loss = np.asarray(counts.loss)[at]
@@ -365,7 +246,7 @@ def _probes(counts, scope, facts, main, whole, place) -> dict[str, Any]:
   """
   masks, owned, rule = scope.masks, facts.owned, facts.rule
   name, num = facts.metric.name, owned.shape[1]
-  personal = rule.personal(counts)
+  personal = rule.personal(counts.whole)
   each = rule.main(whole)  # [(N,) S]
 
   def pick(mask, owners):

@@ -9,6 +9,7 @@ import pytest
 from sklearn import metrics
 
 from relief_jax.runs import evaluation, scores
+from relief_jax.scoring import rules
 from relief_jax.types import HeldOut
 from tests.support import tiny
 
@@ -34,12 +35,12 @@ def test_f1_is_scikit_learns(seed):
     truth, guess, labels=range(classes), average=None, zero_division=0
   )
   macro = metrics.f1_score(truth, guess, average='macro', zero_division=0)
-  np.testing.assert_allclose(scores.class_f1(found), every)
-  np.testing.assert_allclose(scores.macro_f1(found), macro)
+  np.testing.assert_allclose(rules.class_f1(found), every)
+  np.testing.assert_allclose(rules.macro_f1(found), macro)
 
 
 def test_f1_of_nothing_is_zero():
-  assert scores.macro_f1(np.zeros((3, 3))) == 0
+  assert rules.macro_f1(np.zeros((3, 3))) == 0
 
 
 def test_subsets_are_the_fleets_and_the_probes():
@@ -267,5 +268,5 @@ def test_report_of_personal_models_by_hand():
   assert found['f1_by_subset'] == {'acc': 0.5, 'acc+gyro': 1}
   assert 'f1_global' not in found  # there is no server's model
   np.testing.assert_allclose(
-    [*found['f1_by_class'].values()], scores.class_f1(GOOD + BAD + GOOD)
+    [*found['f1_by_class'].values()], rules.class_f1(GOOD + BAD + GOOD)
   )

@@ -11,7 +11,7 @@ import pytest
 import relief_jax
 from relief_jax import simulate
 from relief_jax.errors import InputError
-from relief_jax.runs import scores
+from relief_jax.scoring import rules
 from relief_jax.storage import records, runner
 from relief_jax.tree import named_leaves
 from tests.support import fake_simulate, tiny
@@ -31,7 +31,7 @@ def raw_tests(simulation):
 def macro_f1(classes, y, guess):
   counts = np.zeros((len(classes), len(classes)))
   np.add.at(counts, (y, guess), 1)
-  return scores.macro_f1(counts)
+  return rules.macro_f1(counts)
 
 
 @pytest.fixture(scope='module')
