@@ -325,7 +325,10 @@ def _labels(own: dict[str, Any]) -> list[str]:
 
 def _check_baseline(own: dict[str, Any]) -> None:
   """Refuses a baseline that no label of the comparison is called."""
-  names = [label.rpartition('/')[2] for label in own['labels']]
+  # Groups share names, and a list that repeats them tells nothing.
+  names = list(
+    dict.fromkeys(label.rpartition('/')[2] for label in own['labels'])
+  )
   if own['baseline'] not in (_BASELINE, *names):
     raise InputError(
       f'config.baseline={own["baseline"]!r}',

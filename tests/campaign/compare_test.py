@@ -67,6 +67,12 @@ def test_one_rule_for_the_baseline(tmp_path):
     of(baseline='relif')
   with pytest.raises(InputError, match='--baseline=relif'):
     campaign.of_comparison(config(), tmp_path, baseline='relif')
+  from experiments.configs import transformer
+
+  grouped = transformer.get_config('smoke')  # full/fedavg, lora/fedavg, ...
+  grouped.baseline = 'full/fedavg'
+  with pytest.raises(InputError, match=r'as fedavg, cohort_mean, relief\.'):
+    campaign.of_comparison(grouped, tmp_path)
 
 
 def test_finished_runs_are_never_run_again(inline, tmp_path):
