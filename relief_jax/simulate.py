@@ -13,6 +13,8 @@ import ml_collections
 
 from relief_jax.engine import machine
 from relief_jax.runs import program, start
+from relief_jax.runs.cost_rounds import Costs
+from relief_jax.runs.cost_rounds import simulate as costs
 from relief_jax.runs.round_totals import Diverged
 from relief_jax.runs.simulation import Simulation
 from relief_jax.storage import progress, reading, records, runner
@@ -21,10 +23,12 @@ from relief_jax.storage.opening import Member
 from relief_jax.storage.result import Result
 
 __all__ = [
+  'Costs',
   'Diverged',
   'Result',
   'Simulation',
   'clear',
+  'costs',
   'run',
   'set_devices',
 ]

@@ -39,6 +39,7 @@ COMMANDS = {
   'report': Command('DIR...', 'makes one HTML page, figures and tables', True),
   'select': Command('DIR', 'chooses the best values of a sweep', True),
   'robustness': Command('DIR', 'makes the maps of a robustness grid', True),
+  'costs': Command('CONFIG', 'computes time, energy, bytes without training'),
   'inspect': Command('CONFIG', 'shows devices and data before training'),
   'check-data': Command('PATH', 'looks for faults in your own data', True),
   'profile-device': Command('', 'measures this machine as a device'),
