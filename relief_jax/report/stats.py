@@ -163,9 +163,18 @@ def holm(values: Sequence[float]) -> list[float]:
   return found
 
 
-def worst_tenth(values: np.ndarray) -> float:
-  """Averages the worst tenth of the values, at least one."""
-  return float(np.sort(values)[: max(1, round(len(values) / 10))].mean())
+def worst_tenth(values: np.ndarray, sign: int = 1) -> float:
+  """Averages the worst tenth of the values, at least one.
+
+  >>> worst_tenth(np.arange(20.0)), worst_tenth(np.arange(20.0), -1)
+  (0.5, 18.5)
+
+  Args:
+    values: [n].
+    sign: 1 where the largest is the best, else -1.
+  """
+  kept = np.sort(sign * values)[: max(1, round(len(values) / 10))]
+  return sign * float(kept.mean())
 
 
 def gini(values: np.ndarray) -> float:

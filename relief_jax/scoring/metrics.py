@@ -38,6 +38,11 @@ class Metric(NamedTuple):
     return f'{self.title} (%)' if self.percent else self.title
 
   @property
+  def label_short(self) -> str:
+    """The same of the short title, for a heading."""
+    return f'{self.short} %' if self.percent else self.short
+
+  @property
   def head(self) -> str:
     """The title as a sentence begins."""
     return self.title[0].upper() + self.title[1:]
@@ -120,6 +125,15 @@ def shown(field: str, value: float) -> str:
 def _behind(field: str) -> Metric:
   """Finds the main metric that a field is of; F1 of all other shares."""
   return next((m for m in OF.values() if field.startswith(m.name)), F1)
+
+
+def main_of(metric: Metric) -> Metric:
+  """Finds the main metric that a metric is, or is beside.
+
+  >>> main_of(ACCURACY).name, main_of(RMSE).name
+  ('f1', 'rmse')
+  """
+  return next(main for main in OF.values() if metric in main.pair)
 
 
 def target_key(metric: Metric) -> str:
