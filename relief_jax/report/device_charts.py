@@ -17,10 +17,22 @@ _RUNS = 4
 _TIERS = 6
 
 
+# Where devices are tested: end of the fields, end of titles, what they are.
+TESTS = (
+  ('', '', 'held-out windows'),
+  ('_own', ', on own windows', 'its own later windows'),
+)
+
+
 def tiers(collection: Collection) -> list[charts.Chart]:
   """Draws the main metric of slow and of fast devices."""
+  return [chart for test in TESTS for chart in _tiers(collection, *test)]
+
+
+def _tiers(collection, end, where, windows) -> list[charts.Chart]:
+  """Draws the same of one of `TESTS`."""
   metric = collection.metric
-  every = frame.last(collection.frame, f'{metric.name}_by_tier.')
+  every = frame.last(collection.frame, f'{metric.name}{end}_by_tier.')
 
   def one(own):
     some = every[every.label.isin(own)]
@@ -48,49 +60,61 @@ def tiers(collection: Collection) -> list[charts.Chart]:
     palette.tidy(here)
     charts.legend(figure, handles)
     return (
-      f'Last {metric.title} of the devices of each tier, each with the sensors '
-      f'that it owns, mean. {stats.told(found, collection.numbers)}'
+      f'Last {metric.title} of the devices of each tier on {windows}, each '
+      'with the sensors that it owns, mean. '
+      f'{stats.told(found, collection.numbers)}'
     ), {'': figure}
 
-  title = f'{metric.short} by tier of devices'
-  return charts.per_group(collection, 'tiers', title, palette.LINES, one)
+  title, name = f'{metric.short} by tier of devices{where}', f'tiers{end}'
+  return charts.per_group(collection, name, title, palette.LINES, one)
 
 
-def device_scores(run: Run, metric: metrics.Metric) -> np.ndarray:
+def device_scores(run: Run, field: str) -> np.ndarray:
   """Lists the last score of every recorded device of a run, [n].
 
   Args:
     run: finished.
-    metric: the score.
+    field: the score, in devices.jsonl.
 
   Returns:
     Without devices that have none, or one too large for a number.
   """
   found = run.lines('devices')
-  known = found[-1].get(metric.name, ()) if found else ()
+  known = found[-1].get(field, ()) if found else ()
   return np.array([v for v in known if v is not None], float)
 
 
 def histograms(collection: Collection) -> list[charts.Chart]:
   """Draws the distribution of the main metric over the devices."""
+  return [chart for test in TESTS for chart in _over_devices(collection, *test)]
+
+
+def _over_devices(collection, end, where, windows) -> list[charts.Chart]:
+  """Draws the same of one of `TESTS`."""
   metric = collection.metric
 
   def one(own):
-    shown = {}
+    shown, same = {}, []
     for label in own:
       runs = collection.by_label[label]
-      found = np.concatenate([device_scores(run, metric) for run in runs])
-      if len(found):
-        shown[label] = metric.scale * found
+      found = [device_scores(run, metric.name + end) for run in runs]
+      if any(np.ptp(scores) for scores in found if len(scores)):
+        shown[label] = metric.scale * np.concatenate(found)
+      elif any(map(len, found)):
+        same.append(labels.short(label))
+    shared = (
+      ' Devices with the same sensors share a global model and the test '
+      f'windows, hence their {metric.short}.'
+    )
     return (
-      f'Last {metric.title} of every device with the sensors that it owns, all '
-      f'{collection.numbers} together. Solid: mean; dashed: mean of the '
-      'worst tenth. Devices with the same sensors share a global model and '
-      f'the test windows, hence their {metric.short}.'
+      f'Last {metric.title} of every device on {windows} with the sensors that '
+      f'it owns, all {collection.numbers} together. Solid: mean; dashed: mean '
+      f'of the worst tenth.{"" if end else shared}'
+      + (f' Not drawn: {", ".join(same)}, all devices alike.' if same else '')
     ), {'': _histograms(collection, shown)} if shown else {}
 
-  title = f'{metric.short} over the devices'
-  return charts.per_group(collection, 'devices', title, palette.LINES - 1, one)
+  title, name = f'{metric.short} over the devices{where}', f'devices{end}'
+  return charts.per_group(collection, name, title, palette.LINES - 1, one)
 
 
 def _histograms(collection: Collection, shown: Mapping[str, np.ndarray]):

@@ -188,4 +188,4 @@ def gini(values: np.ndarray) -> float:
   if not total:
     return 0.0
   rank = np.arange(1, count + 1)
-  return float(((2 * rank - count - 1) * values).sum() / (count * total))
+  return abs(float(((2 * rank - count - 1) * values).sum() / (count * total)))

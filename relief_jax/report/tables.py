@@ -233,7 +233,7 @@ def tables_of(collection: Collection) -> list[Table]:
   base = _base(collection)
   made = [
     headline(collection, collection.notes),
-    *_fairness(collection, head),
+    *(_fairness(collection, head, *test) for test in device_charts.TESTS),
   ]
   for group in columns.groups(collection.metric):
     shown = texts(group.columns, found)
@@ -286,14 +286,14 @@ def headline(collection: Collection, notes: Sequence[str] = ()) -> Table:
   return Table('headline', 'Headline', shown, full, note)
 
 
-def _fairness(collection: Collection, head: str) -> list[Table]:
-  """Computes mean, worst tenth and Gini over the devices that runs recorded."""
+def _fairness(collection, head, end, where, windows) -> Table:
+  """Computes mean, worst tenth and Gini over the devices of one test."""
   metric = collection.metric
   devices = _devices(metric)
   rows = [
     (run.label, run.fold, column.name, float(function(scores)), False)
     for run in collection.runs
-    if len(scores := device_charts.device_scores(run, metric))
+    if len(scores := device_charts.device_scores(run, metric.name + end))
     for column, function in devices.items()
   ]
   names = ['label', 'fold', 'metric', 'value', 'ended']
@@ -301,16 +301,14 @@ def _fairness(collection: Collection, head: str) -> list[Table]:
   count = values[values.metric == 'mean'].label.value_counts(sort=False)
   found = cells(values, count.to_dict(), devices)
   points = ' Deviation is in percentage points.' if metric.percent else ''
-  return [
-    Table(
-      'fairness',
-      'Fairness over devices',
-      texts(list(devices), found),
-      numbers(list(devices), found),
-      f'{head}, of the last {metric.title} of the devices, each with the '
-      f'sensors that it owns.{points}',
-    )
-  ]
+  return Table(
+    f'fairness{end}',
+    f'Fairness over devices{where}',
+    texts(list(devices), found),
+    numbers(list(devices), found),
+    f'{head}, of the last {metric.title} of every device on {windows}, with '
+    f'the sensors that it owns.{points}',
+  )
 
 
 def _devices(metric: Metric) -> dict[Column, Callable[[np.ndarray], Any]]:

@@ -256,7 +256,10 @@ def test_devices_and_fairness_follow_the_metric(tmp_path):
     recorded(
       tmp_path,
       label,
-      {'perplexity': (8.0 + more, 9.0 + more, 12.0 + more)},
+      {
+        'perplexity': (5.0, 5.0, 5.0),  # the same model and windows
+        'perplexity_own': (8.0 + more, 9.0 + more, 12.0 + more),
+      },
       perplexity=9.0 + more,
       perplexity_by_tier={'low': 8.5 + more, 'high': 12.0 + more},
       perplexity_by_person={'1': 7.0, '2': 11.0 + more},
@@ -265,7 +268,8 @@ def test_devices_and_fairness_follow_the_metric(tmp_path):
   ]
   found = gather.Collection(runs, 'fedavg')
   (chart,) = device_charts.histograms(found)
-  assert chart.title == 'perplexity over the devices'
+  assert chart.title == 'perplexity over the devices, on own windows'
+  assert chart.name == 'devices_own'
   panels = chart.panels[''].axes
   assert panels[-1].get_xlabel() == 'perplexity of a device'
   low, high = panels[-1].get_xlim()
@@ -276,10 +280,12 @@ def test_devices_and_fairness_follow_the_metric(tmp_path):
     assert f'worst tenth {12 + more:.3g},' in axes.get_title('left')
     assert sum(bar.get_height() for bar in axes.patches) == pytest.approx(100)
   made = {table.name: table for table in tables.tables_of(found)}
-  fair = made['fairness'].numbers
+  assert (made['fairness'].numbers[['worst', 'mean']] == 5).all(None)
+  assert (made['fairness'].numbers.gini == 0).all()
+  fair = made['fairness_own'].numbers
   assert fair.loc['relief', 'worst'] == 13 and fair.loc['fedavg', 'worst'] == 12
-  assert 'of the last perplexity of' in made['fairness'].note
-  assert '%' not in ''.join(made['fairness'].text.columns)
+  assert 'of the last perplexity of' in made['fairness_own'].note
+  assert '%' not in ''.join(made['fairness_own'].text.columns)
   persons = made['persons'].numbers.loc['relief']
   assert persons['perplexity_worst_tier'] == 13
   assert persons['perplexity_worst_person'] == 12
