@@ -280,7 +280,7 @@ def test_devices_and_fairness_follow_the_metric(tmp_path):
     assert f'worst tenth {12 + more:.3g},' in axes.get_title('left')
     assert sum(bar.get_height() for bar in axes.patches) == pytest.approx(100)
   made = {table.name: table for table in tables.tables_of(found)}
-  assert (made['fairness'].numbers[['worst', 'mean']] == 5).all(None)
+  assert (made['fairness'].numbers[['worst', 'mean']] == 5).all(axis=None)
   assert (made['fairness'].numbers.gini == 0).all()
   fair = made['fairness_own'].numbers
   assert fair.loc['relief', 'worst'] == 13 and fair.loc['fedavg', 'worst'] == 12
