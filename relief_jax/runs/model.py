@@ -207,7 +207,12 @@ class Model:
   def _compiled(self):
     """Builds (params, frozen, x, mask) -> [B, C], compiled."""
     task, filled = self.task, self.fill == 'input'
-    fill = jax.tree.map(jnp.asarray, self.inputs.fill) if filled else None
+    fill = None
+    if filled:
+      fill = {
+        m: jnp.asarray(self.inputs.fill[m], one.dtype)
+        for m, one in self.spec.example.items()
+      }
 
     def scores(params, frozen, x: dict[str, Array], mask: Array) -> Array:
       seen = {
