@@ -74,7 +74,7 @@ def test_a_regression_is_scored_by_its_error(table, tmp_path):
   assert not (tmp_path / 'confusion.json').exists()
   found = gather.gather([tmp_path])
   shown = tables.tables_of(found)[0]
-  assert 'RMSE' in shown.text and 'F1 %' not in shown.text
+  assert 'rmse' in shown.text and 'f1 %' not in shown.text
   np.testing.assert_allclose(shown.numbers['rmse'], rows[-1]['rmse'])
 
 
