@@ -27,7 +27,7 @@ class Cell(NamedTuple):
     half: half the interval; NaN with fewer than two units and of a median.
     number: runs that have one.
     total: runs in all.
-    ended: runs whose number is `columns.Ended`.
+    ended: runs whose number is `readings.Ended`.
   """
 
   mean: float

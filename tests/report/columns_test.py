@@ -6,7 +6,15 @@ import io
 import pytest
 import rich.console
 
-from relief_jax.report import columns, frame, gather, page, printed, tables
+from relief_jax.report import (
+  columns,
+  frame,
+  gather,
+  page,
+  printed,
+  readings,
+  tables,
+)
 from relief_jax.scoring import metrics
 
 
@@ -53,11 +61,13 @@ def at(cost, rounds):
 
 
 def test_the_cost_of_rounds_is_interpolated():
-  assert columns.cost_at(history(SLOW), 'sim_seconds', 30) == 240
-  assert columns.cost_at(history(SLOW), 'sim_seconds', 15) == pytest.approx(120)
-  assert columns.cost_at(history(SLOW), 'joules', 5) == pytest.approx(80)
-  assert columns.cost_at(history(SLOW), 'sim_seconds', 41) is None  # it had 40
-  assert columns.cost_at(history(SLOW), 'bytes', 10) is None
+  assert readings.cost_at(history(SLOW), 'sim_seconds', 30) == 240
+  assert readings.cost_at(history(SLOW), 'sim_seconds', 15) == pytest.approx(
+    120
+  )
+  assert readings.cost_at(history(SLOW), 'joules', 5) == pytest.approx(80)
+  assert readings.cost_at(history(SLOW), 'sim_seconds', 41) is None  # it had 40
+  assert readings.cost_at(history(SLOW), 'bytes', 10) is None
 
 
 def test_f1_at_the_baselines_cost():
@@ -135,10 +145,10 @@ def test_pairs_are_by_seed():
   ],
 )
 def test_to_target(f1, rounds):
-  found = columns.to_target(history(run('x', f1, 3.0)), 'round')
+  found = readings.to_target(history(run('x', f1, 3.0)), 'round')
   assert found == (None if rounds is None else pytest.approx(rounds))
   if rounds:
-    seconds = columns.to_target(history(run('x', f1, 3.0)), 'sim_seconds')
+    seconds = readings.to_target(history(run('x', f1, 3.0)), 'sim_seconds')
     assert seconds == pytest.approx(3 * rounds)
 
 
