@@ -21,9 +21,7 @@ from relief_jax.storage import axes, records
 # What runs of a candidate differ in: its score is the mean over them.
 _AVERAGED = ('seed', 'data.fold', 'method')
 # Scores that values can be chosen by.
-_SCORES = tuple(
-  name for m in metrics.OF.values() for name in (m.name, m.beside) if name
-)
+_SCORES = tuple(metrics.EVERY)
 
 
 class Candidate(NamedTuple):

@@ -1,12 +1,14 @@
 """Makes the report of runs: one HTML file, figures and tables.
 
-    relief report DIR... [--out=DIR] [--baseline=LABEL]
+    relief report DIR... [--out=DIR] [--baseline=LABEL] [--metric=NAME]
 
 DIR is a run directory or the folder of a comparison or a sweep; with several,
 labels begin with the folder's name. Writes report.html (in itself complete: no
 network, no scripts), figures/*.png and *.pdf, tables/*.csv and *.tex, to the
 first DIR unless told otherwise. A sweep that is still running may be looked
-at: what is finished is shown, the rest is listed.
+at: what is finished is shown, the rest is listed. Runs are compared by their
+main metric (macro-F1, perplexity or RMSE), or with --metric by what is recorded
+beside it, `accuracy` or `token_accuracy`.
 """
 
 import pathlib
@@ -24,6 +26,9 @@ def define() -> None:
   """Defines the flags."""
   command.define_path('out', None, 'where it goes; default: the first DIR')
   flags.DEFINE_string('baseline', '', 'label that others are compared with')
+  flags.DEFINE_string(
+    'metric', '', 'that runs are compared by; default: the main one'
+  )
 
 
 def main(argv) -> int:
@@ -36,7 +41,7 @@ def main(argv) -> int:
   given = flags.FLAGS
   if not folders:
     raise InputError('no folder', 'one or more: relief report DIR', 'name it')
-  collection = gather.gather(folders, given.baseline)
+  collection = gather.gather(folders, given.baseline, given.metric)
   path = writer.write(collection, pathlib.Path(given.out or folders[0]))
   size = path.stat().st_size / 1e6
   used = [run.summary.get('dataset') for run in collection.runs]

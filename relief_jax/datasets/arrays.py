@@ -27,6 +27,7 @@ def from_arrays(
   test: ArrayLike | None = None,
   classes: Sequence[str] = (),
   title: str = '',
+  vocabulary: Sequence[str] | int = (),
 ) -> Callable[..., Windows]:
   """Makes a data set of arrays, to be named in `DATASETS`.
 
@@ -42,11 +43,13 @@ def from_arrays(
     classes: names of the classes, tokens or columns of y; (): their numbers, or
       what y holds.
     title: of the data where results are shown; '': its name.
+    vocabulary: names of the tokens, or how many there are, where x is texts and
+      y their classes; x below 0 is then no token.
 
   Raises:
     InputError: arrays that do not fit together.
   """
-  found = windows(x, y, client, test, classes, title)
+  found = windows(x, y, client, test, classes, title, vocabulary=vocabulary)
   validate(found)
   digest = hashlib.sha256()
   for value in (*found.x.values(), found.y, found.subject, found.official_test):
@@ -67,7 +70,8 @@ def windows(
   test: Any = None,
   classes: Sequence[str] = (),
   title: str = '',
-  name: str = 'input',
+  name: str = '',
+  vocabulary: Sequence[str] | int = (),
 ) -> Windows:
   """Gives samples as `Windows`, sorted by client.
 
@@ -78,11 +82,15 @@ def windows(
     test: as there.
     classes: as there.
     title: as there.
-    name: of the modality where x is one array.
+    name: of the modality where x is one array; '': what it is.
+    vocabulary: as there.
 
   Raises:
     InputError: arrays that do not fit together.
   """
+  if isinstance(vocabulary, int | np.integer):
+    vocabulary = tuple(map(str, range(vocabulary)))
+  name = name or ('text' if vocabulary else 'input')
   values = {
     m: np.asarray(v)
     for m, v in (x if isinstance(x, Mapping) else {name: x}).items()
@@ -98,12 +106,13 @@ def windows(
         'align the arrays along their first axis',
       )
   kind = targets.kind(label)
-  dtype = np.int32 if kind == targets.TOKENS else np.float32
+  text = bool(vocabulary) or kind == targets.TOKENS
+  dtype = np.int32 if text else np.float32
   order = np.argsort(subject, kind='stable')
   subject = subject[order]
   _, first, size = np.unique(subject, return_index=True, return_counts=True)
   rank = np.arange(count) - np.repeat(first, size)
-  width = _width(values, kind)
+  width = _width(values, text)
   if test is None:
     held_out = rank >= np.repeat(size - np.rint(TEST_SHARE * size), size)
   else:
@@ -127,13 +136,14 @@ def windows(
     official_test=held_out,
     title=title,
     people=people,
+    vocabulary=tuple(map(str, vocabulary)),
   )
 
 
-def _width(values: Mapping[str, NDArray], kind: str) -> int:
+def _width(values: Mapping[str, NDArray], text: bool) -> int:
   """Gives the samples of a window, or tokens of a text; 1 for others."""
   shapes = [v.shape for v in values.values()]
-  if kind == targets.TOKENS or all(len(shape) == 3 for shape in shapes):
+  if text or all(len(shape) == 3 for shape in shapes):
     return shapes[0][1] if len(shapes[0]) > 1 else 1
   return 1
 
@@ -141,7 +151,7 @@ def _width(values: Mapping[str, NDArray], kind: str) -> int:
 def _cast(name: str, value: NDArray, dtype: Any) -> NDArray:
   if dtype == np.int32 and value.dtype.kind not in 'iu':
     raise InputError(
-      f'{name} of {value.dtype} for targets that are tokens',
+      f'{name} of {value.dtype} where tokens are expected',
       'tokens, ints [n, T]',
       'look the symbols up in a vocabulary',
     )

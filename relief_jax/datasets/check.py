@@ -151,6 +151,10 @@ def of_windows(windows: Windows) -> list[str]:
         for name, v in zip(windows.classes, y.T, strict=True)
       ),
     ]
+  if windows.text:
+    there = sum((x >= 0).sum() for x in windows.x.values())
+    known = len(windows.vocabulary)
+    lines.append(f'tokens      {there} of a vocabulary of {known}')
   count = np.bincount(y, minlength=len(windows.classes))
   return [
     *lines,

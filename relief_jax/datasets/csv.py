@@ -7,6 +7,10 @@ all rows are one's. A column `official_test` of 0 and 1 says what is held out;
 without it the last fifth of every client's rows is
 (`config.data.split=official`). All other columns are numbers, one modality,
 unless `config.data.channels` makes several of them: 'bio=age,bmi;lab=hb_*'.
+
+A single other column of words is texts, each with the class that the label
+names: a symbol is a character (texts.py), and of a text the first
+`config.data.width` count.
 """
 
 from pathlib import Path
@@ -14,8 +18,9 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from relief_jax.datasets import arrays
+from relief_jax.datasets import arrays, texts
 from relief_jax.datasets.channels import choose
 from relief_jax.datasets.windows import Windows
 from relief_jax.errors import InputError
@@ -28,7 +33,8 @@ def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
   """Loads the table `config.data_path`.
 
   Args:
-    config: `data_path`, `data.label`, `data.client`, `data.channels`.
+    config: `data_path`, `data.label`, `data.client`, `data.channels`, and of
+      texts `data.width`.
     root: not used.
 
   Raises:
@@ -37,10 +43,12 @@ def load(config: ml_collections.ConfigDict, root: Path | None) -> Windows:
   del root
   path = Path(paths.expand(config.data_path, 'config.data_path'))
   data = config.data
-  return read(path, data.label, data.client, data.channels)
+  return read(path, data.label, data.client, data.channels, data.width)
 
 
-def read(path: Path, label: str, client: str, channels: str = '') -> Windows:
+def read(
+  path: Path, label: str, client: str, channels: str = '', width: int = 125
+) -> Windows:
   """Reads a table.
 
   Args:
@@ -48,6 +56,7 @@ def read(path: Path, label: str, client: str, channels: str = '') -> Windows:
     label: column of what is predicted.
     client: column of whose row it is; '' for one client.
     channels: of several modalities (channels.py); '' for one.
+    width: characters of a text that count.
 
   Raises:
     InputError: as `load`.
@@ -70,15 +79,14 @@ def read(path: Path, label: str, client: str, channels: str = '') -> Windows:
   taken = [name for name in (label, client, _TEST) if name in table]
   values = table.drop(columns=taken)
   words = [str(n) for n in values if values[n].dtype.kind not in 'fiub']
-  if words or values.empty:
+  text = words == list(values) and len(words) == 1 and not channels
+  if (words and not text) or values.empty:
     raise InputError(
       f'{path}: {f"no number in {words[0]!r}" if words else "no other column"}',
-      'columns of numbers beside label and client',
+      'columns of numbers, or one of texts, beside label and client',
       'make numbers of it, or leave it out',
     )
-  x = values.to_numpy(np.float32)
-  names = tuple(map(str, values.columns))
-  parts = choose(channels, names, {'table': list(range(len(names)))})
+  x, symbols, notes = _inputs(path, values, text, channels, width)
   y = table[label]
   if y.isna().any():
     raise InputError(
@@ -90,10 +98,32 @@ def read(path: Path, label: str, client: str, channels: str = '') -> Windows:
   if y.dtype.kind != 'f':  # not a regression
     values, number = np.unique(y.to_numpy(), return_inverse=True)
     classes = tuple(str(v).strip() for v in values)
-  return arrays.windows(
-    {m: x[:, numbers] for m, numbers in parts.items()},
+  found = arrays.windows(
+    x,
     number,
     table[client].astype(str).to_numpy(str) if client else None,
     table[_TEST].to_numpy() > 0 if _TEST in table else None,
     classes,
+    vocabulary=symbols,
   )
+  return found._replace(notes=notes)
+
+
+def _inputs(
+  path: Path, values: pd.DataFrame, text: bool, channels: str, width: int
+) -> tuple[dict[str, NDArray], tuple[str, ...], tuple[str, ...]]:
+  """Gives what is predicted from, the vocabulary of texts, and notes."""
+  if not text:
+    x = values.to_numpy(np.float32)
+    names = tuple(map(str, values.columns))
+    parts = choose(channels, names, {'table': list(range(len(names)))})
+    return {m: x[:, numbers] for m, numbers in parts.items()}, (), ()
+  column = values[values.columns[0]]
+  if column.isna().any():
+    raise InputError(
+      f'{path}: no text in row {int(column.isna().argmax()) + 1}',
+      'a text in every row',
+      'fill it in, or leave the row out',
+    )
+  tokens, symbols, notes = texts.each(column.astype(str).tolist(), width)
+  return {texts.MODALITY: tokens}, symbols, notes

@@ -22,6 +22,8 @@ that share nothing; `rate` may be left out, and `config.data.width` means
 nothing. Without `rate` an x [samples, columns] is a table, y [windows] or
 [windows, D] of floats are numbers to predict, and ints [windows, T] for an x of
 such are tokens (arrays.py): there `subject` and `modality` may be left out.
+With `vocabulary`, names of the tokens or their number, an x of ints
+[windows, T] is texts with a class each; below 0 is no token.
 
 An int label below 0 or an empty name is no label: the sample is left out. In
 continuous data a change of person, label or `run` ends a run; NaN of up to
@@ -120,11 +122,12 @@ def _plain(path: Path, found: dict[str, Any], channels: str) -> Windows | None:
   if not {'x', 'y'} <= set(found):
     return None
   x, y = found['x'], found['y']
-  timed = 'rate' in found and x.ndim == 2
+  vocabulary = _vocabulary(path, found)
+  timed = 'rate' in found and x.ndim == 2 and not vocabulary
   if timed or not (x.ndim == 2 or y.ndim == 2 or y.dtype.kind == 'f'):
     return None
   parts: dict[str, Any] = {'text': x}
-  if x.dtype.kind == 'f' or y.ndim < 2:
+  if not vocabulary and (x.dtype.kind == 'f' or y.ndim < 2):
     size = x.shape[-1]
     if 'modality' not in found:
       found['modality'] = np.full(size, 'input')
@@ -138,7 +141,22 @@ def _plain(path: Path, found: dict[str, Any], channels: str) -> Windows | None:
     found.get('subject'),
     npz_fields.truths(path, found, 'official_test'),
     classes,
+    vocabulary=vocabulary,
   )
+
+
+def _vocabulary(path: Path, found: dict[str, Any]) -> tuple[str, ...] | int:
+  """Reads names of tokens, or how many there are; () where x is no texts."""
+  value = found.get('vocabulary', np.zeros(0, str))
+  if value.size == 1 and value.dtype.kind in 'iu' and value.flat[0] > 0:
+    return int(value.flat[0])
+  if value.ndim != 1 or value.dtype.kind != 'U':
+    raise npz_fields.wrong(
+      path,
+      f'vocabulary of {value.dtype}, shape {value.shape}',
+      'names [V], or one number above 0',
+    )
+  return tuple(value.tolist())
 
 
 def read(path: Path, channels: str = '') -> Own | Windows:

@@ -125,6 +125,30 @@ def by_author(
   return found._replace(notes=tuple(notes))
 
 
+def each(
+  samples: Sequence[str], width: int
+) -> tuple[NDArray, tuple[str, ...], tuple[str, ...]]:
+  """Encodes texts that are a sample each.
+
+  Args:
+    samples: [n].
+    width: T, characters of a text that count.
+
+  Returns:
+    [n, T] int32, filled up with `targets.PADDING`, T that of the longest if
+    that is less; the vocabulary; and notes.
+  """
+  symbols = vocabulary([[text] for text in samples])
+  number = {symbol: i for i, symbol in enumerate(symbols)}
+  length = min(width, max(map(len, samples)))
+  tokens = np.full((len(samples), length), targets.PADDING, np.int32)
+  for row, text in zip(tokens, samples, strict=True):
+    row[: len(text)] = encode(text[:width], number)
+  longer = sum(len(text) > width for text in samples)
+  note = f'{longer} texts are longer than {width} characters and were cut there'
+  return tokens, symbols, (note,) if longer else ()
+
+
 def vocabulary(texts) -> tuple[str, ...]:
   """Lists the commonest symbols of texts, sorted, and one for the others."""
   count: collections.Counter = collections.Counter()

@@ -26,7 +26,8 @@ class Windows(NamedTuple):
   Attributes:
     x: {modality: [windows, time, channels]} float32, physical units; or
       [samples, ..., channels] of another rank, say images, or rows of a table;
-      of texts [windows, T] int32 tokens, of one modality.
+      of texts [windows, T] int32 tokens, of one modality; where a text has a
+      class, below 0 for none.
     y: [windows] int32, class from 0; [windows, T] int32, tokens that follow,
       below 0 for none; [windows, D] float32, numbers (scoring/targets.py).
     subject: [windows] int32, the data set's own number, from 1.
@@ -43,6 +44,7 @@ class Windows(NamedTuple):
       a reader of the results has to know of these files.
     notes: what of the recordings gave no window, a sentence each.
     people: names of persons, by number; of those that have one.
+    vocabulary: names of the tokens of texts that have a class; () else.
   """
 
   x: dict[str, NDArray]
@@ -57,11 +59,17 @@ class Windows(NamedTuple):
   title: str = ''
   notes: tuple[str, ...] = ()
   people: Mapping[int, str] = {}
+  vocabulary: tuple[str, ...] = ()
 
   @property
   def targets(self) -> str:
     """Kind of `y`."""
     return targets.kind(self.y)
+
+  @property
+  def text(self) -> bool:
+    """Whether inputs are tokens."""
+    return bool(self.vocabulary) or self.targets == targets.TOKENS
 
 
 def cut(
@@ -142,6 +150,9 @@ def validate(windows: Windows) -> None:
   for name, x in windows.x.items():
     shape = (count, windows.width)[: 2 if x.ndim == 3 else 1]
     text = windows.targets == targets.TOKENS
+    if windows.vocabulary:
+      _validate_text(windows, name, x)
+      continue
     if text and x.dtype.kind in 'iu' and x.shape == windows.y.shape:
       _in_range(windows, x, 0, 'token')
       continue
@@ -154,6 +165,26 @@ def validate(windows: Windows) -> None:
         'the loader of this data set is wrong: mend it',
       )
     _finite(name, x, windows.subject)
+
+
+def _validate_text(windows: Windows, name: str, x: NDArray) -> None:
+  """Refuses texts that have a class but are no tokens of the vocabulary."""
+  kind, shape = windows.targets, (len(windows.y), windows.width)
+  if kind != targets.CLASSES or x.dtype.kind not in 'iu' or x.shape != shape:
+    raise InputError(
+      f'a vocabulary with {name} of {x.dtype}, shape {x.shape}, and targets '
+      f'that are {kind}',
+      'ints [n, T] with a class each; where tokens are predicted, `classes` '
+      'are the vocabulary',
+      'correct x or y, or leave the vocabulary out',
+    )
+  _in_range(windows, x, None, 'token', windows.vocabulary)
+  if (x < 0).all(-1).any():
+    raise InputError(
+      f'no token in text {(x < 0).all(-1).argmax()}',
+      'one at least, from 0',
+      'leave such texts out',
+    )
 
 
 def _validate_targets(windows: Windows) -> None:
@@ -185,9 +216,15 @@ def _validate_targets(windows: Windows) -> None:
     _in_range(windows, y, 0, 'label')
 
 
-def _in_range(windows: Windows, values: NDArray, least, name: str) -> None:
-  """Refuses classes and tokens that there are not."""
-  most = len(windows.classes) - 1
+def _in_range(
+  windows: Windows,
+  values: NDArray,
+  least: int | None,
+  name: str,
+  known: tuple[str, ...] = (),
+) -> None:
+  """Refuses numbers that are none of the classes, or of those `known`."""
+  most = len(known or windows.classes) - 1
   wrong = values > most
   if least is not None:
     wrong |= values < least

@@ -30,10 +30,10 @@ def char_mlp(spec: Spec) -> Task:
   Raises:
     InputError: inputs that are no tokens.
   """
-  if not spec.text:
+  if not spec.next_token:
     raise InputError(
       f'backbone=char_mlp for data whose targets are {spec.targets}',
-      'texts',
+      'texts whose next token is predicted',
       'take another --config.backbone',
     )
   start = spec.classes  # the token before the first

@@ -49,6 +49,8 @@ class Spec(NamedTuple):
     weights: of it, the .safetensors file that it starts from, '' for none.
     targets: kind of what is predicted (scoring/targets.py). Inputs of tokens
       are tokens too, int32 [T].
+    vocabulary: V of texts that have a class each, int32 [T], below 0 for no
+      token; 0 else.
   """
 
   modalities: tuple[str, ...]
@@ -77,11 +79,22 @@ class Spec(NamedTuple):
   lora: tuple[str, ...] = ()
   weights: str = ''
   targets: str = targets.CLASSES
+  vocabulary: int = 0
 
   @property
   def text(self) -> bool:
-    """Whether inputs are tokens, and so are outputs."""
+    """Whether inputs are tokens."""
+    return self.vocabulary > 0 or self.next_token
+
+  @property
+  def next_token(self) -> bool:
+    """Whether outputs are tokens too: those that follow."""
     return self.targets == targets.TOKENS
+
+  @property
+  def symbols(self) -> int:
+    """V, tokens that an input may hold."""
+    return self.vocabulary or self.classes
 
   @property
   def example(self) -> dict[str, jax.ShapeDtypeStruct]:

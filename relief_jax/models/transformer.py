@@ -5,7 +5,8 @@
              text: a row of a table for every symbol; each plus its position
     block    h = x + Wo attn(q, k, v of LN(x)),  y = h + W2 gelu(W1 LN(h))
     head     the mean of the tokens that are there -> LN -> Linear(d -> C);
-             of text every position's own, and no token sees a later one
+             where the next token of text is predicted every position's own,
+             and no token sees a later one
 
 Tokens of a sensor that is not there are masked in attention and in the mean,
 and where one client is trained at a time they are not computed. **Ours**: a
@@ -315,5 +316,5 @@ def _work(spec: Spec, cut: Cut, num: int, size) -> Work:
   for i, block in enumerate(cut.blocks):
     count.block(work, spec.d, spec.attention_heads, block, cut.below(i))
   below = cut.below(len(cut.blocks))
-  count.head(work, spec.d, spec.classes, cut.head, below, spec.text)
+  count.head(work, spec.d, spec.classes, cut.head, below, spec.next_token)
   return work.build(np.array([tokens for tokens, _ in number]), size)

@@ -70,7 +70,7 @@ def init(key: Array, spec: Spec) -> PyTree:
     w_key, position_key = jax.random.split(jax.random.fold_in(embed_key, m))
     number, fan_in = patches(spec, m)
     if spec.text:
-      w = 0.02 * jax.random.normal(w_key, (spec.classes, d))
+      w = 0.02 * jax.random.normal(w_key, (spec.symbols, d))
     else:
       w = parts.linear_init(w_key, fan_in, d)['w']
     position = 0.02 * jax.random.normal(position_key, (number, d))
@@ -108,8 +108,13 @@ def encode(spec: Spec, cut_groups: Cut, params, frozen, m: int, x, cut: int):
   Returns:
     {'tokens': [B, T_m, d], 'there': [B] ones}, of adapters also
     'low': [B, T_m, r]. Zeros in all of them are a sensor that is not there.
+    Of texts that have a class 'there' is [B, T_m], 0 where no token is.
   """
   name = spec.modalities[m]
+  there = jnp.ones(x.shape[0])
+  if spec.vocabulary:
+    there = (x >= 0).astype(jnp.float32)
+    x = jnp.maximum(x, 0)
   if cut_groups.adapted:
     own = frozen['embed'][name]
   else:
@@ -124,7 +129,7 @@ def encode(spec: Spec, cut_groups: Cut, params, frozen, m: int, x, cut: int):
 
   tokens = through(own['w'])
   tokens += jnp.broadcast_to(own['position'], tokens.shape)
-  found = {'tokens': tokens, 'there': jnp.ones(x.shape[0])}
+  found = {'tokens': tokens, 'there': there}
   if cut_groups.low is not None:
     a = layers.stop_below(params['embed']['a'][name], cut > 0)
     found['low'] = through(a)
@@ -158,7 +163,7 @@ def fuse(
     low = every['low'].reshape(-1, spec.rank) @ params['embed']['b']
     x += spec.lora_alpha / spec.rank * low
   bias = jnp.where(seen > 0, 0.0, layers.NEVER)[:, None, None, :]
-  if spec.text:
+  if spec.next_token:
     later = np.triu(np.full((length, length), layers.NEVER, np.float32), 1)
     bias = jnp.maximum(bias + later[None, None], layers.NEVER)
   for i, own in enumerate(cut.blocks):
@@ -192,7 +197,10 @@ def _gather(spec, features, run, skip) -> tuple[dict[str, Array], Array]:
     ]
     run = run[first]
   seen = [
-    jnp.broadcast_to((h['there'] * run[i])[:, None], h['tokens'].shape[:2])
+    jnp.broadcast_to(
+      (h['there'] * run[i]).reshape(len(h['tokens']), -1),
+      h['tokens'].shape[:2],
+    )
     for i, h in enumerate(every)
   ]
   rows = {
@@ -221,14 +229,14 @@ def _block(spec, base, bias, batch, merge, params, x) -> Array:
 
 
 def _head(spec, cut, params, frozen, x, seen) -> Array:
-  """Computes the logits of every token of text, else of the tokens' mean."""
+  """Computes logits of every token that is to be told, else of the mean."""
   based = cut.adapted and spec.base_head
   head = lora_layers.whole_head(params, frozen, based)
   batch, length = seen.shape
-  if not spec.text:
+  if not spec.next_token:
     each = x.reshape(batch, length, -1) * seen[..., None]
     most = jnp.maximum(seen.sum(1, keepdims=True), 1.0)
     x = each.sum(1) / most
   x = parts.layer_norm(x, **head['norm'])
   logits = parts.product(x, head['w'], head['b'])
-  return logits.reshape(batch, length, -1) if spec.text else logits
+  return logits.reshape(batch, length, -1) if spec.next_token else logits

@@ -17,10 +17,22 @@ _RUNS = 4
 _TIERS = 6
 
 
+# Where devices are tested: end of the fields, end of titles, what they are.
+TESTS = (
+  ('', '', 'held-out windows'),
+  ('_own', ', on own windows', 'its own later windows'),
+)
+
+
 def tiers(collection: Collection) -> list[charts.Chart]:
   """Draws the main metric of slow and of fast devices."""
+  return [chart for test in TESTS for chart in _tiers(collection, *test)]
+
+
+def _tiers(collection, end, where, windows) -> list[charts.Chart]:
+  """Draws the same of one of `TESTS`."""
   metric = collection.metric
-  every = frame.last(collection.frame, f'{metric.name}_by_tier.')
+  every = frame.last(collection.frame, f'{metric.name}{end}_by_tier.')
 
   def one(own):
     some = every[every.label.isin(own)]
@@ -48,42 +60,66 @@ def tiers(collection: Collection) -> list[charts.Chart]:
     palette.tidy(here)
     charts.legend(figure, handles)
     return (
-      f'Last {metric.title} of the devices of each tier, each with the sensors '
-      f'that it owns, mean. {stats.told(found, collection.numbers)}'
+      f'Last {metric.title} of the devices of each tier on {windows}, each '
+      'with the sensors that it owns, mean. '
+      f'{stats.told(found, collection.numbers)}'
     ), {'': figure}
 
-  title = f'{metric.short} by tier of devices'
-  return charts.per_group(collection, 'tiers', title, palette.LINES, one)
+  title, name = f'{metric.short} by tier of devices{where}', f'tiers{end}'
+  return charts.per_group(collection, name, title, palette.LINES, one)
 
 
-def device_f1(run: Run) -> list[float]:
-  """Lists the last F1 of every recorded device of a run; [] without F1."""
+def device_scores(run: Run, field: str) -> np.ndarray:
+  """Lists the last score of every recorded device of a run, [n].
+
+  Args:
+    run: finished.
+    field: the score, in devices.jsonl.
+
+  Returns:
+    Without devices that have none, or one too large for a number.
+  """
   found = run.lines('devices')
-  known = found[-1].get('f1', ()) if found else ()
-  return [v for v in known if v is not None]
+  known = found[-1].get(field, ()) if found else ()
+  return np.array([v for v in known if v is not None], float)
 
 
 def histograms(collection: Collection) -> list[charts.Chart]:
-  """Draws the distribution of F1 over the devices."""
+  """Draws the distribution of the main metric over the devices."""
+  return [chart for test in TESTS for chart in _over_devices(collection, *test)]
+
+
+def _over_devices(collection, end, where, windows) -> list[charts.Chart]:
+  """Draws the same of one of `TESTS`."""
+  metric = collection.metric
 
   def one(own):
-    shown = {}
+    shown, same = {}, []
     for label in own:
-      f1 = [v for run in collection.by_label[label] for v in device_f1(run)]
-      if f1:
-        shown[label] = 100 * np.array(f1)
+      runs = collection.by_label[label]
+      found = [device_scores(run, metric.name + end) for run in runs]
+      if any(np.ptp(scores) for scores in found if len(scores)):
+        shown[label] = metric.scale * np.concatenate(found)
+      elif any(map(len, found)):
+        same.append(labels.short(label))
+    shared = (
+      ' Devices with the same sensors share a global model and the test '
+      f'windows, hence their {metric.short}.'
+    )
     return (
-      'Last macro-F1 of every device with the sensors that it owns, all '
-      f'{collection.numbers} together. Solid: mean; dashed: mean of the '
-      'worst tenth. Devices with the same sensors share a global model and '
-      'the test windows, hence their F1.'
+      f'Last {metric.title} of every device on {windows} with the sensors that '
+      f'it owns, all {collection.numbers} together. Solid: mean; dashed: mean '
+      f'of the worst tenth.{"" if end else shared}'
+      + (f' Not drawn: {", ".join(same)}, all devices alike.' if same else '')
     ), {'': _histograms(collection, shown)} if shown else {}
 
-  title = 'F1 over the devices'
-  return charts.per_group(collection, 'devices', title, palette.LINES - 1, one)
+  title, name = f'{metric.short} over the devices{where}', f'devices{end}'
+  return charts.per_group(collection, name, title, palette.LINES - 1, one)
 
 
 def _histograms(collection: Collection, shown: Mapping[str, np.ndarray]):
+  metric = collection.metric
+  edges = _edges(metric, np.concatenate([*shown.values()]))
   figure, grid = palette.subplots(
     len(shown),
     1,
@@ -94,27 +130,43 @@ def _histograms(collection: Collection, shown: Mapping[str, np.ndarray]):
   for here, (label, values) in zip(grid[:, 0], shown.items(), strict=True):
     here.hist(
       values,
-      np.arange(0, 100.1, 2.5),
+      edges,
       weights=np.full(len(values), 100 / len(values)),
       color=collection.styles[label]['color'],
       alpha=0.5,
     )
-    worst, mean = stats.worst_tenth(values), values.mean()
+    worst, mean = stats.worst_tenth(values, metric.sign), values.mean()
+    told = [metric.text(v / metric.scale) for v in (mean, worst)]
+    average, tenth = (text.removesuffix(' %') for text in told)
     here.axvline(mean, color='black', linewidth=1.4)
     here.axvline(worst, color='black', linewidth=1.4, linestyle='--')
     here.set_title(
-      f'{naming.shorten(labels.short(label), 24)}: mean {mean:.1f}, worst '
-      f'tenth {worst:.1f}, Gini {stats.gini(values):.3f}',
+      f'{naming.shorten(labels.short(label), 24)}: mean {average}, worst '
+      f'tenth {tenth}, Gini {stats.gini(values):.3f}',
       fontsize=8,
       loc='left',
     )
     here.set_ylabel('devices (%)', fontsize=8)
     here.yaxis.set_major_locator(ticker.MaxNLocator(3))
     palette.tidy(here)
-  grid[-1, 0].set_xlabel('macro-F1 of a device (%)')
-  top = max(values.max() for values in shown.values())
-  grid[-1, 0].set_xlim(0, min(100, 5 * math.ceil(top / 5) + 5))
+  unit = ' (%)' if metric.percent else ''
+  grid[-1, 0].set_xlabel(f'{metric.title} of a device{unit}')
+  grid[-1, 0].set_xlim(edges[0], edges[-1])
   return figure
+
+
+def _edges(metric: metrics.Metric, values: np.ndarray) -> np.ndarray:
+  """Chooses the edges of bins for all panels.
+
+  Shares are drawn from 0, which is the worst; of other scores a zero that
+  nobody comes near to would leave no room for the values.
+  """
+  if metric.percent:
+    top = min(100, 5 * math.ceil(values.max() / 5) + 5)
+    return np.arange(0, top + 0.1, 2.5)
+  low, high = values.min(), values.max()
+  aside = 0.05 * (high - low or abs(high) or 1)
+  return np.linspace(max(0, low - aside), high + aside, 41)
 
 
 def by_tier(run: Run) -> np.ndarray:

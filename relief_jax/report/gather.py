@@ -56,6 +56,7 @@ class Collection:
     commands: that made them.
     unfinished: name of each other run -> how it stands.
     notes: of the campaigns, such as which values were chosen on what.
+    score: name of the metric that they are compared by; '': the main one.
   """
 
   runs: Sequence[Run]
@@ -64,6 +65,7 @@ class Collection:
   commands: Sequence[str] = ()
   unfinished: Mapping[str, str] = dataclasses.field(default_factory=dict)
   notes: Sequence[str] = ()
+  score: str = ''
 
   @functools.cached_property
   def frame(self) -> pd.DataFrame:
@@ -73,14 +75,15 @@ class Collection:
   @functools.cached_property
   def values(self) -> pd.DataFrame:
     """The numbers of the tables, run by run (`columns.numbers`)."""
-    return columns.numbers(self.frame, self.baseline)
+    return columns.numbers(self.frame, self.baseline, self.metric)
 
   @functools.cached_property
   def metric(self) -> metrics.Metric:
-    """The main metric of the runs.
+    """The metric that the runs are compared by.
 
     Raises:
-      InputError: they have several.
+      InputError: the main ones of the runs differ, or `score` is none of
+        theirs.
     """
     found = {
       metrics.of(run.metrics[-1]): run.label for run in self.runs if run.metrics
@@ -92,7 +95,15 @@ class Collection:
         'runs of one kind of targets in a report',
         'report them apart',
       )
-    return next(iter(found), metrics.F1)
+    main = next(iter(found), metrics.F1)
+    known = {one.name: one for one in main.pair}
+    if self.score and self.score not in known:
+      raise InputError(
+        f'--metric={self.score}',
+        f'{" or ".join(known)}, which these runs have',
+        'correct it',
+      )
+    return known.get(self.score, main)
 
   @functools.cached_property
   def scores(self) -> dict[str, float]:
@@ -182,7 +193,9 @@ class Place(NamedTuple):
   standing: str = ''
 
 
-def gather(folders: Sequence[pathlib.Path], baseline: str = '') -> Collection:
+def gather(
+  folders: Sequence[pathlib.Path], baseline: str = '', score: str = ''
+) -> Collection:
   """Reads the runs below folders, and lists those that did not finish.
 
   Args:
@@ -190,6 +203,7 @@ def gather(folders: Sequence[pathlib.Path], baseline: str = '') -> Collection:
       several, labels begin with the folder's name.
     baseline: label that others are compared with; '' for what the comparison
       says, else fedavg, else the first.
+    score: name of the metric that they are compared by; '': the main one.
 
   Raises:
     InputError: a folder without runs, or files that cannot be read.
@@ -235,7 +249,13 @@ def gather(folders: Sequence[pathlib.Path], baseline: str = '') -> Collection:
       )
     base = 'fedavg' if 'fedavg' in names else names[0]
   return Collection(
-    found, base, says.get('numbers', 'seeds'), commands, unfinished, notes
+    found,
+    base,
+    says.get('numbers', 'seeds'),
+    commands,
+    unfinished,
+    notes,
+    score,
   )
 
 

@@ -20,7 +20,7 @@ _TEMPLATE = 'page.html.jinja'
 # Rows of a table that a page shows; the CSV has all.
 SHOWN = 60
 # Tables above the figures.
-_FIRST = ('headline', 'equal_cost', 'persons', 'fairness')
+_FIRST = ('headline', 'equal_cost', 'persons', 'fairness', 'fairness_own')
 
 
 class Saved(NamedTuple):

@@ -9,8 +9,7 @@ import rich.console
 import rich.table
 
 from relief_jax import datasets
-from relief_jax.report import labels, tables
-from relief_jax.report.columns import COLUMNS, GROUPS
+from relief_jax.report import columns, labels, tables
 from relief_jax.report.gather import Collection
 
 
@@ -25,14 +24,14 @@ def save(collection: Collection, folder: pathlib.Path) -> None:
     OSError: the folder cannot be written.
   """
   found, runs = tables.cells_of(collection), collection.runs
-  full = tables.numbers(COLUMNS, found)
+  full = tables.numbers(columns.every(collection.metric), found)
   own = collection.by_label
   full.insert(0, 'data', tables.data_sets(runs))
   full.insert(1, collection.numbers, [collection.count(x) for x in found])
   full.insert(2, 'runs', [len(own[label]) for label in found])
   full.to_csv(folder / 'table.csv')
   parts = [datasets.remark(run.summary.get('dataset') for run in runs)]
-  for group in GROUPS:
+  for group in columns.groups(collection.metric):
     shown = tables.texts(group.columns, found)
     if len(shown.columns):
       table = tables.Table(group.name, group.title, shown, full)

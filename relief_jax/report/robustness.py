@@ -18,8 +18,9 @@ import pandas as pd
 from relief_jax import datasets
 from relief_jax.errors import InputError
 from relief_jax.report import frame, palette, tables
-from relief_jax.report.columns import PERCENT, Column
+from relief_jax.report.columns import Column
 from relief_jax.report.gather import Run
+from relief_jax.scoring import metrics
 
 _GROUP = re.compile(r'missing(\d+)_noisy(\d+)/(\w+)')
 _AXES = ['missing_percent', 'noisy_percent', 'method']
@@ -97,7 +98,7 @@ def write_tables(found: pd.DataFrame, folder: pathlib.Path) -> None:
   ranked = found.sort_values(_AXES, kind='stable')
   places = ranked.drop_duplicates('label').set_index('label')[_AXES]
   total = ranked[ranked.metric == SCORES[0]].label.value_counts(sort=False)
-  some = [Column(name, name, scale=PERCENT) for name in SCORES]
+  some = [Column(name, name, scale=metrics.F1.scale) for name in SCORES]
   cells = tables.cells(ranked, total.to_dict(), some)
   index = pd.MultiIndex.from_frame(places.loc[list(cells)])
   table = tables.Table(

@@ -27,7 +27,7 @@ class Cell(NamedTuple):
     half: half the interval; NaN with fewer than two units and of a median.
     number: runs that have one.
     total: runs in all.
-    ended: runs whose number is `columns.Ended`.
+    ended: runs whose number is `readings.Ended`.
   """
 
   mean: float
@@ -163,9 +163,18 @@ def holm(values: Sequence[float]) -> list[float]:
   return found
 
 
-def worst_tenth(values: np.ndarray) -> float:
-  """Averages the worst tenth of the values, at least one."""
-  return float(np.sort(values)[: max(1, round(len(values) / 10))].mean())
+def worst_tenth(values: np.ndarray, sign: int = 1) -> float:
+  """Averages the worst tenth of the values, at least one.
+
+  >>> worst_tenth(np.arange(20.0)), worst_tenth(np.arange(20.0), -1)
+  (0.5, 18.5)
+
+  Args:
+    values: [n].
+    sign: 1 where the largest is the best, else -1.
+  """
+  kept = np.sort(sign * values)[: max(1, round(len(values) / 10))]
+  return sign * float(kept.mean())
 
 
 def gini(values: np.ndarray) -> float:
@@ -179,4 +188,4 @@ def gini(values: np.ndarray) -> float:
   if not total:
     return 0.0
   rank = np.arange(1, count + 1)
-  return float(((2 * rank - count - 1) * values).sum() / (count * total))
+  return abs(float(((2 * rank - count - 1) * values).sum() / (count * total)))

@@ -6,6 +6,7 @@ so that what a seed does to all methods alike cancels. Files of numbers hold
 scores as shares from 0 to 1; text for people has percent.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,47 +14,24 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from relief_jax.report import device_charts, labels, stats
-from relief_jax.report.columns import (
-  COLUMNS,
-  GROUPS,
-  HELD,
-  MEDIAN,
-  PERCENT,
-  Column,
-)
+from relief_jax.report import columns, device_charts, labels, stats
+from relief_jax.report.columns import HELD, MEDIAN, Column
 from relief_jax.report.gather import Collection, Run
 from relief_jax.report.stats import Cell
+from relief_jax.scoring.metrics import Metric, main_of
 from relief_jax.storage import naming
 
 # Label -> column name -> cell.
 Cells = Mapping[str, Mapping[str, Cell]]
-_HEADLINE = (
-  'f1',
-  'f1_difference',
-  'f1_own',
-  'f1_own_rare_owners',
-  'f1_worst_person',
-  'perplexity',
-  'perplexity_difference',
-  'perplexity_own',
-  'token_accuracy',
-  'rmse',
-  'rmse_difference',
-  'rmse_own',
+# Ends of the metric's columns, and other columns.
+_SCORES = ('', '_difference', '_own', '_own_rare_owners', '_worst_person')
+_COSTS = (
   'sim_seconds_per_round',
   'speed_up',
   'speed_up_to_target',
   'energy_share',
   'megabytes_up',
 )
-_DEVICES: dict[Column, Callable[[np.ndarray], Any]] = {
-  Column('mean', 'mean %', scale=PERCENT): np.mean,
-  Column('worst_tenth', 'worst tenth %', scale=PERCENT): stats.worst_tenth,
-  Column('worst', 'worst %', scale=PERCENT): np.min,
-  Column('deviation', 'deviation', scale=PERCENT): np.std,
-  Column('gini', 'Gini', digits=3): stats.gini,
-}
 
 
 class Table(NamedTuple):
@@ -144,9 +122,9 @@ def _cell(column: Column, own: pd.DataFrame | None, total: int) -> Cell:
 
 
 def cells_of(collection: Collection) -> Cells:
-  """Computes the cells of all `COLUMNS`."""
+  """Computes the cells of all columns."""
   total = {label: len(runs) for label, runs in collection.by_label.items()}
-  return cells(collection.values, total, COLUMNS)
+  return cells(collection.values, total, columns.every(collection.metric))
 
 
 def text(value: Cell, column: Column) -> str:
@@ -255,9 +233,9 @@ def tables_of(collection: Collection) -> list[Table]:
   base = _base(collection)
   made = [
     headline(collection, collection.notes),
-    *_fairness(collection, head),
+    *(_fairness(collection, head, *test) for test in device_charts.TESTS),
   ]
-  for group in GROUPS:
+  for group in columns.groups(collection.metric):
     shown = texts(group.columns, found)
     note = f'{head}; {base}. {group.note}'.strip()
     full = numbers(group.columns, found)
@@ -278,15 +256,18 @@ def over(collection: Collection) -> str:
 
 
 def headline(collection: Collection, notes: Sequence[str] = ()) -> Table:
-  """Builds a table of few columns of all groups, p beside the F1 difference.
+  """Builds a table of few columns of all groups, p beside the difference.
 
   Args:
     collection: of runs.
     notes: for below it, beside those on its columns.
   """
   found = cells_of(collection)
-  known = {column.name: column for column in COLUMNS}
-  some = [known[name] for name in _HEADLINE]
+  metric = collection.metric
+  known = {column.name: column for column in columns.every(metric)}
+  names = [metric.name + end for end in _SCORES]
+  others = [one.name for one in main_of(metric).pair if one is not metric]
+  some = [known[name] for name in (*names, *others, *_COSTS)]
   tested = significance(collection)
   p = pd.Series({label: tested.get(label, math.nan) for label in found})
   shown, full = texts(some, found), numbers(some, found)
@@ -296,7 +277,7 @@ def headline(collection: Collection, notes: Sequence[str] = ()) -> Table:
     f'{over(collection)}; {_base(collection)}.',
     'Times, joules and bytes are simulated. To target: the median over the '
     'runs that reach it, with how many of all these are. p: paired t-test '
-    f'of {collection.metric.short} against the base, corrected after Holm '
+    f'of {metric.short} against the base, corrected after Holm '
     'within a group.',
     *notes_of(collection.runs, collection.numbers),
     *notes,
@@ -305,28 +286,45 @@ def headline(collection: Collection, notes: Sequence[str] = ()) -> Table:
   return Table('headline', 'Headline', shown, full, note)
 
 
-def _fairness(collection: Collection, head: str) -> list[Table]:
-  """Computes mean, worst tenth and Gini over the devices that runs recorded."""
+def _fairness(collection, head, end, where, windows) -> Table:
+  """Computes mean, worst tenth and Gini over the devices of one test."""
+  metric = collection.metric
+  devices = _devices(metric)
   rows = [
-    (run.label, run.fold, column.name, float(function(np.array(f1))), False)
+    (run.label, run.fold, column.name, float(function(scores)), False)
     for run in collection.runs
-    if (f1 := device_charts.device_f1(run))
-    for column, function in _DEVICES.items()
+    if len(scores := device_charts.device_scores(run, metric.name + end))
+    for column, function in devices.items()
   ]
   names = ['label', 'fold', 'metric', 'value', 'ended']
   values = pd.DataFrame(rows, columns=names)
   count = values[values.metric == 'mean'].label.value_counts(sort=False)
-  found = cells(values, count.to_dict(), _DEVICES)
-  return [
-    Table(
-      'fairness',
-      'Fairness over devices',
-      texts(list(_DEVICES), found),
-      numbers(list(_DEVICES), found),
-      f'{head}, of the last macro-F1 of the devices, each with the sensors '
-      'that it owns. Deviation is in percentage points.',
-    )
-  ]
+  found = cells(values, count.to_dict(), devices)
+  points = ' Deviation is in percentage points.' if metric.percent else ''
+  return Table(
+    f'fairness{end}',
+    f'Fairness over devices{where}',
+    texts(list(devices), found),
+    numbers(list(devices), found),
+    f'{head}, of the last {metric.title} of every device on {windows}, with '
+    f'the sensors that it owns.{points}',
+  )
+
+
+def _devices(metric: Metric) -> dict[Column, Callable[[np.ndarray], Any]]:
+  """Builds the columns on the scores of devices, [n] each."""
+  digits, scale = (1 if metric.percent else None), metric.scale
+  unit = ' %' if metric.percent else ''
+  worst = functools.partial(stats.worst_tenth, sign=metric.sign)
+  return {
+    Column('mean', f'mean{unit}', digits=digits, scale=scale): np.mean,
+    Column(
+      'worst_tenth', f'worst tenth{unit}', digits=digits, scale=scale
+    ): worst,
+    Column('worst', f'worst{unit}', digits=digits, scale=scale): metric.worst,
+    Column('deviation', 'deviation', digits=digits, scale=scale): np.std,
+    Column('gini', 'Gini', digits=3): stats.gini,
+  }
 
 
 def data_sets(runs: Sequence[Run]) -> str:

@@ -191,13 +191,15 @@ class Model:
     return padded, count
 
   def _tokens(self, raw: np.ndarray) -> np.ndarray:
-    """Checks tokens of texts."""
-    tokens = self.spec.classes
-    if raw.dtype.kind not in 'iu' or raw.min() < 0 or raw.max() >= tokens:
+    """Checks tokens of texts; of those that have a class below 0 is none."""
+    tokens = self.spec.symbols
+    least = 0 if self.spec.next_token else targets.PADDING
+    if raw.dtype.kind not in 'iu' or raw.min() < least or raw.max() >= tokens:
       raise InputError(
         f'{raw.dtype} from {raw.min()} to {raw.max()}',
-        f'tokens, ints from 0 to {tokens - 1}, the places in `classes`',
-        'look every symbol up there',
+        f'tokens, ints from {least} to {tokens - 1}, '
+        + ('the places in `classes`' if not least else '-1 for none'),
+        'look every symbol up in the vocabulary of the data',
       )
     return raw.astype(np.int32)
 
@@ -205,7 +207,12 @@ class Model:
   def _compiled(self):
     """Builds (params, frozen, x, mask) -> [B, C], compiled."""
     task, filled = self.task, self.fill == 'input'
-    fill = jax.tree.map(jnp.asarray, self.inputs.fill) if filled else None
+    fill = None
+    if filled:
+      fill = {
+        m: jnp.asarray(self.inputs.fill[m], one.dtype)
+        for m, one in self.spec.example.items()
+      }
 
     def scores(params, frozen, x: dict[str, Array], mask: Array) -> Array:
       seen = {

@@ -131,14 +131,11 @@ class Run:
     if broken.any():
       raise Diverged(self.round, self._task.blocks.name[broken.argmax()], None)
     found = scores.report(counts, self.scope, self._facts)
-    metric = self._facts.metric
     self.devices = {
       'round': self.round,
       **self._log.window(self._task.blocks.name),
-      metric.name: self._log.pick(found.main),
+      **{name: self._log.pick(v) for name, v in found.devices.items()},
     }
-    if found.own is not None:
-      self.devices[f'{metric.name}_own'] = self._log.pick(found.own)
     if found.confusion is not None:
       self.confusion = {
         'round': self.round,

@@ -158,7 +158,7 @@ def outcome(
   last = history[-1] if history else {}
   metric = metrics.of(last)
   names = [metric.name + end for end in _SCORES]
-  names += [metric.beside] if metric.beside else []
+  names += [metric.beside.name] if metric.beside else []
   key = metrics.target_key(metric)
   target = config[key]
   hits = [r for r in history if metric.reached(r[metric.name], target)]

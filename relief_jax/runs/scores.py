@@ -59,16 +59,15 @@ class Report(NamedTuple):
 
   Attributes:
     record: name -> score, see docs/metrics.md.
-    main: [N] main metric of every device on the persons that are tested.
-    own: [N] on its own later windows, NaN where it has none; None where none
-      are held back.
+    devices: name -> [N], what every device scores: on the persons that are
+      tested and, where some are held back, on its own later windows, NaN where
+      it has none.
     confusion: [C, C] counts behind `f1_by_class`, rows are true classes; None
       of targets that are no classes.
   """
 
   record: dict[str, Any]
-  main: np.ndarray
-  own: np.ndarray | None
+  devices: dict[str, np.ndarray]
   confusion: np.ndarray | None
 
 
@@ -87,10 +86,6 @@ class _Models(NamedTuple):
   device: np.ndarray
   loss: np.ndarray | tuple = ()
 
-  def over(self, persons: np.ndarray) -> np.ndarray:
-    """Computes the main metric of every device over some persons, [N]."""
-    return self.of(self.rule.main, persons)
-
   def of(self, metric: Callable, persons: np.ndarray) -> np.ndarray:
     """Computes a metric of every device over some persons together, [N]."""
     return metric(self.rule.persons(self.counts, persons))[self.device]
@@ -108,16 +103,19 @@ def report(counts: Counts, scope: Scope, facts: Facts) -> Report:
   rule, name, tested = facts.rule, facts.metric.name, facts.tested
   place = (masks[None] == owned[:, None]).all(-1).argmax(1)  # [N] own subset
   devices = _devices(counts, scope, place, rule)
-  main = devices.over(tested)
-  record: dict[str, Any] = {name: float(main.mean())}
-  if rule.beside:
-    beside = devices.of(rule.beside, tested)
-    record[facts.metric.beside] = float(beside.mean())
-  record |= {
-    f'{name}_by_tier': _by_tier(main, facts),
-    f'{name}_by_subset': _by_subset(main, facts),
-    f'{name}_by_person': _by_person(devices, facts),
-  }
+  record: dict[str, Any] = {}
+  each: dict[str, np.ndarray] = {}
+  for one, of_persons in rule.scores(facts.metric):
+    each[one] = found = devices.of(of_persons, tested)
+    record |= {
+      one: float(found.mean()),
+      f'{one}_by_tier': _by_tier(found, facts),
+      f'{one}_by_subset': _by_subset(found, facts),
+      f'{one}_by_person': _by_person(devices, of_persons, facts),
+    }
+    if not tested.all():
+      held = devices.of(of_persons, ~tested)
+      record[f'{one}_validation'] = float(held.mean())
   # Of the server's model or personal ones, over persons: [(N,) S, C, C].
   whole = rule.persons(np.asarray(counts.whole), tested)
   personal = rule.personal(counts.whole)
@@ -131,27 +129,25 @@ def report(counts: Counts, scope: Scope, facts: Facts) -> Report:
     record[f'{name}_by_class'] = dict(
       zip(facts.classes, rules.class_f1(confusion).tolist(), strict=True)
     )
-  record |= _probes(counts, scope, facts, main, whole, place)
+  record |= _probes(counts, scope, facts, each[name], whole, place)
   record |= _loss(devices, tested)
   if not personal:
     server = _Models(
       rule, np.asarray(counts.whole)[place], np.arange(len(place))
     )
     same = isinstance(counts.submodels, tuple)
-    at_server = main if same else server.over(tested)
-    record |= {
-      f'{name}_global': float(at_server.mean()),
-      f'{name}_global_by_tier': _by_tier(at_server, facts),
-      f'{name}_global_by_person': record[f'{name}_by_person']
-      if same
-      else _by_person(server, facts),
-    }
-  if not tested.all():
-    record[f'{name}_validation'] = float(devices.over(~tested).mean())
-  own = None
+    for one, of_persons in rule.scores(facts.metric):
+      at_server = each[one] if same else server.of(of_persons, tested)
+      record |= {
+        f'{one}_global': float(at_server.mean()),
+        f'{one}_global_by_tier': _by_tier(at_server, facts),
+        f'{one}_global_by_person': record[f'{one}_by_person']
+        if same
+        else _by_person(server, of_persons, facts),
+      }
   if not isinstance(counts.own, tuple):
-    own = _own(np.asarray(counts.own), facts, record)
-  return Report(record, main, own, confusion)
+    each |= _own(np.asarray(counts.own), facts, record)
+  return Report(record, each, confusion)
 
 
 def _loss(devices: _Models, tested: np.ndarray) -> dict[str, float]:
@@ -217,8 +213,10 @@ def _by_subset(main: np.ndarray, facts: Facts) -> dict[str, float]:
   }
 
 
-def _by_person(models: _Models, facts: Facts) -> dict[str, float]:
-  each = models.rule.main(models.counts)  # [U, Z]
+def _by_person(
+  models: _Models, metric: Callable, facts: Facts
+) -> dict[str, float]:
+  each = metric(models.counts)  # [U, Z]
   return {
     name: float(each[:, z][models.device].mean())
     for z, name in enumerate(facts.persons)
@@ -281,14 +279,17 @@ def _probes(counts, scope, facts, main, whole, place) -> dict[str, Any]:
   return found
 
 
-def _own(counts: np.ndarray, facts: Facts, record: dict) -> np.ndarray:
+def _own(
+  counts: np.ndarray, facts: Facts, record: dict
+) -> dict[str, np.ndarray]:
   """Adds metrics on own windows to the record; returns those by device."""
-  rule, name = facts.rule, facts.metric.name
-  has = rule.own_count(counts) > 0
-  main = np.where(has, rule.own(counts), np.nan)
+  has = facts.rule.own_count(counts) > 0
   owners = has & facts.owned[:, facts.rare]
-  record[f'{name}_own'] = float(main[has].mean())
-  record[f'{name}_own_by_tier'] = _by_tier(main, facts)
-  # Pooled: the windows of all owners are one test set.
-  record[f'{name}_own_rare_owners'] = float(rule.own(counts[owners].sum(0)))
-  return main
+  found = {}
+  for name, of_own in facts.rule.own_scores(facts.metric):
+    found[f'{name}_own'] = each = np.where(has, of_own(counts), np.nan)
+    record[f'{name}_own'] = float(each[has].mean())
+    record[f'{name}_own_by_tier'] = _by_tier(each, facts)
+    # Pooled: the windows of all owners are one test set.
+    record[f'{name}_own_rare_owners'] = float(of_own(counts[owners].sum(0)))
+  return found

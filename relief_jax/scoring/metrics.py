@@ -7,14 +7,14 @@ from relief_jax.scoring import targets
 
 
 class Metric(NamedTuple):
-  """Describes the main metric of a kind of targets.
+  """Describes a metric; every kind of targets has a main one.
 
   Attributes:
     name: of its fields in records, `f1`, `f1_by_tier`, ...
     title: for people.
     short: likewise, in a line of progress.
     unit: in files.
-    beside: a second field of records, of every device's model; '': none.
+    beside: a second metric of every device's model; None: there is none.
     largest: the largest is best, else the smallest.
     percent: people read it in percent.
   """
@@ -23,7 +23,7 @@ class Metric(NamedTuple):
   title: str
   short: str
   unit: str
-  beside: str = ''
+  beside: 'Metric | None' = None
   largest: bool = True
   percent: bool = False
 
@@ -38,9 +38,19 @@ class Metric(NamedTuple):
     return f'{self.title} (%)' if self.percent else self.title
 
   @property
+  def label_short(self) -> str:
+    """The same of the short title, for a heading."""
+    return f'{self.short} %' if self.percent else self.short
+
+  @property
   def head(self) -> str:
     """The title as a sentence begins."""
     return self.title[0].upper() + self.title[1:]
+
+  @property
+  def pair(self) -> 'tuple[Metric, ...]':
+    """The metric, and the one beside it where there is one."""
+    return (self, self.beside) if self.beside else (self,)
 
   @property
   def sign(self) -> int:
@@ -61,24 +71,37 @@ class Metric(NamedTuple):
     """Finds the best value; None of none."""
     return max(values, key=lambda v: self.sign * v, default=None)
 
+  def worst(self, values: Iterable[float]) -> float:
+    """Finds the worst of some values.
+
+    >>> F1.worst([0.2, 0.3]), RMSE.worst([0.2, 0.3])
+    (0.2, 0.3)
+    """
+    return min(values, key=lambda v: self.sign * v)
+
   def reached(self, value: Any, target: float) -> Any:
     """Tells whether a value, or each of an array, is as good as the target."""
     return self.sign * value >= self.sign * target
 
 
 _SHARE = 'share 0..1'
-F1 = Metric('f1', 'macro-F1', 'F1', _SHARE, 'accuracy', percent=True)
+ACCURACY = Metric('accuracy', 'accuracy', 'accuracy', _SHARE, percent=True)
+TOKEN_ACCURACY = Metric(
+  'token_accuracy', 'token accuracy', 'token accuracy', _SHARE, percent=True
+)
+F1 = Metric('f1', 'macro-F1', 'F1', _SHARE, ACCURACY, percent=True)
 PERPLEXITY = Metric(
   'perplexity',
   'perplexity',
   'perplexity',
   'exp(nats)',
-  'token_accuracy',
+  TOKEN_ACCURACY,
   largest=False,
 )
 RMSE = Metric('rmse', 'RMSE', 'RMSE', 'as the targets', largest=False)
 OF = {targets.CLASSES: F1, targets.TOKENS: PERPLEXITY, targets.NUMBERS: RMSE}
 MAIN = {metric.name: metric for metric in OF.values()}
+EVERY = {one.name: one for metric in OF.values() for one in metric.pair}
 
 
 def largest(field: str) -> bool:
@@ -102,6 +125,15 @@ def shown(field: str, value: float) -> str:
 def _behind(field: str) -> Metric:
   """Finds the main metric that a field is of; F1 of all other shares."""
   return next((m for m in OF.values() if field.startswith(m.name)), F1)
+
+
+def main_of(metric: Metric) -> Metric:
+  """Finds the main metric that a metric is, or is beside.
+
+  >>> main_of(ACCURACY).name, main_of(RMSE).name
+  ('f1', 'rmse')
+  """
+  return next(main for main in OF.values() if metric in main.pair)
 
 
 def target_key(metric: Metric) -> str:

@@ -1,12 +1,16 @@
 """Computes metrics from the sums of an evaluation, by kind of targets."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from relief_jax.scoring import sums, targets
+from relief_jax.scoring.metrics import Metric
 from relief_jax.types import Array
+
+# Names of metrics, and how each follows from sums.
+Pairs: TypeAlias = list[tuple[str, Callable[[np.ndarray], Any]]]
 
 
 def class_f1(confusion: np.ndarray) -> np.ndarray:
@@ -60,6 +64,12 @@ def _accuracy(confusion: np.ndarray) -> np.ndarray:
   return hits / np.maximum(_windows(confusion), 1)
 
 
+def _own_accuracy(own: np.ndarray) -> np.ndarray:
+  """Computes the same of a device's own windows, [..., 3, C] -> [...]."""
+  hits, _, true = np.moveaxis(own, -2, 0)
+  return hits.sum(-1) / np.maximum(true.sum(-1), 1)
+
+
 def _windows(confusion: np.ndarray) -> np.ndarray:
   return confusion.sum((-2, -1))
 
@@ -67,6 +77,11 @@ def _windows(confusion: np.ndarray) -> np.ndarray:
 def _token_accuracy(found: np.ndarray) -> np.ndarray:
   """Computes the share of tokens that are right, [..., 3] -> [...]."""
   return found[..., 1] / np.maximum(found[..., 2], 1)
+
+
+def _pairs(metric: Metric, *functions: Callable | None) -> Pairs:
+  both = zip(metric.pair, functions, strict=False)
+  return [(one.name, f) for one, f in both if f]
 
 
 class Rule(NamedTuple):
@@ -79,6 +94,7 @@ class Rule(NamedTuple):
     own: sums of a device's own windows -> the main metric.
     own_count: likewise.
     beside: sums -> the second metric, None: there is none.
+    own_beside: likewise, of a device's own windows.
     nats: sums -> summed loss; None: summed apart, or no loss of nats.
   """
 
@@ -88,7 +104,16 @@ class Rule(NamedTuple):
   own: Callable[[np.ndarray], Any]
   own_count: Callable[[np.ndarray], Any]
   beside: Callable[[np.ndarray], Any] | None = None
+  own_beside: Callable[[np.ndarray], Any] | None = None
   nats: Callable[[np.ndarray], Any] | None = None
+
+  def scores(self, metric: Metric) -> Pairs:
+    """Pairs names with functions of sums: the metric, and what is beside it."""
+    return _pairs(metric, self.main, self.beside)
+
+  def own_scores(self, metric: Metric) -> Pairs:
+    """Likewise, of sums of devices' own windows."""
+    return _pairs(metric, self.own, self.own_beside)
 
   def persons(self, counts: np.ndarray, some: np.ndarray) -> np.ndarray:
     """Adds up the sums of some persons, [..., Z, *sums] -> [..., *sums]."""
@@ -112,6 +137,7 @@ RULES = {
     lambda own: _macro(*np.moveaxis(own, -2, 0)),
     lambda own: own[..., 2, :].sum(-1),
     _accuracy,
+    _own_accuracy,
   ),
   targets.TOKENS: Rule(
     sums.SUMS[targets.TOKENS].persons,
@@ -119,6 +145,7 @@ RULES = {
     _last,
     sums.perplexity,
     _last,
+    _token_accuracy,
     _token_accuracy,
     lambda found: found[..., 0],
   ),

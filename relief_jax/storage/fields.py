@@ -7,7 +7,16 @@ Every run holds it as `columns.json`; docs/metrics.md shows it. Shares are from
 from typing import Any, NamedTuple
 
 from relief_jax.scoring import metrics
-from relief_jax.scoring.metrics import F1, OF, PERPLEXITY, RMSE, Metric
+from relief_jax.scoring.metrics import (
+  ACCURACY,
+  EVERY,
+  F1,
+  OF,
+  PERPLEXITY,
+  RMSE,
+  TOKEN_ACCURACY,
+  Metric,
+)
 
 FILE = 'columns.json'
 
@@ -26,16 +35,12 @@ class Field(NamedTuple):
   by: str = ''
 
 
-_SHARE = 'share 0..1'
+_SHARE = ACCURACY.unit
 _OWN = 'each with the model and the sensors that it has'
 
 
 def _family(metric: Metric) -> dict[str, Field]:
-  """Describes the fields of a main metric.
-
-  Args:
-    metric: the main one of a kind of targets.
-  """
+  """Describes the fields of the main metric of a kind of targets."""
   name, unit, title = metric.name, metric.unit, metric.title
   found = {
     '': Field(unit, f'{title} of held-out persons, mean over devices, {_OWN}'),
@@ -70,6 +75,25 @@ def _family(metric: Metric) -> dict[str, Field]:
   return {name + end: field for end, field in found.items()}
 
 
+# Tests of the server's model that main metrics alone have.
+_PROBES = (
+  '_all',
+  '_rare_only',
+  '_without_rare',
+  '_without',
+  '_by_exit',
+  '_global_by_subset',
+)
+
+
+def _beside(metric: Metric, meaning: str) -> dict[str, Field]:
+  """Describes the fields of the metric beside a main one."""
+  name = metric.name
+  probes = {name + end for end in _PROBES}
+  found = {k: v for k, v in _family(metric).items() if k not in probes}
+  return found | {name: Field(metric.unit, meaning)}
+
+
 METRICS = {
   'round': Field('rounds', 'rounds done at this evaluation'),
   'sim_seconds': Field('simulated s', 'time of all rounds so far'),
@@ -77,7 +101,7 @@ METRICS = {
   'up_bytes': Field('bytes', 'sent by all devices so far'),
   'down_bytes': Field('bytes', 'received by all devices so far'),
   **_family(F1),
-  'accuracy': Field(_SHARE, 'as f1, share of windows that are right'),
+  **_beside(ACCURACY, 'as f1, share of windows that are right'),
   'test_loss': Field(
     'nats', 'as the score, mean cross-entropy of a window, or of a token'
   ),
@@ -88,9 +112,7 @@ METRICS = {
     'class',
   ),
   **_family(PERPLEXITY),
-  'token_accuracy': Field(
-    _SHARE, 'as perplexity, share of tokens that are right'
-  ),
+  **_beside(TOKEN_ACCURACY, 'as perplexity, share of tokens that are right'),
   **_family(RMSE),
   'divergence': Field(
     'as the method measures it',
@@ -216,7 +238,7 @@ DEVICES = {
     metric.name + end: Field(
       metric.unit, f'of each device, as {metric.name}{end} in metrics.jsonl'
     )
-    for metric in OF.values()
+    for metric in EVERY.values()
     for end in ('', '_own')
   },
 }
@@ -262,8 +284,9 @@ def table(metric: Metric = F1) -> dict[str, Any]:
 
 def _own(metric: Metric) -> set[str]:
   """Lists the fields that only runs of a main metric have."""
-  more = {metric.beside, metrics.target_key(metric)}
-  return {*_family(metric), *more, *(['f1_by_class'] if metric is F1 else [])}
+  found = {name for one in metric.pair for name in _family(one)}
+  found.add(metrics.target_key(metric))
+  return found | ({'f1_by_class'} if metric is F1 else set())
 
 
 def unknown(file: str, record: dict[str, Any]) -> list[str]:
@@ -294,10 +317,8 @@ def markdown() -> str:
   """Formats the table for docs/metrics.md."""
   parts = []
   # One family stands for all.
-  more = {name for other in (PERPLEXITY, RMSE) for name in _family(other)} - {
-    PERPLEXITY.name,
-    RMSE.name,
-  }
+  others = [one for one in EVERY.values() if one is not F1]
+  more = {name for one in others for name in _family(one)} - set(EVERY)
   for file, fields in FILES.items():
     rows = [
       f'| `{name}`{f", by {field.by}" if field.by else ""} | {field.unit} '

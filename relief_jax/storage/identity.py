@@ -18,6 +18,7 @@ from relief_jax import algorithms, datasets, plugins
 from relief_jax import config as config_lib
 from relief_jax.engine import ambient, placement
 from relief_jax.errors import InputError
+from relief_jax.files import paths
 from relief_jax.keys import flatten
 from relief_jax.storage import records
 from relief_jax.world import fleet_files
@@ -40,7 +41,7 @@ FREE = {
   'rounds': 'how long it goes on, where nothing is planned over all rounds',
 }
 # Keys that hold the path of a file, which counts by its content.
-_PATHS = ('data_path', 'fleet', 'online.presence.path')
+_PATHS = ('data_path', 'fleet', 'online.presence.path', 'model.weights')
 
 
 def _free(key: str, config: ml_collections.ConfigDict) -> bool:
@@ -129,7 +130,7 @@ def refuse_other(
   path = folder / FILE
   known = records.read_json(path) if path.exists() else {}
   found = difference(config, stored, files='files' in known)
-  if found := found or other(config, data_dir, known):
+  if found := found or other(config, data_dir, known, stored):
     raise InputError(
       f'{folder} with {found}',
       'what it was begun with',
@@ -203,6 +204,7 @@ def other(
   config: ml_collections.ConfigDict,
   data_dir: str | os.PathLike | None,
   stored: dict[str, Any],
+  begun: dict | None = None,
 ) -> str:
   """Names the first file or setting that differs from the stored, '' if none.
 
@@ -213,8 +215,10 @@ def other(
     config: of a run.
     data_dir: where real data is looked for.
     stored: its `identity.json`; {} of a run from before there was one.
+    begun: the config that it was begun with, whose paths are named where they
+      were others; None: no paths.
   """
-  now, paths = of(config, data_dir), _files(config, data_dir)
+  now, places = of(config, data_dir), _files(config, data_dir)
   new, old = now['files'], stored.get('files')
   if old is None:
     return ''
@@ -225,7 +229,7 @@ def other(
     what = 'which was not there' if name not in old else 'with other contents'
     if name not in new:
       what = 'which is not there any more'
-    return f'{paths.get(name, name)}, {what}'
+    return f'{places.get(name, name)}, {what}{_moved(name, config, begun)}'
   for name, value in stored.get('settings', {}).items():
     if now['settings'].get(name) != value:
       return f'{name}={now["settings"].get(name)} where {value} is stored'
@@ -244,11 +248,26 @@ def _files(config, data_dir) -> dict[str, pathlib.Path]:
   presence = config.online.presence
   if presence.kind == 'trace':
     found['online.presence.path: 0'] = pathlib.Path(presence.path)
+  if weights := config.model.weights:
+    found['model.weights: 0'] = pathlib.Path(
+      paths.expand(weights, 'config.model.weights')
+    )
   return found
 
 
 def _kind(name: str) -> str:
   return name.partition(':')[0]
+
+
+def _moved(
+  name: str, config: ml_collections.ConfigDict, begun: dict | None
+) -> str:
+  """Tells which path a file's key had before; '' where it is the same."""
+  key = {'dataset': 'data_path'}.get(_kind(name), _kind(name))
+  now, then = flatten(records.clean(config)), flatten(begun or {})
+  if not then.get(key) or then[key] == now.get(key):
+    return ''
+  return f', where config.{key}={then[key]} is stored'
 
 
 def _file(key: str, value: Any) -> bool:

@@ -77,7 +77,7 @@ def _model(
   if found := identity.other(config, data_dir, known | {'settings': {}}):
     raise InputError(
       f'{found}, since {place} was written',
-      'the data that the run was made with: its windows are scaled by them',
+      'the files that the run was made with: its model is built of them',
       'restore them, or load a model that was exported',
     )
   simulation = simulation_lib.Simulation(config, data_dir)

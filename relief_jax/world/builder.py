@@ -121,7 +121,7 @@ def build(
     )
   fleet = deadlines.with_budgets(fleet, task.work, group_modality)
   facts = algorithms.facts(config.method)
-  _check_targets(config, data.targets, facts)
+  _check_targets(config, data, facts)
   if facts.rounds and not facts.splits:
     memory.check(
       task,
@@ -233,15 +233,22 @@ def build(
   )
 
 
-def _check_targets(config, kind: str, facts) -> None:
-  """Refuses what needs the classes of windows where there are none.
+def _check_targets(config, data, facts) -> None:
+  """Refuses what needs classes to predict, or numbers as inputs, of other data.
 
   Raises:
     InputError: such a method or setting.
   """
+  kind = data.targets
+  faults = [k for k in sensor_faults.LEVELS if config.sensor_faults[k]]
+  if faults and data.text:
+    raise InputError(
+      f'config.sensor_faults.{faults[0]} for texts',
+      'data of numbers',
+      f'set --config.sensor_faults.{faults[0]}=0',
+    )
   if kind == targets.CLASSES:
     return
-  faults = [k for k in sensor_faults.LEVELS if config.sensor_faults[k]]
   for found, cure in (
     (facts.classes and f'config.method={config.method}', 'method=fedavg'),
     (
@@ -249,12 +256,6 @@ def _check_targets(config, kind: str, facts) -> None:
       'online.stream.buffer=0',
     ),
     (config.backbone == 'lora' and 'config.backbone=lora', 'backbone=cnn'),
-    (
-      kind == targets.TOKENS
-      and faults
-      and f'config.sensor_faults.{"".join(faults[:1])}',
-      f'sensor_faults.{"".join(faults[:1])}=0',
-    ),
   ):
     if found:
       raise InputError(
@@ -318,10 +319,7 @@ def _spec(config, data, pretrained: bool) -> Spec:
   shapes = [tuple(x.shape[1:]) for x in data.x.values()]
   spec = Spec(
     modalities=tuple(data.x),
-    channels=tuple(
-      1 if data.targets == targets.TOKENS else x.shape[-1]
-      for x in data.x.values()
-    ),
+    channels=tuple(1 if data.text else x.shape[-1] for x in data.x.values()),
     width=data.width,
     classes=len(data.classes),
     filters=tuple(model.filters),
@@ -341,6 +339,7 @@ def _spec(config, data, pretrained: bool) -> Spec:
     lora=tuple(model.lora),
     weights=model.weights,
     targets=data.targets,
+    vocabulary=len(data.vocabulary),
     **transformer.sizes(model.transformer, shapes[0]),
   )
   timeless = spec.inputs and [

@@ -9,8 +9,9 @@ import tarfile
 import numpy as np
 import pytest
 
+from experiments.configs import image
 from relief_jax import config as config_lib
-from relief_jax import datasets
+from relief_jax import datasets, simulate
 from relief_jax.datasets import cifar10, download, fashion_mnist, femnist
 from relief_jax.errors import InputError
 from relief_jax.world import client_data
@@ -159,6 +160,53 @@ def test_leafs_shakespeare_predicts_the_last_character(tmp_path):
   assert (found.y[:, :-1] < 0).all()
   last = {found.classes[i] for i in found.y[:, -1]}
   assert last == {'a', 'c'}
+
+
+def made(variant, root):
+  """Writes a data set in its layout; gives the numbers of test images."""
+  if variant == 'fashion_mnist':
+    fashion(root / variant)
+    return 10
+  if variant == 'femnist':
+    leaf(
+      root / variant,
+      lambda i, part: {
+        'x': RNG.random((6, 784)).tolist(),
+        'y': RNG.integers(0, 62, 6).tolist(),
+      },
+    )
+    return 18
+  labels, classes = (1, 10) if variant == 'cifar10' else (2, 100)
+  cifar(root / variant, labels, classes)
+  return 20
+
+
+@pytest.mark.parametrize(
+  ('variant', 'shape'),
+  [
+    ('fashion_mnist', (28, 28, 1)),
+    pytest.param('cifar10', (32, 32, 3), marks=pytest.mark.slow),
+    pytest.param('cifar100', (32, 32, 3), marks=pytest.mark.slow),
+    pytest.param('femnist', (28, 28, 1), marks=pytest.mark.slow),
+  ],
+)
+def test_a_config_trains_on_files_in_their_layout(tmp_path, variant, shape):
+  """From the files to the score, as the config says but for its size."""
+  test = made(variant, tmp_path)
+  c = image.get_config(variant)
+  assert c.dataset == variant and c.data.split == 'official'
+  c.clients, c.clients_per_round, c.devices, c.layout = 3, 2, 1, 'one'
+  c.rounds = c.rounds_per_call = c.eval_every = 1
+  c.local_steps, c.local_epochs, c.batch, c.min_windows = 1, 0, 4, 1
+  run = simulate.run(c, data_dir=str(tmp_path))
+  assert run.summary['world']['windows']['test'] == test
+  assert run.model.spec.inputs == (shape,)
+  first, last = run.history
+  assert first['test_loss'] != last['test_loss'] and last['up_bytes'] > 0
+  assert run.model.scores({'image': np.zeros((2, *shape))}).shape == (
+    2,
+    len(run.classes),
+  )
 
 
 def test_users_without_samples_as_leaf_writes_them_are_refused(tmp_path):

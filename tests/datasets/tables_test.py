@@ -99,6 +99,45 @@ def test_an_npz_of_numbers_and_of_a_table(tmp_path):
   assert found.targets == 'tokens' and len(found.classes) == 7
 
 
+def test_texts_with_a_class_each(tmp_path):
+  path = tmp_path / 'a.npz'
+  ids = np.arange(40).reshape(10, 4) % 7
+  ids[3, 2:] = -1
+  np.savez(path, x=ids, y=np.arange(10) % 2, vocabulary=9, subject=[0, 1] * 5)
+  found, _ = datasets.load(config('npz', path))
+  assert found.targets == 'classes' and found.text
+  assert found.x['text'].dtype == np.int32 and len(found.vocabulary) == 9
+  assert found.classes == ('0', '1') and found.width == 4
+  np.testing.assert_array_equal(found.x['text'][found.subject == 0], ids[::2])
+  for more, text in (
+    ({'vocabulary': 6}, 'token 6 in window .* 0 to 5, the vocabulary'),
+    ({'vocabulary': np.zeros(2)}, 'vocabulary of float64'),
+    ({'y': ids}, '`classes` are the vocabulary'),
+    ({'x': ids - 5 * (np.arange(10) == 1)[:, None] - 3}, 'no token in text'),
+    ({'x': ids + 0.5}, 'where tokens are expected'),
+  ):
+    np.savez(path, **{'x': ids, 'y': np.arange(10) % 2, 'vocabulary': 9} | more)
+    with pytest.raises(InputError, match=text):
+      datasets.load(config('npz', path))
+
+
+def test_a_csv_of_texts(tmp_path):
+  path = tmp_path / 'a.csv'
+  rows = ['good,"fine, thanks",ann', 'bad,no,bob'] * 3
+  path.write_text('\n'.join(['mood,said,who', *rows]), encoding='utf-8')
+  keys = {'data.label': 'mood', 'data.client': 'who', 'data.width': 8}
+  found, _ = datasets.load(config('csv', path, **keys))
+  assert found.classes == ('bad', 'good') and found.width == 8
+  symbols = np.array(found.vocabulary)
+  ann, *_, bob = found.x['text']
+  assert ''.join(symbols[ann]) == 'fine, th'
+  assert ''.join(symbols[bob[:2]]) == 'no' and (bob[2:] == -1).all()
+  assert '3 texts are longer than 8' in found.notes[0]
+  path.write_text('mood,said,who\ngood,,ann\nbad,no,bob\n', encoding='utf-8')
+  with pytest.raises(InputError, match='no text in row 1'):
+    datasets.load(config('csv', path, **keys))
+
+
 def test_what_check_data_tells(tmp_path, capsys):
   path = write(tmp_path / 'a.csv', 100.0 * np.arange(20))
   assert not check.tell(path, client='site')

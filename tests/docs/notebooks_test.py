@@ -7,11 +7,11 @@ import jax
 import matplotlib
 import pytest
 
-from relief_jax import algorithms
+from relief_jax import algorithms, datasets, models
 from tests.support.paths import ROOT
 
 FOLDER = ROOT / 'examples'
-NAMES = ('world', 'method', 'updates', 'sweeps', 'report')
+NAMES = ('world', 'method', 'own_model', 'updates', 'sweeps', 'report')
 
 
 def run(name: str) -> dict:
@@ -29,10 +29,12 @@ def run(name: str) -> dict:
 def as_before(monkeypatch):
   matplotlib.use('agg')
   # What a notebook registers is taken out afterwards.
-  before = dict(algorithms.ALGORITHMS)
+  known = algorithms.ALGORITHMS, datasets.DATASETS, models.MODELS
+  before = [dict(table) for table in known]
   yield
-  algorithms.ALGORITHMS.clear()
-  algorithms.ALGORITHMS.update(before)
+  for table, kept in zip(known, before, strict=True):
+    table.clear()
+    table.update(kept)
 
 
 def test_these_are_all():
@@ -64,6 +66,20 @@ def test_a_method():
     assert last['relief'][cost] < 0.8 * last['fedavg'][cost]
   shares = space['last'].filter(like='trained_share')
   assert shares.max() < 1 and shares.min() > 0
+
+
+@pytest.mark.slow
+def test_an_own_model(capsys):
+  space = run('own_model')
+  out = capsys.readouterr().out
+  for text in ('clients     24, of 60', '1439 targets', 'a class from 0 to 1'):
+    assert text in out
+  assert 'motion' in out and 'RELIEF' not in out
+  table = space['table']
+  assert (table.loc['f1'] > 0.5).all()  # chance is 1/3
+  assert table.loc['sim_seconds', 'relief'] < table.loc['sim_seconds', 'fedavg']
+  assert space['page'].exists() and "'tiers'" in out
+  assert 'of each tier' in space['chart'].caption
 
 
 @pytest.mark.slow

@@ -92,6 +92,28 @@ def test_an_absent_sensor_is_not_there(kind):
     np.testing.assert_allclose(other, first, atol=2e-6)
 
 
+def test_tokens_that_fill_up_a_text_are_not_there():
+  """A text is the same however long it is filled up."""
+  spec = Spec(('text',), (1,), 8, 3, inputs=((8,),), vocabulary=5, **SMALL)
+  short = spec._replace(width=5, inputs=((5,),))
+  long, task = transformer.transformer(spec), transformer.transformer(short)
+  params = moved(long.init(jax.random.key(0)))
+  assert params['embed']['text']['w'].shape == (5, 8)
+  cut = jax.tree.map(lambda v: v, params)
+  cut['embed']['text']['position'] = params['embed']['text']['position'][:5]
+  x = np.array([[1, 2, 0, 4, 3], [4, 0, -1, -1, -1]])
+  filled = np.pad(x, ((0, 0), (0, 3)), constant_values=-1)
+
+  def logits(task, params, x):
+    features = features_of(task, params, {}, {'text': jnp.asarray(x)})
+    return task.fuse(params, {}, features, jnp.ones(1, bool))
+
+  want = quick(functools.partial(logits, task))(cut, x)
+  found = quick(functools.partial(logits, long))(params, filled)
+  np.testing.assert_allclose(found, want, atol=2e-6)
+  assert np.abs(want[0] - want[1]).max() > 1e-2
+
+
 @pytest.mark.slow
 def test_a_sensor_that_one_window_lacks_is_not_there():
   task, params, frozen, x = made()

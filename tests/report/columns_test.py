@@ -6,7 +6,16 @@ import io
 import pytest
 import rich.console
 
-from relief_jax.report import columns, frame, gather, page, printed, tables
+from relief_jax.report import (
+  columns,
+  frame,
+  gather,
+  page,
+  printed,
+  readings,
+  tables,
+)
+from relief_jax.scoring import metrics
 
 
 def run(label, f1, seconds, seed=0, target=0.5, **last):
@@ -37,7 +46,7 @@ def history(one):
   return found
 
 
-KNOWN = {column.name: column for column in columns.COLUMNS}
+KNOWN = {column.name: column for column in columns.every(metrics.F1)}
 
 
 def shown(cell, name):
@@ -52,11 +61,13 @@ def at(cost, rounds):
 
 
 def test_the_cost_of_rounds_is_interpolated():
-  assert columns.cost_at(history(SLOW), 'sim_seconds', 30) == 240
-  assert columns.cost_at(history(SLOW), 'sim_seconds', 15) == pytest.approx(120)
-  assert columns.cost_at(history(SLOW), 'joules', 5) == pytest.approx(80)
-  assert columns.cost_at(history(SLOW), 'sim_seconds', 41) is None  # it had 40
-  assert columns.cost_at(history(SLOW), 'bytes', 10) is None
+  assert readings.cost_at(history(SLOW), 'sim_seconds', 30) == 240
+  assert readings.cost_at(history(SLOW), 'sim_seconds', 15) == pytest.approx(
+    120
+  )
+  assert readings.cost_at(history(SLOW), 'joules', 5) == pytest.approx(80)
+  assert readings.cost_at(history(SLOW), 'sim_seconds', 41) is None  # it had 40
+  assert readings.cost_at(history(SLOW), 'bytes', 10) is None
 
 
 def test_f1_at_the_baselines_cost():
@@ -71,6 +82,34 @@ def test_f1_at_the_baselines_cost():
     assert not found[label][at('seconds', 100)].number
   assert not found['relief'][at('seconds', 30)].ended
   assert not found['fedavg'][at('joules', 30)].ended
+
+
+def test_an_error_at_the_baselines_cost():
+  """As F1, and the target is reached from above."""
+  base, other = (
+    gather.Run(
+      label,
+      0,
+      0,
+      {'target': 1.5},
+      [
+        {'round': 10 * i, 'sim_seconds': seconds * 10 * i, 'rmse': 3.0 - i}
+        for i in range(3)
+      ],
+    )
+    for label, seconds in (('fedavg', 2.0), ('relief', 1.0))
+  )
+  found = cells(base, other)
+  assert found['relief']['rmse_at_seconds_of_10_rounds'].mean == 1
+  assert found['fedavg']['rmse_at_seconds_of_10_rounds'].mean == 2
+  assert found['relief']['sim_seconds_to_target'].mean == 15
+  (equal,) = (
+    t
+    for t in tables.tables_of(collection(base, other))
+    if t.name == 'equal_cost'
+  )
+  assert equal.title == 'RMSE at equal cost'
+  assert equal.text.loc['relief', 's of 10 rounds'] == '1.00'
 
 
 def test_a_run_that_is_over_is_marked_and_not_continued():
@@ -106,10 +145,10 @@ def test_pairs_are_by_seed():
   ],
 )
 def test_to_target(f1, rounds):
-  found = columns.to_target(history(run('x', f1, 3.0)), 'round')
+  found = readings.to_target(history(run('x', f1, 3.0)), 'round')
   assert found == (None if rounds is None else pytest.approx(rounds))
   if rounds:
-    seconds = columns.to_target(history(run('x', f1, 3.0)), 'sim_seconds')
+    seconds = readings.to_target(history(run('x', f1, 3.0)), 'sim_seconds')
     assert seconds == pytest.approx(3 * rounds)
 
 
@@ -156,7 +195,7 @@ def test_tiers_and_persons():
     'f1_global': 0.55,
     'f1_own': 0.70,
     'f1_own_rare_owners': 0.80,
-    'own_rare_owners_difference': 0,
+    'f1_own_rare_owners_difference': 0,
   }
   assert {k: row[k].mean for k in expected} == pytest.approx(expected)
 

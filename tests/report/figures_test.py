@@ -12,6 +12,7 @@ import pytest
 from matplotlib.text import Text
 from PIL import Image
 
+from relief_jax.errors import InputError
 from relief_jax.report import (
   charts,
   curves,
@@ -236,6 +237,83 @@ def test_errors_are_drawn_as_they_are():
   assert names == ['fedprox', 'relief']  # the best on top
   means = [float(line.get_xdata()[0]) for line in axes.lines[2::2]]
   assert means == pytest.approx([1.0, -1.0])
+
+
+def recorded(folder, label, scores, **last):
+  """A run of three devices that recorded their scores."""
+  folder = folder / label
+  folder.mkdir()
+  fleet = {'tier': ['low', 'low', 'high'], 'client': [0, 1, 2]}
+  line = {'round': 1, **{k: [*v, None] for k, v in scores.items()}}
+  (folder / 'devices.jsonl').write_text(json.dumps(line) + '\n')
+  summary = {'dataset': 'd', 'fleet': fleet}
+  return gather.Run(label, 0, 0, summary, [{'round': 1} | last], folder)
+
+
+def test_devices_and_fairness_follow_the_metric(tmp_path):
+  """What is worst is the largest of an error, and drawn where it is."""
+  runs = [
+    recorded(
+      tmp_path,
+      label,
+      {
+        'perplexity': (5.0, 5.0, 5.0),  # the same model and windows
+        'perplexity_own': (8.0 + more, 9.0 + more, 12.0 + more),
+      },
+      perplexity=9.0 + more,
+      perplexity_by_tier={'low': 8.5 + more, 'high': 12.0 + more},
+      perplexity_by_person={'1': 7.0, '2': 11.0 + more},
+    )
+    for label, more in (('fedavg', 0.0), ('relief', 1.0))
+  ]
+  found = gather.Collection(runs, 'fedavg')
+  (chart,) = device_charts.histograms(found)
+  assert chart.title == 'perplexity over the devices, on own windows'
+  assert chart.name == 'devices_own'
+  panels = chart.panels[''].axes
+  assert panels[-1].get_xlabel() == 'perplexity of a device'
+  low, high = panels[-1].get_xlim()
+  assert 7 < low < 8 and 13 < high < 14
+  for axes, more in zip(panels, (0.0, 1.0), strict=True):
+    mean, worst = (float(line.get_xdata()[0]) for line in axes.lines)
+    assert (mean, worst) == pytest.approx((29 / 3 + more, 12 + more))
+    assert f'worst tenth {12 + more:.3g},' in axes.get_title('left')
+    assert sum(bar.get_height() for bar in axes.patches) == pytest.approx(100)
+  made = {table.name: table for table in tables.tables_of(found)}
+  assert (made['fairness'].numbers[['worst', 'mean']] == 5).all(axis=None)
+  assert (made['fairness'].numbers.gini == 0).all()
+  fair = made['fairness_own'].numbers
+  assert fair.loc['relief', 'worst'] == 13 and fair.loc['fedavg', 'worst'] == 12
+  assert 'of the last perplexity of' in made['fairness_own'].note
+  assert '%' not in ''.join(made['fairness_own'].text.columns)
+  persons = made['persons'].numbers.loc['relief']
+  assert persons['perplexity_worst_tier'] == 13
+  assert persons['perplexity_worst_person'] == 12
+  assert persons['perplexity_person_range'] == 5
+  assert not [name for name in made['accuracy'].numbers if 'f1' in name]
+
+
+def test_runs_are_compared_by_what_is_beside_the_main_metric(tmp_path):
+  runs = [
+    recorded(
+      tmp_path,
+      label,
+      {'f1': (0.1, 0.2, 0.3), 'accuracy': (0.5, 0.6, accuracy)},
+      f1=0.2,
+      accuracy=accuracy,
+      accuracy_by_tier={'low': 0.55, 'high': accuracy},
+    )
+    for label, accuracy in (('fedavg', 0.7), ('relief', 0.9))
+  ]
+  found = gather.Collection(runs, 'fedavg', score='accuracy')
+  assert found.scores == {'fedavg': 0.7, 'relief': 0.9}
+  (axes,) = device_charts.tiers(found)[0].panels[''].axes
+  assert axes.get_xlabel() == 'accuracy (%)'
+  fair = {t.name: t for t in tables.tables_of(found)}['fairness'].numbers
+  assert fair.loc['relief', 'worst_tenth'] == 0.5
+  assert fair.loc['relief', 'mean'] == pytest.approx(2 / 3)
+  with pytest.raises(InputError, match='--metric=rmse'):
+    _ = gather.Collection(runs, 'fedavg', score='rmse').metric
 
 
 @pytest.mark.parametrize('swept', [False, True])

@@ -175,6 +175,7 @@ def test_report_by_hand():
       'f1': mean,
       'f1_global': mean,
       'accuracy': (0.75 + 0.75 + 1) / 3,
+      'accuracy_global': (0.75 + 0.75 + 1) / 3,
       'f1_all': 1,
       'f1_rare_only': 0,
       'f1_without_rare': F1_HALF,
@@ -186,6 +187,7 @@ def test_report_by_hand():
   )
   assert found['f1_by_tier'] == pytest.approx({'low': F1_HALF, 'high': 1})
   assert found['f1_by_person'] == pytest.approx({'7': mean})
+  assert found['accuracy_by_tier'] == pytest.approx({'low': 0.75, 'high': 1})
   assert found['f1_by_class'] == {'sit': 1, 'walk': 1}
 
 
@@ -196,7 +198,7 @@ def test_report_of_held_models_and_persons_by_hand():
   counts = evaluation.Counts(whole, (), narrow[None], np.array([1, 0, 0]))
   found = scores.report(counts, SCOPE, facts(('a', 'b'), (False, True)))
   record = found.record
-  np.testing.assert_allclose(found.main, [1, F1_HALF, 1])
+  np.testing.assert_allclose(found.devices['f1'], [1, F1_HALF, 1])
   assert record['f1'] == pytest.approx((2 + F1_HALF) / 3)
   assert record['f1_by_tier'] == pytest.approx(
     {'low': (1 + F1_HALF) / 2, 'high': 1}
@@ -241,7 +243,10 @@ def test_report_of_own_windows_by_hand():
   counts = evaluation.Counts(np.stack([BAD, HALF, GOOD])[:, None], own=own)
   found = scores.report(counts, SCOPE, facts())
   first = (2 / 4 + 1) / 2
-  np.testing.assert_allclose(found.own, [first, np.nan, 1])
+  np.testing.assert_allclose(found.devices['f1_own'], [first, np.nan, 1])
+  np.testing.assert_allclose(
+    found.devices['accuracy_own'], [2 / 3, np.nan, 1], rtol=1e-6
+  )
   assert found.record['f1_own'] == pytest.approx((first + 1) / 2)
   assert found.record['f1_own_by_tier'] == {'low': first, 'high': 1}
   assert found.record['f1_own_rare_owners'] == 1

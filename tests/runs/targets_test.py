@@ -74,7 +74,7 @@ def test_a_regression_is_scored_by_its_error(table, tmp_path):
   assert not (tmp_path / 'confusion.json').exists()
   found = gather.gather([tmp_path])
   shown = tables.tables_of(found)[0]
-  assert 'RMSE' in shown.text and 'F1 %' not in shown.text
+  assert 'rmse' in shown.text and 'f1 %' not in shown.text
   np.testing.assert_allclose(shown.numbers['rmse'], rows[-1]['rmse'])
 
 
@@ -138,6 +138,34 @@ def test_a_model_of_texts_beats_counts_of_pairs(tmp_path):
   assert list(last['perplexity_by_person']) == people['test']
 
 
+def test_the_transformer_tells_what_texts_are_about(monkeypatch):
+  """Which of two letters is there, in a text of any length and padding."""
+  rng = np.random.default_rng(0)
+  x = rng.integers(2, 8, (240, 9))
+  y = rng.integers(0, 2, 240)
+  length = rng.integers(3, 10, 240)
+  x[np.arange(240), rng.integers(0, length)] = y
+  x[np.arange(9) >= length[:, None]] = -1
+  data = datasets.from_arrays(x, y, np.arange(240) % 4, vocabulary=8)
+  monkeypatch.setitem(datasets.DATASETS, 'mine', data)
+  c = config.default('fedavg')
+  c.dataset, c.backbone, c.devices, c.layout = 'mine', 'transformer', 1, 'one'
+  c.model.transformer.update({'d': 16, 'blocks': 1, 'heads': 2})
+  c.clients, c.partition, c.fleet, c.batch = 4, 'subject', 'three_tiers', 16
+  c.rounds, c.rounds_per_call, c.eval_every, c.local_steps = 20, 20, 20, 10
+  c.data.split, c.client_optimizer = 'official', 'adam'
+  c.hparams.client_lr = 0.01
+  found = simulate.run(c)
+  assert found.history[-1]['f1'] > 0.9
+  model = found.model
+  np.testing.assert_allclose(
+    model.scores({'text': x[:1]}), model.scores({'text': x[:20]})[:1], rtol=1e-5
+  )
+  assert (model.predict({'text': x}) == y).mean() > 0.9
+  with pytest.raises(InputError, match='tokens, ints from -1 to 7'):
+    model.predict({'text': x + 1})
+
+
 @pytest.mark.slow
 def test_digits_are_learned():
   c = image.get_config()
@@ -151,7 +179,7 @@ def test_dropped_tokens_and_labels_beyond_the_head_are_refused():
     datasets.from_arrays(ids, ids, classes=list('abcde'))
   with pytest.raises(InputError, match='label 3 .* a class from 0 to 2'):
     datasets.from_arrays(X[:4], np.arange(4), classes=list('abc'))
-  with pytest.raises(InputError, match='for targets that are tokens'):
+  with pytest.raises(InputError, match='where tokens are expected'):
     datasets.from_arrays(ids.astype(float), ids)
   with pytest.raises(InputError, match='NaN or infinite'):
     datasets.from_arrays(X[:4], np.array([0, 1, np.nan, 2]))

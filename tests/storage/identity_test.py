@@ -201,6 +201,7 @@ def with_files(folder, **keys):
   folder.mkdir(exist_ok=True)
   (folder / 'own.npz').write_bytes(b'data')
   (folder / 'trace.csv').write_text('1,0\n')
+  (folder / 'base.safetensors').write_bytes(b'weights')
   (folder / 'fleet.csv').write_text(
     'name,share,sensors,device\na,100,all,mine.json\n'
   )
@@ -211,13 +212,16 @@ def with_files(folder, **keys):
     fleet=str(folder / 'fleet.csv'),
     online__presence__kind='trace',
     online__presence__path=str(folder / 'trace.csv'),
+    backbone='transformer',
+    model__weights=str(folder / 'base.safetensors'),
   )
   found.update_from_flattened_dict(keys)
   return found
 
 
 @pytest.mark.parametrize(
-  'name', ['own.npz', 'trace.csv', 'fleet.csv', 'mine.json']
+  'name',
+  ['own.npz', 'trace.csv', 'fleet.csv', 'mine.json', 'base.safetensors'],
 )
 def test_a_file_with_other_contents_makes_another_run(fake, tmp_path, name):
   own = with_files(tmp_path / 'files')
@@ -243,6 +247,25 @@ def test_a_file_that_was_moved_is_the_same(fake, tmp_path):
   runner.run(moved, tmp_path / 'run', resume=True)
   stored = records.read_json(tmp_path / 'run' / 'config.json')
   assert stored['fleet'] == str(tmp_path / 'there' / 'fleet.csv')
+
+
+def test_another_file_of_weights_is_named_beside_the_stored_one(fake, tmp_path):
+  own = with_files(tmp_path / 'files')
+  runner.run(own, tmp_path / 'run')
+  other = tmp_path / 'files' / 'other.safetensors'
+  other.write_bytes(b'other weights')
+  before = contents(tmp_path / 'run')
+  own.model.weights = str(other)
+  with pytest.raises(
+    InputError,
+    match=r'other\.safetensors, with other contents, where '
+    r'config\.model\.weights=.*base\.safetensors is stored',
+  ):
+    runner.run(own, tmp_path / 'run', resume=True)
+  own.model.weights = ''
+  with pytest.raises(InputError, match="model.weights='' where '.*base"):
+    runner.run(own, tmp_path / 'run', resume=True)
+  assert contents(tmp_path / 'run') == before
 
 
 def test_the_data_of_a_finished_run_may_be_gone(fake, tmp_path):
