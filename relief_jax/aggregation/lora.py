@@ -34,7 +34,7 @@ from relief_jax.task import LowRank, Ranks, Task
 from relief_jax.types import Array, PyTree
 
 # By default an accelerator rounds the factors of a product to fewer bits.
-_dot = partial(jnp.matmul, precision='highest')
+dot = partial(jnp.matmul, precision='highest')
 
 
 class Sums(NamedTuple):
@@ -115,7 +115,7 @@ def products(task: Task, ranks: Ranks, aggregator: Aggregator) -> Aggregator:
           args.a, update.weight[group[a]], update.weight[group[layer.b]]
         )
         da = delta[a] * there[None]
-        one = Sums(jnp.float32(1.0), there, da, db, _dot(da, db))
+        one = Sums(jnp.float32(1.0), there, da, db, dot(da, db))
         found[base] = tree.scale(weight, one)
     return found
 
@@ -134,7 +134,7 @@ def pieces(ranks: Ranks, params: PyTree) -> dict[str, Array]:
   for layer in ranks.layers:
     first, b = factors(layer, params)
     for base, a in zip(layer.base, first, strict=True):
-      found[base] = ranks.scale * _dot(a, b)
+      found[base] = ranks.scale * dot(a, b)
   return found
 
 
@@ -155,12 +155,9 @@ def goals(
     for base, a in zip(layer.base, first, strict=True):
       one = sums[base]
       whole = (
-        _dot(a * one.rank[None], b)
-        + _dot(a, one.b)
-        + _dot(one.a, b)
-        + one.product
+        dot(a * one.rank[None], b) + dot(a, one.b) + dot(one.a, b) + one.product
       ) / jnp.where(one.weight > 0, one.weight, 1.0)
-      old = _dot(a, b)
+      old = dot(a, b)
       mean = jnp.where(one.weight > 0, old + rate * (whole - old), old)
       found[base] = ranks.scale * mean
   return found
@@ -252,9 +249,8 @@ def truncated(
   def make(layer, first, b):
     del b
     whole = jnp.concatenate([goal[base] for base in layer.base])
-    u, s, v = jnp.linalg.svd(whole / ranks.scale, full_matrices=False)
-    a, b = u[:, : ranks.rank], s[: ranks.rank, None] * v[: ranks.rank]
-    return _split(a, first), b
+    a, s, v = singular(whole / ranks.scale, ranks.rank)
+    return split(a, first), s[:, None] * v
 
   return _replaced(ranks, params, sums, make)
 
@@ -271,13 +267,26 @@ def turned(ranks: Ranks, params: PyTree, sums: Mapping[str, Sums]) -> PyTree:
   def make(layer, first, b):
     del layer
     q, r = jnp.linalg.qr(jnp.concatenate(first))
-    u, s, v = jnp.linalg.svd(_dot(r, b), full_matrices=False)
-    return _split(_dot(q, u), first), s[:, None] * v
+    u, s, v = singular(dot(r, b), ranks.rank)
+    return split(dot(q, u), first), s[:, None] * v
 
   return _replaced(ranks, params, sums, make)
 
 
-def _split(whole: Array, like: list[Array]) -> list[Array]:
+def singular(value: Array, rank: int) -> tuple[Array, Array, Array]:
+  """Computes the largest singular values, [i, o] -> [i, r], [r], [r, o].
+
+  The largest number of every right vector is positive: else its sign would
+  follow from the order in which sums were made.
+  """
+  u, s, v = jnp.linalg.svd(value, full_matrices=False)
+  u, s, v = u[:, :rank], s[:rank], v[:rank]
+  at = jnp.abs(v).argmax(1, keepdims=True)
+  sign = jnp.where(jnp.take_along_axis(v, at, 1) < 0, -1.0, 1.0)
+  return u * sign.T, s, v * sign
+
+
+def split(whole: Array, like: list[Array]) -> list[Array]:
   """Splits [sum i_m, R] by modality."""
   ends = [0]
   for part in like:

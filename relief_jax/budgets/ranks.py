@@ -87,17 +87,12 @@ def required(task: Task, method: str) -> Ranks:
 
 def shapes(task: Task) -> dict[str, jax.ShapeDtypeStruct]:
   """Gives the shape of every parameter by name."""
-  found = jax.eval_shape(task.init, jax.eval_shape(lambda: ambient.key(0)))
-  return tree.named_leaves(found, '/')
+  return tree.named_leaves(blocks.shapes(task), '/')
 
 
 def leaf_groups(task: Task) -> dict[str, int]:
   """Gives the block of every parameter by name."""
-  found = jax.eval_shape(task.init, jax.eval_shape(lambda: ambient.key(0)))
-  every = jax.tree.map(
-    lambda g, part: jax.tree.map(lambda _: g, part), task.groups, found
-  )
-  return tree.named_leaves(every, '/')
+  return tree.named_leaves(blocks.leaf_groups(task), '/')
 
 
 def count(task: Task, ranks: Ranks) -> Counts:
@@ -123,7 +118,9 @@ def sizes(counts: Counts, rank: Array, halves: Halves) -> Array:
     for on, v in zip(halves, (counts.a, counts.b), strict=True)
   ]
   rank = jnp.asarray(rank, jnp.float32)[..., None]
-  return jnp.asarray(counts.rest, jnp.float32) + rank * (low[0] + low[1])
+  row = (1,) * (rank.ndim - 1) + (-1,)
+  rest = jnp.asarray(counts.rest, jnp.float32).reshape(row)
+  return rest + rank * (low[0] + low[1]).reshape(row)
 
 
 def trains(counts: Counts, halves: Halves) -> Array:

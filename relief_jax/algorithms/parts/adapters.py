@@ -18,6 +18,7 @@ from relief_jax.aggregation import lora
 from relief_jax.aggregation.lora import Args, Merged, Sums
 from relief_jax.aggregation.mean import Mean, masked_mean
 from relief_jax.algorithms import fedavg
+from relief_jax.algorithms.parts import merges
 from relief_jax.budgets import ranks as ranks_lib
 from relief_jax.budgets.ranks import Halves, Table
 from relief_jax.clients.device import Device, Received, Update
@@ -123,6 +124,7 @@ class Family:
     options = setting.options
     self.rule = options.rule if kind.budgeted else 'fixed'
     self.fixed = options.rank if kind.budgeted else 0
+    self.tracked = bool(options) and options.merge_error
     if self.fixed > self.ranks.rank:
       raise InputError(
         f'config.{name}.rank={self.fixed} of adapters of rank '
@@ -139,9 +141,9 @@ class Family:
 
   def method(self) -> Method:
     """Gives the method."""
-    kind, tracked = self.kind, self.setting.options.merge_error
+    kind = self.kind
     aggregate = masked_mean(self.task)
-    if kind.merge or tracked:
+    if kind.merge or self.tracked:
       aggregate = lora.products(self.task, self.ranks, aggregate)
     return self.base._replace(
       plan=self.plan,
@@ -209,34 +211,10 @@ class Family:
     found = found._replace(client_args=Args(rank, *on))
     if not self.kind.merges:
       return found
-    merged = self.merged_bytes(server.method_state, round.clients, found)
+    merged = merges.missing_bytes(
+      self.task, self.ranks, server.method_state, round.clients, found.run
+    )
     return found._replace(cost=found.cost._replace(download=merged))
-
-  def merged_bytes(self, state: Merged, heard: Array, plan: Plan) -> Array:
-    """Computes the bytes of merges that clients have not been sent, [K].
-
-    Of each layer the factors of all devices, or the dense matrix where that is
-    less.
-    """
-    there, width = self.widths(plan.run)
-    missing = state.stacked[None] - heard
-    return 4 * jnp.minimum(
-      missing * (there + width) * (there > 0), there * width
-    ).sum(-1)
-
-  def widths(self, run: Array) -> tuple[Array, Array]:
-    """Counts the inputs [K, L] that run, and the outputs [L], of each layer."""
-    group = ranks_lib.leaf_groups(self.task)
-    own = ranks_lib.shapes(self.task)
-    inputs = np.zeros((len(self.task.modalities) + 1, len(self.ranks.layers)))
-    for number, layer in enumerate(self.ranks.layers):
-      for a in layer.a:
-        m = self.task.blocks.modality[group[a]]
-        inputs[m, number] += own[a].shape[0]  # the last row: everybody's
-    width = [own[layer.b].shape[1] for layer in self.ranks.layers]
-    every = jnp.concatenate([run, run.any(-1, keepdims=True)], -1)
-    there = every.astype(jnp.float32) @ jnp.asarray(inputs, jnp.float32)
-    return there, jnp.asarray(width, jnp.float32)
 
   def check(self, fleet: Fleet, deadline: float) -> None:
     """Refuses a fleet whose devices hold no rank, `Method.check`."""
@@ -344,7 +322,7 @@ class Family:
     return Merged(
       offset=lora.offsets(self.ranks, params) if merges else {},
       stacked=jnp.zeros(len(self.ranks.layers)) if merges else (),
-      error=zero if self.setting.options.merge_error else (),
+      error=zero if self.tracked else (),
       dense=zero if merges else (),
     )
 
@@ -366,9 +344,9 @@ class Family:
     self, state: Server, mean: Mean, round: Round
   ) -> tuple[Server, PyTree]:
     """Steps along the mean of the factors and merges, `Method.server`."""
-    kind, tracked = self.kind, self.setting.options.merge_error
+    kind = self.kind
     after, mine = server_step(self.setting)(state, mean, round)
-    if not (kind.merge or tracked):
+    if not (kind.merge or self.tracked):
       return after, mine
     sums: Mapping[str, Sums] = mean.extra
     rate = round.hparams['server_lr']
@@ -379,34 +357,13 @@ class Family:
       merge = kind.merge(self)
       params, into = merge(Merging(params, goal, sums, round.key))
     merged: Merged = state.method_state
-    if tracked:
+    if self.tracked:
       found = lora.pieces(self.ranks, params)
       found = {k: v + into[k] if k in into else v for k, v in found.items()}
       merged = merged._replace(error=lora.error(found, goal))
     if kind.merges:
-      merged, mine = self.account(merged, into, round)
+      merged, mine = merges.added(self.task, self.ranks, merged, into, round)
     return after._replace(params=params, method_state=merged), mine
-
-  def account(
-    self, merged: Merged, into: Mapping[str, Array], round: Round
-  ) -> tuple[Merged, Array]:
-    """Adds to the base, and keeps count of what devices have to be sent."""
-    group = ranks_lib.leaf_groups(self.task)
-    at = np.array([group[layer.b] for layer in self.ranks.layers])
-    ranks = jnp.where(
-      round.plan.trained[:, at], round.plan.client_args.rank[:, None], 0
-    )
-    more = ranks.sum(0).astype(jnp.float32)
-    every = jnp.ones((1, len(self.task.modalities)), bool)
-    inputs, width = self.widths(every)
-    dense = more * (inputs[0] + width) > inputs[0] * width
-    received = round.plan.run.any(-1, keepdims=True)
-    heard = jnp.where(received, merged.stacked[None], round.clients)
-    return merged._replace(
-      offset={k: v + into[k] for k, v in merged.offset.items()},
-      stacked=merged.stacked + more,
-      dense=dense.mean().astype(jnp.float32),
-    ), heard
 
   def fresh(self, key: Array) -> PyTree:
     """Draws the factors that all devices start again from, P."""
