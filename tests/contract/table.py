@@ -8,6 +8,7 @@ which is of tests alone. A method without a row is tried with the defaults.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from relief_jax import algorithms
@@ -103,13 +104,26 @@ def single_in_second_stage(population, infos):
   return second_stage(infos) & (owned == 1)
 
 
+def sent_by_fed_sb(task, population, infos):
+  """Gradients of the base in the first round, then a small matrix; the head."""
+  owned = np.asarray(population.fleet.owned)[infos.client]
+  shapes = [v.shape for v in jax.tree.leaves(population.frozen['fusion'])]
+  rank, working = task.ranks.rank, np.asarray(infos.trained).any(-1)
+  head = np.asarray(task.work.size)[-1] - rank * shapes[0][1]
+  dense = owned @ np.array([i * o for i, o in shapes])
+  first = np.arange(len(owned))[:, None] == 0
+  return working * 4 * (head + np.where(first, dense, rank**2))
+
+
 _INPUT = ('input',)  # of publications that know no modalities
 
 TABLE = {
   'fedavg': Row(twin.Twin, often=True),
   'centralized': Row(sent=raw_windows),
   'cohort_mean': Row(twin.CohortTwin, often=True),
-  'fed_sb': Row(lora_twin.SmallTwin, None, turns=True, still=True),
+  'fed_sb': Row(
+    lora_twin.SmallTwin, None, sent=sent_by_fed_sb, turns=True, still=True
+  ),
   # Of a single layer nothing can be cut.
   'depthfl': Row(
     exits_twin.ExitTwin, {'exits': 'last'}, fills=_INPUT, learns=UNLIMITED
