@@ -65,7 +65,8 @@ def _robust(setting: Setting, method: Method) -> None:
     ),
     (
       method.aggregate.adds and 'plain sums of updates beside the mean',
-      'mean=mean, or leave out what sums them (relief.norm=cosine, flism.kd, a merge of adapters)',
+      'mean=mean, or leave out what sums them (relief.norm=cosine, flism.kd, '
+      'merge_error)',
     ),
   ):
     if found:
