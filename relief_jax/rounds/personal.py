@@ -1,5 +1,7 @@
 """Keeps blocks on the devices: makes one method of another."""
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,12 +21,12 @@ def personal(task: Task, method: Method, keep: np.ndarray | PyTree) -> Method:
   Args:
     task: the model.
     method: of the other blocks; its plan says what is trained.
-    keep: [G] bool, static, or P of bools where parts of blocks are kept: then
-      the method's plan says what of a block is sent. Where nothing is kept it
-      is the method itself.
+    keep: [G] bool, static; or P of bools (a dict), where parts of blocks are
+      kept: then the method's plan says what of a block is sent. Where nothing
+      is kept it is the method itself.
   """
-  if isinstance(keep, np.ndarray):
-    whole = keep.astype(bool)
+  if not isinstance(keep, Mapping):
+    whole = np.asarray(keep, bool)
     own = jax.tree.map(lambda g: bool(whole[g]), task.groups)
     parts = jax.tree.map(lambda g: False, task.groups)
   else:
