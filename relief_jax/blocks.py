@@ -1,11 +1,12 @@
 """Finds blocks of the model: those a device could train, and the columns."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from relief_jax.errors import InputError
 from relief_jax.task import Task
-from relief_jax.types import Array, Fleet
+from relief_jax.types import Array, Fleet, PyTree
 
 
 def owned_groups(owned: Array, group_modality: tuple[int, ...]) -> Array:
@@ -20,6 +21,18 @@ def owned_groups(owned: Array, group_modality: tuple[int, ...]) -> Array:
   """
   modality = np.asarray(group_modality)
   return jnp.where(modality < 0, True, owned[..., np.maximum(modality, 0)])
+
+
+def shapes(task: Task) -> PyTree:
+  """Gives the shapes of the parameters, P."""
+  return jax.eval_shape(task.init, jax.eval_shape(lambda: jax.random.key(0)))
+
+
+def leaf_groups(task: Task) -> PyTree:
+  """Gives the number of every parameter's block, P of ints."""
+  return jax.tree.map(
+    lambda g, part: jax.tree.map(lambda _: g, part), task.groups, shapes(task)
+  )
 
 
 def columns(task: Task) -> np.ndarray:

@@ -171,6 +171,46 @@ class SplitPoints(NamedTuple):
   memory: tuple[Memory | None, ...]
 
 
+class LowRank(NamedTuple):
+  """Describes the adapter of a linear layer, w + (alpha / R) a @ b; static.
+
+  A layer whose input is the concatenation of all modalities has a factor `a`
+  for each of them and one `b`.
+
+  Attributes:
+    a: names of the factors [i_m, R] among the parameters (`tree.named_leaves`
+      with '/'), one at least.
+    b: name of the factor [R, o].
+    base: names of the weights [i_m, o] among what is frozen, as `a`.
+  """
+
+  a: tuple[str, ...]
+  b: str
+  base: tuple[str, ...]
+
+
+class Ranks(NamedTuple):
+  """Describes a model's adapters, for methods that cut, send or merge them.
+
+  Attributes:
+    layers: those that have adapters.
+    rank: R, of the model; a device may have the first r columns of `a` and
+      rows of `b`.
+    alpha: of the scale: a product counts alpha / R.
+    at: rank -> Task, the same model with adapters of that rank.
+  """
+
+  layers: tuple[LowRank, ...]
+  rank: int
+  alpha: float
+  at: Callable[[int], 'Task']
+
+  @property
+  def scale(self) -> float:
+    """What a product a @ b of the model counts."""
+    return self.alpha / self.rank
+
+
 class Blocks(NamedTuple):
   """Describes the blocks of a model; all static.
 
@@ -232,8 +272,8 @@ class Task(NamedTuple):
       ascending to M; it takes a fifth argument, a `Skip` where one client is
       trained at a time, else None. (): it does not.
     submodels: kinds of smaller models that it can be cut down to, by name:
-      `width` (Widths) and `depth` (Exits), and a function Task -> SplitPoints
-      by the name of `split`. With exits `encode`, `fuse` and
+      `width` (Widths), `depth` (Exits) and `rank` (Ranks), and a function Task
+      -> SplitPoints by the name of `split`. With exits `encode`, `fuse` and
       `work` are those of the last exit alone, so that a budget means the same
       with and without.
     ends: prefix tree of the parameters, bool: the first and the last layer,
@@ -283,6 +323,11 @@ class Task(NamedTuple):
     return self.submodels.get('width')
 
   @property
+  def ranks(self) -> Ranks | None:
+    """Its adapters, None where it has none."""
+    return self.submodels.get('rank')
+
+  @property
   def exits(self) -> Exits | None:
     """Its early exits, None where it has none."""
     return self.submodels.get('depth')
@@ -302,8 +347,8 @@ class CostOverride(NamedTuple):
     flops: [K] FLOPs of the round beside its local steps, or None.
     waiting: [K] seconds that a device waits inside the round, or None.
     memory: [K] bytes of training, or None: of whole blocks.
-    wire: [2, G] bytes of every group's message up and down, where the method
-      codes them itself; None: the links do (updates/link.py).
+    wire: [2, G] or [2, K, G] bytes of every group's message up and down, where
+      the method codes them itself; None: the links do (updates/link.py).
   """
 
   work: Work | None = None

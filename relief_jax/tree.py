@@ -1,5 +1,6 @@
 """Computes with parameter trees whose weights are prefix trees of them."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -135,3 +136,22 @@ def named_leaves(value: PyTree, separator: str = '.') -> dict[str, Any]:
     jax.tree_util.keystr(path, simple=True, separator=separator): leaf
     for path, leaf in leaves
   }
+
+
+def with_leaves(
+  value: PyTree, new: Mapping[str, Any], separator: str = '/'
+) -> PyTree:
+  """Replaces leaves by their names, those of `named_leaves`.
+
+  >>> with_leaves({'head': {'b': 1}, 'encoder': [2, 3]}, {'encoder/0': 5})
+  {'encoder': [5, 3], 'head': {'b': 1}}
+
+  Args:
+    value: pytree.
+    new: {name: leaf}; others stay.
+    separator: of the parts of a name.
+  """
+  named = named_leaves(value, separator)
+  assert not set(new) - set(named)
+  leaves = [new.get(name, leaf) for name, leaf in named.items()]
+  return jax.tree.unflatten(jax.tree.structure(value), leaves)

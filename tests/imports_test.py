@@ -66,7 +66,15 @@ MOST_IN_ROOT = 12  # files right under relief_jax
 # Packages that are a dict NAME -> what the file NAME.py makes, and the files of
 # each that are no entry.
 REGISTRIES = {
-  'budgets': ('cuts', 'deadlines', 'depth', 'elastic', 'memory', 'widths'),
+  'budgets': (
+    'cuts',
+    'deadlines',
+    'depth',
+    'elastic',
+    'memory',
+    'ranks',
+    'widths',
+  ),
   'compressors': ('base', 'rounding'),
   'datasets': None,
   'devices': ('base', 'figures'),

@@ -45,13 +45,20 @@ from relief_jax.config import presets
 SEEDS = (0, 1)
 # FedAvg with coded updates, beside the methods of the registry.
 CODECS = ('int4', 'ternary', 'top_k', 'sign')
+# Of adapters only: lora.py.
+ADAPTED = tuple(
+  name
+  for name, factory in sorted(algorithms.ALGORITHMS.items())
+  if algorithms.facts(factory).adapters
+)
 # Made for sensors that fail from round to round: robustness.py.
 ONLINE = ('pmm', 'qqr_style')
 # Budgeted methods whose publications know no modalities.
 WHOLE = tuple(
   name
   for name, factory in sorted(algorithms.ALGORITHMS.items())
-  if (facts := algorithms.facts(factory)).budgeted and not facts.skips
+  if (facts := algorithms.facts(factory)).budgeted
+  and not (facts.skips or facts.adapters)
 )
 # The least of .01, .1 and 1 that changes anything: on the validation person of
 # DSADS, 30 rounds, F1 was 58.8, 58.6 and 56.0 %, so that none of them helps.
@@ -68,7 +75,7 @@ VALIDATION = (8,)
 
 def cnn() -> dict[str, dict]:
   """Maps each label to keys of a run in which all parameters train."""
-  names = sorted(set(algorithms.ALGORITHMS) - set(ONLINE))
+  names = sorted(set(algorithms.ALGORITHMS) - {*ONLINE, *ADAPTED})
   found: dict[str, dict] = {name: {'method': name} for name in names}
   for name in WHOLE:
     found[f'{name}_input'] = {'method': name, 'fill': 'input'}

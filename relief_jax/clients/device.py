@@ -137,7 +137,9 @@ class Device(NamedTuple):
       them that is kept; `keyed` gives every step a key.
     forward: (params, step, alter=None, mend=None) -> Output, the last two as
       fields of `records.Batch`.
-    loss: (task, criterion) -> ((params, step) -> []), of a sub-model, too.
+    loss: (task, criterion=None, base=None) -> ((params, step) -> []), of a
+      sub-model, too; `base` maps the frozen parameters to others, which the
+      loss then has gradients of.
     classes: step -> [B] int32.
     average: (step -> [B, ...]) -> [...], mean over all windows of the device.
     total: (step -> pytree) -> pytree, sum over all its windows; `step.weight`
@@ -325,10 +327,14 @@ def make(
 
     return total(add) / jnp.maximum(fleet.samples, 1)
 
-  def loss(task, criterion=None):
-    return client_loss(
-      task, population, row.trained, branch, present, criterion
-    )
+  def loss(task, criterion=None, base=None):
+    if base is None:
+      return client_loss(
+        task, population, row.trained, branch, present, criterion
+      )
+    # Layers that are skipped where nothing trains know no gradient of a base.
+    own = population.replace(frozen=base(population.frozen))
+    return client_loss(task, own, row.trained, False, present, criterion)
 
   return Device(
     fleet=fleet,

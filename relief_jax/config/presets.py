@@ -124,6 +124,30 @@ def getter(
   return get_config
 
 
+def adapters(c: ml_collections.ConfigDict) -> None:
+  """Gives the transformer adapters of its embeddings and its attention."""
+  c.backbone, c.model.lora = 'transformer', ('embed', 'q', 'v')
+
+
+def adapted(
+  name: str, **own: Callable[[ml_collections.ConfigDict], None]
+) -> Callable[..., ml_collections.ConfigDict]:
+  """Builds the `get_config` of a method of adapters: the backbone `lora`.
+
+  Args:
+    name: of the method.
+    **own: variants of it beside `transformer`, name -> function of the config.
+  """
+
+  def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    c = config_lib.default(name)
+    lora(c)
+    apply(c, arg, transformer=adapters, **own)
+    return c
+
+  return get_config
+
+
 def dsads() -> ml_collections.ConfigDict:
   """Builds the larger comparisons' base: 24 devices of DSADS for 60 rounds."""
   c = config_lib.default()

@@ -16,7 +16,7 @@ from relief_jax.engine import ambient
 from relief_jax.errors import InputError
 from relief_jax.models import cnn, encoders, layers, lora_layers
 from relief_jax.models.encoders import Spec
-from relief_jax.task import Task
+from relief_jax.task import LowRank, Ranks, Task
 from relief_jax.types import Array, PyTree
 
 
@@ -129,8 +129,25 @@ def lora(spec: Spec) -> Task:
     encode=encode,
     cuts=0 if spec.cached else len(spec.filters),
     fuse=fuse,
+    # Adapters inside the encoders are no product of two factors of a weight.
+    submodels={} if spec.adapters else {'rank': _ranks(spec)},
     ends=ends,
     base=lambda key: base(key, spec),
+  )
+
+
+def _ranks(spec: Spec) -> Ranks:
+  """Describes the adapter of the fusion."""
+  layer = LowRank(
+    tuple(f'lora_a/{m}' for m in spec.modalities),
+    'lora_b',
+    tuple(f'fusion/{m}' for m in spec.modalities),
+  )
+  return Ranks(
+    (layer,),
+    spec.rank,
+    spec.lora_alpha,
+    at=lambda rank: lora(spec._replace(rank=rank)),
   )
 
 

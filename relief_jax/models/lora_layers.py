@@ -16,6 +16,7 @@ from relief_jax.errors import InputError
 from relief_jax.models import layers, patterns
 from relief_jax.models.parts import Model, Stage
 from relief_jax.models.patterns import Patterns
+from relief_jax.task import LowRank
 from relief_jax.types import Array, PyTree
 
 EVERY = 'all'
@@ -96,6 +97,13 @@ class Adapters(NamedTuple):
 
 # Behind the name of the weights that they are beside.
 _ENDS = {'a': '_lora_a', 'b': '_lora_b'}
+
+
+def adapted(paths: Iterable[str]) -> tuple[LowRank, ...]:
+  """Finds the layers of an adapted model among its parameters' names."""
+  low, half = _ENDS['a'], _ENDS['b']
+  bases = [p.removesuffix(low) for p in paths if p.endswith(low)]
+  return tuple(LowRank((p + low,), p + half, (p,)) for p in bases)
 
 
 def adapt(model: Model, own: Adapters) -> tuple[Model, tuple[str, ...]]:

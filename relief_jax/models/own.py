@@ -34,7 +34,7 @@ from relief_jax.models.encoders import Spec
 from relief_jax.models.lora_layers import Adapters
 from relief_jax.models.parts import Cut, Model, Stage
 from relief_jax.models.patterns import Patterns
-from relief_jax.task import Task
+from relief_jax.task import Ranks, Task
 from relief_jax.types import Array, PyTree
 
 Example = Spec | Mapping[str, Any] | Any
@@ -139,10 +139,11 @@ def from_functions(
 
 
 def _task(model, inputs, cut, loss) -> Task:
-  if isinstance(cut.frozen, Adapters):
-    model, frozen = lora_layers.adapt(model, cut.frozen)
+  own, bare = cut.frozen, model
+  if isinstance(own, Adapters):
+    model, frozen = lora_layers.adapt(model, own)
     cut = cut._replace(frozen=frozen)
-  return assembly.assemble(
+  task = assembly.assemble(
     model,
     inputs.modalities,
     inputs.shapes,
@@ -150,6 +151,15 @@ def _task(model, inputs, cut, loss) -> Task:
     criteria.find(loss, inputs.targets),
     inputs.classes,
   )
+  if not isinstance(own, Adapters):
+    return task
+
+  def at(rank: int) -> Task:
+    frozen = own._replace(rank=rank)
+    return _task(bare, inputs, cut._replace(frozen=frozen), loss)
+
+  ranks = Ranks(lora_layers.adapted(task.groups), own.rank, own.alpha, at)
+  return task._replace(submodels={**task.submodels, 'rank': ranks})
 
 
 def _key() -> jax.ShapeDtypeStruct:

@@ -39,7 +39,7 @@ from relief_jax.models import transformer_work as count
 from relief_jax.models.encoders import Spec
 from relief_jax.models.transformer_forward import Cut
 from relief_jax.scoring import targets
-from relief_jax.task import Blocks, Task, Work
+from relief_jax.task import Blocks, LowRank, Ranks, Task, Work
 from relief_jax.types import PyTree
 
 
@@ -156,8 +156,26 @@ def _transformer(spec: Spec, stamp: Any) -> Task:
     base=None if adapted is None else base,
     criterion=None if classes else criteria.find('', spec.targets).criterion,
     targets=spec.targets,
+    submodels={} if adapted is None else {'rank': _ranks(spec, adapted)},
     notes=notes,
     skips=_skips(spec),
+  )
+
+
+def _ranks(spec: Spec, adapted: tuple[str, ...]) -> Ranks:
+  """Describes the adapters."""
+  found = []
+  for path in adapted:
+    parts = [(f'{path}/a', f'{path}/w')]
+    if path == 'embed':
+      parts = [(f'embed/a/{m}', f'embed/{m}/w') for m in spec.modalities]
+    a, base = zip(*parts, strict=True)
+    found.append(LowRank(a, f'{path}/b', base))
+  return Ranks(
+    tuple(found),
+    spec.rank,
+    spec.lora_alpha,
+    at=lambda rank: transformer(spec._replace(rank=rank)),
   )
 
 

@@ -37,6 +37,7 @@ class Facts(NamedTuple):
     skips: a device never runs the encoder of a sensor that it lacks, so that
       `fill='input'` means nothing and the model is not tested on filled
       windows.
+    adapters: the model needs a frozen base and adapters (`task.Ranks`).
     exits: the model needs an exit behind every layer (`task.Exits`).
     budgeted: it chooses what to train under `config.deadline`.
     classes: it reads the classes of windows, in training or at the server.
@@ -47,6 +48,7 @@ class Facts(NamedTuple):
   options: type | None = None
   fill: str = 'skip'
   skips: bool = False
+  adapters: bool = False
   exits: bool = False
   budgeted: bool = False
   classes: bool = False

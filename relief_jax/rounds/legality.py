@@ -55,7 +55,7 @@ def _robust(setting: Setting, method: Method) -> None:
     (setting.weight == 'samples' and 'weights by samples', 'weight=uniform'),
     (
       method.traits.finds_weights and 'weights that the devices find',
-      'flism.entropy=False',
+      'flism.entropy=False (of hetlora: weights=equal)',
     ),
     (method.traits.sums and 'plain sums of what devices tell', 'mean=mean'),
     (
@@ -65,7 +65,8 @@ def _robust(setting: Setting, method: Method) -> None:
     ),
     (
       method.aggregate.adds and 'plain sums of updates beside the mean',
-      'mean=mean, or leave out what sums them (relief.norm=cosine, flism.kd)',
+      'mean=mean, or leave out what sums them (relief.norm=cosine, flism.kd, '
+      'merge_error)',
     ),
   ):
     if found:

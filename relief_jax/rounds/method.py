@@ -122,6 +122,9 @@ class Method(NamedTuple):
       before it trains.
     evaluate: (Server, what the method keeps on all clients [N, ...]) -> P to
       test, or [N, *P] of a personal method.
+    base: (Server, `Population.frozen`) -> frozen parameters, where the server
+      changes the base; None: it stays.
+    report: Server after the round -> {name: array} of `RoundInfo.extra`.
     divergence: `Server.method_state` -> [G] tracked divergence, or None for
       this round's own.
     device_submodels: (params, rounds done, fleet [N], hparams) -> SubModels,
@@ -144,6 +147,8 @@ class Method(NamedTuple):
   evaluate: Callable[[Server, PyTree], PyTree] = lambda server, clients: (
     server.params
   )
+  base: Callable[[Server, PyTree], PyTree] | None = None
+  report: Callable[[Server], dict[str, Array]] = lambda server: {}
   divergence: Callable[[PyTree], Array] | None = None
   device_submodels: Callable[..., SubModels] | None = None
   check: Callable[[Fleet, float], None] = lambda fleet, deadline: None

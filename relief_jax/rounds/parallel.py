@@ -157,6 +157,9 @@ def build(
     )
 
   def step(key, state: RoundState, population, hparams: HParams):
+    if method.base:
+      frozen = method.base(state.server, population.frozen)
+      population = population.replace(frozen=frozen)
     round, known = frame.open_round(
       key, task, setting, hparams, population, state.round
     )
@@ -224,6 +227,7 @@ def build(
     )
     for one, rows in zip(observers, record.observed, strict=True):
       extra |= one.server(rows)
+    extra |= method.report(server)
     divergence = (
       method.divergence(server.method_state)
       if method.divergence
@@ -248,11 +252,16 @@ def build(
       replica=replica,
     ), info
 
+  def base(state, frozen):
+    assert method.base is not None
+    return method.base(state.server, frozen)
+
   return Algorithm(
     init,
     step,
     params=lambda state: method.evaluate(state.server, state.clients.method),
     personal=method.traits.personal,
+    frozen=base if method.base else None,
     device_submodels=method.device_submodels,
     ensemble=method.traits.ensemble,
     check=method.check,

@@ -1,15 +1,18 @@
 """Keeps blocks on the devices: makes one method of another."""
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from relief_jax import blocks
 from relief_jax.rounds.method import Method
 from relief_jax.task import Task
 from relief_jax.types import PyTree
 
 
-def personal(task: Task, method: Method, keep: np.ndarray) -> Method:
+def personal(task: Task, method: Method, keep: np.ndarray | PyTree) -> Method:
   """Keeps blocks on the devices: trained there, never sent nor averaged.
 
   Every device starts with the initial model. What it keeps lies in the client
@@ -18,12 +21,22 @@ def personal(task: Task, method: Method, keep: np.ndarray) -> Method:
   Args:
     task: the model.
     method: of the other blocks; its plan says what is trained.
-    keep: [G] bool, static; where nothing is kept it is the method itself.
+    keep: [G] bool, static; or P of bools (a dict), where parts of blocks are
+      kept: then the method's plan says what of a block is sent. Where nothing
+      is kept it is the method itself.
   """
-  keep = np.asarray(keep, bool)
-  if not keep.any():
+  if not isinstance(keep, Mapping):
+    whole = np.asarray(keep, bool)
+    own = jax.tree.map(lambda g: bool(whole[g]), task.groups)
+    parts = jax.tree.map(lambda g: False, task.groups)
+  else:
+    groups, own = blocks.leaf_groups(task), keep
+    whole = np.ones(task.num_blocks, bool)
+    for k, g in zip(*map(jax.tree.leaves, (own, groups)), strict=True):
+      whole[g] &= k
+    parts = jax.tree.map(lambda k, g: k and not whole[g], own, groups)
+  if not any(jax.tree.leaves(own)):
     return method
-  own = jax.tree.map(lambda g: bool(keep[g]), task.groups)
 
   def kept(params: PyTree) -> PyTree:
     """Selects the kept parameters; None for the others."""
@@ -35,8 +48,8 @@ def personal(task: Task, method: Method, keep: np.ndarray) -> Method:
   def plan(server, round):
     found = method.plan(server, round._replace(clients=round.clients[1]))
     return found._replace(
-      counted=jnp.where(keep[None], 0.0, found.counted),
-      private=keep if found.private is None else keep | found.private,
+      counted=jnp.where(whole[None], 0.0, found.counted),
+      private=whole if found.private is None else whole | found.private,
     )
 
   def client(received, device):
@@ -46,8 +59,14 @@ def personal(task: Task, method: Method, keep: np.ndarray) -> Method:
       received._replace(params=start), device._replace(client_state=inner)
     )
     after = kept(jax.tree.map(jnp.add, start, update.delta))
+    sent = jax.tree.map(
+      lambda k, d: jax.tree.map(jnp.zeros_like, d) if k else d,
+      parts,
+      update.delta,
+    )
     return update._replace(
-      weight=jnp.where(keep, 0.0, update.weight),
+      delta=sent,
+      weight=jnp.where(whole, 0.0, update.weight),
       client_state=(after, update.client_state),
     )
 
@@ -74,5 +93,5 @@ def personal(task: Task, method: Method, keep: np.ndarray) -> Method:
     client_init=lambda params: (kept(params), method.client_init(params)),
     model=lambda received, kept: joined(kept[0], received.params),
     evaluate=evaluate,
-    traits=method.traits._replace(personal=True, silent=bool(keep.all())),
+    traits=method.traits._replace(personal=True, silent=bool(whole.all())),
   )

@@ -41,7 +41,9 @@ class RoundInfo(NamedTuple):
       `weight_factor` [K, G], weights that devices computed themselves;
       `dropped` [K] bool, whose update was not finite and is left out;
       `similarity` [blocks, K, K], cosines of the updates of every two devices;
-      `memory` [K] bytes of training, in a fleet with bounds.
+      `memory` [K] bytes of training, in a fleet with bounds;
+      `merge_error` [] of the products of adapters, `merge_dense` [] share of
+      layers whose merge travels as a dense matrix (aggregation/lora.py).
   """
 
   client: Array
@@ -77,6 +79,8 @@ class Algorithm(NamedTuple):
     step: (key, state, population, hparams) -> (state, RoundInfo).
     params: state -> P, or [N, *P] for a `personal` algorithm.
     personal: every client has a model of its own.
+    frozen: (state, `Population.frozen`) -> parameters that never train on
+      devices, where the server changes them; None: they stay.
     device_submodels: (params, rounds done, fleet [N], hparams) -> SubModels,
       what each device would run now, given what it was last sent and trained;
       None where every device holds all that its sensors can use.
@@ -90,6 +94,7 @@ class Algorithm(NamedTuple):
   step: Callable[..., tuple[PyTree, RoundInfo]]
   params: Callable[[PyTree], PyTree]
   personal: bool = False
+  frozen: Callable[[PyTree, PyTree], PyTree] | None = None
   device_submodels: Callable[..., SubModels] | None = None
   ensemble: bool = False
   check: Callable[[Fleet, float], None] = lambda fleet, deadline: None

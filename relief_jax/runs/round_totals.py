@@ -7,6 +7,8 @@ import numpy as np
 from relief_jax.errors import Portable
 from relief_jax.rounds.records import RoundInfo
 
+# Means over rounds of what merging adapters told, `RoundInfo.extra`.
+MERGES = ('merge_error', 'merge_dense')
 TOTALS = ('sim_seconds', 'joules', 'up_bytes', 'down_bytes')
 
 
@@ -51,6 +53,7 @@ class RoundTotals:
     self._found: list[np.ndarray] = []
     self._dropped: int | None = None
     self._memory: float | None = None
+    self._merges: dict[str, float] = {}
     self._online: dict[str, int] = {}
 
   def add(self, infos: RoundInfo) -> tuple[int, int] | None:
@@ -92,6 +95,10 @@ class RoundTotals:
     if 'memory' in infos.extra:
       most = float(infos.extra['memory'].max())
       self._memory = max(self._memory or 0.0, most)
+    for key in MERGES:
+      if key in infos.extra:
+        total = float(infos.extra[key].astype(np.float64).sum())
+        self._merges[key] = self._merges.get(key, 0.0) + total
     if infos.online is not None:
       for key in ('arrived_samples', 'correct', 'late'):
         value = getattr(infos.online, key)
@@ -105,7 +112,9 @@ class RoundTotals:
     Where clients compute weights of their own, also the least, the mean and the
     largest of them, `found_weight`; where updates that are not finite are
     dropped, how many were, `dropped`; in a fleet with bounds of memory, the
-    most that a device's training took, `memory_mb`. In an online world also
+    most that a device's training took, `memory_mb`; where adapters are merged,
+    the relative error of their products, `merge_error`, and the share of layers
+    that travel as dense matrices, `merge_dense`. In an online world also
     `prequential`, the share of the arrived windows that the model classified
     correctly before training on them, and `late`, updates that the server did
     not wait for.
@@ -123,6 +132,7 @@ class RoundTotals:
       **({'found_weight': [float(v) for v in spread]} if spread else {}),
       **({} if self._dropped is None else {'dropped': self._dropped}),
       **({} if self._memory is None else {'memory_mb': self._memory / 1e6}),
+      **{key: total / count for key, total in self._merges.items()},
       **self._seen(),
     }
 

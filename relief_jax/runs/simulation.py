@@ -161,6 +161,14 @@ class Simulation:
     """The model, P; [N, *P] for a personal method."""
     return self.algorithm.params(self._state)
 
+  @property
+  def frozen(self) -> PyTree:
+    """The base, on this process's devices, with what the server merged in."""
+    frozen = placement.local(self._population.frozen)
+    if self.algorithm.frozen is None:
+      return frozen
+    return self.algorithm.frozen(placement.local(self._state), frozen)
+
   def model(self) -> model_lib.Model:
     """Gives the model as it is now, to predict with or to keep."""
     return model_lib.of_run(
@@ -168,7 +176,7 @@ class Simulation:
       self._world,
       self.algorithm,
       self.round,
-      placement.local((self.params, self._population.frozen)),
+      (placement.local(self.params), self.frozen),
     )
 
   @property
@@ -298,7 +306,9 @@ class Simulation:
     population = self._population
     return (
       jnp.int32(self.round),
-      *placement.local((population.fleet, population.frozen, self._hparams)),
+      placement.local(population.fleet),
+      self.frozen,
+      placement.local(self._hparams),
       self._world.tests,
     )
 

@@ -33,6 +33,7 @@ def few(methods):
 
 
 FEW = few(TWINS)
+NEUTRAL = few([m for m in TWINS if row(m).neutral is not None])
 # Shares of the whole model's FLOPs; the last device affords nothing. With
 # three groups or more per device some choose a part of what they own.
 AFFORD = [1.2, 0.6, 0.45, 9.0, 0.75, 0.0]
@@ -56,12 +57,13 @@ def test_every_row_is_of_a_method():
 
 def small(method, owned=True):
   """Task and population: six devices, short of time and, if so, sensors."""
-  return made_small(algorithms.facts(method).exits, owned)
+  exits = algorithms.facts(method).exits
+  return made_small(tiny.backbone(method), exits, owned)
 
 
 @functools.cache
-def made_small(exits, owned):
-  task = tiny.task(modalities=('acc', 'gyro'), exits=exits)
+def made_small(backbone, exits, owned):
+  task = tiny.task(backbone, modalities=('acc', 'gyro'), exits=exits)
   held = HOLDS if owned else np.ones_like(HOLDS)
   population = tiny.population(task, owned=held, samples=COUNT)
   every = jnp.ones(task.num_blocks, bool)
@@ -74,14 +76,16 @@ def made_small(exits, owned):
 def chosen(method, population, **overrides):
   """The setting of the checks, two steps of batch 4."""
   fill = algorithms.facts(method).fill
-  values = {'deadline': 1.0, 'fill': fill, **row(method).neutral}
+  values = {'deadline': 1.0, 'fill': fill, **(row(method).neutral or {})}
   return tiny.setting(population, method, **{**values, **overrides})
 
 
 def options(method):
   """Not neutral: what the config says."""
   given = tiny.config().to_dict().get(method, {})
-  return {k: given.get(k, tiny.HPARAMS.get(k)) for k in row(method).neutral}
+  return {
+    k: given.get(k, tiny.HPARAMS.get(k)) for k in row(method).neutral or {}
+  }
 
 
 @functools.cache
@@ -101,12 +105,11 @@ def close(found, want, atol=1e-5):
 
 
 @pytest.mark.invariant(6)
-@FEW
+@NEUTRAL
 def test_neutral_is_fedavg(method):
   task, population = small(method, owned=False)
   unlimited = chosen(method, population, deadline=float('inf'))
   found, info = tiny.step(method, task, population, unlimited, 2)
-  task, population = small('fedavg', owned=False)
   plain = chosen('fedavg', population, fill=unlimited.fill)
   want, want_info = tiny.step('fedavg', task, population, plain, 2)
   # Beside early exits, which FedAvg has none of.
@@ -142,7 +145,9 @@ def test_equals_a_loop(method, fill):
     want = slow.round(number)
     for k, v in twin.named(state.params).items():
       np.testing.assert_allclose(v, want.params[k], rtol=0, atol=1e-5)
-      if not number:  # what nobody trained keeps its bits
+      if (
+        not number and not row(method).turns
+      ):  # what nobody trained keeps its bits
         still = want.params[k] == before[k]
         np.testing.assert_array_equal(v[still], before[k][still])
     np.testing.assert_allclose(info.loss, want.loss, rtol=0, atol=1e-5)
@@ -212,11 +217,14 @@ def test_a_cohort_that_is_away(method):
   gyro = np.asarray(task.blocks.modality) == 1
   assert moved[gyro].any() == (setting.fill == 'input')
   for k, v in twin.named(state.params).items():
-    if not moved[task.blocks.name.index(row(method).twin.group(k))]:
+    if (
+      not row(method).turns
+      and not moved[task.blocks.name.index(row(method).twin.group(k))]
+    ):
       np.testing.assert_array_equal(v, before[k])
 
 
-@few([m for m in TWINS if not algorithms.facts(m).skips])
+@few([m for m in TWINS if not (algorithms.facts(m).skips or row(m).still)])
 def test_who_lacks_a_sensor_trains_on_filled_windows(method):
   """The others refuse `fill=input`, see contract_test."""
   task, population = small(method)

@@ -8,6 +8,7 @@ which is of tests alone. A method without a row is tried with the defaults.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from relief_jax import algorithms
@@ -19,6 +20,7 @@ from tests.twins import (
   exits_twin,
   fedmfs_twin,
   flism_twin,
+  lora_twin,
   prototype_twin,
   split_twin,
   tfedavg_twin,
@@ -39,7 +41,7 @@ class Row(NamedTuple):
     twin: the method as a Python loop over clients, steps and groups; None of
       one with personal models or a round of another kind.
     neutral: options with which it is FedAvg where no device is short of
-      anything, beside an infinite deadline.
+      anything, beside an infinite deadline; None: it never is.
     fills: what it is compared with its twin in, beside its default `fill`.
     often: tried with the frozen base and in every question with every change;
       the others' programs take long to compile, and are slow tests.
@@ -50,12 +52,14 @@ class Row(NamedTuple):
     terms: its loss has more of them than cross-entropy.
     sent: (task, population, infos) -> [rounds, K] bytes up, of a method
       without a twin that sends something else than what is trained.
+    turns: its server may change parameters that nobody trained.
+    still: with the model that it needs it trains nothing of single sensors.
     rests: (population, infos) -> [rounds, K] bool, devices with windows that
       have nothing to do.
   """
 
   twin: type[Twin] | None = None
-  neutral: dict[str, Any] = {}
+  neutral: dict[str, Any] | None = {}
   fills: tuple[str, ...] = ()
   often: bool = False
   frozen: dict[str, Any] | None = {}
@@ -63,6 +67,8 @@ class Row(NamedTuple):
   least: float = 0.9
   terms: bool = False
   sent: Callable | None = None
+  turns: bool = False
+  still: bool = False
   rests: Callable | None = None
 
 
@@ -98,18 +104,38 @@ def single_in_second_stage(population, infos):
   return second_stage(infos) & (owned == 1)
 
 
+def sent_by_fed_sb(task, population, infos):
+  """Gradients of the base in the first round, then a small matrix; the head."""
+  owned = np.asarray(population.fleet.owned)[infos.client]
+  shapes = [v.shape for v in jax.tree.leaves(population.frozen['fusion'])]
+  rank, working = task.ranks.rank, np.asarray(infos.trained).any(-1)
+  head = np.asarray(task.work.size)[-1] - rank * shapes[0][1]
+  dense = owned @ np.array([i * o for i, o in shapes])
+  first = np.arange(len(owned))[:, None] == 0
+  return working * 4 * (head + np.where(first, dense, rank**2))
+
+
 _INPUT = ('input',)  # of publications that know no modalities
 
 TABLE = {
   'fedavg': Row(twin.Twin, often=True),
   'centralized': Row(sent=raw_windows),
   'cohort_mean': Row(twin.CohortTwin, often=True),
+  'fed_sb': Row(
+    lora_twin.SmallTwin, None, sent=sent_by_fed_sb, turns=True, still=True
+  ),
   # Of a single layer nothing can be cut.
   'depthfl': Row(
     exits_twin.ExitTwin, {'exits': 'last'}, fills=_INPUT, learns=UNLIMITED
   ),
   'elastic_fl': Row(elastic_twin.ElasticTwin),
   'feddrop': Row(twin.DropTwin, fills=_INPUT),
+  'fedex': Row(lora_twin.ResidualTwin, None),
+  'fedit': Row(lora_twin.AdapterTwin, often=True),
+  'fedsvd': Row(lora_twin.TurnTwin, None, turns=True, still=True),
+  'ffa_lora': Row(lora_twin.SecondTwin, None, still=True),
+  'flexlora': Row(lora_twin.CutTwin, None, turns=True),
+  'flora': Row(lora_twin.RestartTwin, None, often=True),
   'fedel': Row(elastic_twin.WindowTwin),
   'fedmfs_style': Row(fedmfs_twin.MeritTwin),
   'fedpmt': Row(twin.DepthTwin),
@@ -129,6 +155,8 @@ TABLE = {
   'harmony': Row(
     frozen=None, sent=sent_by_harmony, rests=single_in_second_stage
   ),
+  'hetlora': Row(lora_twin.PaddedTwin, {'weights': 'equal', 'prune': 0.0}),
+  'rolora': Row(lora_twin.AlternatingTwin, None, still=True),
   'heterofl': Row(twin.SliceTwin, {'masked': 'off'}, fills=_INPUT),
   'local_only': Row(often=True),
   'pmm': Row(prototype_twin.PrototypeTwin, {'substitute': False}),

@@ -58,7 +58,7 @@ def setting(backbone, layout, devices=1, most=1, method='relief'):
     *(
       pytest.param(
         method,
-        'cnn',
+        tiny.backbone(method),
         'all',
         1,
         marks=() if method == ALWAYS else pytest.mark.slow,

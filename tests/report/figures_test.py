@@ -18,6 +18,7 @@ from relief_jax.report import (
   curves,
   device_charts,
   gather,
+  merge_charts,
   page,
   palette,
   run_charts,
@@ -419,3 +420,18 @@ def test_panels_are_narrow_and_side_by_side_where_there_is_room():
       assert smallest * 368 / (72 * palette.WIDTH) > 7  # pixels of a letter
   text = page.render(gather.Collection([], 'a'), [], [])
   assert 'auto-fit' in text and 'max-width: none; width: 44rem' not in text
+
+
+def test_the_error_of_merges_is_drawn_where_it_is_told():
+  found = collection()
+  assert merge_charts.errors(found) == []
+  for run in found.runs:
+    if run.label in ('fedavg', 'relief'):
+      for record in run.metrics[1:]:
+        record['merge_error'] = 0.0 if run.label == 'relief' else 0.3
+  (chart,) = merge_charts.errors(gather.Collection(found.runs, 'fedavg'))
+  (axes,) = chart.panels[''].axes
+  lines = [line for line in axes.lines if len(line.get_xdata()) == 4]
+  assert len(lines) == 2 and axes.get_yscale() == 'log'
+  ends = sorted(line.get_ydata()[-1] for line in lines)
+  np.testing.assert_allclose(ends, [1e-9, 0.3])

@@ -112,24 +112,31 @@ def cases():
   )
 
 
-@functools.cache
-def task(exits: bool):
+def task(method: str):
   """Two modalities of two and three channels."""
-  return tiny.task(modalities=('acc', 'gyro'), exits=exits)
+  exits = algorithms.facts(method).exits
+  backbone = tiny.backbone(method)
+  return tiny.task(backbone, modalities=('acc', 'gyro'), exits=exits)
+
+
+def frame(method: str) -> Population:
+  """Everything at its place, every device with all windows."""
+  return _frame(algorithms.facts(method).exits, tiny.backbone(method))
 
 
 @functools.cache
-def _frame(exits: bool) -> Population:
-  """Everything at its place, every device with all windows."""
+def _frame(exits: bool, backbone: str) -> Population:
   full = [WINDOWS] * CLIENTS
   owned = np.ones((CLIENTS, MODALITIES))
-  return tiny.population(task(exits), owned=owned, samples=full)
+  own = tiny.task(backbone, modalities=('acc', 'gyro'), exits=exits)
+  return tiny.population(own, owned=owned, samples=full)
 
 
 @functools.cache
-def _budget(exits: bool):
+def _budget(exits: bool, backbone: str):
   """(owned, share) -> [N] budgets, compiled once."""
-  work, modality = task(exits).work, np.array(task(exits).blocks.modality)
+  own = tiny.task(backbone, modalities=('acc', 'gyro'), exits=exits)
+  work, modality = own.work, np.array(own.blocks.modality)
 
   @functools.partial(jax.jit, compiler_options=tiny.QUICK)
   def budget(owned, share):
@@ -149,26 +156,26 @@ def world(case: Case, method: str) -> Population:
     case: drawn by `cases`.
     method: says which task it is for.
   """
-  exits = algorithms.facts(method).exits
-  frame = _frame(exits)
+  kind = algorithms.facts(method).exits, tiny.backbone(method)
+  whole = _frame(*kind)
   rng = np.random.default_rng(case.data)
-  y = np.asarray(frame.bank.y)
+  y = np.asarray(whole.bank.y)
   x = {}
-  for name, old in frame.bank.x.items():
+  for name, old in whole.bank.x.items():
     centre = rng.normal(size=(3, 1, old.shape[-1]))
     noise = rng.normal(size=old.shape)
     x[name] = jnp.asarray(centre[y] + noise, jnp.float32)
   link = jnp.asarray(case.link, jnp.float32)
-  fleet = frame.fleet.replace(
+  fleet = whole.fleet.replace(
     owned=jnp.asarray(case.owned),
     samples=jnp.asarray(case.samples),
     speed=jnp.asarray(case.speed, jnp.float32),
     uplink=link,
     downlink=2 * link,
     watts=jnp.asarray(case.watts, jnp.float32),
-    budget=_budget(exits)(case.owned, jnp.asarray(case.share, jnp.float32)),
+    budget=_budget(*kind)(case.owned, jnp.asarray(case.share, jnp.float32)),
   )
-  return frame.replace(bank=frame.bank.replace(x=x), fleet=fleet)
+  return whole.replace(bank=whole.bank.replace(x=x), fleet=fleet)
 
 
 def tried(test):

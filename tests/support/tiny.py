@@ -105,6 +105,11 @@ def task(backbone: str = 'cnn', **overrides) -> Task:
   return _task(backbone, spec(**overrides))
 
 
+def backbone(method) -> str:
+  """The model that a method is tried with: `lora` where it needs adapters."""
+  return 'lora' if algorithms.facts(method).adapters else 'cnn'
+
+
 def spec_of(task: Task) -> Spec:
   """The spec of a task made here."""
   return _made[id(task)][2]
