@@ -14,7 +14,6 @@ from relief_jax import algorithms, models, world
 from relief_jax.config import registries, validation
 from relief_jax.engine import ambient, memory, placement, processes
 from relief_jax.engine.debug import ClientError
-from relief_jax.rounds import similarity
 from relief_jax.rounds.records import RoundInfo
 from relief_jax.runs import evaluation, program, run_summary, start
 from relief_jax.runs import model as model_lib
@@ -115,11 +114,8 @@ class Simulation:
     )
     with processes.together():
       start.check_finite(self.task, placement.local(self.params))
-    if config.update_similarity:
-      with processes.together():
-        args = self._key, self._state, self._population, self._hparams
-        shapes = jax.eval_shape(self.algorithm.step, *args)
-        similarity.check(shapes[1], config.method)
+    args = self._key, self._state, self._population, self._hparams
+    start.check_similarity(config, self.algorithm, args)
     self.run.wall['setup'] = time.perf_counter() - started
 
   @property
@@ -164,10 +160,7 @@ class Simulation:
   @property
   def frozen(self) -> PyTree:
     """The base, on this process's devices, with what the server merged in."""
-    frozen = placement.local(self._population.frozen)
-    if self.algorithm.frozen is None:
-      return frozen
-    return self.algorithm.frozen(placement.local(self._state), frozen)
+    return start.base(self.algorithm, self._state, self._population)
 
   def model(self) -> model_lib.Model:
     """Gives the model as it is now, to predict with or to keep."""

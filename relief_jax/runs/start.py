@@ -12,6 +12,7 @@ from relief_jax import tree
 from relief_jax.engine import memory, placement, processes
 from relief_jax.engine.placement import Layout
 from relief_jax.errors import InputError
+from relief_jax.rounds import similarity
 from relief_jax.rounds.records import Algorithm
 from relief_jax.runs import program, tuner
 from relief_jax.task import Task
@@ -115,6 +116,43 @@ def initial_state(
       'a larger machine',
     )
   return _starts[identity](key)
+
+
+def base(algorithm: Algorithm, state: PyTree, population: Population) -> PyTree:
+  """Gives the frozen parameters, with what the server merged into them.
+
+  Args:
+    algorithm: of the run.
+    state: as it is now.
+    population: of the run.
+
+  Returns:
+    On this process's devices.
+  """
+  frozen = placement.local(population.frozen)
+  if algorithm.frozen is None:
+    return frozen
+  return algorithm.frozen(placement.local(state), frozen)
+
+
+def check_similarity(
+  config: ml_collections.ConfigDict, algorithm: Algorithm, args: tuple
+) -> None:
+  """Refuses `config.update_similarity` of rounds that show no updates.
+
+  Args:
+    config: of the run.
+    algorithm: of the run.
+    args: of a round.
+
+  Raises:
+    InputError: nothing to compare.
+    PeerError: in another process of the run.
+  """
+  if config.update_similarity:
+    with processes.together():
+      _, info = jax.eval_shape(algorithm.step, *args)
+      similarity.check(info, config.method)
 
 
 def estimate_memory(

@@ -101,11 +101,12 @@ def coded(codec):
 COMPARISON = """
 from relief_jax.campaign import comparison
 from relief_jax import config as config_lib
+from relief_jax.config import presets
 
 
 def get_config(arg=None):
   c = config_lib.default()
-  compare.smoke(c)
+  presets.smoke(c)
   c.devices = 1
   labels = {
     'fedavg': {'method': 'fedavg'},
