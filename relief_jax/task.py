@@ -304,6 +304,9 @@ class CostOverride(NamedTuple):
     memory: [K] bytes of training, or None: of whole blocks.
     wire: [2, G] bytes of every group's message up and down, where the method
       codes them itself; None: the links do (updates/link.py).
+    samples: [K] training samples of the round; None: of the setting.
+    server_joules: [] energy of a server that computes a part of the model;
+      None where it does not.
   """
 
   work: Work | None = None
@@ -315,6 +318,8 @@ class CostOverride(NamedTuple):
   waiting: Array | None = None
   memory: Array | None = None
   wire: Array | None = None
+  samples: Array | None = None
+  server_joules: Array | None = None
 
 
 class Plan(NamedTuple):
@@ -330,6 +335,9 @@ class Plan(NamedTuple):
     cost: other prices.
     private: [G] bool, blocks that stay on the devices and are sent in neither
       direction; None: there are none.
+    held: [K, G] bool, blocks that a device holds; a server trains the others
+      with it, step by step (rounds/split.py). None: all.
+    batch: [K] int32, samples that a device takes of a batch; None: all.
   """
 
   run: Array
@@ -338,6 +346,8 @@ class Plan(NamedTuple):
   client_args: PyTree = ()
   cost: CostOverride = CostOverride()
   private: Any = None
+  held: Array | None = None
+  batch: Array | None = None
 
 
 class SubModel(NamedTuple):

@@ -54,6 +54,8 @@ class Row(NamedTuple):
     store: its entry of the client store.
     faulty: [] above 0 for a Byzantine client; () without such.
     steps: [] int32, local steps that it has time for; None: all.
+    held: [G] bool, as `Plan.held`.
+    batch: [] int32, as `Plan.batch`.
   """
 
   fleet: Fleet
@@ -66,6 +68,8 @@ class Row(NamedTuple):
   store: ClientStore = ClientStore()
   faulty: PyTree = ()
   steps: Array | None = None
+  held: Array | None = None
+  batch: Array | None = None
 
 
 class Received(NamedTuple):

@@ -215,6 +215,32 @@ class Local(NamedTuple):
   observed: PyTree = ()
 
 
+def gated_step(
+  tx: optax.GradientTransformation,
+  params: PyTree,
+  grads: PyTree,
+  opt_state: PyTree,
+  weight: PyTree,
+) -> tuple[PyTree, PyTree, PyTree]:
+  """Takes a step whose gradient *and* update are gated.
+
+  So that neither clipping nor momentum nor weight decay moves a frozen block.
+
+  Args:
+    tx: the optimiser.
+    params: P.
+    grads: P, gated.
+    opt_state: of the optimiser.
+    weight: prefix tree of P, 1 or 0.
+
+  Returns:
+    P after the step, the optimiser's state, the update before its gate.
+  """
+  updates, opt_state = tx.update(grads, opt_state, params)
+  params = optax.apply_updates(params, tree.scale(weight, updates))
+  return params, opt_state, updates
+
+
 def local_update(
   loss: Callable[[PyTree, Steps], Array],
   tx: optax.GradientTransformation,
@@ -227,10 +253,7 @@ def local_update(
   ragged: bool = False,
   branch: bool = True,
 ) -> Local:
-  """Trains one client for T steps.
-
-  The optimiser's input *and* output are gated, so that neither clipping nor
-  momentum nor weight decay moves a frozen block.
+  """Trains one client for T steps, each by `gated_step`.
 
   Args:
     loss: (params, one of the steps) -> [].
@@ -256,10 +279,11 @@ def local_update(
     params, opt_state, sums = carry
     value, grads = jax.value_and_grad(loss)(params, one)
     grads = tree.scale(weight, grads)
-    updates, opt_state = tx.update(grads, opt_state, params)
+    params, opt_state, updates = gated_step(
+      tx, params, grads, opt_state, weight
+    )
     if observe:
       sums = jax.tree.map(jnp.add, sums, observe(grads, updates))
-    params = optax.apply_updates(params, tree.scale(weight, updates))
     return (params, opt_state, sums), value
 
   def guarded(carry, one):
