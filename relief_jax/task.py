@@ -161,7 +161,11 @@ class SplitPoints(NamedTuple):
     work: [S] Work of the device's part; sizes of the blocks held.
     sent: [S][M] bytes a sample of a modality that cross, activations up and, if
       a block below trains, as much of gradients down.
-    memory: [S] Memory of the device's part.
+    memory: [S] Memory of the device's part; None where nobody has counted it.
+    front: (s, params, frozen, inputs [M] of [B, ...], run [M]) -> z, what
+      crosses at point number s (static); zeros of sensors that do not run. At
+      the last point logits.
+    back: (s, params, frozen, z, run) -> logits.
   """
 
   layers: tuple[int, ...]
@@ -169,6 +173,8 @@ class SplitPoints(NamedTuple):
   work: tuple[Work, ...]
   sent: tuple[tuple[float, ...], ...]
   memory: tuple[Memory | None, ...]
+  front: Callable[..., PyTree]
+  back: Callable[..., Array]
 
 
 class Blocks(NamedTuple):

@@ -54,6 +54,7 @@ class Row(NamedTuple):
     store: its entry of the client store.
     faulty: [] above 0 for a Byzantine client; () without such.
     steps: [] int32, local steps that it has time for; None: all.
+    number: [] int32, its place in the cohort.
     held: [G] bool, as `Plan.held`.
     batch: [] int32, as `Plan.batch`.
   """
@@ -68,6 +69,7 @@ class Row(NamedTuple):
   store: ClientStore = ClientStore()
   faulty: PyTree = ()
   steps: Array | None = None
+  number: Array | int = 0
   held: Array | None = None
   batch: Array | None = None
 

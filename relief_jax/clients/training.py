@@ -27,7 +27,7 @@ def _encode(task: Task, params, frozen, batch: Batch, gate: Gate, i: int):
 
   # A branch of its own: fused into the first layer, the gather of windows is
   # several times slower on XLA:CPU.
-  inputs = partial(_inputs, task, batch, gate, i, True)
+  inputs = partial(inputs_of, task, batch, gate, i, True)
   x = jax.lax.cond(gate.run[i], inputs, lambda: tree.zeros_like_output(inputs))
   if not task.cuts:  # the bank holds features: there is no layer to skip
     return x
@@ -53,15 +53,24 @@ def _encode_masked(
   Also the input is masked: no number of an absent sensor, not even a NaN, has
   a part in the gradient.
   """
-  x = tree.masked(gate.run[i], _inputs(task, batch, gate, i, False))
+  x = tree.masked(gate.run[i], inputs_of(task, batch, gate, i, False))
   cut = 0 if task.blocks.layers[i] else task.cuts
   h = task.encode(params, frozen, i, x, cut)
   return tree.masked(gate.run[i], h)
 
 
-def _inputs(
+def inputs_of(
   task: Task, batch: Batch, gate: Gate, i: int, branch: bool
 ) -> Array:
+  """Takes the windows of modality i, as its sensor delivers them, [B, ...].
+
+  Args:
+    task: the model.
+    batch: rows of the bank.
+    gate: what is sensed.
+    i: number of the modality.
+    branch: as in `forward`.
+  """
   name = task.modalities[i]
   x = batch.bank.x[name][batch.row]
   if batch.shift is not None:

@@ -7,11 +7,13 @@ block is none, since a block is held as one.
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
+from relief_jax import tree
 from relief_jax.engine import ambient
 from relief_jax.models import counting
 from relief_jax.task import SplitPoints, Task
@@ -20,11 +22,14 @@ from relief_jax.types import PyTree
 # (params, frozen, m, x [B, ...], layers) -> what leaves the encoder's first
 # layers; with none x itself.
 Front = Callable[..., PyTree]
+# (params, frozen, m, what left the first layers, layers) -> features of m.
+Rest = Callable[..., PyTree]
 
 
 def find(
   task: Task,
   front: Front,
+  rest: Rest,
   inputs: Sequence[jax.ShapeDtypeStruct],
 ) -> SplitPoints:
   """Finds the split points of a model of encoders and a head.
@@ -32,6 +37,7 @@ def find(
   Args:
     task: the model, its memory counted.
     front: the device's part.
+    rest: of the encoders.
     inputs: [M] shapes of a batch of `counting.BATCH`.
   """
   key = jax.eval_shape(lambda: ambient.key(0))
@@ -63,7 +69,37 @@ def find(
     work=(*work, task.work),
     sent=(*sent, none),
     memory=(*memory, task.memory),
+    front=partial(_front, task, front, tuple(depths)),
+    back=partial(_back, task, rest, tuple(depths)),
   )
+
+
+def _front(task: Task, front: Front, depths, s, params, frozen, inputs, run):
+  """Computes the device's part, of which nothing absent gets anywhere."""
+  z = []
+  for m, x in enumerate(inputs):
+    x = tree.masked(run[m], x)
+    depth = depths[s] if s < len(depths) else task.cuts
+    z.append(tree.masked(run[m], front(params, frozen, m, x, depth)))
+  if s < len(depths):
+    return z
+  return _fuse(task, params, frozen, z, run)
+
+
+def _back(task: Task, rest: Rest, depths, s, params, frozen, z, run):
+  """Computes the server's part; at the last point there is nothing left."""
+  if s == len(depths):
+    return z
+  found = [
+    tree.masked(run[m], rest(params, frozen, m, h, depths[s]))
+    for m, h in enumerate(z)
+  ]
+  return _fuse(task, params, frozen, found, run)
+
+
+def _fuse(task: Task, params, frozen, features, run):
+  named = dict(zip(task.modalities, features, strict=True))
+  return task.fuse(params, frozen, named, run)
 
 
 def _held(task: Task, depth: int) -> tuple[bool, ...] | None:

@@ -117,7 +117,9 @@ class Lockstep(NamedTuple):
     device: [G] bool, static, blocks that some device may hold.
     server: [G] bool, static, blocks that the server may train.
     step: (split.Place, server's Side, devices' Side [k, ...], rows [k],
-      steps [k], each) -> (both sides, losses [k]), one local step of all.
+      steps [k], each) -> (both sides, losses [k], what each device tells,
+      [k, ...] of every leaf), one local step of all; what is told comes to the
+      method's `server` as `Mean.rows`, [K, T, ...].
     in_turn: devices are served one after another, and the server's part moves
       in between; then `rows` are of all devices and `each` is None.
     merged: the devices' parts are averaged at the end of a round; else they

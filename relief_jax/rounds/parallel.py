@@ -207,6 +207,7 @@ def build(
       store=store._replace(heard=heard),
       faulty=hparams['faulty'][place] if against.faults.kind else (),
       steps=end.steps if end and setting.late == 'partial' else None,
+      number=jnp.arange(len(place)),
       held=plan.held,
       batch=plan.batch,
     )

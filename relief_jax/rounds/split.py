@@ -32,7 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from relief_jax import tree
+from relief_jax import optimizers, tree
 from relief_jax.aggregation.mean import Mean
 from relief_jax.clients import batches, training
 from relief_jax.clients import device as devices
@@ -96,6 +96,7 @@ class Place(NamedTuple):
     known: to all devices.
     total: [G] sum of the devices' weights.
     tx: the local optimiser, of both sides.
+    step: [] int32, number of the local step.
   """
 
   task: Task
@@ -104,6 +105,7 @@ class Place(NamedTuple):
   known: Known
   total: Array
   tx: optax.GradientTransformation
+  step: Array | int = 0
 
   def spread(self, row: Array) -> PyTree:
     """Broadcasts [G] to a prefix tree of P."""
@@ -217,7 +219,7 @@ def train(
     def end(present, shared, row):
       del present  # all of it: a round in lockstep has no buckets
       known, received = shared
-      args, side, loss = row.args
+      args, side, loss, told = row.args
       row = row._replace(args=args)
       device = devices.make(task, setting, known, row)
       start = received.params
@@ -231,6 +233,7 @@ def train(
         weight=row.weight,
         mask=mask,
         loss=loss,
+        rows=told,
         client_state=row.store.method
         if lockstep.merged
         else Kept(side.params, row.held),
@@ -242,16 +245,23 @@ def train(
     server = Side(first, tx.init(first))
     inner = None if lockstep.in_turn else each
 
-    def one(carry, step):
-      *carry, losses = lockstep.step(place, *carry, rows, step, inner)
-      return tuple(carry), losses
+    def one(carry, given):
+      number, step = given
+      here = place._replace(step=number)
+      *carry, losses, told = lockstep.step(here, *carry, rows, step, inner)
+      return tuple(carry), (losses, told)
 
-    by_step = jax.tree.map(lambda v: jnp.moveaxis(v, 1, 0), steps)
-    (server, sides), losses = jax.lax.scan(one, (server, sides), by_step)
-    real = (steps.weight > 0).any(-1).sum(-1)
-    rows = rows._replace(
-      args=(rows.args, sides, losses.sum(0) / jnp.maximum(real, 1))
+    def turned(values):
+      return jax.tree.map(lambda v: jnp.swapaxes(v, 0, 1), values)
+
+    by_step = turned(steps)
+    numbers = jnp.arange(len(by_step.row))
+    (server, sides), (losses, told) = jax.lax.scan(
+      one, (server, sides), (numbers, by_step)
     )
+    real = (steps.weight > 0).any(-1).sum(-1)
+    loss = losses.sum(0) / jnp.maximum(real, 1)
+    rows = rows._replace(args=(rows.args, sides, loss, turned(told)))
     sums, records = each(wrap(end), together.shared, rows)
     moved = jax.tree.map(jnp.subtract, server.params, first)
     nothing = jax.tree.map(jnp.zeros_like, together.params)
@@ -267,9 +277,26 @@ def train(
   return sums, records, moved
 
 
+def plain(loss, params: PyTree, step: Steps) -> tuple[Array, PyTree, PyTree]:
+  """Computes a loss and its gradient, and tells nothing more.
+
+  Args:
+    loss: (params, step) -> [].
+    params: P.
+    step: of one device.
+  """
+  return *jax.value_and_grad(loss)(params, step), ()
+
+
 def local_step(
-  place: Place, server: PyTree, row: Row, side: Side, step: Steps, share: Array
-) -> tuple[tuple[PyTree, Array], Side, Array]:
+  place: Place,
+  server: PyTree,
+  row: Row,
+  side: Side,
+  step: Steps,
+  share: Array,
+  gradient: Callable[..., tuple[Array, PyTree, PyTree]] = plain,
+) -> tuple[tuple[PyTree, Array], Side, tuple[Array, PyTree]]:
   """Takes one local step of one device.
 
   Args:
@@ -279,10 +306,11 @@ def local_step(
     side: the device's.
     step: one of its steps.
     share: [G] of its gradient in the server's.
+    gradient: (loss, params, step) -> loss, gradient P, what it tells beside.
 
   Returns:
-    The server's gradient, times `share`, with [G] bool, what it is of; the
-    device's side; [] loss.
+    The server's gradient, times `share`, with [G] int32, what it is of; the
+    device's side; [] loss and what the gradient tells, zeros without a step.
   """
   device = devices.make(place.task, place.setting, place.known, row)
   mine, theirs = row.trained & row.held, row.trained & ~row.held
@@ -291,7 +319,7 @@ def local_step(
 
   def work(side):
     params = place.whole(side.params, server, row.held)
-    loss, grads = jax.value_and_grad(device.loss(place.task))(params, step)
+    loss, grads, told = gradient(device.loss(place.task), params, step)
     weight = place.spread(mine.astype(jnp.float32))
     own = tree.scale(weight, tree.part(on_device, grads))
     found, opt_state, _ = training.gated_step(
@@ -300,11 +328,12 @@ def local_step(
     up = tree.scale(
       place.spread(jnp.where(theirs, share, 0.0)), tree.part(on_server, grads)
     )
-    return (up, theirs.astype(jnp.int32)), Side(found, opt_state), loss
+    up = up, theirs.astype(jnp.int32)
+    return up, Side(found, opt_state), (loss, told)
 
   def rest(side):
-    up, _, _ = tree.zeros_like_output(work, side)
-    return up, side, jnp.float32(0.0)
+    up, _, record = tree.zeros_like_output(work, side)
+    return up, side, record
 
   active = row.active & (step.weight > 0).any()
   return tree.choose(active, work, rest, side, branch=device.branch)
@@ -313,7 +342,7 @@ def local_step(
 def server_step(
   place: Place, server: Side, grads: PyTree, moved: Array
 ) -> Side:
-  """Moves the server's part.
+  """Moves the server's part; the rest keeps its bits, the optimiser's too.
 
   Args:
     place: of the round.
@@ -321,45 +350,79 @@ def server_step(
     grads: of the server's part.
     moved: [G] blocks that have a gradient at all.
   """
-  weight = place.spread((moved > 0).astype(jnp.float32))
+  moved = moved > 0
   params, opt_state, _ = training.gated_step(
-    place.tx, server.params, grads, server.opt_state, weight
+    place.tx,
+    server.params,
+    grads,
+    server.opt_state,
+    place.spread(moved.astype(jnp.float32)),
   )
-  return Side(params, opt_state)
+  kept = optimizers.select(place.spread(moved), opt_state, server.opt_state)
+  return Side(params, kept)
 
 
-def pooled(place: Place, server: Side, sides: Side, rows: Row, steps, each):
-  """Takes one step of all devices, then one of the server on all batches."""
+def pooled(
+  place: Place,
+  server: Side,
+  sides: Side,
+  rows: Row,
+  steps: Steps,
+  each: placement.Each,
+  gradient: Callable[..., tuple[Array, PyTree, PyTree]] = plain,
+):
+  """Takes one step of all devices, then one of the server on all batches.
+
+  Args:
+    place: of the round.
+    server: its side.
+    sides: the devices'.
+    rows: of the devices.
+    steps: one of each.
+    each: maps and sums over all of them.
+    gradient: as in `local_step`.
+
+  Returns:
+    What `Lockstep.step` gives.
+  """
 
   def client(known, row):
     del known  # for messages of the layout `debug`
     row, side, step = row
     share = tree.divide(row.weight, place.total)
-    up, side, loss = local_step(place, server.params, row, side, step, share)
-    return up, (side, loss)
+    up, side, record = local_step(
+      place, server.params, row, side, step, share, gradient
+    )
+    return up, (side, record)
 
-  (grads, moved), (sides, losses) = each(
+  (grads, moved), (sides, (losses, told)) = each(
     client, place.known, (rows, sides, steps)
   )
-  return server_step(place, server, grads, moved), sides, losses
+  return server_step(place, server, grads, moved), sides, losses, told
 
 
-def in_turn(place: Place, server: Side, sides: Side, rows: Row, steps, each):
-  """Serves one device after another: the server's part moves after each."""
+def in_turn(
+  place: Place, server: Side, sides: Side, rows: Row, steps: Steps, each: None
+):
+  """Serves one device after another: the server's part moves after each.
+
+  Args: as `pooled`.
+  """
   del each
 
   def client(carry, at):
     server, sides = carry
     row, side, step = jax.tree.map(lambda v: v[at], (rows, sides, steps))
-    (grads, moved), side, loss = local_step(
+    (grads, moved), side, record = local_step(
       place, server.params, row, side, step, jnp.ones(place.task.num_blocks)
     )
     sides = jax.tree.map(lambda v, own: v.at[at].set(own), sides, side)
-    return (server_step(place, server, grads, moved), sides), loss
+    return (server_step(place, server, grads, moved), sides), record
 
   order = drawn_order(place.known, rows)
-  (server, sides), losses = jax.lax.scan(client, (server, sides), order)
-  return server, sides, losses[jnp.argsort(order)]
+  (server, sides), record = jax.lax.scan(client, (server, sides), order)
+  losses, told = jax.tree.map(lambda v: v[jnp.argsort(order)], record)
+  return server, sides, losses, told
 
 
 def drawn_order(known: Known, rows: Row) -> Array:

@@ -19,6 +19,7 @@ from tests.twins import (
   exits_twin,
   fedmfs_twin,
   flism_twin,
+  lockstep_twin,
   prototype_twin,
   split_twin,
   tfedavg_twin,
@@ -131,6 +132,7 @@ TABLE = {
   ),
   'heterofl': Row(twin.SliceTwin, {'masked': 'off'}, fills=_INPUT),
   'local_only': Row(often=True),
+  'psl': Row(frozen=None),
   'pmm': Row(prototype_twin.PrototypeTwin, {'substitute': False}),
   'qqr_style': Row(
     prototype_twin.QualityTwin, {'confidence': False, 'align': 0.0}
@@ -139,6 +141,9 @@ TABLE = {
   # A frozen base has no layers to split behind.
   'splitfed': Row(
     split_twin.SplitTwin, {'rule': 'fixed', 'layers': -1}, frozen=None
+  ),
+  'splitfed_v2': Row(
+    lockstep_twin.InTurnTwin, {'rule': 'fixed', 'layers': -1}, frozen=None
   ),
   # Two bits a weight learn more slowly.
   'tfedavg': Row(tfedavg_twin.TernaryTwin, {'exempt': 'all'}, least=0.95),

@@ -28,9 +28,8 @@ class SplitTwin(Twin):
     super().__init__(task, population, setting, seed)
     points = cuts.required(task, 'splitfed')
     self.own = {
-      n: min(
-        (self.step(points, s, n) for s in range(len(points.layers))),
-        key=lambda one: one.ahead + one.server + one.behind,
+      n: self.choose(
+        [self.step(points, s, n) for s in range(len(points.layers))]
       )
       for n in range(self.clients)
       if self.fleet.samples[n]
@@ -43,6 +42,10 @@ class SplitTwin(Twin):
         + sum(one.server for one in split)
         + max(one.behind for one in split)
       )
+
+  def choose(self, steps) -> Step:
+    """Chooses among the points of one device."""
+    return min(steps, key=lambda one: one.ahead + one.server + one.behind)
 
   def step(self, points, s, n) -> Step:
     names, work = self.task.blocks.name, points.work[s]

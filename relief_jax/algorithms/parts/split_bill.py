@@ -20,16 +20,15 @@ from relief_jax.types import Array, Fleet
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-  """Holds the options of a method of split training."""
+class OneSplit:
+  """Holds the options of a method whose devices all split at one place."""
 
-  rule: str = option(name('fixed', cuts.RULES, 'where a device splits'))
   layers: int = option(
     whole(
       -2,
       -2,
       1000,
-      'on every device if rule=fixed; -1: the whole model, -2: all in front of '
+      'on every device (with rule=fixed); -1: the whole model, -2: all in front of '
       'the last point',
     )
   )
@@ -44,11 +43,19 @@ class Options:
   )
 
 
+@dataclasses.dataclass(frozen=True)
+class Options(OneSplit):
+  """Holds the options of a method whose devices split where they like."""
+
+  rule: str = option(name('fixed', cuts.RULES, 'where a device splits'))
+
+
 class Bill(NamedTuple):
   """Holds the plan of a method of split training and its price.
 
   Attributes:
     points: of the model.
+    among: places of those that may be taken.
     split: of the server.
     device: [G] bool, static, blocks that some device may hold.
     server: [G] bool, static, blocks that the server may train.
@@ -59,6 +66,7 @@ class Bill(NamedTuple):
   """
 
   points: SplitPoints
+  among: tuple[int, ...]
   split: cuts.Split
   device: np.ndarray
   server: np.ndarray
@@ -114,7 +122,9 @@ def bill(
     held |= ~held[-2]
   count = len(points.layers)
   allowed = tuple(range(count)) if among is None else among(points)
-  if options.rule == 'fixed':
+  # Of a method with one place for all there is no other rule.
+  rule = getattr(options, 'rule', 'fixed')
+  if rule == 'fixed':
     allowed = (cuts.place(points, options.layers, method),)
   possible = held[list(allowed)]
   order = {'barrier': cuts.barrier, 'queue': cuts.queue}[options.server_order]
@@ -126,11 +136,14 @@ def bill(
 
   def choose(round: Round, found: cuts.Prices) -> tuple[Array, Array]:
     few = jax.tree.map(lambda v: v[:, np.array(allowed)], found)
-    rule, layers = options.rule, options.layers
-    if rule == 'fixed':  # the only one
-      rule = 'deepest'
     at, fits = cuts.choose(
-      rule, layers, points, few, round.fleet.memory, round.key, method
+      'deepest' if rule == 'fixed' else rule,  # the only one
+      options.layers,
+      points,
+      few,
+      round.fleet.memory,
+      round.key,
+      method,
     )
     return jnp.asarray(allowed)[at], fits
 
@@ -178,6 +191,7 @@ def bill(
 
   return Bill(
     points=points,
+    among=allowed,
     split=split,
     device=possible.any(0),
     server=~possible.all(0),
