@@ -3,7 +3,7 @@
 Parallel split learning without averages of the devices' parts (psl.py), in
 which the server bends what it sends down towards a common direction. Samples
 of two devices have nothing to do with each other, their classes have: with
-g[n,k] the mean of device n's gradients at the split over its samples of class k,
+g[n,k] the mean of device n's gradients at the split over samples of class k,
 
     score_n = mean cosine of g[n,k] to those of the others
     leaders: score_n >= quantile(score, 1 - rho)

@@ -40,11 +40,10 @@ from relief_jax.budgets import batch_and_cut, cuts
 from relief_jax.clients import batches
 from relief_jax.errors import InputError
 from relief_jax.keys import name, option, real
-from relief_jax.rounds import split
+from relief_jax.rounds import frame, split
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method, Round
 from relief_jax.settings import ANY, Setting
-from relief_jax.rounds import frame
 from relief_jax.task import Plan, Task
 from relief_jax.types import Array, Fleet
 

@@ -2,7 +2,8 @@
 
     z_n = f(x_n; theta_n)            device: activations and labels go up
     L_n = loss(g(z_n; phi), y_n)     server, on the batches of all devices
-    phi <- opt(phi, sum_n p_n dL_n/dphi),   theta_n <- opt(theta_n, dL_n/dtheta_n)
+    phi <- opt(phi, sum_n p_n dL_n/dphi)
+    theta_n <- opt(theta_n, dL_n/dtheta_n)
 
 in every local step. What comes down is the gradient of a device's own loss and
 not of the weighted one. Device parts are never averaged and never travel:

@@ -45,6 +45,7 @@ class Ledger(NamedTuple):
 
   Attributes:
     act_up: times that activations at the split go up.
+    front: number of an earlier point whose activations go up, too; None: none.
     grad_down: times that gradients at the split come down.
     act_down: times that activations at the end come down.
     grad_up: times that gradients at the end go up.
@@ -62,6 +63,7 @@ class Ledger(NamedTuple):
   scalar_up: int = 0
   scalar_down: int = 0
   weights: bool = True
+  front: int | None = None
 
 
 class Split(NamedTuple):
@@ -157,6 +159,9 @@ def prices(
     own = _device(task, points, split, s, run, train, size)
     last = s == len(points.work) - 1
     ahead, more = ledger.act_up * own.crossing, 4.0 * ledger.scalar_up
+    if ledger.front is not None and s > ledger.front:
+      early = jnp.asarray(points.sent[ledger.front])
+      ahead += size * costs.total(run, early)
     if ledger.labels:
       ahead += size * _LABEL
     back = ledger.grad_down * own.crossing if own.backward else 0.0

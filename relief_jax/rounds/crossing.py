@@ -7,6 +7,8 @@ parameters count, rounds/split.py takes the gradient of both parts at once.
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax.numpy as jnp
+
 from relief_jax import tree
 from relief_jax.clients import training
 from relief_jax.clients.device import Row
@@ -114,6 +116,26 @@ def back(
     return criterion(scores, population.bank.y[step.row], step.weight)
 
   return loss
+
+
+def tokens(z: PyTree, step: Steps) -> list[tuple[Array, Array]]:
+  """Lays out what crosses by token, [(features [B, T, f], there [B, T]), ...].
+
+  Args:
+    z: of `SplitPoints.front`, of one array for each sensor, or of tokens.
+    step: of the device.
+  """
+  size = len(step.weight)
+  real = (step.weight > 0).astype(jnp.float32)
+  if isinstance(z, dict):
+    x = z['x'].reshape(size, -1, z['x'].shape[-1])
+    return [(x, z['seen'] * real[:, None])]
+  found = []
+  for m, leaf in enumerate(z):
+    x = leaf.reshape(size, -1, leaf.shape[-1])
+    there = jnp.where(step.run[m], real, 0.0)
+    found.append((x, jnp.broadcast_to(there[:, None], x.shape[:2])))
+  return found
 
 
 def when(

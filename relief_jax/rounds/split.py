@@ -296,6 +296,7 @@ def local_step(
   step: Steps,
   share: Array,
   gradient: Callable[..., tuple[Array, PyTree, PyTree]] = plain,
+  penalty: Callable[..., Callable[[PyTree], Array]] | None = None,
 ) -> tuple[tuple[PyTree, Array], Side, tuple[Array, PyTree]]:
   """Takes one local step of one device.
 
@@ -307,6 +308,8 @@ def local_step(
     step: one of its steps.
     share: [G] of its gradient in the server's.
     gradient: (loss, params, step) -> loss, gradient P, what it tells beside.
+    penalty: (place, row, the server's part, step) -> (P -> []), added to the
+      loss.
 
   Returns:
     The server's gradient, times `share`, with [G] int32, what it is of; the
@@ -319,7 +322,15 @@ def local_step(
 
   def work(side):
     params = place.whole(side.params, server, row.held)
-    loss, grads, told = gradient(device.loss(place.task), params, step)
+    loss, more = device.loss(place.task), None
+    if penalty:
+      more = penalty(place, row, server, step)
+
+    def objective(params, step):
+      value = loss(params, step)
+      return value + more(params) if more else value
+
+    value, grads, told = gradient(objective, params, step)
     weight = place.spread(mine.astype(jnp.float32))
     own = tree.scale(weight, tree.part(on_device, grads))
     found, opt_state, _ = training.gated_step(
@@ -329,7 +340,7 @@ def local_step(
       place.spread(jnp.where(theirs, share, 0.0)), tree.part(on_server, grads)
     )
     up = up, theirs.astype(jnp.int32)
-    return up, Side(found, opt_state), (loss, told)
+    return up, Side(found, opt_state), (value, told)
 
   def rest(side):
     up, _, record = tree.zeros_like_output(work, side)
@@ -342,24 +353,33 @@ def local_step(
 def server_step(
   place: Place, server: Side, grads: PyTree, moved: Array
 ) -> Side:
-  """Moves the server's part; the rest keeps its bits, the optimiser's too.
+  """Moves the server's part; see `moved_side`."""
+  return moved_side(place.task, place.tx, server, grads, moved)
+
+
+def moved_side(
+  task: Task,
+  tx: optax.GradientTransformation,
+  side: Side,
+  grads: PyTree,
+  moved: Array,
+) -> Side:
+  """Takes a step; what has no gradient keeps its bits, the optimiser's too.
 
   Args:
-    place: of the round.
-    server: before.
-    grads: of the server's part.
-    moved: [G] blocks that have a gradient at all.
+    task: the model.
+    tx: the optimiser.
+    side: before.
+    grads: of its parameters.
+    moved: [G] blocks that have a gradient, above 0.
   """
   moved = moved > 0
+  weight = tree.broadcast_groups(task.groups, moved.astype(jnp.float32))
   params, opt_state, _ = training.gated_step(
-    place.tx,
-    server.params,
-    grads,
-    server.opt_state,
-    place.spread(moved.astype(jnp.float32)),
+    tx, side.params, grads, side.opt_state, weight
   )
-  kept = optimizers.select(place.spread(moved), opt_state, server.opt_state)
-  return Side(params, kept)
+  mask = tree.broadcast_groups(task.groups, moved)
+  return Side(params, optimizers.select(mask, opt_state, side.opt_state))
 
 
 def pooled(
@@ -402,11 +422,17 @@ def pooled(
 
 
 def in_turn(
-  place: Place, server: Side, sides: Side, rows: Row, steps: Steps, each: None
+  place: Place,
+  server: Side,
+  sides: Side,
+  rows: Row,
+  steps: Steps,
+  each: None,
+  penalty: Callable[..., Callable[[PyTree], Array]] | None = None,
 ):
   """Serves one device after another: the server's part moves after each.
 
-  Args: as `pooled`.
+  Args: as `pooled`, and `penalty` as in `local_step`.
   """
   del each
 
@@ -414,7 +440,13 @@ def in_turn(
     server, sides = carry
     row, side, step = jax.tree.map(lambda v: v[at], (rows, sides, steps))
     (grads, moved), side, record = local_step(
-      place, server.params, row, side, step, jnp.ones(place.task.num_blocks)
+      place,
+      server.params,
+      row,
+      side,
+      step,
+      jnp.ones(place.task.num_blocks),
+      penalty=penalty,
     )
     sides = jax.tree.map(lambda v, own: v.at[at].set(own), sides, side)
     return (server_step(place, server, grads, moved), sides), record

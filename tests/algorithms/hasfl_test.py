@@ -30,7 +30,7 @@ def test_the_variance_of_a_gradient_is_measured_without_bias():
   def loss(params, step):
     flat = jnp.concatenate([v.ravel() for v in jax.tree.leaves(params)])
     points = jax.random.normal(step.key, (batch, numbers))
-    each = 0.5 * jnp.square(flat - points).sum(-1)
+    each = 0.5 * jnp.square(flat[None] - points).sum(-1)
     return (step.weight * each).sum() / jnp.maximum(step.weight.sum(), 1e-9)
 
   def one(key):

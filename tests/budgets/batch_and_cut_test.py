@@ -14,7 +14,7 @@ HELD = jnp.array([[1, 0, 0], [1, 1, 0]], bool)
 
 
 def problem(seed, devices, same=False, **changes):
-  """Two points; what a sample takes grows with the split, what crosses falls."""
+  """Two points: the deeper one takes more time and crosses less."""
   rng = np.random.default_rng(seed)
   count = 1 if same else devices
   speed, link = rng.uniform(0.2, 5, (2, count, 1)).repeat(devices // count, 1)

@@ -18,6 +18,9 @@ from relief_jax.settings import ANY, Setting
 from relief_jax.task import CostOverride, Plan, SplitPoints, Task
 from relief_jax.types import Array, Fleet
 
+# Activations and labels up, gradients down, weights once a round.
+_LEDGER = cuts.Ledger()
+
 
 @dataclasses.dataclass(frozen=True)
 class OneSplit:
@@ -28,8 +31,8 @@ class OneSplit:
       -2,
       -2,
       1000,
-      'on every device (with rule=fixed); -1: the whole model, -2: all in front of '
-      'the last point',
+      'on every device, with rule=fixed; -1: the whole model, -2: all in front '
+      'of the last point',
     )
   )
   server_order: str = option(
@@ -55,7 +58,8 @@ class Bill(NamedTuple):
 
   Attributes:
     points: of the model.
-    among: places of those that may be taken.
+    among: places of those that may be taken; `Plan.client_args` is the place
+      that a device takes.
     split: of the server.
     device: [G] bool, static, blocks that some device may hold.
     server: [G] bool, static, blocks that the server may train.
@@ -86,7 +90,7 @@ def bill(
   task: Task,
   setting: Setting,
   method: str,
-  ledger: cuts.Ledger = cuts.Ledger(),
+  ledger: cuts.Ledger = _LEDGER,
   probes: int = 0,
   among: Callable[[SplitPoints], tuple[int, ...]] | None = None,
 ) -> Bill:
@@ -165,6 +169,7 @@ def bill(
       counted=jnp.where(inside, whole.counted, 0.0),
       held=on_device,
       batch=batch,
+      client_args=at,
       cost=CostOverride(
         work=jax.tree.map(lambda v: v[at], work),
         received=mine,
