@@ -84,9 +84,12 @@ def together(
     step: of `Lockstep`.
     in_turn: likewise.
   """
+  wire = 'sends activations and gradients in float32, and no weights'
   return fedavg.fedavg(task, setting)._replace(
     plan=lambda server, round: found.everybody(setting, round),
     check=found.check,
     lockstep=Lockstep(found.device, found.server, step, in_turn),
-    traits=Traits(lockstep=True),
+    traits=Traits(
+      lockstep=True, wire='' if found.split.ledger.weights else wire
+    ),
   )

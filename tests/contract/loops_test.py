@@ -74,14 +74,17 @@ def made_small(exits, owned):
 def chosen(method, population, **overrides):
   """The setting of the checks, two steps of batch 4."""
   fill = algorithms.facts(method).fill
-  values = {'deadline': 1.0, 'fill': fill, **row(method).neutral}
+  values = {'deadline': 1.0, 'fill': fill, **(row(method).neutral or {})}
   return tiny.setting(population, method, **{**values, **overrides})
 
 
 def options(method):
   """Not neutral: what the config says."""
   given = tiny.config().to_dict().get(method, {})
-  return {k: given.get(k, tiny.HPARAMS.get(k)) for k in row(method).neutral}
+  usual = {
+    k: given.get(k, tiny.HPARAMS.get(k)) for k in row(method).neutral or ()
+  }
+  return {**usual, **row(method).tried}
 
 
 @functools.cache
@@ -101,7 +104,7 @@ def close(found, want, atol=1e-5):
 
 
 @pytest.mark.invariant(6)
-@FEW
+@few([m for m in TWINS if row(m).neutral is not None])
 def test_neutral_is_fedavg(method):
   task, population = small(method, owned=False)
   unlimited = chosen(method, population, deadline=float('inf'))

@@ -40,7 +40,7 @@ class Row(NamedTuple):
     twin: the method as a Python loop over clients, steps and groups; None of
       one with personal models or a round of another kind.
     neutral: options with which it is FedAvg where no device is short of
-      anything, beside an infinite deadline.
+      anything, beside an infinite deadline; None: it never is.
     fills: what it is compared with its twin in, beside its default `fill`.
     often: tried with the frozen base and in every question with every change;
       the others' programs take long to compile, and are slow tests.
@@ -53,10 +53,12 @@ class Row(NamedTuple):
       without a twin that sends something else than what is trained.
     rests: (population, infos) -> [rounds, K] bool, devices with windows that
       have nothing to do.
+    tried: neutral options as its twin has them, where that is not the default:
+      what the twin does not choose has tests of its own.
   """
 
   twin: type[Twin] | None = None
-  neutral: dict[str, Any] = {}
+  neutral: dict[str, Any] | None = {}
   fills: tuple[str, ...] = ()
   often: bool = False
   frozen: dict[str, Any] | None = {}
@@ -65,6 +67,7 @@ class Row(NamedTuple):
   terms: bool = False
   sent: Callable | None = None
   rests: Callable | None = None
+  tried: dict[str, Any] = {}
 
 
 def raw_windows(task, population, infos):
@@ -133,6 +136,21 @@ TABLE = {
   'heterofl': Row(twin.SliceTwin, {'masked': 'off'}, fills=_INPUT),
   'local_only': Row(often=True),
   'psl': Row(frozen=None),
+  'gapsl_style': Row(frozen=None),
+  'flexp_sfl': Row(frozen=None),
+  'ho_sfl': Row(
+    lockstep_twin.ProbedTwin,
+    None,
+    frozen=None,
+    # Five directions in a space of many.
+    least=0.97,
+  ),
+  'hasfl_style': Row(
+    lockstep_twin.PooledTwin,
+    {'rule': 'fixed', 'layers': -1, 'batches': 'fixed'},
+    frozen=None,
+    tried={'rule': 'fixed', 'layers': -2, 'batches': 'fixed'},
+  ),
   'pmm': Row(prototype_twin.PrototypeTwin, {'substitute': False}),
   'qqr_style': Row(
     prototype_twin.QualityTwin, {'confidence': False, 'align': 0.0}

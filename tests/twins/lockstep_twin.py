@@ -3,6 +3,9 @@
 import jax
 import numpy as np
 
+from relief_jax import tree
+from relief_jax.algorithms import ho_sfl
+from relief_jax.rounds import split
 from tests.support import tiny
 from tests.twins.split_twin import SplitTwin
 from tests.twins.twin import Observed, named
@@ -31,7 +34,8 @@ class PooledTwin(SplitTwin):
   given = None
   kept = None
 
-  def choose(self, steps):
+  def choose(self, n, steps):
+    del n
     return steps[self.setting.options.layers]
 
   def holds(self, n) -> set:
@@ -44,6 +48,11 @@ class PooledTwin(SplitTwin):
 
   def share(self, n, clients) -> float:
     return self.weight(n) / sum(self.weight(c) for c in clients)
+
+  def joint(self, number, t, total, slopes) -> dict:
+    """The server's gradient, of the sum over devices and of theirs."""
+    del number, t, slopes
+    return total
 
   def round(self, number, batches=None):
     clients = [n for n in range(self.clients) if self.fleet.samples[n]]
@@ -61,12 +70,14 @@ class PooledTwin(SplitTwin):
     for t in range(self.setting.steps):
       for those in self.turns(number, clients):
         total: dict = {}
+        slopes: dict = {}
         for n in those:
           seen = {
             k: theta[n][k] if self.group(k) in self.holds(n) else phi[k]
             for k in phi
           }
-          value, grads = self.slopes(n, rows[n][t], seen)
+          batch = rows[n][t][: self.size[n]]
+          value, grads = slopes[n] = self.slopes(n, batch, seen)
           losses[n] += float(value) / self.setting.steps
           for k, g in grads.items():
             gradient = np.asarray(g, np.float64)
@@ -77,7 +88,7 @@ class PooledTwin(SplitTwin):
             else:
               more = self.share(n, those) * gradient
               total[k] = total.get(k, 0.0) + more
-        for k, gradient in total.items():
+        for k, gradient in self.joint(number, t, total, slopes).items():
           phi[k] = server(k, phi[k], gradient)
     before, self.kept = self.params, theta
     self.params = {k: v.copy() for k, v in phi.items()}
@@ -105,6 +116,37 @@ class InTurnTwin(PooledTwin):
 
   def share(self, n, those):
     return 1.0 if len(those) == 1 else super().share(n, those)
+
+
+class ProbedTwin(PooledTwin):
+  """HO-SFL: one device part, moved along directions that all share."""
+
+  weights = False
+
+  def __init__(self, task, population, setting, seed=0):
+    self.probes = setting.options.probes
+    super().__init__(task, population, setting, seed)
+    self.given = [set()] * self.clients
+
+  def joint(self, number, t, total, slopes):
+    held = next(iter(self.own.values())).held
+    mask = np.array([g in held for g in self.task.blocks.name])
+    part = tree.part(split.parts(self.task, mask), tiny.init(self.task))
+    found = ho_sfl.Part(self.task, mask, 1.0, self.probes)
+    key = jax.random.split(tiny.round_key(self.seed, number), 4)[1]
+    key = ho_sfl.step_key(key, t)
+    size = sum(v.size for v in jax.tree.leaves(part))
+    ahead = {k: 0.0 for k in total if self.group(k) in held}
+    for q in range(self.probes):
+      u = named(ho_sfl.direction(found, part, key, q))
+      mean = sum(
+        self.share(n, list(slopes))
+        * sum((np.asarray(grads[k], np.float64) * u[k]).sum() for k in ahead)
+        for n, (_, grads) in slopes.items()
+      )
+      for k in ahead:
+        ahead[k] = ahead[k] + mean * u[k] / (self.probes + size + 1)
+    return {**total, **ahead}
 
 
 def named_all(params) -> list:
