@@ -352,7 +352,7 @@ class Plan(NamedTuple):
   client_args: PyTree = ()
   cost: CostOverride = CostOverride()
   private: Any = None
-  held: Array | None = None
+  held: Any = None
   batch: Array | None = None
 
 

@@ -45,7 +45,9 @@ from relief_jax.types import Array, PyTree
 class Options(split_bill.Options):
   """Holds the options of FlexP-SFL."""
 
-  front: int = option(whole(1, 1, 1000, 'layers of the front'))
+  front: int = option(
+    whole(1, 1, 1000, 'layers of the front, or the next point behind them')
+  )
   align: float = option(real(0.25, 0.0, 1e6, 'lambda of the alignment'))
   personal: bool = option(
     switch(True, 'front, middle and end are of each device alone')
@@ -66,7 +68,8 @@ def flexp_sfl(task: Task, setting: Setting) -> Method:
   """
   options = setting.options
   points = cuts.required(task, 'flexp_sfl')
-  least = cuts.place(points, options.front, 'flexp_sfl')
+  deep = [s for s, n in enumerate(points.layers) if n >= options.front]
+  least = deep[0] if deep else len(points.layers) - 1
   ledger = cuts.Ledger(
     act_down=1, grad_up=1, labels=False, weights=False, front=least
   )
@@ -128,8 +131,9 @@ def flexp_sfl(task: Task, setting: Setting) -> Method:
 
   if not options.personal:
     nothing = np.zeros(task.num_blocks, bool)
-    lockstep = method.lockstep._replace(device=nothing, server=~nothing)
-    return method._replace(plan=plan, lockstep=lockstep)
+    found = found._replace(device=nothing, server=~nothing)
+    shared = psl.together(task, setting, found, step, in_turn=True)
+    return shared._replace(plan=plan)
   return split.apart(task, method._replace(plan=plan))
 
 

@@ -242,4 +242,4 @@ def add_by_class(cut: PyTree, change: Array, y: Array, weight: Array) -> PyTree:
     width = v.size // len(y)
     found.append(v + more[:, ends : ends + width].reshape(v.shape))
     ends += width
-  return structure.unflatten(found)
+  return jax.tree.unflatten(structure, found)

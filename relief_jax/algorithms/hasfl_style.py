@@ -132,14 +132,14 @@ def hasfl_style(task: Task, setting: Setting) -> Method:
       precision='highest',
     )
     real = fleet.samples > 0
-    rate = sum(
+    up, down = (
       8 / jnp.where(real, link, 1.0) for link in (fleet.uplink, fleet.downlink)
     )
     return batch_and_cut.Problem(
       grid=jnp.array(grid),
       one=one,
       more=jax.tree.map(jnp.subtract, two, one),
-      merge=part * rate[:, None],
+      merge=part * (up + down)[:, None],
       memory=fleet.memory,
       active=round.active,
       held=held,

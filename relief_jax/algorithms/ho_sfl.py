@@ -159,7 +159,7 @@ def direction(part: Part, params: PyTree, key: Array, number: Array) -> PyTree:
     jax.random.normal(k, v.shape, v.dtype)
     for k, v in zip(keys, leaves, strict=True)
   ]
-  return structure.unflatten(drawn)
+  return jax.tree.unflatten(structure, drawn)
 
 
 def step_key(key: Array, number: Array | int) -> Array:

@@ -19,7 +19,7 @@ first come, first served on one server (textbook); the rest is **ours**.
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -158,7 +158,7 @@ def prices(
   for s in range(len(points.work)):
     own = _device(task, points, split, s, run, train, size)
     last = s == len(points.work) - 1
-    ahead, more = ledger.act_up * own.crossing, 4.0 * ledger.scalar_up
+    ahead = ledger.act_up * own.crossing
     if ledger.front is not None and s > ledger.front:
       early = jnp.asarray(points.sent[ledger.front])
       ahead += size * costs.total(run, early)
@@ -166,7 +166,7 @@ def prices(
       ahead += size * _LABEL
     back = ledger.grad_down * own.crossing if own.backward else 0.0
     behind = jnp.where(own.trains, back + 4.0 * ledger.scalar_down, 0.0)
-    more = jnp.where(own.trains, more, 0.0)
+    more = jnp.where(own.trains, 4.0 * ledger.scalar_up, 0.0)
     crossed = jnp.float32(not last)
     columns.append(
       Prices(
@@ -351,7 +351,7 @@ def alone(found: Prices) -> Array:
   return found.ahead + found.server + found.middle + found.behind
 
 
-def at(found: Prices, point: Array) -> Prices:
+def at(found: Any, point: Array) -> Any:
   """Takes every device's own point, [K] of every field."""
   return jax.tree.map(
     lambda v: jnp.take_along_axis(v, point[:, None], -1)[:, 0], found

@@ -70,7 +70,7 @@ class Row(NamedTuple):
   faulty: PyTree = ()
   steps: Array | None = None
   number: Array | int = 0
-  held: Array | None = None
+  held: Any = None
   batch: Array | None = None
 
 

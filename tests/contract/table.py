@@ -53,7 +53,7 @@ class Row(NamedTuple):
       without a twin that sends something else than what is trained.
     rests: (population, infos) -> [rounds, K] bool, devices with windows that
       have nothing to do.
-    tried: neutral options as its twin has them, where that is not the default:
+    tried: options as its twin has them, where these are not the default ones:
       what the twin does not choose has tests of its own.
   """
 
@@ -144,6 +144,8 @@ TABLE = {
     frozen=None,
     # Five directions in a space of many.
     least=0.97,
+    # A difference over a kink of a ReLU is not its twin's derivative.
+    tried={'probe': 'jvp'},
   ),
   'hasfl_style': Row(
     lockstep_twin.PooledTwin,
