@@ -1,7 +1,7 @@
 """Describes one device in a round: its data, functions and update."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
