@@ -50,8 +50,8 @@ from relief_jax.types import Array, Fleet
 LARGEST, FIRST = 64, 8
 # Of the moving averages.
 _KEEP = 0.9
-# Purposes of a device's key: the draw of a batch, and of a split.
-_BATCH, _POINT = 2, 3
+# Purpose of a device's key: the draw of a batch.
+_BATCH = 2
 KINDS = 'adaptive', 'fixed', 'random'
 
 
@@ -163,18 +163,18 @@ def hasfl_style(task: Task, setting: Setting) -> Method:
     batch, at = jax.tree.map(
       lambda a, b: jnp.where(seen.rounds > 0, a, b), best, first
     )
-    keys = batches.client_keys(round.key, round.fleet)
 
-    def draw(purpose, count):
-      own = jax.vmap(jax.random.fold_in, (0, None))(keys, purpose)
-      return jax.vmap(lambda k: jax.random.randint(k, (), 0, count))(own)
+    def draw(keys, count):
+      return jax.vmap(lambda k: jax.random.randint(k, (), 0, count))(keys)
 
     if options.rule == 'random':
-      at = draw(_POINT, len(points))
+      at = draw(split_bill.point_keys(round), len(points))
     elif options.rule == 'fixed':
       at = jnp.zeros_like(at)  # the only one
     if options.batches == 'random':
-      batch = jnp.array(grid)[draw(_BATCH, len(grid))]
+      keys = batches.client_keys(round.key, round.fleet)
+      own = jax.vmap(jax.random.fold_in, (0, None))(keys, _BATCH)
+      batch = jnp.array(grid)[draw(own, len(grid))]
     elif options.batches == 'fixed':
       batch = jnp.full_like(batch, setting.batch)
     own = batch_and_cut.priced(given, batch, at)

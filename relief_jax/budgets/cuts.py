@@ -281,7 +281,7 @@ def choose(
   points: SplitPoints,
   found: Prices,
   most: Array | None,
-  key: Array,
+  keys: Array,
   method: str = 'splitfed',
 ) -> tuple[Array, Array]:
   """Chooses every device's split point.
@@ -295,7 +295,7 @@ def choose(
     points: of the model.
     found: of the devices.
     most: [K] bytes for training, None for no bound.
-    key: of `random`.
+    keys: [K] of `random`, a device's own.
     method: its name, for messages.
 
   Returns:
@@ -316,7 +316,7 @@ def choose(
       jnp.arange(count, dtype=jnp.float32), fits.shape
     ),
     'fastest': lambda: -alone(found),
-    'random': lambda: jax.random.uniform(key, fits.shape),
+    'random': lambda: jax.vmap(lambda k: jax.random.uniform(k, (count,)))(keys),
   }[rule]()
   best = jnp.where(fits, score, -jnp.inf).argmax(-1)
   return best.astype(jnp.int32), fits.any(-1)

@@ -125,7 +125,7 @@ def test_the_deepest_split_that_fits():
   found = found._replace(memory=jnp.tile(jnp.array([1.0, 5, 9, 20]), (6, 1)))
   most = jnp.array([0.5, 1, 6, 9, 19, 20])
   found = jax.tree.map(lambda v: v[:6], found)
-  at, fits = cuts.choose('deepest', 0, POINTS, found, most, jax.random.key(0))
+  at, fits = cuts.choose('deepest', 0, POINTS, found, most, None)
   np.testing.assert_array_equal(fits, [False, True, True, True, True, True])
   np.testing.assert_array_equal(at[1:], [0, 1, 2, 2, 3])
 
@@ -136,8 +136,9 @@ def test_rules_choose_among_what_fits(rule):
   found = prices(fleet, jnp.ones((fleet.id.size, TASK.num_blocks), bool))
   memory = jnp.tile(jnp.arange(4.0), (fleet.id.size, 1))
   most = jnp.full(fleet.id.shape, 1.5)
+  keys = jax.random.split(jax.random.key(3), fleet.id.size)
   at, fits = cuts.choose(
-    rule, 0, POINTS, found._replace(memory=memory), most, jax.random.key(3)
+    rule, 0, POINTS, found._replace(memory=memory), most, keys
   )
   assert fits.all() and (np.asarray(at) <= 1).all()
   if rule == 'fastest':
@@ -148,7 +149,6 @@ def test_rules_choose_among_what_fits(rule):
 def test_a_slower_link_moves_the_split_to_where_less_crosses():
   fleet = world().fleet
   train = jnp.ones((fleet.id.size, TASK.num_blocks), bool)
-  key = jax.random.key(0)
   bytes_up = []
   for rate in (1e12, 1e2):
     slow = fleet.replace(
@@ -156,7 +156,7 @@ def test_a_slower_link_moves_the_split_to_where_less_crosses():
       downlink=jnp.full(fleet.id.shape, rate),
     )
     found = prices(slow, train, server=1e12)
-    at, _ = cuts.choose('fastest', 0, POINTS, found, None, key)
+    at, _ = cuts.choose('fastest', 0, POINTS, found, None, None)
     bytes_up.append(np.asarray(cuts.at(found, at).up))
   assert (bytes_up[1] < bytes_up[0]).all()
 

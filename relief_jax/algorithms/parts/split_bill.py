@@ -10,6 +10,7 @@ import numpy as np
 
 from relief_jax.algorithms import fedavg
 from relief_jax.budgets import cuts
+from relief_jax.clients import batches
 from relief_jax.errors import InputError
 from relief_jax.keys import name, option, real, whole
 from relief_jax.rounds import frame
@@ -20,6 +21,8 @@ from relief_jax.types import Array, Fleet
 
 # Activations and labels up, gradients down, weights once a round.
 _LEDGER = cuts.Ledger()
+# Purpose of a device's key: the draw of its split.
+_POINT = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +89,12 @@ class Bill(NamedTuple):
     return self.plan(round, whole, found, *self.choose(round, found))
 
 
+def point_keys(round: Round) -> Array:
+  """Gives the keys of the devices' draws of a split, [K]."""
+  keys = batches.client_keys(round.key, round.fleet)
+  return jax.vmap(jax.random.fold_in, (0, None))(keys, _POINT)
+
+
 def bill(
   task: Task,
   setting: Setting,
@@ -146,7 +155,7 @@ def bill(
       points,
       few,
       round.fleet.memory,
-      round.key,
+      point_keys(round),
       method,
     )
     return jnp.asarray(allowed)[at], fits
