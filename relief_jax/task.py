@@ -162,10 +162,10 @@ class SplitPoints(NamedTuple):
     sent: [S][M] bytes a sample of a modality that cross, activations up and, if
       a block below trains, as much of gradients down.
     memory: [S] Memory of the device's part; None where nobody has counted it.
-    front: (s, params, frozen, inputs [M] of [B, ...], run [M]) -> z, what
-      crosses at point number s (static); zeros of sensors that do not run. At
-      the last point logits.
-    back: (s, params, frozen, z, run) -> logits.
+    front: (s, params, frozen, inputs [M] of [B, ...], run [M], branch=False)
+      -> z, what crosses at point number s (static); zeros of sensors that do
+      not run, which are skipped with `branch`. At the last point logits.
+    back: (s, params, frozen, z, run, branch=False) -> logits.
   """
 
   layers: tuple[int, ...]

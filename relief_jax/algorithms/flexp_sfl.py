@@ -33,7 +33,7 @@ from relief_jax.algorithms.parts import split_bill
 from relief_jax.budgets import cuts
 from relief_jax.errors import InputError
 from relief_jax.keys import option, real, switch, whole
-from relief_jax.rounds import crossing, split
+from relief_jax.rounds import crossing, split, split_steps
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method, Round
 from relief_jax.settings import Setting
@@ -106,7 +106,9 @@ def flexp_sfl(task: Task, setting: Setting) -> Method:
 
       def at(s):
         z, own = (
-          crossing.tokens(points.front(s, p, frozen, inputs, step.run), step)
+          crossing.tokens(
+            points.front(s, p, frozen, inputs, step.run, place.branch), step
+          )
           for p in (params, copy)
         )
         return divergence(own, z)
@@ -119,7 +121,7 @@ def flexp_sfl(task: Task, setting: Setting) -> Method:
 
   def step(*given):
     align = penalty if options.align and options.personal else None
-    return split.in_turn(*given, penalty=align)
+    return split_steps.in_turn(*given, penalty=align)
 
   method = psl.together(task, setting, found, step, in_turn=True)
 

@@ -33,7 +33,7 @@ from relief_jax.algorithms.parts import split_bill
 from relief_jax.clients import training
 from relief_jax.errors import InputError
 from relief_jax.keys import option, real, switch
-from relief_jax.rounds import crossing, split
+from relief_jax.rounds import crossing, split, split_steps
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method
 from relief_jax.scoring import targets
@@ -180,12 +180,12 @@ def aligned(options, at: crossing.Crossing, place, server, sides, rows, *rest):
         side.opt_state,
         mine,
       )
-      return split.Side(params, opt_state)
+      return split_steps.Side(params, opt_state)
 
     return (), crossing.when(place, row, step, work, lambda side: side, side)
 
   _, sides = each(move, known, (rows, sides, steps, told))
-  return split.server_step(place, server, up, moved), sides, losses, ()
+  return split_steps.server_step(place, server, up, moved), sides, losses, ()
 
 
 def unit(value: Array) -> Array:

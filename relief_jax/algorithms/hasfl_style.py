@@ -36,11 +36,11 @@ from relief_jax import tree
 from relief_jax.algorithms import fedavg
 from relief_jax.algorithms.parts import split_bill
 from relief_jax.algorithms.psl import together
-from relief_jax.budgets import batch_and_cut, cuts
+from relief_jax.budgets import batch_and_cut, cuts, server_order
 from relief_jax.clients import batches
 from relief_jax.errors import InputError
 from relief_jax.keys import name, option, real
-from relief_jax.rounds import frame, split
+from relief_jax.rounds import frame, split_steps
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method, Round
 from relief_jax.settings import ANY, Setting
@@ -112,7 +112,7 @@ def hasfl_style(task: Task, setting: Setting) -> Method:
   found = split_bill.bill(task, setting, 'hasfl_style', among=between)
   grid = [2**i for i in range(7) if 2**i <= min(setting.batch, LARGEST)]
   points = np.array(found.among)
-  order = {'barrier': cuts.barrier, 'queue': cuts.queue}[options.server_order]
+  order = server_order.ORDERS[options.server_order]
   size = task.work.size
 
   def priced(round: Round, whole: Plan, batch: float) -> cuts.Prices:
@@ -188,7 +188,7 @@ def hasfl_style(task: Task, setting: Setting) -> Method:
       held=jnp.broadcast_to(held[None], whole.trained.shape)
     )
 
-  step = partial(split.pooled, gradient=halves(task))
+  step = partial(split_steps.pooled, gradient=halves(task))
   method = together(task, setting, found, step)
 
   def server(state, mean, round: Round):
@@ -241,7 +241,7 @@ class Told(NamedTuple):
 
 
 def halves(task: Task):
-  """Builds a gradient from two halves of a batch, `split.local_step`."""
+  """Builds a gradient from two halves of a batch, `split_steps.local_step`."""
   num = task.num_blocks
 
   def gradient(loss, params, step):

@@ -40,7 +40,7 @@ from relief_jax.algorithms import psl
 from relief_jax.algorithms.parts import split_bill
 from relief_jax.budgets import cuts
 from relief_jax.keys import name, option, real, switch, whole
-from relief_jax.rounds import crossing, split
+from relief_jax.rounds import crossing, split_steps
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method, Round
 from relief_jax.settings import HParams, Setting
@@ -189,8 +189,13 @@ def estimate(part: Part, params: PyTree, key: Array, scalars: Array) -> PyTree:
 
 
 def move(
-  part: Part, tx, side: split.Side, key: Array, scalars: Array, moved: Array
-) -> split.Side:
+  part: Part,
+  tx,
+  side: split_steps.Side,
+  key: Array,
+  scalars: Array,
+  moved: Array,
+) -> split_steps.Side:
   """Moves the device part as everybody does, live or in a replay.
 
   Args:
@@ -203,7 +208,7 @@ def move(
   """
   grads = estimate(part, side.params, key, scalars)
   grads = jax.tree.map(lambda g: part.scale * g, grads)
-  return split.moved_side(part.task, tx, side, grads, moved)
+  return split_steps.moved_side(part.task, tx, side, grads, moved)
 
 
 def replay(
@@ -235,7 +240,7 @@ def replay(
   scale = probes / (probes + size + 1) if options.scale else 1.0
   part = Part(task, held, scale, probes)
   tx = setting.client_tx(hparams, round_index)
-  mine = tree.part(split.parts(task, held), params)
+  mine = tree.part(split_steps.parts(task, held), params)
   key = jax.random.wrap_key_data(heard.key)
 
   def one(side, given):
@@ -245,7 +250,7 @@ def replay(
 
   numbers = jnp.arange(len(heard.scalars))
   side, _ = jax.lax.scan(
-    one, split.Side(mine, tx.init(mine)), (numbers, heard.scalars)
+    one, split_steps.Side(mine, tx.init(mine)), (numbers, heard.scalars)
   )
   return side.params
 
@@ -266,7 +271,7 @@ def step(
   """
   rows, steps, each = rest
   key = step_key(place.known.plan_key, place.step)
-  here = split.parts(place.task, part.held)
+  here = split_steps.parts(place.task, part.held)
   theta = tree.part(here, server.params)
 
   def client(known, row):
@@ -282,23 +287,26 @@ def step(
       share = tree.divide(row.weight, place.total)
       behind = row.trained & ~jnp.asarray(part.held)
       up = tree.scale(place.spread(jnp.where(behind, share, 0.0)), grads)
-      with_theta = lambda mine: front(tree.join(here, mine, params))  # noqa: E731
+
+      def with_theta(mine):
+        return front(tree.join(here, mine, params))
+
       told = probed(options, part, with_theta, theta, z, cut, key)
       return (up, row.trained.astype(jnp.int32), share.max() * told), value
 
     return crossing.when(place, row, step, work, None, server.params)
 
   (up, moved, scalars), losses = each(client, place.known, (rows, steps))
-  behind = split.server_step(place, server, up, moved * ~part.held)
+  behind = split_steps.server_step(place, server, up, moved * ~part.held)
   front = move(
     part,
     place.tx,
-    split.Side(theta, tree.part(here, server.opt_state)),
+    split_steps.Side(theta, tree.part(here, server.opt_state)),
     key,
     scalars,
     moved,
   )
-  joined = split.Side(
+  joined = split_steps.Side(
     *(tree.join(here, a, b) for a, b in zip(front, behind, strict=True))
   )
   told = jnp.broadcast_to(scalars, (len(losses), *scalars.shape))

@@ -30,7 +30,7 @@ from relief_jax.algorithms import fedavg
 from relief_jax.algorithms.parts import split_bill
 from relief_jax.budgets import cuts
 from relief_jax.keys import name, option, switch
-from relief_jax.rounds import split
+from relief_jax.rounds import split, split_steps
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Lockstep, Method, Traits
 from relief_jax.settings import Setting
@@ -68,7 +68,7 @@ def psl(task: Task, setting: Setting) -> Method:
   found = split_bill.bill(
     task, setting, 'psl', ledger._replace(weights=options.merge)
   )
-  method = together(task, setting, found, split.pooled)
+  method = together(task, setting, found, split_steps.pooled)
   return method if options.merge else split.apart(task, method)
 
 

@@ -16,7 +16,7 @@ Grade: published. Splits, latency and memory are **ours** (budgets/cuts.py).
 
 from relief_jax.algorithms.parts import split_bill
 from relief_jax.algorithms.psl import together
-from relief_jax.rounds import split
+from relief_jax.rounds import split_steps
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method
 from relief_jax.settings import Setting
@@ -35,4 +35,4 @@ def splitfed_v2(task: Task, setting: Setting) -> Method:
     InputError: as `split_bill.bill`.
   """
   found = split_bill.bill(task, setting, 'splitfed_v2')
-  return together(task, setting, found, split.in_turn, in_turn=True)
+  return together(task, setting, found, split_steps.in_turn, in_turn=True)

@@ -61,7 +61,7 @@ class Problem(NamedTuple):
     memory: [K] bytes, or None.
     active: [K] bool.
     held: [S, G] bool, blocks on the device; growing.
-    order: `cuts.barrier` or `cuts.queue`.
+    order: of `server_order.ORDERS`.
     bound: of convergence.
   """
 
@@ -169,7 +169,10 @@ def solve(problem: Problem, batch: int = 8) -> tuple[Array, Array, Array]:
   target = jnp.float32(bound.target)
   if not bound.target:
     target = 2 * noise(problem, *first) + 1e-12
-  cost = lambda plan: objective(problem, target, *plan)  # noqa: E731
+
+  def cost(plan):
+    return objective(problem, target, *plan)
+
   size, count = len(problem.active), problem.held.shape[0]
   choices = jnp.stack(
     jnp.meshgrid(problem.grid, jnp.arange(count), indexing='ij'), -1

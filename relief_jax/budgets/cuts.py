@@ -4,18 +4,10 @@ With c_n layers on device n, per step of a batch of B samples,
 
     a_n = T_F + T_up      forward pass of the device's part, activations up
     s_n                   forward and backward pass of the server's part
-    m_n                   the device's last layers, where labels stay there
     b_n = T_down + T_B    gradients down, backward pass of the device's part
 
-The server either waits for all activations before it computes (`barrier`), or
-serves them as they come, one device at a time (`queue`):
-
-    barrier  max_n a_n + sum_n s_n + max_n m_n + max_n b_n
-    queue    with a sorted and C_k = s_1 + .. + s_k:
-             done_k = C_k + max_{j <= k} (a_j - C_{j-1}),  max_k (done_k + b_k)
-
-The latter's next step begins when all devices have ended this one. Formulas:
-first come, first served on one server (textbook); the rest is **ours**.
+and the last layers of a device, m_n, where its labels stay. How long a step of
+all of them takes is a matter of the server (server_order.py).
 """
 
 import dataclasses
@@ -31,7 +23,6 @@ from relief_jax.task import SplitPoints, Task, Work
 from relief_jax.types import Array, Fleet
 
 RULES = ('fixed', 'deepest', 'fastest', 'random')
-ORDERS = ('barrier', 'queue')
 # Bytes of a sample's label, int32 as in the bank.
 _LABEL = 4.0
 
@@ -356,37 +347,6 @@ def at(found: Any, point: Array) -> Any:
   return jax.tree.map(
     lambda v: jnp.take_along_axis(v, point[:, None], -1)[:, 0], found
   )
-
-
-def barrier(own: Prices, active: Array) -> Array:
-  """Computes the time of a step whose server waits for all, [] seconds.
-
-  Args:
-    own: [K] of every field.
-    active: [K] bool, devices that take part.
-  """
-  ahead, server, middle, behind = (
-    jnp.where(active, v, 0.0)
-    for v in (own.ahead, own.server, own.middle, own.behind)
-  )
-  return ahead.max() + server.sum() + middle.max() + behind.max()
-
-
-def queue(own: Prices, active: Array) -> Array:
-  """Computes the time of a step whose server takes them as they come, [].
-
-  Where a device has last layers, it meets the server once more without a queue.
-
-  Args: as `barrier`.
-  """
-  order = jnp.argsort(jnp.where(active, own.ahead, jnp.inf))
-  ahead, server, behind = (
-    jnp.where(active, v, 0.0)[order]
-    for v in (own.ahead, own.server, own.behind + own.middle)
-  )
-  busy = jnp.cumsum(server)
-  done = busy + jax.lax.cummax(ahead - (busy - server))
-  return jnp.where(active[order], done + behind, 0.0).max()
 
 
 def check(

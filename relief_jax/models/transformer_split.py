@@ -15,7 +15,7 @@ import numpy as np
 
 from relief_jax import tree
 from relief_jax.engine import ambient
-from relief_jax.models import counting
+from relief_jax.models import counting, split_points
 from relief_jax.models import transformer_forward as forward
 from relief_jax.models import transformer_work as count
 from relief_jax.models.encoders import Spec
@@ -129,15 +129,18 @@ def _memory(spec, cut, task: Task, inputs, depth: int) -> Memory | None:
   ).memory
 
 
-def _front(spec: Spec, cut: Cut, s, params, frozen, inputs, run) -> Any:
+def _front(
+  spec: Spec, cut: Cut, s, params, frozen, inputs, run, branch=False
+) -> Any:
   """Computes the first layers of one device; see `SplitPoints`."""
-  inputs = [tree.masked(run[m], x) for m, x in enumerate(inputs)]
   if not s:
-    return inputs
+    return [tree.masked(run[m], x) for m, x in enumerate(inputs)]
+
+  def embed(m, x):
+    return forward.encode(spec, cut, params, frozen, m, x, 0)
+
   features = {
-    name: tree.masked(
-      run[m], forward.encode(spec, cut, params, frozen, m, x, 0)
-    )
+    name: split_points.where(run[m], partial(embed, m), x, branch)
     for m, (name, x) in enumerate(zip(spec.modalities, inputs, strict=True))
   }
   x, seen = forward.gather(spec, cut, params, features, run)
@@ -150,12 +153,14 @@ def _front(spec: Spec, cut: Cut, s, params, frozen, inputs, run) -> Any:
   return forward.head(spec, cut, params, frozen, z['x'], seen)
 
 
-def _back(spec: Spec, cut: Cut, s, params, frozen, z, run) -> Array:
+def _back(
+  spec: Spec, cut: Cut, s, params, frozen, z, run, branch=False
+) -> Array:
   """Computes the rest on the server."""
   if s > len(cut.blocks) + 1:
     return z
   if not s:
-    z = _front(spec, cut, 1, params, frozen, z, run)
+    z = _front(spec, cut, 1, params, frozen, z, run, branch)
   which = range(max(s - 1, 0), len(cut.blocks))
   seen = jax.lax.stop_gradient(z['seen'])
   x = forward.blocks(spec, cut, params, frozen, z['x'], seen, which)

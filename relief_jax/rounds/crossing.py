@@ -5,8 +5,10 @@ parameters count, rounds/split.py takes the gradient of both parts at once.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from relief_jax import tree
@@ -14,7 +16,7 @@ from relief_jax.clients import training
 from relief_jax.clients.device import Row
 from relief_jax.clients.records import Batch, Gate, Steps
 from relief_jax.errors import InputError
-from relief_jax.rounds.split import Place
+from relief_jax.rounds.split_steps import Place
 from relief_jax.task import SplitPoints
 from relief_jax.types import Array, PyTree
 
@@ -72,10 +74,16 @@ def inputs(place: Place, row: Row, step: Steps) -> list[Array]:
   task, population = place.task, place.known.population
   batch = Batch(population.bank, step.row, step.weight)
   gate = Gate(step.run, step.sensed, row.trained)
-  return [
-    training.inputs_of(task, batch, gate, m, False)
-    for m in range(len(task.modalities))
-  ]
+
+  def window(m):
+    # A branch of its own: fused into a layer the gather is slow on CPUs.
+    given = partial(training.inputs_of, task, batch, gate, m)
+    if not place.branch:
+      return given(False)
+    zeros = tree.zeros_like_output(lambda: given(True))
+    return jax.lax.cond(step.run[m], lambda: given(True), lambda: zeros)
+
+  return [window(m) for m in range(len(task.modalities))]
 
 
 def front(
@@ -92,7 +100,9 @@ def front(
   values, frozen = inputs(place, row, step), place.known.population.frozen
 
   def run(params):
-    return crossing.points.front(crossing.at, params, frozen, values, step.run)
+    return crossing.points.front(
+      crossing.at, params, frozen, values, step.run, place.branch
+    )
 
   return run
 
@@ -111,7 +121,7 @@ def back(
 
   def loss(params, z):
     scores = crossing.points.back(
-      crossing.at, params, population.frozen, z, step.run
+      crossing.at, params, population.frozen, z, step.run, place.branch
     )
     return criterion(scores, population.bank.y[step.row], step.weight)
 
@@ -157,9 +167,8 @@ def when(
     value: its argument.
   """
   active = row.active & (step.weight > 0).any()
-  branch = place.setting.layout.branch
 
   def nothing(value):
     return tree.zeros_like_output(work, value)
 
-  return tree.choose(active, work, rest or nothing, value, branch=branch)
+  return tree.choose(active, work, rest or nothing, value, branch=place.branch)

@@ -116,7 +116,7 @@ class Lockstep(NamedTuple):
   Attributes:
     device: [G] bool, static, blocks that some device may hold.
     server: [G] bool, static, blocks that the server may train.
-    step: (split.Place, server's Side, devices' Side [k, ...], rows [k],
+    step: (split_steps.Place, server's Side, devices' Side [k, ...], rows [k],
       steps [k], each) -> (both sides, losses [k], what each device tells,
       [k, ...] of every leaf), one local step of all; what is told comes to the
       method's `server` as `Mean.rows`, [K, T, ...].

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from benchmarks import flax_cnn
 from relief_jax import algorithms, blocks, costs, models
-from relief_jax.budgets import cuts
+from relief_jax.budgets import cuts, server_order
 from relief_jax.errors import InputError
 from relief_jax.models import counting
 from tests.support import tiny
@@ -183,13 +183,17 @@ def test_the_queue_is_a_loop_over_arrivals(times):
   own = cuts.Prices(*map(jnp.asarray, (ahead, server, behind)), *[zero] * 3)
   active = jnp.ones(len(ahead), bool)
   expected = loop(ahead, server, behind)
-  assert float(cuts.queue(own, active)) == pytest.approx(
+  assert float(server_order.queue(own, active)) == pytest.approx(
     expected, rel=1e-4, abs=1e-4
   )
   # A server that waits for all is never earlier.
-  assert float(cuts.barrier(own, active)) >= expected * (1 - 1e-5) - 1e-5
+  assert (
+    float(server_order.barrier(own, active)) >= expected * (1 - 1e-5) - 1e-5
+  )
   if len(ahead) == 1:
-    assert float(cuts.barrier(own, active)) == pytest.approx(expected, rel=1e-5)
+    assert float(server_order.barrier(own, active)) == pytest.approx(
+      expected, rel=1e-5
+    )
 
 
 def test_nobody_waits_for_who_is_not_there():
@@ -197,8 +201,8 @@ def test_nobody_waits_for_who_is_not_there():
     *jnp.array([[1.0, 99], [2, 99], [3, 99]]), *[jnp.ones(2)] * 3
   )
   active = jnp.array([True, False])
-  assert float(cuts.barrier(own, active)) == 6
-  assert float(cuts.queue(own, active)) == 6
+  assert float(server_order.barrier(own, active)) == 6
+  assert float(server_order.queue(own, active)) == 6
 
 
 def test_a_fleet_that_holds_nothing_is_refused():

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relief_jax.budgets import batch_and_cut, cuts
+from relief_jax.budgets import batch_and_cut, cuts, server_order
 
 GRID = jnp.array([1, 2, 4, 8])
 HELD = jnp.array([[1, 0, 0], [1, 1, 0]], bool)
@@ -44,7 +44,7 @@ def problem(seed, devices, same=False, **changes):
     memory=jnp.asarray(rng.uniform(8, 30, (count,)).repeat(devices // count)),
     active=jnp.ones(devices, bool),
     held=HELD,
-    order=cuts.barrier,
+    order=server_order.barrier,
     bound=batch_and_cut.Bound(
       sigma2=jnp.asarray(rng.uniform(0.5, 2, 3), jnp.float32),
       squares=jnp.asarray(rng.uniform(0, 0.01, 3), jnp.float32),

@@ -12,7 +12,7 @@ from relief_jax.algorithms.parts import split_bill
 from relief_jax.budgets import cuts
 from relief_jax.engine import placement
 from relief_jax.errors import InputError
-from relief_jax.rounds import split
+from relief_jax.rounds import split, split_steps
 from relief_jax.rounds.facts import Facts
 from tests.support import tiny
 from tests.twins import lockstep_twin, twin
@@ -64,7 +64,7 @@ def mixed(step, in_turn, merged):
   return method
 
 
-POOLED = mixed(split.pooled, False, True)
+POOLED = mixed(split_steps.pooled, False, True)
 
 
 def world(**overrides):
@@ -126,7 +126,7 @@ def test_with_all_on_the_server_it_is_sgd_on_all_batches():
 )
 def test_unequal_splits_are_a_loop(kind, merged):
   """Copies of one block on some devices and on the server, two rounds."""
-  step = getattr(split, kind)
+  step = getattr(split_steps, kind)
   method = mixed(step, kind == 'in_turn', merged)
   population, own = world(), setting(steps=3)
   slow = (InTurn if kind == 'in_turn' else Pooled)(TASK, population, own)
@@ -155,7 +155,7 @@ def test_unequal_splits_are_a_loop(kind, merged):
 )
 @pytest.mark.parametrize('kind', ['pooled', 'in_turn'])
 def test_layouts_agree(kind, layout):
-  method = mixed(getattr(split, kind), kind == 'in_turn', False)
+  method = mixed(getattr(split_steps, kind), kind == 'in_turn', False)
   found = [
     tiny.step(method, TASK, world(), setting(layout=placement.parse_layout(*v)))
     for v in (('one', 1), layout)

@@ -5,7 +5,7 @@ import numpy as np
 
 from relief_jax import tree
 from relief_jax.algorithms import ho_sfl
-from relief_jax.rounds import split
+from relief_jax.rounds import split_steps
 from tests.support import tiny
 from tests.twins.split_twin import SplitTwin
 from tests.twins.twin import Observed, named
@@ -131,7 +131,7 @@ class ProbedTwin(PooledTwin):
   def joint(self, number, t, total, slopes):
     held = next(iter(self.own.values())).held
     mask = np.array([g in held for g in self.task.blocks.name])
-    part = tree.part(split.parts(self.task, mask), tiny.init(self.task))
+    part = tree.part(split_steps.parts(self.task, mask), tiny.init(self.task))
     found = ho_sfl.Part(self.task, mask, 1.0, self.probes)
     key = jax.random.split(tiny.round_key(self.seed, number), 4)[1]
     key = ho_sfl.step_key(key, t)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from relief_jax.algorithms import fedavg
-from relief_jax.budgets import cuts
+from relief_jax.budgets import cuts, server_order
 from relief_jax.clients import batches
 from relief_jax.errors import InputError
 from relief_jax.keys import name, option, real, whole
@@ -39,7 +39,11 @@ class OneSplit:
     )
   )
   server_order: str = option(
-    name('barrier', cuts.ORDERS, 'the server waits for all, or takes each')
+    name(
+      'barrier',
+      tuple(server_order.ORDERS),
+      'the server waits for all, or takes each',
+    )
   )
   server_gflops: float = option(
     real(1000.0, 0.001, 1e9, 'speed of the server', unit='GFLOP/s')
@@ -140,7 +144,7 @@ def bill(
   if rule == 'fixed':
     allowed = (cuts.place(points, options.layers, method),)
   possible = held[list(allowed)]
-  order = {'barrier': cuts.barrier, 'queue': cuts.queue}[options.server_order]
+  order = server_order.ORDERS[options.server_order]
 
   def prices(round: Round, whole: Plan, batch=None) -> cuts.Prices:
     return cuts.prices(
