@@ -39,6 +39,7 @@ from relief_jax import tree
 from relief_jax.algorithms import psl
 from relief_jax.algorithms.parts import split_bill
 from relief_jax.budgets import cuts
+from relief_jax.errors import InputError
 from relief_jax.keys import name, option, real, switch, whole
 from relief_jax.rounds import crossing, split_steps
 from relief_jax.rounds.facts import Facts
@@ -104,8 +105,14 @@ def ho_sfl(task: Task, setting: Setting) -> Method:
     setting: the round, with `Options`.
 
   Raises:
-    InputError: as `split_bill.bill`; all of the model on one side.
+    InputError: as `split_bill.bill`; all of the model on one side; epochs.
   """
+  if setting.epochs:
+    raise InputError(
+      'config.local_epochs for ho_sfl',
+      'local_steps: what everybody hears in a round has one length',
+      'set --config.local_epochs=0',
+    )
   options = setting.options
   probes = options.probes
   ledger = cuts.Ledger(weights=False, scalar_up=probes, scalar_down=2 * probes)

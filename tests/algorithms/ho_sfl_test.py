@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from relief_jax.algorithms import ho_sfl
+from relief_jax.compressors import Codec
 from relief_jax.errors import InputError
 from tests.support import tiny
 
@@ -104,7 +105,16 @@ def test_what_crosses_by_hand():
   assert (np.asarray(more.joules) > np.asarray(info.joules)).all()
 
 
-def test_all_on_one_side_is_refused():
-  setting = tiny.setting(tiny.population(TASK), 'ho_sfl', layers=-1)
-  with pytest.raises(InputError, match='on the device and something at'):
+@pytest.mark.parametrize(
+  'changed, expected',
+  [
+    ({'layers': -1}, 'on the device and something at'),
+    ({'epochs': 1}, 'local_epochs'),
+    ({'uplink_codec': Codec('int8')}, 'uplink_codec'),
+  ],
+)
+def test_what_means_nothing_is_refused(changed, expected):
+  """A codec, too: activations travel in float32, and no weights."""
+  setting = tiny.setting(tiny.population(TASK), 'ho_sfl', **changed)
+  with pytest.raises(InputError, match=expected):
     tiny.algorithm('ho_sfl', TASK, setting)
