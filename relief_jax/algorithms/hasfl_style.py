@@ -173,8 +173,8 @@ def hasfl_style(task: Task, setting: Setting) -> Method:
       at = jnp.zeros_like(at)  # the only one
     if options.batches == 'random':
       keys = batches.client_keys(round.key, round.fleet)
-      own = jax.vmap(jax.random.fold_in, (0, None))(keys, _BATCH)
-      batch = jnp.array(grid)[draw(own, len(grid))]
+      keys = jax.vmap(jax.random.fold_in, (0, None))(keys, _BATCH)
+      batch = jnp.array(grid)[draw(keys, len(grid))]
     elif options.batches == 'fixed':
       batch = jnp.full_like(batch, setting.batch)
     own = batch_and_cut.priced(given, batch, at)
