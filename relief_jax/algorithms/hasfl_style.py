@@ -246,19 +246,19 @@ def halves(task: Task):
 
   def gradient(loss, params, step):
     odd = jnp.cumsum(step.weight > 0) % 2
-    parts, counts = [], []
-    for half in (odd, 1 - odd):
-      weight = step.weight * half
-      parts.append(
-        jax.value_and_grad(loss)(params, step._replace(weight=weight))
-      )
-      counts.append(weight.sum())
-    share = counts[0] / jnp.maximum(counts[0] + counts[1], 1e-9)
-    value, grads = jax.tree.map(
-      lambda a, b: share * a + (1 - share) * b, *parts
+    weights = jnp.stack([step.weight * odd, step.weight * (1 - odd)])
+    # One after another: a program then holds the model once.
+    values, slopes = jax.lax.map(
+      lambda w: jax.value_and_grad(loss)(params, step._replace(weight=w)),
+      weights,
     )
-    gap = jax.tree.map(jnp.subtract, parts[0][1], parts[1][1])
-    factor = jnp.where(counts[1] > 0, share * counts[1], 0.0)
+    first, second = weights.sum(-1)
+    share = first / jnp.maximum(first + second, 1e-9)
+    value, grads = jax.tree.map(
+      lambda v: share * v[0] + (1 - share) * v[1], (values, slopes)
+    )
+    gap = jax.tree.map(lambda v: v[0] - v[1], slopes)
+    factor = jnp.where(second > 0, share * second, 0.0)
     told = Told(
       factor * tree.group_sq_norms(task.groups, gap, num),
       tree.group_sq_norms(task.groups, grads, num),
