@@ -33,4 +33,4 @@ def merged(c):
 
 def labels(c):
   """Leaves labels, and the head, on the devices."""
-  c.psl.labels = 'stay'
+  c.psl.labels, c.psl.layers = 'stay', 1

@@ -45,8 +45,17 @@ from relief_jax.types import Array, PyTree
 class Options(split_bill.Options):
   """Holds the options of FlexP-SFL."""
 
+  layers: int = option(
+    whole(
+      -3,
+      -3,
+      1000,
+      'of front and middle on every device, with rule=fixed; -3: all in front '
+      'of the point before the last',
+    )
+  )
   front: int = option(
-    whole(1, 1, 1000, 'layers of the front, or the next point behind them')
+    whole(1, 1, 1000, 'layers of the front, at most those of a split')
   )
   align: float = option(real(0.25, 0.0, 1e6, 'lambda of the alignment'))
   personal: bool = option(
@@ -63,31 +72,30 @@ def flexp_sfl(task: Task, setting: Setting) -> Method:
     setting: the round, with `Options`.
 
   Raises:
-    InputError: as `split_bill.bill`; a split in front of the front's end, or
-      with nothing at the server.
+    InputError: as `split_bill.bill`; a split with nothing at the server.
   """
   options = setting.options
   points = cuts.required(task, 'flexp_sfl')
-  deep = [s for s, n in enumerate(points.layers) if n >= options.front]
-  least = deep[0] if deep else len(points.layers) - 1
+  last = len(points.layers) - 2
+  if options.rule == 'fixed':
+    among = (cuts.place(points, options.layers, 'flexp_sfl'),)
+  else:
+    among = tuple(range(1, last)) or (0,)
+  if among[0] > last:
+    raise InputError(
+      'the whole model on every device for flexp_sfl',
+      'a middle for the server',
+      'set --config.flexp_sfl.layers=-3',
+    )
+  # The front ends where the shallowest split is, at the latest.
+  wanted = [s for s, n in enumerate(points.layers) if n >= options.front]
+  least = min(wanted[0] if wanted else among[0], among[0])
   ledger = cuts.Ledger(
     act_down=1, grad_up=1, labels=False, weights=False, front=least
   )
   found = split_bill.bill(
-    task,
-    setting,
-    'flexp_sfl',
-    ledger,
-    among=lambda points: tuple(range(least, len(points.layers) - 1)),
+    task, setting, 'flexp_sfl', ledger, among=lambda points: among
   )
-  last = len(points.layers) - 2
-  if not all(least <= s <= last for s in found.among):
-    raise InputError(
-      f'a split behind {options.layers} layers, a front of {options.front}, '
-      'for flexp_sfl',
-      'a split behind the front, with something left for the server',
-      'set --config.flexp_sfl.layers=-2 and --config.flexp_sfl.front=1',
-    )
   front = np.array(points.held[least])
 
   def penalty(place, row, server: PyTree, step):

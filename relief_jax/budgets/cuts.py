@@ -325,7 +325,7 @@ def place(points: SplitPoints, layers: int, method: str) -> int:
     InputError: no point behind so many layers.
   """
   if layers < 0:
-    return len(points.layers) + layers
+    return max(len(points.layers) + layers, 0)
   if layers not in points.layers[:-1]:
     raise InputError(
       f'a split behind {layers} layers',

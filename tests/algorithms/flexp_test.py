@@ -104,12 +104,13 @@ def test_what_crosses_by_hand():
   front = spec.lengths()[1] * spec.filters[0]
   last = spec.filters[1]
   each = 2 * 4 * 4 * owned  # steps, batch, bytes
-  np.testing.assert_array_equal(info.upload, each * (front + 2 * last))
-  np.testing.assert_array_equal(info.download, each * 2 * last)
+  # The front ends at the split: one crossing is both.
+  np.testing.assert_array_equal(info.upload, each * (front + last))
+  np.testing.assert_array_equal(info.download, each * (front + last))
 
 
-@pytest.mark.parametrize('values', [{'layers': 0}, {'layers': -1}])
-def test_a_split_before_the_front_is_refused(values):
+@pytest.mark.parametrize('values', [{'layers': 2}, {'layers': -1}])
+def test_a_split_with_nothing_for_the_server_is_refused(values):
   setting = tiny.setting(tiny.population(TASK), 'flexp_sfl', **values)
   with pytest.raises(InputError, match='for flexp_sfl'):
     tiny.algorithm('flexp_sfl', TASK, setting)

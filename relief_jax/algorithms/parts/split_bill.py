@@ -32,10 +32,10 @@ class OneSplit:
   layers: int = option(
     whole(
       -2,
-      -2,
+      -3,
       1000,
       'on every device, with rule=fixed; -1: the whole model, -2: all in front '
-      'of the last point',
+      'of the last point, -3: of the one before',
     )
   )
   server_order: str = option(
@@ -93,6 +93,27 @@ class Bill(NamedTuple):
     return self.plan(round, whole, found, *self.choose(round, found))
 
 
+def _with_middle(
+  points: SplitPoints, allowed: tuple[int, ...], method: str, rule: str
+) -> tuple[int, ...]:
+  """Leaves out the point at which a device with the end has all of the model.
+
+  Raises:
+    InputError: it was asked for, or there is no other one.
+  """
+  last = len(points.layers) - 2
+  few = tuple(s for s in allowed if s != last)
+  if few and (rule != 'fixed' or len(few) == len(allowed)):
+    return few
+  raise InputError(
+    f'a split behind {points.layers[last]} layers for {method}, whose devices '
+    'have the end of the model, too',
+    'fewer layers, so that something is left for the server',
+    f'set --config.{method}.layers=-3; with --config.model.groups=layer every '
+    'layer is a block',
+  )
+
+
 def point_keys(round: Round) -> Array:
   """Gives the keys of the devices' draws of a split, [K]."""
   keys = batches.client_keys(round.key, round.fleet)
@@ -143,6 +164,8 @@ def bill(
   rule = getattr(options, 'rule', 'fixed')
   if rule == 'fixed':
     allowed = (cuts.place(points, options.layers, method),)
+  if ledger.act_down:
+    allowed = _with_middle(points, allowed, method, rule)
   possible = held[list(allowed)]
   order = server_order.ORDERS[options.server_order]
 
