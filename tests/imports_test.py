@@ -66,7 +66,16 @@ MOST_IN_ROOT = 12  # files right under relief_jax
 # Packages that are a dict NAME -> what the file NAME.py makes, and the files of
 # each that are no entry.
 REGISTRIES = {
-  'budgets': ('cuts', 'deadlines', 'depth', 'elastic', 'memory', 'widths'),
+  'budgets': (
+    'batch_and_cut',
+    'cuts',
+    'deadlines',
+    'depth',
+    'elastic',
+    'memory',
+    'server_order',
+    'widths',
+  ),
   'compressors': ('base', 'rounding'),
   'datasets': None,
   'devices': ('base', 'figures'),
