@@ -77,6 +77,7 @@ def flexp_sfl(task: Task, setting: Setting) -> Method:
   options = setting.options
   points = cuts.required(task, 'flexp_sfl')
   last = len(points.layers) - 2
+  among: tuple[int, ...]
   if options.rule == 'fixed':
     among = (cuts.place(points, options.layers, 'flexp_sfl'),)
   else:
