@@ -161,10 +161,14 @@ def stack(works: Sequence[Work]) -> Work:
 
   def padded(work):
     more = most - work.agrad.size
+    tokens = work.tokens and dataclasses.replace(
+      work.tokens, agrad=jnp.pad(work.tokens.agrad, ((0, 0), (0, more)))
+    )
     return dataclasses.replace(
       work,
       agrad=jnp.pad(work.agrad, (0, more)),
       path=jnp.pad(work.path, ((0, more), (0, 0))),
+      tokens=tokens,
     )
 
   return jax.tree.map(lambda *v: jnp.stack(v), *map(padded, works))

@@ -93,6 +93,30 @@ def choose(flag: Array, on, off, *args, branch: bool = True) -> PyTree:
   return jax.tree.map(partial(jnp.where, flag), on(*args), off(*args))
 
 
+def part(chosen: PyTree, tree: PyTree) -> PyTree:
+  """Takes some parameters; None in place of the others.
+
+  Args:
+    chosen: prefix tree of `tree`, Python bools.
+    tree: P.
+
+  >>> part({'w': True, 'b': False}, {'w': 1, 'b': 2})
+  {'w': 1, 'b': None}
+  """
+  return jax.tree.map(lambda on, t: t if on else None, chosen, tree)
+
+
+def join(chosen: PyTree, mine: PyTree, rest: PyTree) -> PyTree:
+  """Puts `part(chosen, ...)` and the other parameters together.
+
+  Args:
+    chosen: prefix tree, Python bools.
+    mine: where it holds.
+    rest: elsewhere.
+  """
+  return jax.tree.map(lambda on, a, b: a if on else b, chosen, mine, rest)
+
+
 def group_sum(groups: PyTree, tree: PyTree, num: int) -> Array:
   """Sums a tree of scalars [P of []] by group, [G]."""
   sums = jax.tree.map(lambda g, t: sum(jax.tree.leaves(t)), groups, tree)

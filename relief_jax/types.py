@@ -1,4 +1,4 @@
-"""Defines the records of the world that modules share; of models: task.py.
+"""Defines the records of the world that modules share; of models: task/.
 
 Shape letters, used everywhere: `N` clients in the population, `K` in the
 round, `M` modalities, `G` blocks of parameters, `W` windows per client

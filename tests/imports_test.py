@@ -67,12 +67,14 @@ MOST_IN_ROOT = 12  # files right under relief_jax
 # each that are no entry.
 REGISTRIES = {
   'budgets': (
+    'batch_and_cut',
     'cuts',
     'deadlines',
     'depth',
     'elastic',
     'memory',
     'ranks',
+    'server_order',
     'widths',
   ),
   'compressors': ('base', 'rounding'),

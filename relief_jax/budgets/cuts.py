@@ -6,18 +6,12 @@ With c_n layers on device n, per step of a batch of B samples,
     s_n                   forward and backward pass of the server's part
     b_n = T_down + T_B    gradients down, backward pass of the device's part
 
-The server either waits for all activations before it computes (`barrier`), or
-serves them as they come, one device at a time (`queue`):
-
-    barrier  max_n a_n + sum_n s_n + max_n b_n
-    queue    with a sorted and C_k = s_1 + .. + s_k:
-             done_k = C_k + max_{j <= k} (a_j - C_{j-1}),  max_k (done_k + b_k)
-
-The latter's next step begins when all devices have ended this one. Formulas:
-first come, first served on one server (textbook); the rest is **ours**.
+and the last layers of a device, m_n, where its labels stay. How long a step of
+all of them takes is a matter of the server (server_order.py).
 """
 
-from typing import NamedTuple
+import dataclasses
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,13 +19,42 @@ import numpy as np
 
 from relief_jax import blocks, costs
 from relief_jax.errors import InputError
-from relief_jax.task import SplitPoints, Task
+from relief_jax.task import SplitPoints, Task, Work
 from relief_jax.types import Array, Fleet
 
 RULES = ('fixed', 'deepest', 'fastest', 'random')
-ORDERS = ('barrier', 'queue')
 # Bytes of a sample's label, int32 as in the bank.
 _LABEL = 4.0
+
+
+class Ledger(NamedTuple):
+  """Says what crosses in a step of a method; static.
+
+  Activations and gradients are numbers of samples' crossings: those of the
+  split behind the device's first layers, and of the `end` in front of its last
+  ones, where the labels stay on the device (U-shaped).
+
+  Attributes:
+    act_up: times that activations at the split go up.
+    front: number of an earlier point whose activations go up, too; None: none.
+    grad_down: times that gradients at the split come down.
+    act_down: times that activations at the end come down.
+    grad_up: times that gradients at the end go up.
+    labels: labels go up.
+    scalar_up: numbers up, of 4 bytes.
+    scalar_down: numbers down, of 4 bytes.
+    weights: the device's part goes up and down, once a round.
+  """
+
+  act_up: int = 1
+  grad_down: int = 1
+  act_down: int = 0
+  grad_up: int = 0
+  labels: bool = True
+  scalar_up: int = 0
+  scalar_down: int = 0
+  weights: bool = True
+  front: int | None = None
 
 
 class Split(NamedTuple):
@@ -41,11 +64,16 @@ class Split(NamedTuple):
     batch: B.
     slots: numbers that the optimiser keeps per parameter.
     server: FLOP/s of the server, inf for no time at all.
+    ledger: of the method.
+    probes: forward passes of the device's part in place of its backward pass,
+      each with its tangent; 0 where it has one.
   """
 
   batch: int
   slots: float
   server: float
+  ledger: Ledger = Ledger()
+  probes: int = 0
 
 
 class Prices(NamedTuple):
@@ -55,6 +83,8 @@ class Prices(NamedTuple):
     ahead: a_n, seconds.
     server: s_n, seconds.
     behind: b_n, seconds.
+    middle: seconds of the device's last layers, with what crosses there.
+    flops: of them.
     up: bytes.
     down: bytes.
     memory: bytes of the device's training.
@@ -66,6 +96,8 @@ class Prices(NamedTuple):
   up: Array
   down: Array
   memory: Array
+  middle: Array | float = 0.0
+  flops: Array | float = 0.0
 
 
 def required(task: Task, method: str) -> SplitPoints:
@@ -91,6 +123,7 @@ def prices(
   fleet: Fleet,
   run: Array,
   train: Array,
+  batch: Array | None = None,
 ) -> Prices:
   """Prices a step of every device at every point.
 
@@ -101,43 +134,136 @@ def prices(
     fleet: [K] participants.
     run: [K, M] bool, branches in the forward pass.
     train: [K, G] bool, blocks trained, wherever they are.
+    batch: [K] samples of each device's batch; None: all `Split.batch`.
   """
-  whole = split.batch * costs.step_flops(task.work, run, train)
+  ledger, size = split.ledger, split.batch if batch is None else batch
+  whole = size * costs.step_flops(task.work, run, train)
   speed = jnp.where(fleet.samples > 0, fleet.speed, 1.0)
   up_rate = jnp.where(fleet.samples > 0, fleet.uplink, 1.0)
   down_rate = jnp.where(fleet.samples > 0, fleet.downlink, 1.0)
+  ends = _device(task, points, split, len(points.work) - 2, run, train, size)
+  end = whole - ends.both if ledger.act_down else jnp.zeros_like(whole)
+  middle_up = ledger.grad_up * ends.crossing
+  middle_down = ledger.act_down * ends.crossing
   columns = []
-  for s, (work, memory) in enumerate(
-    zip(points.work, points.memory, strict=True)
-  ):
-    held = jnp.asarray(points.held[s])[None]
-    mine = train & held
-    # Zeros and ones times whole numbers of bytes.
-    crossing = split.batch * costs.total(run, jnp.asarray(points.sent[s]))
+  for s in range(len(points.work)):
+    own = _device(task, points, split, s, run, train, size)
     last = s == len(points.work) - 1
-    up = crossing if last else crossing + split.batch * _LABEL
-    down = jnp.where(mine.any(-1) & (not last), crossing, 0.0)
-    none = jnp.zeros_like(mine)
-    forward = split.batch * costs.step_flops(work, run, none)
-    both = split.batch * costs.step_flops(work, run, mine)
-    used = jnp.zeros(run.shape[0])
-    if memory is not None:
-      access = blocks.owned_groups(run, task.blocks.modality)
-      used = costs.training_bytes(
-        memory, task.work, access & held, mine, split.batch, split.slots
-      )
+    ahead = ledger.act_up * own.crossing
+    if ledger.front is not None and s > ledger.front:
+      early = jnp.asarray(points.sent[ledger.front])
+      ahead += size * costs.total(run, early)
+    if ledger.labels:
+      ahead += size * _LABEL
+    back = ledger.grad_down * own.crossing if own.backward else 0.0
+    behind = jnp.where(own.trains, back + 4.0 * ledger.scalar_down, 0.0)
+    more = jnp.where(own.trains, 4.0 * ledger.scalar_up, 0.0)
+    crossed = jnp.float32(not last)
     columns.append(
       Prices(
-        ahead=forward / speed + 8 * up / up_rate,
+        ahead=own.forward / speed + 8 * crossed * ahead / up_rate,
         # What two sums of floats leave of nothing is no work.
-        server=jnp.maximum(whole - both, 0.0) * (not last) / split.server,
-        behind=(both - forward) / speed + 8 * down / down_rate,
-        up=up,
-        down=down,
-        memory=used,
+        server=jnp.maximum(whole - own.first_order - end, 0.0)
+        * crossed
+        / split.server,
+        behind=(own.both - own.forward) / speed
+        + 8 * crossed * (behind / down_rate + more / up_rate),
+        up=crossed * (ahead + more + middle_up),
+        down=crossed * (behind + middle_down),
+        memory=own.memory,
+        middle=crossed
+        * (end / speed + 8 * (middle_up / up_rate + middle_down / down_rate)),
+        flops=crossed * end,
       )
     )
   return jax.tree.map(lambda *v: jnp.stack(v, -1), *columns)
+
+
+class _Device(NamedTuple):
+  """Holds what the device's part takes at one point, [K] of every field.
+
+  Attributes:
+    forward: FLOPs.
+    both: FLOPs of all that the device computes.
+    first_order: FLOPs of a forward and a backward pass.
+    crossing: bytes of a batch's activations.
+    memory: bytes.
+    trains: bool, something on the device does.
+    backward: gradients at the split are wanted at all; static.
+  """
+
+  forward: Array
+  both: Array
+  first_order: Array
+  crossing: Array
+  memory: Array
+  trains: Array
+  backward: bool
+
+
+def _device(task, points, split, s, run, train, size) -> _Device:
+  work, memory = points.work[s], points.memory[s]
+  held = jnp.asarray(points.held[s])[None]
+  mine = train & held
+  none = jnp.zeros_like(mine)
+  forward = size * costs.step_flops(work, run, none)
+  first_order = size * costs.step_flops(work, run, mine)
+  last = s == len(points.work) - 1
+  by_probes = split.probes and not last
+  used = jnp.zeros(run.shape[0])
+  if memory is not None:
+    access = blocks.owned_groups(run, task.blocks.modality)
+    used = costs.training_bytes(
+      memory,
+      task.work,
+      access & held,
+      none if by_probes else mine,
+      size,
+      split.slots,
+    )
+  return _Device(
+    forward=forward,
+    both=(1 + split.probes) * forward if by_probes else first_order,
+    first_order=first_order,
+    # Zeros and ones times whole numbers of bytes.
+    crossing=size * costs.total(run, jnp.asarray(points.sent[s])),
+    memory=used,
+    trains=mine.any(-1),
+    backward=any(points.held[s]),
+  )
+
+
+def device_work(points: SplitPoints, split: Split) -> Work:
+  """Stacks the work of the device's part at every point, [S] of every field.
+
+  Args:
+    points: of the model.
+    split: of the method.
+  """
+  if not split.probes:
+    return costs.stack(points.work)
+  *parts, last = points.work
+
+  def probed(work: Work) -> Work:
+    def passes(v):
+      return (1 + split.probes) * v
+
+    tokens = work.tokens and dataclasses.replace(
+      work.tokens,
+      shared=passes(work.tokens.shared),
+      wgrad=0 * work.tokens.wgrad,
+      agrad=0 * work.tokens.agrad,
+    )
+    return dataclasses.replace(
+      work,
+      shared=passes(work.shared),
+      fwd=passes(work.fwd),
+      wgrad=0 * work.wgrad,
+      agrad=0 * work.agrad,
+      tokens=tokens,
+    )
+
+  return costs.stack([*map(probed, parts), last])
 
 
 def choose(
@@ -146,7 +272,8 @@ def choose(
   points: SplitPoints,
   found: Prices,
   most: Array | None,
-  key: Array,
+  keys: Array,
+  method: str = 'splitfed',
 ) -> tuple[Array, Array]:
   """Chooses every device's split point.
 
@@ -154,11 +281,13 @@ def choose(
     rule: `fixed`; `deepest`, the most layers that fit; `fastest`, the least
       a_n + s_n + b_n of those that fit, as if the device were alone; or
       `random`, any that fits.
-    layers: of `fixed`; negative: all, the head too.
+    layers: of `fixed`; -1: all, the head too; -2: all but what is behind the
+      last point.
     points: of the model.
     found: of the devices.
     most: [K] bytes for training, None for no bound.
-    key: of `random`.
+    keys: [K] of `random`, a device's own.
+    method: its name, for messages.
 
   Returns:
     [K] int32, places in `points`, and [K] bool, it fits.
@@ -169,66 +298,55 @@ def choose(
   fits = jnp.ones(found.memory.shape, bool)
   if most is not None:
     fits = found.memory <= most[:, None]
-  count = len(points.layers)
+  count = fits.shape[-1]
   if rule == 'fixed':
-    at = count - 1 if layers < 0 else _place(points, layers)
+    at = place(points, layers, method)
     return jnp.full(len(fits), at, jnp.int32), fits[:, at]
   score = {
     'deepest': lambda: jnp.broadcast_to(
       jnp.arange(count, dtype=jnp.float32), fits.shape
     ),
-    'fastest': lambda: -(found.ahead + found.server + found.behind),
-    'random': lambda: jax.random.uniform(key, fits.shape),
+    'fastest': lambda: -alone(found),
+    'random': lambda: jax.vmap(lambda k: jax.random.uniform(k, (count,)))(keys),
   }[rule]()
   best = jnp.where(fits, score, -jnp.inf).argmax(-1)
   return best.astype(jnp.int32), fits.any(-1)
 
 
-def _place(points: SplitPoints, layers: int) -> int:
+def place(points: SplitPoints, layers: int, method: str) -> int:
+  """Finds the place of a split in `points`.
+
+  Args:
+    points: of the model.
+    layers: on the device; negative from the end, as in `choose`.
+    method: its name, for messages.
+
+  Raises:
+    InputError: no point behind so many layers.
+  """
+  if layers < 0:
+    return max(len(points.layers) + layers, 0)
   if layers not in points.layers[:-1]:
     raise InputError(
       f'a split behind {layers} layers',
       f'behind {", ".join(map(str, points.layers[:-1]))}, where no block is '
       'cut, or -1 for the whole model on the device',
-      'set --config.splitfed.layers to one of them; with '
+      f'set --config.{method}.layers to one of them; with '
       '--config.model.groups=layer every layer is a block',
     )
   return points.layers.index(layers)
 
 
-def at(found: Prices, point: Array) -> Prices:
+def alone(found: Prices) -> Array:
+  """Computes the time of a step of each device if it were alone, seconds."""
+  return found.ahead + found.server + found.middle + found.behind
+
+
+def at(found: Any, point: Array) -> Any:
   """Takes every device's own point, [K] of every field."""
   return jax.tree.map(
     lambda v: jnp.take_along_axis(v, point[:, None], -1)[:, 0], found
   )
-
-
-def barrier(own: Prices, active: Array) -> Array:
-  """Computes the time of a step whose server waits for all, [] seconds.
-
-  Args:
-    own: [K] of every field.
-    active: [K] bool, devices that take part.
-  """
-  ahead, server, behind = (
-    jnp.where(active, v, 0.0) for v in (own.ahead, own.server, own.behind)
-  )
-  return ahead.max() + server.sum() + behind.max()
-
-
-def queue(own: Prices, active: Array) -> Array:
-  """Computes the time of a step whose server takes them as they come, [].
-
-  Args: as `barrier`.
-  """
-  order = jnp.argsort(jnp.where(active, own.ahead, jnp.inf))
-  ahead, server, behind = (
-    jnp.where(active, v, 0.0)[order]
-    for v in (own.ahead, own.server, own.behind)
-  )
-  busy = jnp.cumsum(server)
-  done = busy + jax.lax.cummax(ahead - (busy - server))
-  return jnp.where(active[order], done + behind, 0.0).max()
 
 
 def check(

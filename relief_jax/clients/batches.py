@@ -167,6 +167,12 @@ def cut(steps: Steps, count: Array) -> Steps:
   return steps._replace(weight=jnp.where(kept[:, None], steps.weight, 0.0))
 
 
+def smaller(steps: Steps, size: Array) -> Steps:
+  """Keeps the first `size` [] samples of every batch; the rest is padding."""
+  kept = jnp.arange(steps.weight.shape[-1]) < size
+  return steps._replace(weight=jnp.where(kept, steps.weight, 0.0))
+
+
 def with_keys(key: Array, steps: Steps) -> Steps:
   """Gives each of T steps a key, for objectives that draw."""
   return steps._replace(key=jax.random.split(key, steps.row.shape[0]))

@@ -1,7 +1,7 @@
 """Describes one device in a round: its data, functions and update."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +54,9 @@ class Row(NamedTuple):
     store: its entry of the client store.
     faulty: [] above 0 for a Byzantine client; () without such.
     steps: [] int32, local steps that it has time for; None: all.
+    number: [] int32, its place in the cohort.
+    held: [G] bool, as `Plan.held`.
+    batch: [] int32, as `Plan.batch`.
   """
 
   fleet: Fleet
@@ -66,6 +69,9 @@ class Row(NamedTuple):
   store: ClientStore = ClientStore()
   faulty: PyTree = ()
   steps: Array | None = None
+  number: Array | int = 0
+  held: Any = None
+  batch: Array | None = None
 
 
 class Received(NamedTuple):

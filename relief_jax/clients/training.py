@@ -27,7 +27,7 @@ def _encode(task: Task, params, frozen, batch: Batch, gate: Gate, i: int):
 
   # A branch of its own: fused into the first layer, the gather of windows is
   # several times slower on XLA:CPU.
-  inputs = partial(_inputs, task, batch, gate, i, True)
+  inputs = partial(inputs_of, task, batch, gate, i, True)
   x = jax.lax.cond(gate.run[i], inputs, lambda: tree.zeros_like_output(inputs))
   if not task.cuts:  # the bank holds features: there is no layer to skip
     return x
@@ -53,15 +53,24 @@ def _encode_masked(
   Also the input is masked: no number of an absent sensor, not even a NaN, has
   a part in the gradient.
   """
-  x = tree.masked(gate.run[i], _inputs(task, batch, gate, i, False))
+  x = tree.masked(gate.run[i], inputs_of(task, batch, gate, i, False))
   cut = 0 if task.blocks.layers[i] else task.cuts
   h = task.encode(params, frozen, i, x, cut)
   return tree.masked(gate.run[i], h)
 
 
-def _inputs(
+def inputs_of(
   task: Task, batch: Batch, gate: Gate, i: int, branch: bool
 ) -> Array:
+  """Takes the windows of modality i, as its sensor delivers them, [B, ...].
+
+  Args:
+    task: the model.
+    batch: rows of the bank.
+    gate: what is sensed.
+    i: number of the modality.
+    branch: as in `forward`.
+  """
   name = task.modalities[i]
   x = batch.bank.x[name][batch.row]
   if batch.shift is not None:
@@ -215,6 +224,32 @@ class Local(NamedTuple):
   observed: PyTree = ()
 
 
+def gated_step(
+  tx: optax.GradientTransformation,
+  params: PyTree,
+  grads: PyTree,
+  opt_state: PyTree,
+  weight: PyTree,
+) -> tuple[PyTree, PyTree, PyTree]:
+  """Takes a step whose gradient *and* update are gated.
+
+  So that neither clipping nor momentum nor weight decay moves a frozen block.
+
+  Args:
+    tx: the optimiser.
+    params: P.
+    grads: P, gated.
+    opt_state: of the optimiser.
+    weight: prefix tree of P, 1 or 0.
+
+  Returns:
+    P after the step, the optimiser's state, the update before its gate.
+  """
+  updates, opt_state = tx.update(grads, opt_state, params)
+  params = optax.apply_updates(params, tree.scale(weight, updates))
+  return params, opt_state, updates
+
+
 def local_update(
   loss: Callable[[PyTree, Steps], Array],
   tx: optax.GradientTransformation,
@@ -227,10 +262,7 @@ def local_update(
   ragged: bool = False,
   branch: bool = True,
 ) -> Local:
-  """Trains one client for T steps.
-
-  The optimiser's input *and* output are gated, so that neither clipping nor
-  momentum nor weight decay moves a frozen block.
+  """Trains one client for T steps, each by `gated_step`.
 
   Args:
     loss: (params, one of the steps) -> [].
@@ -256,10 +288,11 @@ def local_update(
     params, opt_state, sums = carry
     value, grads = jax.value_and_grad(loss)(params, one)
     grads = tree.scale(weight, grads)
-    updates, opt_state = tx.update(grads, opt_state, params)
+    params, opt_state, updates = gated_step(
+      tx, params, grads, opt_state, weight
+    )
     if observe:
       sums = jax.tree.map(jnp.add, sums, observe(grads, updates))
-    params = optax.apply_updates(params, tree.scale(weight, updates))
     return (params, opt_state, sums), value
 
   def guarded(carry, one):

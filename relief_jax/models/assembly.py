@@ -192,13 +192,21 @@ def _encode(model: Model, cuts: int, params, frozen, m: int, x, cut: int):
 def _split_points(model: Model, inputs, task: Task) -> SplitPoints:
   """Finds where a chain can be cut; a shorter one ends at the last point."""
 
-  def front(params, frozen, m, x, depth):
-    chain = model.encoders[m]
-    for stage in chain[: max(depth - task.cuts + len(chain), 0)]:
+  def through(stages, params, frozen, x):
+    for stage in stages:
       x = stage.apply(_own(stage, params, frozen), x)
     return x
 
-  return split_points.find(task, front, inputs)
+  def at(m, depth):
+    return max(depth - task.cuts + len(model.encoders[m]), 0)
+
+  def front(params, frozen, m, x, depth):
+    return through(model.encoders[m][: at(m, depth)], params, frozen, x)
+
+  def rest(params, frozen, m, x, depth):
+    return through(model.encoders[m][at(m, depth) :], params, frozen, x)
+
+  return split_points.find(task, front, rest, inputs)
 
 
 def _fuse(model: Model, modalities, shapes, params, frozen, features, run):

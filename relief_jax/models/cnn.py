@@ -121,8 +121,13 @@ def _split_points(spec: Spec, task: Task) -> SplitPoints:
       return encoders.encode(spec, own, x, 0)
     return [x, *encoders.activations(spec, own, x, 0)][-1]
 
+  def rest(params, frozen, m, h, depth):
+    del frozen
+    own = params['encoder'][spec.modalities[m]][depth:]
+    return encoders.encode(spec, own, h, 0) if own else h
+
   inputs = [counting.batch_of(v) for v in spec.example.values()]
-  return split_points.find(task, front, inputs)
+  return split_points.find(task, front, rest, inputs)
 
 
 def _until(spec, number, groups, depth, every) -> Task:

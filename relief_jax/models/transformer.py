@@ -28,18 +28,23 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from relief_jax import tree
 from relief_jax.engine import ambient
 from relief_jax.errors import InputError
-from relief_jax.models import criteria, layers, lora_layers, transformer_weights
+from relief_jax.models import (
+  criteria,
+  layers,
+  lora_layers,
+  transformer_split,
+  transformer_weights,
+)
 from relief_jax.models import transformer_forward as forward
 from relief_jax.models import transformer_work as count
 from relief_jax.models.encoders import Spec
 from relief_jax.models.transformer_forward import Cut
 from relief_jax.scoring import targets
-from relief_jax.task import Blocks, LowRank, Ranks, Task, Work
+from relief_jax.task import Blocks, LowRank, Ranks, Task
 from relief_jax.types import PyTree
 
 
@@ -143,11 +148,15 @@ def _transformer(spec: Spec, stamp: Any) -> Task:
     modalities=spec.modalities,
     blocks=numbers.blocks(),
     groups=groups,
-    work=_work(spec, cut, len(numbers.names), size),
+    work=transformer_split.work(spec, cut, len(numbers.names), size),
     init=start,
     encode=functools.partial(forward.encode, spec, cut),
     cuts=1,
     fuse=functools.partial(forward.fuse, spec, cut),
+    submodels={
+      'split': functools.partial(transformer_split.points, spec, cut),
+      **({} if adapted is None else {'rank': _ranks(spec, adapted)}),
+    },
     ends={
       part: jax.tree.map(lambda _, part=part: part != 'blocks', own)
       for part, own in groups.items()
@@ -156,7 +165,6 @@ def _transformer(spec: Spec, stamp: Any) -> Task:
     base=None if adapted is None else base,
     criterion=None if classes else criteria.find('', spec.targets).criterion,
     targets=spec.targets,
-    submodels={} if adapted is None else {'rank': _ranks(spec, adapted)},
     notes=notes,
     skips=_skips(spec),
   )
@@ -318,21 +326,3 @@ class _Numbers:
       tuple((g,) if isinstance(g, int) else () for g in embed),
       tuple(self.trunk),
     )
-
-
-def _work(spec: Spec, cut: Cut, num: int, size) -> Work:
-  """Counts FLOPs and sizes."""
-  work = count.Builder(len(spec.modalities), num)
-  number = [forward.patches(spec, m) for m in range(len(spec.modalities))]
-  for m, (tokens, fan_in) in enumerate(number):
-    own = cut.embed[m] if cut.embed else None
-    low = None
-    if cut.low is not None:
-      low = cut.embed[m], cut.low, spec.rank
-      own = None
-    count.embedding(work, m, tokens, fan_in, spec.d, own, low)
-  for i, block in enumerate(cut.blocks):
-    count.block(work, spec.d, spec.attention_heads, block, cut.below(i))
-  below = cut.below(len(cut.blocks))
-  count.head(work, spec.d, spec.classes, cut.head, below, spec.next_token)
-  return work.build(np.array([tokens for tokens, _ in number]), size)

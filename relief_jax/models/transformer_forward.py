@@ -1,5 +1,6 @@
 """Computes the transformer: parameters, tokens, blocks, class scores."""
 
+from collections.abc import Iterable
 from functools import partial
 from typing import NamedTuple
 
@@ -156,17 +157,59 @@ def fuse(
     run: [M] bool, modalities that are there.
     skip: one client is trained at a time: what need not be computed.
   """
+  x, seen = gather(spec, cut, params, features, run, skip)
+  every = range(len(cut.blocks))
+  x = blocks(spec, cut, params, frozen, x, seen, every, skip)
+  return head(spec, cut, params, frozen, x, seen)
+
+
+def gather(
+  spec: Spec, cut: Cut, params, features, run, skip: Skip | None = None
+) -> tuple[Array, Array]:
+  """Puts all tokens in a row, [B * T, d], and marks those that are there.
+
+  Args: as `fuse`.
+
+  Returns:
+    Tokens before the first block, and [B, T] 1 or 0.
+  """
   every, seen = _gather(spec, features, run, skip)
-  batch, length, d = every['tokens'].shape
-  x = every['tokens'].reshape(-1, d)
+  x = every['tokens'].reshape(-1, spec.d)
   if cut.low is not None:
     low = every['low'].reshape(-1, spec.rank) @ params['embed']['b']
     x += spec.lora_alpha / spec.rank * low
+  return x, seen
+
+
+def blocks(
+  spec: Spec,
+  cut: Cut,
+  params,
+  frozen,
+  x: Array,
+  seen: Array,
+  which: Iterable[int],
+  skip: Skip | None = None,
+) -> Array:
+  """Computes some blocks one after another, [B * T, d] -> [B * T, d].
+
+  Args:
+    spec: of the model.
+    cut: its groups.
+    params: P.
+    frozen: the base, or {}.
+    x: tokens.
+    seen: [B, T] 1 where a token is there.
+    which: numbers of the blocks.
+    skip: as in `fuse`.
+  """
+  batch, length = seen.shape
   bias = jnp.where(seen > 0, 0.0, layers.NEVER)[:, None, None, :]
   if spec.next_token:
     later = np.triu(np.full((length, length), layers.NEVER, np.float32), 1)
     bias = jnp.maximum(bias + later[None, None], layers.NEVER)
-  for i, own in enumerate(cut.blocks):
+  for i in which:
+    own = cut.blocks[i]
     layer = partial(
       _block,
       spec,
@@ -178,7 +221,7 @@ def fuse(
     groups = np.array([*own.linear.values(), *own.norms, *cut.below(i)])
     wanted = skip and skip.train[groups].any() if len(groups) else None
     x = parts.gated(layer, params['blocks'][i], x, wanted)
-  return _head(spec, cut, params, frozen, x, seen)
+  return x
 
 
 def _gather(spec, features, run, skip) -> tuple[dict[str, Array], Array]:
@@ -228,15 +271,15 @@ def _block(spec, base, bias, batch, merge, params, x) -> Array:
   return x + linear(parts.gelu(linear(h, 'up')), 'down')
 
 
-def _head(spec, cut, params, frozen, x, seen) -> Array:
+def head(spec, cut, params, frozen, x, seen) -> Array:
   """Computes logits of every token that is to be told, else of the mean."""
   based = cut.adapted and spec.base_head
-  head = lora_layers.whole_head(params, frozen, based)
+  last = lora_layers.whole_head(params, frozen, based)
   batch, length = seen.shape
   if not spec.next_token:
     each = x.reshape(batch, length, -1) * seen[..., None]
     most = jnp.maximum(seen.sum(1, keepdims=True), 1.0)
     x = each.sum(1) / most
-  x = parts.layer_norm(x, **head['norm'])
-  logits = parts.product(x, head['w'], head['b'])
+  x = parts.layer_norm(x, **last['norm'])
+  logits = parts.product(x, last['w'], last['b'])
   return logits.reshape(batch, length, -1) if spec.next_token else logits

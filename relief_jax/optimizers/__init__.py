@@ -126,7 +126,8 @@ def by_parameter(
       for v in (state, params)
     ]
     pairs = [tx.update(*one) for one in zip(leaves, *rest, strict=True)]
-    return tuple(structure.unflatten(v) for v in zip(*pairs, strict=True))
+    updates, states = ([pair[i] for pair in pairs] for i in range(2))
+    return structure.unflatten(updates), structure.unflatten(states)
 
   return optax.GradientTransformation(init, update)
 

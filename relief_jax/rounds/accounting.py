@@ -67,6 +67,8 @@ def account(
   """
   fleet = round.fleet
   samples, end = setting.samples(fleet), None
+  if plan.cost.samples is not None:
+    samples = plan.cost.samples
   cost = costs.round_costs(task.work, fleet, plan, samples, upload, download)
   seconds = cost.seconds
   if setting.late:

@@ -23,8 +23,15 @@ def check(
   traits, guard = method.traits, setting.guard
   if traits.silent or traits.wire:
     codes(setting, name, traits.wire or 'sends neither models nor updates')
-  if traits.silent:
+  if traits.silent or traits.lockstep:
     alone(setting, name)
+  if traits.lockstep and setting.keep_client_state:
+    raise InputError(
+      f'config.keep_client_state for {name}',
+      "False: in split training the optimiser of the server's part starts "
+      "afresh with every round, and so does the devices'",
+      'set --config.keep_client_state=False',
+    )
   if traits.submodels and not (links.up.lossless and links.down.lossless):
     raise InputError(
       f'links that code by {setting.uplink_codec.name!r} (up) and '

@@ -9,6 +9,8 @@ equations: it takes FedAvg's functions and writes down where it differs.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from relief_jax.aggregation.mean import Aggregator, Mean
 from relief_jax.budgets.memory import Limit
 from relief_jax.clients.device import Device, Received, Update
@@ -89,6 +91,8 @@ class Traits(NamedTuple):
     personal: every client has a model of its own.
     silent: no server averages anything.
     ensemble: the model answers with the mean of the logits of all its exits.
+    lockstep: the server trains a part of the model in every local step, so
+      that no treatment of whole updates can hold.
     wire: the links' codes are the method's own, so none can be set; the text
       says what it sends.
     optimizers: server optimisers that it can work with; () for all.
@@ -101,8 +105,32 @@ class Traits(NamedTuple):
   personal: bool = False
   silent: bool = False
   ensemble: bool = False
+  lockstep: bool = False
   wire: str = ''
   optimizers: tuple[str, ...] = ()
+
+
+class Lockstep(NamedTuple):
+  """Describes how devices and a server train one model, step by step.
+
+  Attributes:
+    device: [G] bool, static, blocks that some device may hold.
+    server: [G] bool, static, blocks that the server may train.
+    step: (split_steps.Place, server's Side, devices' Side [k, ...], rows [k],
+      steps [k], each) -> (both sides, losses [k], what each device tells,
+      [k, ...] of every leaf), one local step of all; what is told comes to the
+      method's `server` as `Mean.rows`, [K, T, ...].
+    in_turn: devices are served one after another, and the server's part moves
+      in between; then `rows` are of all devices and `each` is None.
+    merged: the devices' parts are averaged at the end of a round; else they
+      stay where they are.
+  """
+
+  device: np.ndarray
+  server: np.ndarray
+  step: Callable[..., Any]
+  in_turn: bool = False
+  merged: bool = True
 
 
 class Method(NamedTuple):
@@ -111,7 +139,8 @@ class Method(NamedTuple):
   Attributes:
     plan: (Server, Round) -> Plan, of the whole cohort on the server: who runs,
       trains and counts.
-    client: (Received, Device) -> Update, of one client.
+    client: (Received, Device) -> Update, of one client; with `lockstep` it is
+      not called, as no client trains alone.
     aggregate: the mean over clients.
     server: (Server, Mean, Round) -> (Server, what the method keeps on the
       participants [K, ...]).
@@ -134,6 +163,7 @@ class Method(NamedTuple):
     traits: what it cannot be combined with.
     transforms: of updates, its own, before those of the run.
     observers: of updates as they arrive, beside those of the run.
+    lockstep: devices and server train together (rounds/split.py), or None.
   """
 
   plan: Callable[[Server, Round], Plan]
@@ -155,3 +185,4 @@ class Method(NamedTuple):
   traits: Traits = Traits()
   transforms: tuple[Transform, ...] = ()
   observers: tuple[Observer, ...] = ()
+  lockstep: Lockstep | None = None

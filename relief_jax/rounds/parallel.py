@@ -16,13 +16,21 @@ from relief_jax.aggregation import robust
 from relief_jax.budgets import memory
 from relief_jax.clients import device as devices
 from relief_jax.clients import prequential
-from relief_jax.clients.device import ClientStore, Known, Received, Row
+from relief_jax.clients.device import (
+  ClientStore,
+  Device,
+  Known,
+  Received,
+  Row,
+  Update,
+)
 from relief_jax.engine import buckets, debug
 from relief_jax.rounds import (
   accounting,
   frame,
   legality,
   similarity,
+  split,
   stragglers,
   wrappers,
 )
@@ -97,10 +105,8 @@ def build(
   if setting.similarity and not method.traits.silent:
     observers.append(similarity.observer(task))
 
-  def client(present, shared: Shared, row: Row):
-    known, received = shared
-    device = devices.make(task, setting, known, row, present)
-    update = method.client(received, device)
+  def finish(update: Update, device: Device, known: Known, row: Row):
+    """Treats and sums the update of one client."""
     if layout.debug and not against.drop:
       debug.check_finite(task, update.loss, update.delta)
     update, states = chain.update(
@@ -123,13 +129,18 @@ def build(
     )
     return (summed, update.sums), record
 
+  def client(present, shared: Shared, row: Row):
+    known, received = shared
+    device = devices.make(task, setting, known, row, present)
+    return finish(method.client(received, device), device, known, row)
+
   def test(present, shared: Shared, row: Row):
     model = method.model(shared.received, row.store.method)
     return prequential.correct(
       task, setting, shared.known.population, row, model, present
     )
 
-  def client_of(streaming, present):
+  def client_of(client, streaming, present):
     found: Any = partial(client, present)
     if against.drop:
       found = wrappers.drop_nonfinite(found)
@@ -199,16 +210,34 @@ def build(
       store=store._replace(heard=heard),
       faulty=hparams['faulty'][place] if against.faults.kind else (),
       steps=end.steps if end and setting.late == 'partial' else None,
+      number=jnp.arange(len(place)),
+      held=plan.held,
+      batch=plan.batch,
     )
-    received = method.send(server)._replace(params=start)
-    (summed, sums), record = buckets.map_reduce(
-      partial(client_of, frame.streaming(fleet)),
-      Shared(known, received),
-      row,
-      layout,
-      setting.buckets,
-      costs.plan_flops(task.work, plan),
-    )
+    shared = Shared(known, method.send(server)._replace(params=start))
+    flops, moved = costs.plan_flops(task.work, plan), None
+    streaming, trained = frame.streaming(fleet), plan.trained
+    if method.lockstep:
+      (summed, sums), record, moved = split.train(
+        task,
+        setting,
+        method,
+        partial(client_of, streaming=streaming, present=None),
+        finish,
+        split.Together(shared, server.params, weight.sum(0)),
+        row,
+        flops,
+      )
+      trained = split.averaged(method.lockstep, plan)
+    else:
+      (summed, sums), record = buckets.map_reduce(
+        partial(client_of, client, streaming),
+        shared,
+        row,
+        layout,
+        setting.buckets,
+        flops,
+      )
     if not isinstance(record.factor, tuple):
       weight *= record.factor
       extra['weight_factor'] = record.factor
@@ -218,8 +247,12 @@ def build(
       weight = jnp.where(dropped[:, None], 0.0, weight)
       heard_plan = plan._replace(trained=plan.trained & ~dropped[:, None])
       extra['dropped'] = dropped
-    mean = aggregate.server(summed, record.stacked, weight, plan.trained)
+    mean = aggregate.server(summed, record.stacked, weight, trained)
     mean = mean._replace(sums=sums, rows=record.rows)
+    if moved is not None:
+      mean = split.with_server(task, mean, moved, plan)
+    if plan.cost.server_joules is not None:
+      extra['server_joules'] = plan.cost.server_joules
     server, mine = method.server(
       server,
       mean,
@@ -241,7 +274,7 @@ def build(
       divergence=divergence,
       extra=extra,
     )
-    if frame.streaming(fleet):
+    if streaming:
       info = accounting.prequential(info, fleet, record.correct)
     return RoundState(
       server=server,

@@ -1,12 +1,13 @@
 """Keeps blocks on the devices: makes one method of another."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relief_jax import blocks
+from relief_jax import blocks, tree
 from relief_jax.rounds.method import Method
 from relief_jax.task import Task
 from relief_jax.types import PyTree
@@ -38,12 +39,7 @@ def personal(task: Task, method: Method, keep: np.ndarray | PyTree) -> Method:
   if not any(jax.tree.leaves(own)):
     return method
 
-  def kept(params: PyTree) -> PyTree:
-    """Selects the kept parameters; None for the others."""
-    return jax.tree.map(lambda k, part: part if k else None, own, params)
-
-  def joined(mine: PyTree, params: PyTree) -> PyTree:
-    return jax.tree.map(lambda k, a, b: a if k else b, own, mine, params)
+  kept, joined = partial(tree.part, own), partial(tree.join, own)
 
   def plan(server, round):
     found = method.plan(server, round._replace(clients=round.clients[1]))

@@ -43,7 +43,8 @@ class RoundInfo(NamedTuple):
       `similarity` [blocks, K, K], cosines of the updates of every two devices;
       `memory` [K] bytes of training, in a fleet with bounds;
       `merge_error` [] of the products of adapters, `merge_dense` [] share of
-      layers whose merge travels as a dense matrix (aggregation/lora.py).
+      layers whose merge travels as a dense matrix (aggregation/lora.py);
+      `server_joules` [] of a server that trains a part of the model.
   """
 
   client: Array

@@ -54,6 +54,7 @@ class RoundTotals:
     self._dropped: int | None = None
     self._memory: float | None = None
     self._merges: dict[str, float] = {}
+    self._server: float | None = None
     self._online: dict[str, int] = {}
 
   def add(self, infos: RoundInfo) -> tuple[int, int] | None:
@@ -99,6 +100,9 @@ class RoundTotals:
       if key in infos.extra:
         total = float(infos.extra[key].astype(np.float64).sum())
         self._merges[key] = self._merges.get(key, 0.0) + total
+    if 'server_joules' in infos.extra:
+      spent = infos.extra['server_joules'].astype(np.float64).sum()
+      self._server = (self._server or 0.0) + float(spent)
     if infos.online is not None:
       for key in ('arrived_samples', 'correct', 'late'):
         value = getattr(infos.online, key)
@@ -114,8 +118,9 @@ class RoundTotals:
     dropped, how many were, `dropped`; in a fleet with bounds of memory, the
     most that a device's training took, `memory_mb`; where adapters are merged,
     the relative error of their products, `merge_error`, and the share of layers
-    that travel as dense matrices, `merge_dense`. In an online world also
-    `prequential`, the share of the arrived windows that the model classified
+    that travel as dense matrices, `merge_dense`; in split training the energy
+    of the server, `server_joules`. In an online world also `prequential`, the
+    share of the arrived windows that the model classified
     correctly before training on them, and `late`, updates that the server did
     not wait for.
 
@@ -133,6 +138,7 @@ class RoundTotals:
       **({} if self._dropped is None else {'dropped': self._dropped}),
       **({} if self._memory is None else {'memory_mb': self._memory / 1e6}),
       **{key: total / count for key, total in self._merges.items()},
+      **({} if self._server is None else {'server_joules': self._server}),
       **self._seen(),
     }
 

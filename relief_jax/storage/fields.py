@@ -132,6 +132,10 @@ METRICS = {
   'memory_mb': Field(
     'MB', 'the most that training took on a device since the last line'
   ),
+  'server_joules': Field(
+    'J',
+    'energy of a server that trains a part of the model, since the last line',
+  ),
   'dropped': Field('updates', 'not finite, left out since the last line'),
   'prequential': Field(
     _SHARE, 'arrived windows that were classified rightly before training'

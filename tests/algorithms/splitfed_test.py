@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from benchmarks import flax_cnn
 from relief_jax import algorithms, blocks, costs, models
-from relief_jax.budgets import cuts
+from relief_jax.budgets import cuts, server_order
 from relief_jax.errors import InputError
 from relief_jax.models import counting
 from tests.support import tiny
@@ -125,7 +125,7 @@ def test_the_deepest_split_that_fits():
   found = found._replace(memory=jnp.tile(jnp.array([1.0, 5, 9, 20]), (6, 1)))
   most = jnp.array([0.5, 1, 6, 9, 19, 20])
   found = jax.tree.map(lambda v: v[:6], found)
-  at, fits = cuts.choose('deepest', 0, POINTS, found, most, jax.random.key(0))
+  at, fits = cuts.choose('deepest', 0, POINTS, found, most, None)
   np.testing.assert_array_equal(fits, [False, True, True, True, True, True])
   np.testing.assert_array_equal(at[1:], [0, 1, 2, 2, 3])
 
@@ -136,8 +136,9 @@ def test_rules_choose_among_what_fits(rule):
   found = prices(fleet, jnp.ones((fleet.id.size, TASK.num_blocks), bool))
   memory = jnp.tile(jnp.arange(4.0), (fleet.id.size, 1))
   most = jnp.full(fleet.id.shape, 1.5)
+  keys = jax.random.split(jax.random.key(3), fleet.id.size)
   at, fits = cuts.choose(
-    rule, 0, POINTS, found._replace(memory=memory), most, jax.random.key(3)
+    rule, 0, POINTS, found._replace(memory=memory), most, keys
   )
   assert fits.all() and (np.asarray(at) <= 1).all()
   if rule == 'fastest':
@@ -148,7 +149,6 @@ def test_rules_choose_among_what_fits(rule):
 def test_a_slower_link_moves_the_split_to_where_less_crosses():
   fleet = world().fleet
   train = jnp.ones((fleet.id.size, TASK.num_blocks), bool)
-  key = jax.random.key(0)
   bytes_up = []
   for rate in (1e12, 1e2):
     slow = fleet.replace(
@@ -156,7 +156,7 @@ def test_a_slower_link_moves_the_split_to_where_less_crosses():
       downlink=jnp.full(fleet.id.shape, rate),
     )
     found = prices(slow, train, server=1e12)
-    at, _ = cuts.choose('fastest', 0, POINTS, found, None, key)
+    at, _ = cuts.choose('fastest', 0, POINTS, found, None, None)
     bytes_up.append(np.asarray(cuts.at(found, at).up))
   assert (bytes_up[1] < bytes_up[0]).all()
 
@@ -183,13 +183,17 @@ def test_the_queue_is_a_loop_over_arrivals(times):
   own = cuts.Prices(*map(jnp.asarray, (ahead, server, behind)), *[zero] * 3)
   active = jnp.ones(len(ahead), bool)
   expected = loop(ahead, server, behind)
-  assert float(cuts.queue(own, active)) == pytest.approx(
+  assert float(server_order.queue(own, active)) == pytest.approx(
     expected, rel=1e-4, abs=1e-4
   )
   # A server that waits for all is never earlier.
-  assert float(cuts.barrier(own, active)) >= expected * (1 - 1e-5) - 1e-5
+  assert (
+    float(server_order.barrier(own, active)) >= expected * (1 - 1e-5) - 1e-5
+  )
   if len(ahead) == 1:
-    assert float(cuts.barrier(own, active)) == pytest.approx(expected, rel=1e-5)
+    assert float(server_order.barrier(own, active)) == pytest.approx(
+      expected, rel=1e-5
+    )
 
 
 def test_nobody_waits_for_who_is_not_there():
@@ -197,8 +201,8 @@ def test_nobody_waits_for_who_is_not_there():
     *jnp.array([[1.0, 99], [2, 99], [3, 99]]), *[jnp.ones(2)] * 3
   )
   active = jnp.array([True, False])
-  assert float(cuts.barrier(own, active)) == 6
-  assert float(cuts.queue(own, active)) == 6
+  assert float(server_order.barrier(own, active)) == 6
+  assert float(server_order.queue(own, active)) == 6
 
 
 def test_a_fleet_that_holds_nothing_is_refused():

@@ -73,9 +73,8 @@ def setting_of(method, backbone):
     fill=algorithms.facts(method).fill,
   )
   frozen = row(method).frozen or {} if backbone == 'lora' else {}
-  return tiny.setting(
-    population, method, **{**usual, **row(method).learns, **frozen}
-  )
+  own = {**row(method).learns, **row(method).tried}
+  return tiny.setting(population, method, **{**usual, **own, **frozen})
 
 
 def narrow(method):

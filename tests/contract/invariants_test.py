@@ -323,7 +323,11 @@ def test_seconds_and_joules_add_up(method, case):
       same(getattr(part, field), getattr(whole, field))
   for field in ('seconds', 'joules'):
     parts = getattr(computing, field) + getattr(sending, field)
-    np.testing.assert_allclose(parts, getattr(whole, field), rtol=1e-5)
+    if field == 'seconds' and algorithms.facts(method).splits:
+      # Inside a round devices wait for each other.
+      assert (parts >= getattr(whole, field) * (1 - 1e-5)).all()
+    else:
+      np.testing.assert_allclose(parts, getattr(whole, field), rtol=1e-5)
   same(hot.joules, 2 * whole.joules)
   same(hot.seconds, whole.seconds)
   if not pooled(method):

@@ -83,9 +83,10 @@ def chosen(method, population, **overrides):
 def options(method):
   """Not neutral: what the config says."""
   given = tiny.config().to_dict().get(method, {})
-  return {
-    k: given.get(k, tiny.HPARAMS.get(k)) for k in row(method).neutral or {}
+  usual = {
+    k: given.get(k, tiny.HPARAMS.get(k)) for k in row(method).neutral or ()
   }
+  return {**usual, **row(method).tried}
 
 
 @functools.cache

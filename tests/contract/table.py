@@ -20,6 +20,7 @@ from tests.twins import (
   exits_twin,
   fedmfs_twin,
   flism_twin,
+  lockstep_twin,
   lora_twin,
   prototype_twin,
   split_twin,
@@ -56,6 +57,8 @@ class Row(NamedTuple):
     still: with the model that it needs it trains nothing of single sensors.
     rests: (population, infos) -> [rounds, K] bool, devices with windows that
       have nothing to do.
+    tried: options as its twin has them, where these are not the default ones:
+      what the twin does not choose has tests of its own.
   """
 
   twin: type[Twin] | None = None
@@ -70,6 +73,7 @@ class Row(NamedTuple):
   turns: bool = False
   still: bool = False
   rests: Callable | None = None
+  tried: dict[str, Any] = {}
 
 
 def raw_windows(task, population, infos):
@@ -159,6 +163,24 @@ TABLE = {
   'rolora': Row(lora_twin.AlternatingTwin, None, still=True),
   'heterofl': Row(twin.SliceTwin, {'masked': 'off'}, fills=_INPUT),
   'local_only': Row(often=True),
+  'psl': Row(frozen=None),
+  'gapsl_style': Row(frozen=None),
+  'flexp_sfl': Row(frozen=None),
+  'ho_sfl': Row(
+    lockstep_twin.ProbedTwin,
+    None,
+    frozen=None,
+    # Five directions in a space of many.
+    least=0.97,
+    # A difference over a kink of a ReLU is not its twin's derivative.
+    tried={'probe': 'jvp'},
+  ),
+  'hasfl_style': Row(
+    lockstep_twin.PooledTwin,
+    {'rule': 'fixed', 'layers': -1, 'batches': 'fixed'},
+    frozen=None,
+    tried={'rule': 'fixed', 'layers': -2, 'batches': 'fixed'},
+  ),
   'pmm': Row(prototype_twin.PrototypeTwin, {'substitute': False}),
   'qqr_style': Row(
     prototype_twin.QualityTwin, {'confidence': False, 'align': 0.0}
@@ -167,6 +189,9 @@ TABLE = {
   # A frozen base has no layers to split behind.
   'splitfed': Row(
     split_twin.SplitTwin, {'rule': 'fixed', 'layers': -1}, frozen=None
+  ),
+  'splitfed_v2': Row(
+    lockstep_twin.InTurnTwin, {'rule': 'fixed', 'layers': -1}, frozen=None
   ),
   # Two bits a weight learn more slowly.
   'tfedavg': Row(tfedavg_twin.TernaryTwin, {'exempt': 'all'}, least=0.95),

@@ -22,16 +22,26 @@ class Step(NamedTuple):
 
 
 class SplitTwin(Twin):
-  """Splits where a step of a device alone is over soonest; waits for all."""
+  """Splits where a step of a device alone is over soonest; waits for all.
+
+  A device's part is sent once a round if `weights`; with `probes` it has no
+  backward pass but so many forward ones, and numbers that cross.
+  """
+
+  weights = True
+  probes = 0
 
   def __init__(self, task, population, setting, seed=0):
     super().__init__(task, population, setting, seed)
-    points = cuts.required(task, 'splitfed')
+    self.points = cuts.required(task, 'splitfed')
+    self.size = dict.fromkeys(range(self.clients), setting.batch)
+    self.price()
+
+  def price(self) -> None:
+    """Prices a round's steps, and how long all of them take together."""
+    count = range(len(self.points.layers))
     self.own = {
-      n: min(
-        (self.step(points, s, n) for s in range(len(points.layers))),
-        key=lambda one: one.ahead + one.server + one.behind,
-      )
+      n: self.choose(n, [self.step(self.points, s, n) for s in count])
       for n in range(self.clients)
       if self.fleet.samples[n]
     }
@@ -44,12 +54,17 @@ class SplitTwin(Twin):
         + max(one.behind for one in split)
       )
 
+  def choose(self, n, steps) -> Step:
+    """Chooses among the points of device n."""
+    del n
+    return min(steps, key=lambda one: one.ahead + one.server + one.behind)
+
   def step(self, points, s, n) -> Step:
     names, work = self.task.blocks.name, points.work[s]
     whole = s == len(points.layers) - 1
     held = {g for g, on in zip(names, points.held[s], strict=True) if on}
     mine = held & self.reach(n)
-    batch = self.setting.batch
+    batch = self.size[n]
     senses = [m for m in range(len(self.spec.modalities)) if self.senses(n, m)]
     forward = float(work.shared) + sum(float(work.fwd[m]) for m in senses)
     back = sum(
@@ -60,16 +75,20 @@ class SplitTwin(Twin):
         back += float(flops)
     crossing = batch * sum(points.sent[s][m] for m in senses)
     up = crossing + (0 if whole else 4 * batch)
-    down = crossing if mine and not whole else 0.0
+    told = 4 * self.probes
+    down = crossing + 2 * told if mine and not whole else 0.0
+    computed = self.probes * forward if self.probes and not whole else back
     fleet, server = self.fleet, self.setting.options.server_gflops * 1e9
     rest = self.flops(n, self.reach(n)) - forward - back
     return Step(
       held=held,
-      flops=forward + back,
+      flops=(forward + computed) * batch,
       ahead=batch * forward / fleet.speed[n] + 8 * up / fleet.uplink[n],
       server=0.0 if whole else batch * rest / server,
-      behind=batch * back / fleet.speed[n] + 8 * down / fleet.downlink[n],
-      up=up,
+      behind=batch * computed / fleet.speed[n]
+      + 8 * down / fleet.downlink[n]
+      + 8 * told / fleet.uplink[n],
+      up=up + told,
       whole=whole,
     )
 
@@ -77,7 +96,10 @@ class SplitTwin(Twin):
     if not trained:
       return 0.0
     own = self.own[int(n)]
-    return super().uploaded(n, trained & own.held) + self.setting.steps * own.up
+    crossed = self.setting.steps * own.up
+    if not self.weights:
+      return crossed
+    return super().uploaded(n, trained & own.held) + crossed
 
   def spent(self, n, trained) -> float:
     """With what a device could have computed while it waits."""
@@ -86,4 +108,5 @@ class SplitTwin(Twin):
     own = self.own[int(n)]
     waiting = 0.0 if own.whole else self.together - own.ahead - own.behind
     assert waiting > -1e-6 * math.fabs(self.together)
-    return own.flops + waiting * self.fleet.speed[n] / self.setting.batch
+    # Of a step and its share of the largest batch.
+    return (own.flops + waiting * self.fleet.speed[n]) / self.setting.batch

@@ -165,26 +165,7 @@ class Twin:
       velocity = self.momentum[n]
     losses = []
     for rows in batches:
-      owned = self.fleet.owned[n]
-      x = {}
-      for m, name in enumerate(self.spec.modalities):
-        x[name] = self.bank.x[name][rows]
-        if self.setting.fill == 'input' and not owned[m]:
-          x[name] = jnp.broadcast_to(self.bank.fill[name], x[name].shape)
-      present = owned | (self.setting.fill == 'input')
-      # One shape, one program: a short batch is filled up with weight 0.
-      short = self.setting.batch - len(rows)
-      x = {k: jnp.pad(v, ((0, short), (0, 0), (0, 0))) for k, v in x.items()}
-      value, grads = self.gradient(
-        {
-          k: jnp.asarray(v, jnp.float32) for k, v in self.seen(n, theta).items()
-        },
-        self.frozen,
-        x,
-        jnp.asarray(present, jnp.float32),
-        jnp.pad(self.bank.y[rows], (0, short)),
-        jnp.pad(jnp.ones(len(rows)), (0, short)),
-      )
+      value, grads = self.slopes(n, rows, self.seen(n, theta))
       gap = {k: theta[k] - self.params[k] for k in theta}
       pull = self.prox() / 2 * sum(np.square(v).sum() for v in gap.values())
       losses.append(float(value) + pull)
@@ -203,6 +184,27 @@ class Twin:
         theta[k] = self.finish(k, theta[k])
     delta = {k: theta[k] - self.params[k] for k in theta}
     return delta, float(np.mean(losses))
+
+  def slopes(self, n, rows, theta):
+    """Loss of client n on a batch, and its gradient."""
+    owned = self.fleet.owned[n]
+    x = {}
+    for m, name in enumerate(self.spec.modalities):
+      x[name] = self.bank.x[name][rows]
+      if self.setting.fill == 'input' and not owned[m]:
+        x[name] = jnp.broadcast_to(self.bank.fill[name], x[name].shape)
+    present = owned | (self.setting.fill == 'input')
+    # One shape, one program: a short batch is filled up with weight 0.
+    short = self.setting.batch - len(rows)
+    x = {k: jnp.pad(v, ((0, short), (0, 0), (0, 0))) for k, v in x.items()}
+    return self.gradient(
+      {k: jnp.asarray(v, jnp.float32) for k, v in theta.items()},
+      self.frozen,
+      x,
+      jnp.asarray(present, jnp.float32),
+      jnp.pad(self.bank.y[rows], (0, short)),
+      jnp.pad(jnp.ones(len(rows)), (0, short)),
+    )
 
   def watch(self, n, k, gradient, change) -> None:
     """Parameter k of client n changes in a local step."""

@@ -3,212 +3,40 @@
 Shape letters as in types.py.
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import flax
 import numpy as np
 
+from relief_jax.task.submodels import (
+  Axes,
+  Exits,
+  LowRank,
+  Ranks,
+  SplitPoints,
+  SubModel,
+  Widths,
+)
+from relief_jax.task.work import Memory, Skip, TokenWork, Work
 from relief_jax.types import Array, PyTree
 
-
-@flax.struct.dataclass
-class TokenWork:
-  """Holds FLOPs per sample of layers that mix the modalities' tokens.
-
-  With a share s of the tokens there they cost `[s, s^2] @` each field: layers
-  of a token grow with their number, attention between them with its square.
-
-  Attributes:
-    share: [M] of all tokens that are a modality's; they add up to 1.
-    shared: [2], of the forward pass.
-    wgrad: [2, G].
-    agrad: [2, Q].
-  """
-
-  share: Array
-  shared: Array
-  wgrad: Array
-  agrad: Array
-
-
-@flax.struct.dataclass
-class Work:
-  """Holds FLOPs per sample of a model's parts, from its real shapes.
-
-  A step that runs branches `run` and trains groups `train` costs
-  `shared + fwd @ run + wgrad @ train + agrad @ any(path & train)`.
-
-  Attributes:
-    shared: [] forward FLOPs of what every device runs (fusion tail, head).
-    fwd: [M] forward FLOPs of a modality's branch, frozen parts included.
-    wgrad: [G] FLOPs of a group's own weight gradient.
-    agrad: [Q] FLOPs of passing the gradient through one layer to its input.
-    path: [Q, G] bool, training group g needs that pass.
-    size: [G] float32, numbers in a group; what is sent when it is trained.
-    tokens: what depends on how many modalities run (`costs.of_run`), beside
-      the others; None: nothing does.
-  """
-
-  shared: Array
-  fwd: Array
-  wgrad: Array
-  agrad: Array
-  path: Array
-  size: Array
-  tokens: TokenWork | None = None
-
-
-class Memory(NamedTuple):
-  """Holds bytes of a training step beside the blocks' own, static.
-
-  A step that trains groups `train` keeps `kept @ any(readers & train)` bytes a
-  sample for its backward pass (`costs.training_bytes`).
-
-  Attributes:
-    fixed: [] bytes of what never trains.
-    working: [] bytes a sample of the largest operation of the forward pass.
-    kept: [H] bytes a sample of activations.
-    readers: [H, G] bool, training group g reads them in its backward pass.
-  """
-
-  fixed: Any
-  working: Any
-  kept: Any
-  readers: Any
-
-
-class Skip(NamedTuple):
-  """Says what `Task.fuse` may leave out for one client.
-
-  Attributes:
-    train: [G] bool, blocks whose gradients are asked for.
-    length: number of modalities that run (static), or None where it is not
-      known before the program runs.
-  """
-
-  train: Array
-  length: int | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Axes:
-  """Describes the units along the axes of one parameter; no pytree, but a leaf.
-
-  Attributes:
-    units: per axis the number of a layer, or None where all of it is always
-      kept, and how often the layer's units follow each other (a kernel's taps).
-    output: the layer whose activations this parameter makes.
-  """
-
-  units: tuple[tuple[int | None, int], ...]
-  output: int
-
-
-class Widths(NamedTuple):
-  """Describes the units of a model, for methods that keep some of every layer.
-
-  Attributes:
-    sizes: [L] ints, units of each hidden layer, then the classes.
-    axes: P of Axes.
-    work: [L] numbers of units kept, traced or not -> Work of that sub-model.
-  """
-
-  sizes: tuple[int, ...]
-  axes: PyTree
-  work: Callable[..., Work]
-
-
-class Exits(NamedTuple):
-  """Describes early exits: the model may end behind any layer of its encoders.
-
-  At depth d = 1 .. `Task.cuts` it is the encoders' first d layers, pooled over
-  time, and an exit: fusion, tail and head of its own. All depths share one
-  tree of parameters and its groups. A method uses them so:
-
-      sub = task.exits.until(d, False)                       # d is static
-      device.loss(sub)                # at that exit
-      sub.work                        # of `Plan.cost`, by `costs.stack`
-      task.exits.contained(d, False)  # for `Plan.trained`, also of its cost
-
-  It chooses between depths by a `lax.switch` over d, in which what lies above
-  costs nothing; under a vmap all would run, so it takes the deepest, masked.
-  Methods with exits say so in their facts; the config has no key.
-
-  Attributes:
-    contained: (d, every) -> [G] bools, the groups of the sub-model.
-    until: (d, every) -> Task, the sub-model: `fuse` gives the logits of the
-      exit at d, [B, C]; with `every` those of all exits up to it, [d, B, C],
-      and `encode` a tuple of d features. `work` is of what then runs, its
-      sizes are 0 beside the groups contained.
-  """
-
-  contained: Callable[[int, bool], Any]
-  until: Callable[[int, bool], 'Task']
-
-
-class SplitPoints(NamedTuple):
-  """Describes where a model can be split between a device and a server; static.
-
-  The device holds the first layers of every encoder, the server the rest. The
-  first point may be before all layers: then inputs leave the device. At the
-  last one the device holds the whole model.
-
-  Attributes:
-    layers: [S] ints, layers on the device; `Task.cuts` + 1 for all.
-    held: [S][G] bools, blocks on the device.
-    work: [S] Work of the device's part; sizes of the blocks held.
-    sent: [S][M] bytes a sample of a modality that cross, activations up and, if
-      a block below trains, as much of gradients down.
-    memory: [S] Memory of the device's part.
-  """
-
-  layers: tuple[int, ...]
-  held: tuple[tuple[bool, ...], ...]
-  work: tuple[Work, ...]
-  sent: tuple[tuple[float, ...], ...]
-  memory: tuple[Memory | None, ...]
-
-
-class LowRank(NamedTuple):
-  """Describes the adapter of a linear layer, w + (alpha / R) a @ b; static.
-
-  A layer whose input is the concatenation of all modalities has a factor `a`
-  for each of them and one `b`.
-
-  Attributes:
-    a: names of the factors [i_m, R] among the parameters (`tree.named_leaves`
-      with '/'), one at least.
-    b: name of the factor [R, o].
-    base: names of the weights [i_m, o] among what is frozen, as `a`.
-  """
-
-  a: tuple[str, ...]
-  b: str
-  base: tuple[str, ...]
-
-
-class Ranks(NamedTuple):
-  """Describes a model's adapters, for methods that cut, send or merge them.
-
-  Attributes:
-    layers: those that have adapters.
-    rank: R, of the model; a device may have the first r columns of `a` and
-      rows of `b`.
-    alpha: of the scale: a product counts alpha / R.
-    at: rank -> Task, the same model with adapters of that rank.
-  """
-
-  layers: tuple[LowRank, ...]
-  rank: int
-  alpha: float
-  at: Callable[[int], 'Task']
-
-  @property
-  def scale(self) -> float:
-    """What a product a @ b of the model counts."""
-    return self.alpha / self.rank
+__all__ = [
+  'Axes',
+  'Blocks',
+  'CostOverride',
+  'Exits',
+  'LowRank',
+  'Memory',
+  'Plan',
+  'Ranks',
+  'Skip',
+  'SplitPoints',
+  'SubModel',
+  'Task',
+  'TokenWork',
+  'Widths',
+  'Work',
+]
 
 
 class Blocks(NamedTuple):
@@ -349,6 +177,9 @@ class CostOverride(NamedTuple):
     memory: [K] bytes of training, or None: of whole blocks.
     wire: [2, G] or [2, K, G] bytes of every group's message up and down, where
       the method codes them itself; None: the links do (updates/link.py).
+    samples: [K] training samples of the round; None: of the setting.
+    server_joules: [] energy of a server that computes a part of the model;
+      None where it does not.
   """
 
   work: Work | None = None
@@ -360,6 +191,8 @@ class CostOverride(NamedTuple):
   waiting: Array | None = None
   memory: Array | None = None
   wire: Array | None = None
+  samples: Array | None = None
+  server_joules: Array | None = None
 
 
 class Plan(NamedTuple):
@@ -375,6 +208,9 @@ class Plan(NamedTuple):
     cost: other prices.
     private: [G] bool, blocks that stay on the devices and are sent in neither
       direction; None: there are none.
+    held: [K, G] bool, blocks that a device holds; a server trains the others
+      with it, step by step (rounds/split.py). None: all.
+    batch: [K] int32, samples that a device takes of a batch; None: all.
   """
 
   run: Array
@@ -383,16 +219,5 @@ class Plan(NamedTuple):
   client_args: PyTree = ()
   cost: CostOverride = CostOverride()
   private: Any = None
-
-
-class SubModel(NamedTuple):
-  """Holds the elements of the model that one device has.
-
-  Attributes:
-    mask: P bool; only these move, and the mean of an element is over the
-      clients whose sub-model contains it.
-    view: P -> P, the parameters that the forward pass sees.
-  """
-
-  mask: PyTree
-  view: Callable[[PyTree], PyTree]
+  held: Any = None
+  batch: Array | None = None
