@@ -100,8 +100,8 @@ def part(chosen: PyTree, tree: PyTree) -> PyTree:
     chosen: prefix tree of `tree`, Python bools.
     tree: P.
 
-  >>> part({'w': True, 'b': False}, {'w': 1, 'b': 2})
-  {'w': 1, 'b': None}
+  >>> part({'b': True, 'w': False}, {'b': 1, 'w': 2})
+  {'b': 1, 'w': None}
   """
   return jax.tree.map(lambda on, t: t if on else None, chosen, tree)
 

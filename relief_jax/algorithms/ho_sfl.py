@@ -39,6 +39,7 @@ from relief_jax import tree
 from relief_jax.algorithms import psl
 from relief_jax.algorithms.parts import split_bill
 from relief_jax.budgets import cuts
+from relief_jax.engine import ambient
 from relief_jax.errors import InputError
 from relief_jax.keys import name, option, real, switch, whole
 from relief_jax.rounds import crossing, split_steps
@@ -143,7 +144,7 @@ def ho_sfl(task: Task, setting: Setting) -> Method:
   def init(params):
     del params
     return Heard(
-      key=jnp.zeros_like(jax.random.key_data(jax.random.key(0))),
+      key=jnp.zeros_like(jax.random.key_data(ambient.key(0))),
       scalars=jnp.zeros((setting.steps, probes)),
       moved=jnp.zeros(task.num_blocks, bool),
     )

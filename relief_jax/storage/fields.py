@@ -132,6 +132,17 @@ METRICS = {
   'memory_mb': Field(
     'MB', 'the most that training took on a device since the last line'
   ),
+  'merge_error': Field(
+    'share',
+    "the norm of (product that went on - mean of the devices' products) over "
+    'the norm of the latter, mean over rounds; of adapters, with '
+    '`merge_error=True`',
+  ),
+  'merge_dense': Field(
+    _SHARE,
+    'of the layers whose last merge goes down as a dense matrix, since that is '
+    'less than all factors',
+  ),
   'server_joules': Field(
     'J',
     'energy of a server that trains a part of the model, since the last line',
