@@ -5,11 +5,14 @@ relief compare transformer --workdir=runs/transformer --data_dir=DIR
 relief compare transformer:central --workdir=runs/transformer_central \
     --data_dir=DIR
 
+relief compare transformer:mhealth,folds,central --workdir=runs/folds \
+    --data_dir=DIR
+
 Eight people of DSADS, two of them held out and, for adapters, one to pretrain
 the frozen base on; 24 devices. Labels are `full/METHOD` and `lora/METHOD`, each
 group compared with its own FedAvg. The variant `mhealth` takes that data set,
 `central` trains on the pooled windows of all training persons, every sensor on,
-for an epoch a round. Also the variants of `presets`.
+for an epoch a round; `folds` tests on every person once, two at a time. Also the variants of `presets`.
 """
 
 from relief_jax.campaign import comparison
@@ -36,6 +39,12 @@ def central(c):
 def mhealth(c):
   """Takes the ten people of MHEALTH."""
   c.dataset, c.data.test_subjects = 'mhealth', (9, 10)
+  c.data.folds = 5 if c.data.folds else 0
+
+
+def folds(c):
+  """Tests on two people at a time, so that everybody is tested on once."""
+  c.data.split, c.data.folds = 'folds', 5 if c.dataset == 'mhealth' else 4
 
 
 def get_config(arg=None):
@@ -46,12 +55,19 @@ def get_config(arg=None):
   """
   c = presets.dsads()
   c.backbone = 'transformer'
-  presets.apply(c, arg, central=central, mhealth=mhealth)
-  alone = 'central' in (arg or '').split(',')
+  presets.apply(c, arg, central=central, mhealth=mhealth, folds=folds)
+  names = (arg or '').split(',')
+  alone, folded = 'central' in names, 'folds' in names
   methods = {'centralized': CENTRAL} if alone else METHODS
   labels = {
     f'{form}/{name}': {**keys, **own}
     for form, own in (('full', {}), ('lora', LORA))
     for name, keys in methods.items()
   }
-  return comparison.build(c, labels, (0,), next(iter(methods)))
+  return comparison.build(
+    c,
+    labels,
+    () if folded else (0,),
+    next(iter(methods)),
+    'data.fold' if folded else 'seed',
+  )

@@ -96,7 +96,7 @@ def test_methods_of_widths_say_what_is_missing(method):
     after(method, 'full', rounds=1)
 
 
-@pytest.mark.parametrize('variant', ['smoke', 'mhealth', 'central,smoke'])
+@pytest.mark.parametrize('variant', ['smoke', 'folds,mhealth', 'central,smoke'])
 def test_every_run_of_the_shipped_comparison_is_a_config(variant):
   shipped = config_of.get_config(variant)
   groups = {label.partition('/')[0] for label in shipped.labels}
