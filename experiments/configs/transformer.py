@@ -12,7 +12,8 @@ Eight people of DSADS, two of them held out and, for adapters, one to pretrain
 the frozen base on; 24 devices. Labels are `full/METHOD` and `lora/METHOD`, each
 group compared with its own FedAvg. The variant `mhealth` takes that data set,
 `central` trains on the pooled windows of all training persons, every sensor on,
-for an epoch a round; `folds` tests on every person once, two at a time. Also the variants of `presets`.
+for an epoch a round; `folds` tests on every person once, two at a time. Also
+the variants of `presets`.
 """
 
 from relief_jax.campaign import comparison
