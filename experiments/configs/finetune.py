@@ -1,0 +1,217 @@
+"""Fine-tuning on devices that are too small: adapters and split learning.
+
+relief compare finetune --workdir=runs/finetune --data_dir=DIR --workers=1
+relief compare finetune:text --workdir=runs/finetune_text --data_dir=DIR
+
+A small transformer with adapters of low rank, its base trained on a person
+that no device has. 16 devices of four unequal tiers. Memory is bounded: devices
+of the tier `low` cannot train the model at any rank, and sit out; of a split
+model they hold the first layer. Whoever chooses ranks has one deadline, at
+which nobody trains rank 8 who is slow. Labels:
+
+- `NAME` is a method of adapters or of split training, as configured by default
+  but for two things: who may choose a split takes the deepest that its memory
+  holds, and where all split at one place it is behind the first layer.
+- `psl_merged`, `psl_labels`: devices' parts averaged; labels stay, too.
+- `local_only`: nobody sends anything.
+- of the variant `hasfl`, which has the planner alone: `hasfl_fixed`,
+  `hasfl_fixed_batch`, `hasfl_fixed_split` and `hasfl_random`, whose choices of
+  batch and split are taken away.
+
+Each method has a learning rate of its own, chosen on a person who is on no
+device and not tested:
+
+relief sweep finetune:tune --workdir=runs/tune --data_dir=DIR --workers=1 \
+    --sweep.hparams.client_lr=.02,.05,.1,.2
+relief select runs/tune --by=f1_validation --out=values.json
+relief compare finetune --workdir=runs/finetune --data_dir=DIR \
+    --config.values_file=values.json
+
+Variants: `har` (the default: three folds of DSADS), `text` (Shakespeare's
+roles), `words` (made-up ones), `hasfl`, `tune`, `smoke`.
+"""
+
+from fractions import Fraction
+
+from relief_jax import algorithms
+from relief_jax.campaign import comparison
+from relief_jax.config import presets
+from relief_jax.devices import device
+from relief_jax.world.tiers import Tier, Tiers
+
+# Persons that are tested: 1 and 5, 2 and 6, 3 and 7.
+FOLDS, VALIDATION = (0, 1, 2), (8,)
+RATE = 0.05
+
+
+def bounded(*megabytes: float) -> Tiers:
+  """Builds `four_tiers` with memory for training.
+
+  Args:
+    *megabytes: of each tier.
+  """
+  boards = (
+    'raspberry_pi_4',
+    'jetson_nano',
+    'jetson_xavier_nx',
+    'jetson_agx_orin',
+  )
+  named = zip(
+    ('low', 'mid', 'high', 'full'), (40, 30, 20, 10), boards, strict=True
+  )
+  return Tiers(
+    tuple(
+      Tier(
+        name,
+        share,
+        Fraction(number, 4),
+        device(board)._replace(memory=size * 1e6),
+      )
+      for number, ((name, share, board), size) in enumerate(
+        zip(named, megabytes, strict=True), 1
+      )
+    )
+  )
+
+
+# At batch 16 training takes 1.7 to 2.1 MB, by sensors and rank, and the first
+# layer .7; of text 4.03 to 4.06 MB, and two layers 1.7. So `low` holds no rank
+# and `mid` all but the largest.
+SENSORS = bounded(0.8, 1.86, 4, 8)
+CHARACTERS = bounded(1.8, 4.05, 8, 8)
+_HERE = 'experiments.configs.finetune'
+
+
+def adapted() -> dict[str, dict]:
+  """Maps every method of adapters to the keys of its run."""
+  found: dict[str, dict] = {}
+  for name, factory in sorted(algorithms.ALGORITHMS.items()):
+    facts = algorithms.facts(factory)
+    if facts.adapters:
+      tracked = 'merge_error' in facts.rows
+      found[name] = {'method': name}
+      if tracked:
+        found[name][name] = {'merge_error': True}
+  return found
+
+
+def split(layers: int) -> dict[str, dict]:
+  """Maps every method of split training to the keys of its run.
+
+  Args:
+    layers: that the smallest device holds; of methods with one split for all.
+  """
+  found: dict[str, dict] = {}
+  for name, factory in sorted(algorithms.ALGORITHMS.items()):
+    facts = algorithms.facts(factory)
+    if facts.adapters or not facts.splits or name == 'hasfl_style':
+      continue
+    own = {'rule': 'deepest'} if 'rule' in facts.rows else {'layers': layers}
+    found[name] = {'method': name, name: own}
+  deepest = {'rule': 'deepest'}
+  found['psl_merged'] = {'method': 'psl', 'psl': {**deepest, 'merge': True}}
+  found['psl_labels'] = {'method': 'psl', 'psl': {**deepest, 'labels': 'stay'}}
+  return found
+
+
+def planned(layers: int) -> dict[str, dict]:
+  """Maps HASFL's planner, and it without its choices, to the keys of a run.
+
+  Args:
+    layers: as in `split`.
+  """
+  fixed = {'rule': 'fixed', 'layers': layers}
+  own = {
+    '': {},
+    '_fixed': {**fixed, 'batches': 'fixed'},
+    '_fixed_batch': {'batches': 'fixed'},
+    '_fixed_split': fixed,
+    '_random': {'rule': 'random', 'batches': 'random'},
+  }
+  return {
+    f'hasfl{end or "_style"}': {'method': 'hasfl_style', 'hasfl_style': keys}
+    for end, keys in own.items()
+  }
+
+
+def text(c) -> None:
+  """Takes the roles of Shakespeare's plays; the base is trained on others."""
+  c.dataset, c.fleet = 'shakespeare', f'{_HERE}:CHARACTERS'
+  c.partition, c.data.split, c.data.width = 'subject', 'official', 32
+  c.data.folds, c.data.own_share, c.data.public_subjects = 0, 0.0, 60
+  c.data.validation_subjects = ()
+  c.model.lora, c.target_f1, c.target = ('q', 'v'), 0.0, 10.0
+  c.deadline = '0.4*full'
+
+
+def words(c) -> None:
+  """Takes made-up words, whose text is there without a file."""
+  text(c)
+  c.dataset, c.synthetic.subjects, c.data.public_subjects = (
+    'synthetic_text',
+    24,
+    8,
+  )
+
+
+def tune(c) -> None:
+  """Shortens runs, of the first fold alone, to choose a rate."""
+  c.rounds //= 2
+
+
+def smoke(c) -> None:
+  """Shrinks to two folds of the small world, in seconds."""
+  presets.smoke(c)
+  c.data.folds, c.synthetic.subjects = 2, 6
+  c.data.validation_subjects = (6,)
+
+
+def get_config(arg=None):
+  """Builds the config of the comparison, with the variants in `arg`.
+
+  Raises:
+    InputError: an unknown variant.
+  """
+  c = presets.dsads()
+  c.clients, c.rounds, c.fleet = 16, 20, f'{_HERE}:SENSORS'
+  c.data.split, c.data.folds, c.data.validation_subjects = (
+    'folds',
+    4,
+    VALIDATION,
+  )
+  c.backbone, c.model.groups = 'transformer', 'layer'
+  c.model.transformer.preset, c.model.lora = 'tiny', ('embed', 'q', 'v')
+  c.model.rank, c.batch, c.local_steps = 8, 16, 5
+  c.over_budget, c.deadline = 'sit_out', '0.75*full'
+  c.hparams.client_lr = RATE
+  presets.apply(
+    c,
+    arg,
+    har=lambda c: None,
+    text=text,
+    words=words,
+    hasfl=lambda c: None,
+    tune=tune,
+    smoke=smoke,
+  )
+  names = set((arg or '').split(','))
+  characters = bool(names & {'text', 'words'})
+  # Of text the embeddings have no adapters: one block is the least that trains.
+  layers = 2 if characters else 1
+  labels = {**adapted(), **split(layers), **planned(layers)}
+  labels['local_only'] = {'method': 'local_only'}
+  if characters:  # it compares gradients class by class
+    del labels['gapsl_style']
+  if 'hasfl' in names:
+    labels = planned(layers)
+  else:
+    labels = {k: v for k, v in labels.items() if not k.startswith('hasfl_')}
+    labels['hasfl_style'] = planned(layers)['hasfl_style']
+  seeds = (0, 1, 2) if characters else FOLDS
+  return comparison.build(
+    c,
+    labels,
+    seeds[:1] if names & {'tune', 'smoke'} else seeds,
+    'hasfl_fixed' if 'hasfl' in names else 'fedit',
+    'seed' if characters else 'data.fold',
+  )
