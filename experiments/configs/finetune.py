@@ -4,15 +4,16 @@ relief compare finetune --workdir=runs/finetune --data_dir=DIR --workers=1
 relief compare finetune:text --workdir=runs/finetune_text --data_dir=DIR
 
 A small transformer with adapters of low rank, its base trained on a person
-that no device has. 16 devices of four unequal tiers. Memory is bounded: devices
-of the tier `low` cannot train the model at any rank, and sit out; of a split
-model they hold the first layer. Whoever chooses ranks has one deadline, at
-which nobody trains rank 8 who is slow. Labels:
+that no device has; ten devices of four unequal tiers. Memory is bounded:
+devices of the tier `low` cannot train the model at any rank, and sit out; of a
+split model they hold the first layer. Whoever chooses ranks has one deadline,
+at which `mid` affords rank 2. Labels:
 
 - `NAME` is a method of adapters or of split training, as configured by default
-  but for two things: who may choose a split takes the deepest that its memory
-  holds, and where all split at one place it is behind the first layer.
-- `psl_merged`, `psl_labels`: devices' parts averaged; labels stay, too.
+  but for the split. `splitfed`, `splitfed_v2`, `psl_merged` (devices' parts are
+  averaged) and `flexp_sfl` take the deepest that a device's memory holds; where
+  parts are not averaged who holds all would be alone, so that `psl` as
+  `gapsl_style` and `ho_sfl` splits behind the first layer.
 - `local_only`: nobody sends anything.
 - of the variant `hasfl`, which has the planner alone: `hasfl_fixed`,
   `hasfl_fixed_batch`, `hasfl_fixed_split` and `hasfl_random`, whose choices of
@@ -22,12 +23,12 @@ Each method has a learning rate of its own, chosen on a person who is on no
 device and not tested:
 
 relief sweep finetune:tune --workdir=runs/tune --data_dir=DIR --workers=1 \
-    --sweep.hparams.client_lr=.02,.05,.1,.2
+    --sweep.hparams.client_lr=.05,.15,.4
 relief select runs/tune --by=f1_validation --out=values.json
 relief compare finetune --workdir=runs/finetune --data_dir=DIR \
     --config.values_file=values.json
 
-Variants: `har` (the default: three folds of DSADS), `text` (Shakespeare's
+Variants: `har` (the default: three folds of MHEALTH), `text` (Shakespeare's
 roles), `words` (made-up ones), `hasfl`, `tune`, `smoke`.
 """
 
@@ -39,7 +40,7 @@ from relief_jax.config import presets
 from relief_jax.devices import device
 from relief_jax.world.tiers import Tier, Tiers
 
-# Persons that are tested: 1 and 5, 2 and 6, 3 and 7.
+# Persons that are tested: 1 and 6, 2 and 7, 3 and 9.
 FOLDS, VALIDATION = (0, 1, 2), (8,)
 RATE = 0.05
 
@@ -74,10 +75,10 @@ def bounded(*megabytes: float) -> Tiers:
   )
 
 
-# At batch 16 training takes 1.7 to 2.1 MB, by sensors and rank, and the first
-# layer .7; of text 4.03 to 4.06 MB, and two layers 1.7. So `low` holds no rank
-# and `mid` all but the largest.
-SENSORS = bounded(0.8, 1.86, 4, 8)
+# At batch 16 training takes 1.5 to 1.7 MB, by sensors and rank, and the first
+# layer .4 to .5; of text 4.03 to 4.06 MB, and two layers 1.7. So `low` holds no
+# rank and `mid` all but the largest.
+SENSORS = bounded(0.6, 1.58, 4, 8)
 CHARACTERS = bounded(1.8, 4.05, 8, 8)
 _HERE = 'experiments.configs.finetune'
 
@@ -99,19 +100,21 @@ def split(layers: int) -> dict[str, dict]:
   """Maps every method of split training to the keys of its run.
 
   Args:
-    layers: that the smallest device holds; of methods with one split for all.
+    layers: that the smallest device holds, of methods with one split for all.
   """
-  found: dict[str, dict] = {}
-  for name, factory in sorted(algorithms.ALGORITHMS.items()):
-    facts = algorithms.facts(factory)
-    if facts.adapters or not facts.splits or name == 'hasfl_style':
-      continue
-    own = {'rule': 'deepest'} if 'rule' in facts.rows else {'layers': layers}
-    found[name] = {'method': name, name: own}
-  deepest = {'rule': 'deepest'}
-  found['psl_merged'] = {'method': 'psl', 'psl': {**deepest, 'merge': True}}
-  found['psl_labels'] = {'method': 'psl', 'psl': {**deepest, 'labels': 'stay'}}
-  return found
+  deepest, first = {'rule': 'deepest'}, {'layers': layers}
+  own = {
+    'splitfed': ('splitfed', deepest),
+    'splitfed_v2': ('splitfed_v2', deepest),
+    'psl': ('psl', first),
+    'psl_merged': ('psl', {**deepest, 'merge': True}),
+    'gapsl_style': ('gapsl_style', first),
+    'ho_sfl': ('ho_sfl', first),
+    'flexp_sfl': ('flexp_sfl', deepest),
+  }
+  return {
+    label: {'method': name, name: keys} for label, (name, keys) in own.items()
+  }
 
 
 def planned(layers: int) -> dict[str, dict]:
@@ -138,8 +141,8 @@ def text(c) -> None:
   """Takes the roles of Shakespeare's plays; the base is trained on others."""
   c.dataset, c.fleet = 'shakespeare', f'{_HERE}:CHARACTERS'
   c.partition, c.data.split, c.data.width = 'subject', 'official', 32
-  c.data.folds, c.data.own_share, c.data.public_subjects = 0, 0.0, 60
-  c.data.validation_subjects = ()
+  c.data.channels, c.data.folds, c.data.own_share = '', 0, 0.0
+  c.data.validation_subjects, c.data.public_subjects = (), 60
   c.model.lora, c.target_f1, c.target = ('q', 'v'), 0.0, 10.0
   c.deadline = '0.4*full'
 
@@ -173,16 +176,17 @@ def get_config(arg=None):
     InputError: an unknown variant.
   """
   c = presets.dsads()
-  c.clients, c.rounds, c.fleet = 16, 20, f'{_HERE}:SENSORS'
-  c.data.split, c.data.folds, c.data.validation_subjects = (
-    'folds',
-    4,
-    VALIDATION,
-  )
+  c.dataset, c.data.folds = 'mhealth', 5
+  c.data.channels = 'acc;gyro=arm_gyro_*;mag'
+  c.data.width, c.data.stride = 128, 64
+  c.data.split, c.data.validation_subjects = 'folds', VALIDATION
+  c.clients, c.fleet = 10, f'{_HERE}:SENSORS'
+  c.rounds, c.rounds_per_call, c.eval_every = 40, 20, 20
   c.backbone, c.model.groups = 'transformer', 'layer'
   c.model.transformer.preset, c.model.lora = 'tiny', ('embed', 'q', 'v')
-  c.model.rank, c.batch, c.local_steps = 8, 16, 5
-  c.over_budget, c.deadline = 'sit_out', '0.75*full'
+  c.model.rank, c.model.base_steps = 8, 300
+  c.batch, c.local_steps = 16, 5
+  c.over_budget, c.deadline = 'sit_out', '0.73*full'
   c.hparams.client_lr = RATE
   presets.apply(
     c,

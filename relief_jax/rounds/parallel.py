@@ -253,6 +253,7 @@ def build(
       mean = split.with_server(task, mean, moved, plan)
     if plan.cost.server_joules is not None:
       extra['server_joules'] = plan.cost.server_joules
+      extra['steps'] = plan.cost.steps
     server, mine = method.server(
       server,
       mean,
