@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relief_jax.engine import ambient
 from relief_jax.errors import InputError
 from relief_jax.task import Task
 from relief_jax.types import Array, Fleet, PyTree
@@ -26,7 +25,7 @@ def owned_groups(owned: Array, group_modality: tuple[int, ...]) -> Array:
 
 def shapes(task: Task) -> PyTree:
   """Gives the shapes of the parameters, P."""
-  return jax.eval_shape(task.init, ambient.key(0))
+  return jax.eval_shape(task.init, jax.eval_shape(jax.random.key, 0))
 
 
 def leaf_groups(task: Task) -> PyTree:

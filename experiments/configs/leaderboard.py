@@ -51,6 +51,12 @@ ADAPTED = tuple(
   for name, factory in sorted(algorithms.ALGORITHMS.items())
   if algorithms.facts(factory).adapters
 )
+# Another place for the same steps, and a bill of another kind: docs/split.md.
+SPLIT = tuple(
+  name
+  for name, factory in sorted(algorithms.ALGORITHMS.items())
+  if algorithms.facts(factory).splits
+)
 # Made for sensors that fail from round to round: robustness.py.
 ONLINE = ('pmm', 'qqr_style')
 # Budgeted methods whose publications know no modalities.
@@ -75,7 +81,7 @@ VALIDATION = (8,)
 
 def cnn() -> dict[str, dict]:
   """Maps each label to keys of a run in which all parameters train."""
-  names = sorted(set(algorithms.ALGORITHMS) - {*ONLINE, *ADAPTED})
+  names = sorted(set(algorithms.ALGORITHMS) - {*ONLINE, *ADAPTED, *SPLIT})
   found: dict[str, dict] = {name: {'method': name} for name in names}
   for name in WHOLE:
     found[f'{name}_input'] = {'method': name, 'fill': 'input'}

@@ -249,7 +249,7 @@ def replay(
   part = Part(task, held, scale, probes)
   tx = setting.client_tx(hparams, round_index)
   mine = tree.part(split_steps.parts(task, held), params)
-  key = jax.random.wrap_key_data(heard.key)
+  key = ambient.of_words(heard.key)
 
   def one(side, given):
     number, scalars = given

@@ -1,5 +1,6 @@
 """Assembles the configuration: the table's keys and the methods' options."""
 
+import functools
 from collections.abc import Container
 from typing import Any
 
@@ -20,7 +21,7 @@ def rows() -> dict[str, Key]:
   Raises:
     InputError: as `tree`.
   """
-  return flatten(tree())
+  return dict(_assembled(*_parts())[1])
 
 
 def tree() -> dict[str, Any]:
@@ -32,8 +33,30 @@ def tree() -> dict[str, Any]:
   Raises:
     InputError: it would be a group that there is already.
   """
+  return dict(_assembled(*_parts())[0])
+
+
+def _parts() -> tuple[tuple, tuple]:
+  """Lists the table's groups and the methods, as they are now."""
+  return (
+    tuple((group, id(row)) for group, row in ROWS.items()),
+    tuple(algorithms.known().items()),
+  )
+
+
+@functools.lru_cache(maxsize=4)  # asked for several times by every config
+def _assembled(
+  groups: tuple, methods: tuple
+) -> tuple[dict[str, Any], dict[str, Key]]:
+  """Builds the keys as a tree and by their dotted names.
+
+  Args:
+    groups: of `ROWS`; another one is another tree.
+    methods: names and factories.
+  """
+  del groups
   found = dict(ROWS)
-  for method, factory in algorithms.known().items():
+  for method, factory in methods:
     group, own = plugins.short(method), algorithms.facts(factory).rows
     there = found.get(group, {})
     if not own or there == own:  # an alias
@@ -45,7 +68,7 @@ def tree() -> dict[str, Any]:
         'rename its function',
       )
     found[group] = {**there, **own}
-  return found
+  return found, flatten(found)
 
 
 def default(method: str = '') -> ml_collections.ConfigDict:

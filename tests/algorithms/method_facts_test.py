@@ -295,6 +295,7 @@ def test_entry_points(own):
     records.config_from_dict({'method': 'mine'})
 
 
+@pytest.mark.slow
 def test_models_data_fleets_and_codecs_too(own):
   given = {
     'backbone': 'my_package.world:small',

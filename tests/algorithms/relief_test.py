@@ -465,7 +465,10 @@ def test_deadline_schedule():
 @pytest.mark.parametrize(
   'overrides',
   [
-    {'rule': 'knapsack', 'norm': 'relative', 'denominator': 'cohort'},
+    pytest.param(
+      {'rule': 'knapsack', 'norm': 'relative', 'denominator': 'cohort'},
+      marks=pytest.mark.slow,
+    ),
     {
       'rule': 'aged',
       'norm': 'cosine',

@@ -28,15 +28,25 @@ SAMPLES = [9, 6, 8, 0, 7]
 PADDING = 3
 OWNED = np.array([[1, 1], [1, 0], [1, 1], [1, 1], [1, 0]], bool)
 
-# With the frozen base too where every change is tried; of the others the
-# programs take long to compile, and hold the same.
+
+def rare(method, backbone):
+  """Whether a program takes long to compile and holds the same as others.
+
+  The frozen base where not every change is tried; split training, which
+  `loops_test` and tests/rounds/split_test.py look at with every change.
+  """
+  if row(method).often:
+    return False
+  return backbone != 'cnn' or algorithms.facts(method).splits
+
+
 CASES = pytest.mark.parametrize(
   ('method', 'backbone'),
   [
     pytest.param(
       method,
       backbone,
-      marks=() if backbone == 'cnn' or row(method).often else pytest.mark.slow,
+      marks=pytest.mark.slow if rare(method, backbone) else (),
     )
     for method in METHODS
     for backbone in COHORT

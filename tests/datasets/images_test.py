@@ -184,7 +184,7 @@ def made(variant, root):
 @pytest.mark.parametrize(
   ('variant', 'shape'),
   [
-    ('fashion_mnist', (28, 28, 1)),
+    pytest.param('fashion_mnist', (28, 28, 1), marks=pytest.mark.slow),
     pytest.param('cifar10', (32, 32, 3), marks=pytest.mark.slow),
     pytest.param('cifar100', (32, 32, 3), marks=pytest.mark.slow),
     pytest.param('femnist', (28, 28, 1), marks=pytest.mark.slow),

@@ -50,6 +50,7 @@ def test_no_outputs_are_stored(name):
   assert cells[0]['cell_type'] == 'markdown'
 
 
+@pytest.mark.slow
 def test_a_world(capsys):
   run('world')
   out = capsys.readouterr().out

@@ -98,6 +98,7 @@ def work(most):
   return lowered.cost_analysis()['flops']
 
 
+@pytest.mark.slow
 def test_encoders_that_nobody_has_are_not_in_the_program():
   # Of sixteen encoders nine are owned and one more is run; the rest of the
   # work, the optimiser's and the head's, stays.

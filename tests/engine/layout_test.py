@@ -44,7 +44,12 @@ def one_round(name, devices=1, seed=0):
 @pytest.mark.invariant(3)
 @pytest.mark.parametrize(
   'name, devices',
-  [('block:3', 1), ('all', 1), ('one', 8), ('block:2', 2)],
+  [
+    pytest.param('block:3', 1, marks=pytest.mark.slow),
+    ('all', 1),
+    ('one', 8),
+    pytest.param('block:2', 2, marks=pytest.mark.slow),
+  ],
 )
 def test_layouts_agree(name, devices):
   state, info = one_round('one')

@@ -14,20 +14,26 @@ from relief_jax.storage import records
 def _budgeted():
   names = algorithms.ALGORITHMS
   budgeted = {m for m in names if algorithms.facts(m).budgeted}
-  return budgeted - set(leaderboard.ADAPTED)
+  return budgeted - {*leaderboard.ADAPTED, *leaderboard.SPLIT}
 
 
-def jobs(variant=None):
+ONE = {'seeds': (0,), 'repeats': (0,)}  # fold and seed
+
+
+def jobs(variant=None, only='', **given):
+  """Runs of the comparison; of one fold and seed where the rest is alike."""
   config = leaderboard.get_config(variant)
+  config.update(only=only, **given)
   return campaign.of_comparison(config, pathlib.Path('x')).jobs
 
 
 def test_every_method_has_a_label_and_all_share_the_protocol():
-  found = {job.label: job.config for job in jobs()}
+  found = {job.label: job.config for job in jobs(**ONE)}
   methods = {config['method'] for config in found.values()}
   assert methods == set(algorithms.ALGORITHMS) - {
     *leaderboard.ONLINE,
     *leaderboard.ADAPTED,
+    *leaderboard.SPLIT,
   }
   for config in found.values():
     assert tuple(config['model']['filters']) == (16, 32, 64)
@@ -46,7 +52,7 @@ def test_fills():
   """What a label promises about absent sensors is what is run."""
   found = {
     job.label: algorithms.resolve_fill(job.config['method'], job.config['fill'])
-    for job in jobs()
+    for job in jobs(**ONE)
   }
   for method in _budgeted():
     assert found[f'cnn/{method}'] == 'skip'
@@ -60,10 +66,12 @@ def test_fills():
 
 
 def test_folds_and_seeds():
-  label = [job for job in jobs() if job.label == 'cnn/relief']
+  few = 'cnn/fedavg,cnn/relief'
+  label = [job for job in jobs(only=few) if job.label == 'cnn/relief']
   found = [(job.config['data']['fold'], job.config['seed']) for job in label]
   assert found == [(fold, seed) for fold in range(4) for seed in (0, 1)]
-  other = [job for job in jobs('mhealth') if job.label == 'cnn/relief']
+  five = jobs('mhealth', only=few)
+  other = [job for job in five if job.label == 'cnn/relief']
   assert [job.config['data']['fold'] for job in other] == list(range(5))
   assert {job.config['dataset'] for job in other} == {'mhealth'}
 

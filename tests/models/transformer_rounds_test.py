@@ -108,6 +108,7 @@ def test_every_run_of_the_shipped_comparison_is_a_config(variant):
     validation.validate(c)
 
 
+@pytest.mark.slow
 def test_it_learns():
   task = task_of('full')
   population = tiny.population(task)

@@ -40,6 +40,7 @@ def test_equal_to_training_to_the_bit():
   assert found.rounds['working'].max() <= 5
 
 
+@pytest.mark.slow
 def test_equal_to_training_where_pace_and_links_vary():
   # XLA fuses the exponentials with other operations in either program, which
   # changes the last digit.

@@ -138,6 +138,7 @@ def test_a_model_of_texts_beats_counts_of_pairs(tmp_path):
   assert list(last['perplexity_by_person']) == people['test']
 
 
+@pytest.mark.slow
 def test_the_transformer_tells_what_texts_are_about(monkeypatch):
   """Which of two letters is there, in a text of any length and padding."""
   rng = np.random.default_rng(0)

@@ -11,7 +11,7 @@ from tests.support.paths import ROOT
   'overrides',
   [
     dict(update_similarity=1, nonfinite='drop'),
-    dict(method='local_only'),
+    pytest.param(dict(method='local_only'), marks=pytest.mark.slow),
   ],
 )
 def test_columns_json_describes_what_a_run_writes(tmp_path, overrides):

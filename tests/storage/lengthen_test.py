@@ -44,6 +44,7 @@ def test_two_rounds_and_two_are_four(tmp_path, method):
       np.testing.assert_array_equal(leaf, want[name], name)
 
 
+@pytest.mark.slow
 def test_a_fade_over_the_run_cannot_grow(tmp_path, request):
   request.getfixturevalue('fake')  # the run that there is took no time
   simulate.run(tiny.config(method='depthfl', rounds=2), workdir=tmp_path)

@@ -293,6 +293,7 @@ def simulation(**overrides):
   )
 
 
+@pytest.mark.slow
 def test_resumed_equals_uninterrupted_bit_for_bit():
   whole = simulation()
   for _ in range(2):
