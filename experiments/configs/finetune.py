@@ -32,6 +32,7 @@ Variants: `har` (the default: three folds of MHEALTH), `text` (Shakespeare's
 roles), `words` (made-up ones), `hasfl`, `tune`, `smoke`.
 """
 
+import pathlib
 from fractions import Fraction
 
 from relief_jax import algorithms
@@ -80,7 +81,7 @@ def bounded(*megabytes: float) -> Tiers:
 # rank and `mid` all but the largest.
 SENSORS = bounded(0.6, 1.58, 4, 8)
 CHARACTERS = bounded(1.8, 4.05, 8, 8)
-_HERE = 'experiments.configs.finetune'
+_HERE = pathlib.Path(__file__).as_posix()
 
 
 def adapted() -> dict[str, dict]:
@@ -163,10 +164,15 @@ def tune(c) -> None:
 
 
 def smoke(c) -> None:
-  """Shrinks to two folds of the small world, in seconds."""
+  """Shrinks to a fold of the small world, or to a few words, in seconds."""
+  characters = c.fleet.endswith('CHARACTERS')
   presets.smoke(c)
-  c.data.folds, c.synthetic.subjects = 2, 6
-  c.data.validation_subjects = (6,)
+  c.synthetic.subjects, c.data.channels = 6, ''
+  if characters:
+    c.dataset, c.data.width, c.data.public_subjects = 'synthetic_text', 16, 1
+    c.clients, c.synthetic.subjects = 8, 12
+  else:
+    c.data.folds, c.data.validation_subjects = 2, (6,)
 
 
 def get_config(arg=None):
