@@ -11,6 +11,7 @@ from relief_jax.report import (
   merge_charts,
   page,
   run_charts,
+  split_charts,
   tables,
 )
 from relief_jax.storage import records
@@ -28,6 +29,7 @@ FIGURES = (
   cosine_charts.heat_maps,
   device_charts.rasters,
   device_charts.gantt,
+  split_charts.rounds,
 )
 
 

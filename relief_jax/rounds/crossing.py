@@ -63,13 +63,13 @@ def inputs(place: Place, row: Row, step: Steps) -> list[Array]:
     step: its step.
 
   Raises:
-    InputError: sensors that fail.
+    InputError: sensors with faults.
   """
   if step.shift is not None:
     raise InputError(
-      'sensors that drift or fail for a method that looks at what crosses',
+      'sensor faults for a method that looks at what crosses',
       'sensors as they are',
-      'set --config.online.sensors.kind=off',
+      'leave the keys of --config.sensor_faults at 0',
     )
   task, population = place.task, place.known.population
   batch = Batch(population.bank, step.row, step.weight)

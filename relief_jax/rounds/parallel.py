@@ -251,6 +251,8 @@ def build(
     mean = mean._replace(sums=sums, rows=record.rows)
     if moved is not None:
       mean = split.with_server(task, mean, moved, plan)
+    if plan.cost.steps is not None:
+      extra['steps'] = plan.cost.steps
     if plan.cost.server_joules is not None:
       extra['server_joules'] = plan.cost.server_joules
     server, mine = method.server(

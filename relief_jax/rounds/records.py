@@ -44,7 +44,8 @@ class RoundInfo(NamedTuple):
       `memory` [K] bytes of training, in a fleet with bounds;
       `merge_error` [] of the products of adapters, `merge_dense` [] share of
       layers whose merge travels as a dense matrix (aggregation/lora.py);
-      `server_joules` [] of a server that trains a part of the model.
+      `server_joules` [] of a server that trains a part of the model, and
+      `steps` [K, 7] with it, `task.STEP`.
   """
 
   client: Array

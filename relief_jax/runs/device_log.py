@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from relief_jax.rounds.records import RoundInfo
+from relief_jax.task import STEP
 from relief_jax.types import Fleet
 
 MOST = 256
@@ -57,6 +58,7 @@ class DeviceLog:
     self._trained: Any = 0
     self._dropped: np.ndarray | None = None
     self._last: dict[str, Any] | None = None
+    self._step: dict[str, Any] | None = None
 
   def add(self, infos: RoundInfo, done: int) -> None:
     """Adds rounds.
@@ -88,6 +90,10 @@ class DeviceLog:
       done + len(infos.client),
       infos.online and np.asarray(infos.online.transfer[-1][shown], float),
     )
+    if 'steps' in infos.extra:
+      steps = np.asarray(infos.extra['steps'][-1][shown], float)
+      sent = (infos.upload[-1][shown], infos.download[-1][shown])
+      self._step = self._of_a_step(steps, *sent)
 
   def _round(self, found: dict[str, np.ndarray], round_index: int, transfer):
     """Splits a round's seconds into download, compute, upload (costs.py)."""
@@ -106,6 +112,28 @@ class DeviceLog:
       'upload': up.tolist(),
     }
 
+  def _of_a_step(self, steps, upload, download) -> dict[str, Any]:
+    """Splits the last round of devices that train with a server.
+
+    Args:
+      steps: [n, 7], `task.STEP`.
+      upload: [n] bytes.
+      download: [n] bytes.
+    """
+    found = dict(zip(STEP, steps.T, strict=True))
+    total, last = (download, upload), self._last
+    assert last is not None  # of the same round
+    for name, whole, inside, bytes_of in zip(
+      ('receive', 'send'),
+      ('download', 'upload'),
+      ('down', 'up'),
+      total,
+      strict=True,
+    ):
+      share = found.pop(inside) / np.maximum(bytes_of, 1)
+      found[name] = np.array(last[whole]) * np.clip(1 - share, 0, 1)
+    return {name: value.tolist() for name, value in found.items()}
+
   def window(self, names: tuple[str, ...]) -> dict[str, Any]:
     """Counts rounds and trained groups of each device since `begin`.
 
@@ -115,8 +143,10 @@ class DeviceLog:
     Returns:
       `rounds` [n], `trained` group -> [n] and `last`, the seconds of the last
       round of the window by download, compute, upload (None before any round).
-      Where updates that are not finite are dropped, also `dropped` [n], in how
-      many rounds it was so.
+      Where devices train with a server step by step, also `step`, the seconds
+      of one step of that round (`task.STEP`), and what it takes a device to
+      `receive` and `send` its part of the model. Where updates that are not
+      finite are dropped, also `dropped` [n], in how many rounds it was so.
     """
     trained = np.broadcast_to(self._trained, (len(self._ids), len(names)))
     return {
@@ -124,6 +154,7 @@ class DeviceLog:
       'trained': dict(zip(names, trained.T.tolist(), strict=True)),
       'last': self._last,
       **({} if self._dropped is None else {'dropped': self._dropped.tolist()}),
+      **({} if self._step is None else {'step': self._step}),
     }
 
   def pick(self, values: np.ndarray) -> list[float | None]:

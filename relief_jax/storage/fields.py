@@ -249,6 +249,13 @@ DEVICES = {
   'last': Field(
     'simulated s', 'download, compute, upload of the last round', 'part'
   ),
+  'step': Field(
+    'simulated s',
+    'of a local step with a server in that round: until the activations are '
+    'there, at the server, of the last layers, behind it; to receive and send '
+    'the part of the model; and the number of steps',
+    'part',
+  ),
   **{
     metric.name + end: Field(
       metric.unit, f'of each device, as {metric.name}{end} in metrics.jsonl'

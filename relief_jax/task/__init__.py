@@ -161,6 +161,12 @@ class Task(NamedTuple):
     return self.submodels.get('depth')
 
 
+# Of a device that trains with a server: seconds of one local step until its
+# activations are there, at the server, of its last layers, and behind them; the
+# number of steps; and bytes up and down in all of them.
+STEP = ('ahead', 'server', 'middle', 'behind', 'steps', 'up', 'down')
+
+
 class CostOverride(NamedTuple):
   """Holds prices of clients where they are not the whole model's.
 
@@ -180,6 +186,8 @@ class CostOverride(NamedTuple):
     samples: [K] training samples of the round; None: of the setting.
     server_joules: [] energy of a server that computes a part of the model;
       None where it does not.
+    steps: [K, 7] float32, `STEP`, of devices that train with a server step by
+      step; None where they do not.
   """
 
   work: Work | None = None
@@ -193,6 +201,7 @@ class CostOverride(NamedTuple):
   wire: Array | None = None
   samples: Array | None = None
   server_joules: Array | None = None
+  steps: Array | None = None
 
 
 class Plan(NamedTuple):

@@ -10,6 +10,7 @@ import pytest
 from relief_jax.algorithms import ho_sfl
 from relief_jax.compressors import Codec
 from relief_jax.errors import InputError
+from tests.algorithms.split_ledger_test import first_plan
 from tests.support import tiny
 
 TASK = tiny.task(groups='layer', modalities=('acc', 'gyro'))
@@ -92,17 +93,21 @@ def test_a_difference_is_the_directional_derivative():
 
 def test_what_crosses_by_hand():
   """Activations, labels, scalars; no weights. Probes cost forward passes."""
-  _, info, _ = run(probes=3)
+  _, info, setting = run()
+  probes = setting.options.probes
   fleet = tiny.population(TASK).fleet
   spec = tiny.spec_of(TASK)
   owned = np.asarray(fleet.owned).sum(-1)
   crossing = 4 * spec.lengths()[1] * spec.filters[0] * owned * 4
-  up = 2 * (crossing + 4 * 4 + 4 * 3)
-  down = 2 * (crossing + 2 * 4 * 3)
+  up = 2 * (crossing + 4 * 4 + 4 * probes)
+  down = 2 * (crossing + 2 * 4 * probes)
   np.testing.assert_array_equal(info.upload, up)
   np.testing.assert_array_equal(info.download, down)
-  more = run(probes=6)[1]
-  assert (np.asarray(more.joules) > np.asarray(info.joules)).all()
+  few, many = (
+    first_plan(TASK, tiny.population(TASK), 'ho_sfl', layers=1, probes=count)
+    for count in (3, 6)
+  )
+  np.testing.assert_allclose(many.cost.work.fwd, few.cost.work.fwd * 7 / 4)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import functools
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -50,18 +51,22 @@ def population():
   return tiny.population(TASK)
 
 
+def first_plan(task, population, method, **options):
+  """The plan of a first round; nothing is trained."""
+  setting = tiny.setting(population, method, **options)
+  made = algorithms.find(method)(task, setting.static)
+
+  @functools.partial(jax.jit, compiler_options=tiny.QUICK)
+  def plan(params, fleet, hparams):
+    round = frame.last(task, setting.static, hparams, fleet, jnp.int32(0))
+    return made.plan(Server(params, (), made.init(params)), round)
+
+  return plan(tiny.init(TASK), population.fleet, setting.hparams)
+
+
 def planned(name):
-  """The plan of a first round."""
   method = name.split('_merged')[0].removesuffix('_u')
-  options = TABLE[name][1]
-  setting = tiny.setting(population(), method, layers=1, **options)
-  made = algorithms.find(method)(TASK, setting.static)
-  round = frame.last(
-    TASK, setting.static, setting.hparams, population().fleet, jnp.int32(0)
-  )
-  params = tiny.init(TASK)
-  server = Server(params, (), made.init(params))
-  return made.plan(server, round)
+  return first_plan(TASK, population(), method, layers=1, **TABLE[name][1])
 
 
 @pytest.mark.parametrize('name', TABLE)

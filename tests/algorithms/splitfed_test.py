@@ -14,6 +14,7 @@ from relief_jax import algorithms, blocks, costs, models
 from relief_jax.budgets import cuts, server_order
 from relief_jax.errors import InputError
 from relief_jax.models import counting
+from tests.algorithms.split_ledger_test import first_plan
 from tests.support import tiny
 
 TASK = tiny.task(groups='layer')
@@ -87,11 +88,13 @@ def test_what_crosses_by_hand():
 
 
 def test_inputs_that_go_up_bring_no_gradient_down():
-  fleet, _, info = result('fixed', 0)
+  cost = first_plan(TASK, world(), 'splitfed', rule='fixed', layers=0).cost
   spec = tiny.spec_of(TASK)
-  window = np.asarray(fleet.owned) @ np.array(spec.channels) * spec.width
-  np.testing.assert_array_equal(info.download, 0)
-  np.testing.assert_array_equal(info.upload, STEPS * BATCH * (4 * window + 4))
+  owned = np.asarray(world().fleet.owned)
+  window = owned @ np.array(spec.channels) * spec.width
+  np.testing.assert_array_equal(cost.download, 0)
+  np.testing.assert_array_equal(cost.upload, STEPS * BATCH * (4 * window + 4))
+  assert not np.asarray(cost.sent).any()
 
 
 def test_what_device_and_server_compute_is_what_the_model_takes():
@@ -179,9 +182,13 @@ _TIMES = st.lists(
 @given(_TIMES)
 def test_the_queue_is_a_loop_over_arrivals(times):
   ahead, server, behind = np.array(times, np.float32).T
-  zero = jnp.zeros(len(ahead))
-  own = cuts.Prices(*map(jnp.asarray, (ahead, server, behind)), *[zero] * 3)
-  active = jnp.ones(len(ahead), bool)
+  # Of one shape: the others are not there, and would be late.
+  rest = 6 - len(ahead)
+  padded = [
+    np.pad(v, (0, rest), constant_values=99) for v in (ahead, server, behind)
+  ]
+  own = cuts.Prices(*map(jnp.asarray, padded), *[jnp.zeros(6)] * 3)
+  active = jnp.arange(6) < len(ahead)
   expected = loop(ahead, server, behind)
   assert float(server_order.queue(own, active)) == pytest.approx(
     expected, rel=1e-4, abs=1e-4
@@ -279,8 +286,10 @@ def test_devices_that_cannot_hold_the_model_take_part_by_a_split():
     ).max(0)[:3]
   ]
   assert memory[0] < memory[1] < memory[2]
-  _, state, info = result('deepest', memory=memory[1])
-  assert np.asarray(info.trained).any(-1).all()
-  assert (np.asarray(info.extra['memory']) <= memory[1]).all()
-  _, fedavg, _ = result('', method='fedavg')
-  same(state.params, fedavg.params)
+  plan = first_plan(COUNTED, world(memory[1]), 'splitfed', rule='deepest')
+  assert np.asarray(plan.trained).any(-1).all()
+  assert (np.asarray(plan.cost.memory) <= memory[1]).all()
+  # What is trained is all in reach, and the model FedAvg's, wherever it is cut.
+  whole = first_plan(COUNTED, world(), 'fedavg')
+  np.testing.assert_array_equal(plan.trained, whole.trained)
+  np.testing.assert_array_equal(plan.counted, whole.counted)

@@ -3,18 +3,20 @@
 import itertools
 import json
 import math
+import re
 
 import ml_collections
 import numpy as np
 import pytest
 
+from relief_jax import algorithms, keys
 from relief_jax import config as config_lib
-from relief_jax import keys
 from relief_jax.campaign import comparison
 from relief_jax.config import registries
 from relief_jax.config.validation import check, validate
 from relief_jax.errors import InputError
 from relief_jax.storage import records
+from tests.support.paths import ROOT
 
 ROWS = config_lib.rows()
 DEFAULTS = keys.flatten(config_lib.default().to_dict())
@@ -244,3 +246,23 @@ def test_overrides_go_through_the_same_check():
     with pytest.raises(InputError, match='Usual cure: set --config'):
       records.override(config_lib.default(), values)
   assert isinstance(config_lib.default(), ml_collections.ConfigDict)
+
+
+def test_messages_name_keys_that_exist():
+  """A cure that names no key would be refused when it is followed."""
+  known = {*ROWS, *comparison.ROWS, 'values'}  # short for values_file
+  for name, factory in algorithms.ALGORITHMS.items():
+    known |= {f'{name}.{key}' for key in algorithms.facts(factory).rows}
+  known |= {'.'.join(part) for k in known for part in prefixes(k.split('.'))}
+  for path in (ROOT / 'relief_jax').rglob('*.py'):
+    named = re.findall(r'--config\.([a-z_.0-9]+)(?![a-z_.0-9{])', read(path))
+    assert {key.rstrip('.') for key in named} <= known, path
+
+
+def prefixes(words):
+  return [words[:i] for i in range(1, len(words))]
+
+
+def read(path):
+  """The source, with strings that go on in the next line as one."""
+  return re.sub(r"'\s*\n\s*f?'", '', path.read_text(encoding='utf-8'))

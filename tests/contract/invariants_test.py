@@ -53,8 +53,14 @@ _traces: collections.Counter = collections.Counter()
 
 
 @functools.cache
-def made(method, layout=PLAIN):
-  """The compiled round of a method, its initial state and its setting."""
+def made(method, layout=PLAIN, held=False):
+  """The compiled round of a method, its initial state and its setting.
+
+  Args:
+    method: its name.
+    layout: of the devices.
+    held: with the options `held` of its row.
+  """
   task = strategies.task(method)
   population = strategies.frame(method)
   setting = tiny.setting(
@@ -63,11 +69,12 @@ def made(method, layout=PLAIN):
     deadline=1.0,
     fill='skip',
     layout=placement.parse_layout(*layout),
+    **(table.row(method).held if held else {}),
   )
   algorithm = tiny.algorithm(method, task, setting)
 
   def step(key, state, population, hparams):
-    _traces[method, layout] += 1
+    _traces[method, layout, held] += 1
     return algorithm.step(key, state, population, hparams)
 
   def init(key):
@@ -81,9 +88,10 @@ def host(tree):
   return jax.tree.map(np.asarray, jax.device_get(tree))
 
 
-def rounds(case, method, population=None, count=2, layout=PLAIN):
+def rounds(case, method, population=None, count=2, layout=PLAIN, held=False):
   """States and infos of some rounds, as numpy arrays."""
-  step, init, setting = made(method, layout)
+  which = (method, layout, True) if held else (method, layout)
+  step, init, setting = made(*which)
   population = world(case, method) if population is None else population
   hparams = {**setting.hparams, 'client_lr': jnp.float32(case.client_lr)}
   key = jax.random.key(case.seed)
@@ -304,7 +312,10 @@ def test_a_sensor_that_nobody_has_is_never_trained(method, case, m):
 @given(case=cases())
 @tried
 def test_seconds_and_joules_add_up(method, case):
-  """Computing alone plus sending alone is all; twice the watts, twice all."""
+  """Computing alone plus sending alone is all; twice the watts, twice all.
+
+  Of a plan that does not follow from speed and links.
+  """
   population = world(case, method)
   fleet = population.fleet
   never = jnp.full(CLIENTS, jnp.inf, jnp.float32)
@@ -314,7 +325,9 @@ def test_seconds_and_joules_add_up(method, case):
 
   def costs(fleet):
     own = population.replace(fleet=fleet)
-    ((_, info),) = rounds(case, method, own, count=1)
+    ((_, info),) = rounds(
+      case, method, own, count=1, held=bool(table.row(method).held)
+    )
     return info
 
   whole, computing, sending, hot = map(costs, (fleet, no_link, no_work, double))
@@ -345,7 +358,7 @@ def test_one_program_for_all_of_it(method):
   state = init(key)
   for _ in range(2):  # whatever ran before
     step(key, state, frame, setting.hparams)
-  assert _traces[method, PLAIN] == 1
+  assert _traces[method, PLAIN, False] == 1
   text = step.lower(key, state, frame, setting.hparams).as_text()
   assert 'dot_general' in text
   for word in ('convolution', 'callback', 'infeed', 'outfeed'):

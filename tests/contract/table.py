@@ -59,6 +59,8 @@ class Row(NamedTuple):
       have nothing to do.
     tried: options as its twin has them, where these are not the default ones:
       what the twin does not choose has tests of its own.
+    held: options with which what it plans does not follow from speeds and
+      links.
   """
 
   twin: type[Twin] | None = None
@@ -74,6 +76,7 @@ class Row(NamedTuple):
   still: bool = False
   rests: Callable | None = None
   tried: dict[str, Any] = {}
+  held: dict[str, Any] = {}
 
 
 def raw_windows(task, population, infos):
@@ -188,7 +191,10 @@ TABLE = {
   'relief': Row(twin.ReliefTwin, often=True),
   # A frozen base has no layers to split behind.
   'splitfed': Row(
-    split_twin.SplitTwin, {'rule': 'fixed', 'layers': -1}, frozen=None
+    split_twin.SplitTwin,
+    {'rule': 'fixed', 'layers': -1},
+    frozen=None,
+    held={'rule': 'deepest'},
   ),
   'splitfed_v2': Row(
     lockstep_twin.InTurnTwin, {'rule': 'fixed', 'layers': -1}, frozen=None

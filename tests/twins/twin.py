@@ -69,13 +69,15 @@ def logits(spec, params, frozen, x, present):
 
 
 @functools.cache
-def _gradient(spec):
+def gradient(spec, of=0):
+  """Loss and gradient, compiled: of the parameters, or 1: of the base."""
+
   def loss(params, frozen, x, present, y, weight):
     scores = logits(spec, params, frozen, x, present)
     own = jax.nn.logsumexp(scores, axis=1) - scores[jnp.arange(len(y)), y]
     return (own * weight).sum() / weight.sum()
 
-  return jax.jit(jax.value_and_grad(loss), compiler_options=tiny.QUICK)
+  return jax.jit(jax.value_and_grad(loss, of), compiler_options=tiny.QUICK)
 
 
 class Observed(NamedTuple):
@@ -125,7 +127,7 @@ class Twin:
     self.hparams = {k: float(v) for k, v in setting.hparams.items()}
     self.momentum = [None] * self.clients  # kept between rounds as an option
 
-    self.gradient = _gradient(self.spec)
+    self.gradient = gradient(self.spec)
     self.dilute = getattr(setting.options, 'denominator', None) == 'all'
 
   def access(self, n) -> set[str]:

@@ -219,6 +219,21 @@ def bill(
         memory=own.memory,
         samples=None if batch is None else steps * batch,
         server_joules=options.server_watts * served,
+        steps=jnp.stack(
+          [
+            jnp.where(parted, v, 0.0)
+            for v in (
+              own.ahead,
+              own.server,
+              own.middle,
+              own.behind,
+              steps,
+              steps * own.up,
+              steps * own.down,
+            )
+          ],
+          -1,
+        ),
       ),
     )
 
