@@ -252,9 +252,7 @@ def client_loss(
     value = criterion(found.logits, y, weight)
     if task.penalty is None:
       return value
-    return value + task.penalty(
-      params, population.frozen, found.features, step.run, weight
-    )
+    return value + task.penalty(params, found.features, step.run, weight)
 
   def shortened(params, step):
     each = [lambda p, k=k: loss(p, step, k) for k in task.skips]

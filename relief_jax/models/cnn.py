@@ -138,19 +138,22 @@ def _mixture(spec: Spec, number: Numbering, whole: Task) -> Task:
     del frozen
     return experts.logits(spec, number, params, features, run, skip)
 
-  def route(params, frozen, features, run):
-    del frozen
+  def route(params, features, run):
     fused = experts.fused(spec, params, features, run)
     return experts.probabilities(spec, params['gate'], fused, run)
 
-  def penalty(params, frozen, features, run, weight):
-    found = route(params, frozen, features, run)
-    return spec.mixture.balance * experts.balance(spec, found, weight)
+  def balance(probability, weight):
+    found = experts.balance(spec, probability, weight)
+    return spec.mixture.balance * found
+
+  def penalty(params, features, run, weight):
+    return balance(route(params, features, run), weight)
 
   def work(held):
     active = jnp.minimum(held, spec.mixture.top)
+    shares = active, jnp.maximum(held, 1)
     depths = (len(spec.filters),)
-    found = _flops(spec, number, _units(spec), depths, (active, held))
+    found = _flops(spec, number, _units(spec), depths, shares)
     return found.build(size)
 
   size = _sizes(spec, whole.groups, whole.num_blocks)
@@ -167,9 +170,11 @@ def _mixture(spec: Spec, number: Numbering, whole: Task) -> Task:
         top=spec.mixture.top,
         size=spec.hidden,
         flops=gate + 2 * spec.hidden,
+        each=experts.flops(spec),
         work=work,
         route=route,
         weigh=lambda p: experts.weigh(p, spec.mixture.top),
+        balance=balance,
         within=experts.within,
         outputs=lambda params, x: jnp.stack(
           [experts.expert(own, x) for own in params['expert']]

@@ -222,6 +222,13 @@ def balance(spec: Spec, probability: Array, weight: Array) -> Array:
   return spec.mixture.count * (share * mean).sum()
 
 
+def flops(spec: Spec) -> float:
+  """Counts the FLOPs of a sample in one expert, forward."""
+  inner = width(spec)
+  products = 2 * encoders.dense_flops(spec.hidden, inner)
+  return products + 2 * inner + spec.hidden
+
+
 def add_work(
   spec: Spec, number: Numbering, work: WorkBuilder, below, active, held
 ) -> None:
@@ -240,7 +247,7 @@ def add_work(
   gate = encoders.dense_flops(hidden, count)
   # Bias, soft-max, and a comparison of every two.
   work.shared += gate + (len(spec.modalities) + 6) * count + 3 * count**2
-  work.shared += active * (2 * into + 2 * inner + 3 * hidden)
+  work.shared += active * (flops(spec) + 2 * hidden)
   work.wgrad[number.gate[0]] += gate + count
   each = (active / held) * (2 * into + inner + hidden)
   for group in number.expert:

@@ -120,8 +120,8 @@ class Task(NamedTuple):
       of tokens, and plain outputs [B, D] of numbers.
     memory: of a training step; None where nobody has counted it.
     by_batch: its output depends on the other samples of a batch (BatchNorm).
-    penalty: (params, frozen, {m: features}, run [M], weight [B]) -> [], a term
-      of the training loss beside the criterion; None: there is none.
+    penalty: (params, {m: features}, run [M], weight [B]) -> [], a term of the
+      training loss beside the criterion; None: there is none.
     notes: what a reader of the results should know of it, a sentence each.
   """
 

@@ -144,12 +144,14 @@ class Experts(NamedTuple):
     gate: number of the gate's block.
     top: k, experts that a sample is routed to.
     size: H, numbers that an expert reads, and makes.
-    flops: of fusing and routing a sample, beside its encoders.
+    flops: of routing a sample, beside encoders and fusion.
+    each: FLOPs of a sample in one expert, forward.
     work: [] number of experts on a device, traced or not, among which alone the
       gate then routes -> Work.
-    route: (params, frozen, {m: [B, d_m]}, run [M]) -> [B, E] probabilities.
+    route: (params, {m: [B, d_m]}, run [M]) -> [B, E] probabilities.
     weigh: [B, E] probabilities -> [B, E] weights, of k experts above 0, which
       add up to 1.
+    balance: (probabilities, weight [B]) -> [], the loss's term of equal use.
     within: (params, [E] bool) -> P whose gate routes to those alone.
     outputs: (params, [A, H]) -> [E, A, H].
   """
@@ -159,9 +161,11 @@ class Experts(NamedTuple):
   top: int
   size: int
   flops: float
+  each: float
   work: Callable[[Any], Work]
   route: Callable[..., Array]
   weigh: Callable[[Array], Array]
+  balance: Callable[[Array, Array], Array]
   within: Callable[[PyTree, Array], PyTree]
   outputs: Callable[[PyTree, Array], Array]
 

@@ -57,13 +57,12 @@ def test_every_row_is_of_a_method():
 
 def small(method, owned=True):
   """Task and population: six devices, short of time and, if so, sensors."""
-  exits = algorithms.facts(method).exits
-  return made_small(tiny.backbone(method), exits, owned)
+  return made_small(tiny.backbone(method), tiny.needs(method), owned)
 
 
 @functools.cache
-def made_small(backbone, exits, owned):
-  task = tiny.task(backbone, modalities=('acc', 'gyro'), exits=exits)
+def made_small(backbone, needs, owned):
+  task = tiny.task(backbone, modalities=('acc', 'gyro'), **dict(needs))
   held = HOLDS if owned else np.ones_like(HOLDS)
   population = tiny.population(task, owned=held, samples=COUNT)
   every = jnp.ones(task.num_blocks, bool)

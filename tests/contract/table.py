@@ -18,6 +18,7 @@ from tests.support import tiny
 from tests.twins import (
   elastic_twin,
   exits_twin,
+  experts_twin,
   fedmfs_twin,
   flism_twin,
   lockstep_twin,
@@ -140,6 +141,9 @@ TABLE = {
   'ffa_lora': Row(lora_twin.SecondTwin, None, still=True),
   'flexlora': Row(lora_twin.CutTwin, None, turns=True),
   'flora': Row(lora_twin.RestartTwin, None, often=True),
+  'fedalign_moe_style': Row(
+    experts_twin.AlignedTwin, None, frozen=None, terms=True
+  ),
   'fedel': Row(elastic_twin.WindowTwin),
   'fedmfs_style': Row(fedmfs_twin.MeritTwin),
   'fedpmt': Row(twin.DepthTwin),
@@ -158,6 +162,11 @@ TABLE = {
   ),
   'harmony': Row(
     frozen=None, sent=sent_by_harmony, rests=single_in_second_stage
+  ),
+  'hfedmoe': Row(
+    experts_twin.ImportanceTwin,
+    {'threshold': 0.0, 'gate': 'equal'},
+    frozen=None,
   ),
   'hetlora': Row(lora_twin.PaddedTwin, {'weights': 'equal', 'prune': 0.0}),
   'rolora': Row(lora_twin.AlternatingTwin, None, still=True),
