@@ -170,7 +170,8 @@ def fedalign_moe_style(task: Task, setting: Setting) -> Method:
         output.logits, device.classes(step), weight
       )
       p = experts.route(params, output.features, step.run)
-      mean = tree.scale(weight, p).sum(0) / jnp.maximum(weight.sum(), _LEAST)
+      total = tree.scale(tree.along(weight, p), p).sum(0)
+      mean = total / jnp.maximum(weight.sum(), _LEAST)
       gap = divergence(mean, received.extra)
       return value + experts.balance(p, weight) + options.mu * gap
 
