@@ -17,7 +17,7 @@ place of public data. There is one global model: of two devices that disagree
 both count the same, as in the plain mean; only from three on is there a
 majority.
 
-*Budget* and *FLOPs*: of hfedmoe; signatures are charged beside. *Bytes*: as
+*Budget* and *FLOPs*: of hfedmoe, signatures included. *Bytes*: as
 there, q in place of usage, a signature per trained expert up, Q down. The
 server holds the updates of the experts of all participants at once.
 """
@@ -132,7 +132,8 @@ def fedalign_moe_style(task: Task, setting: Setting) -> Method:
   """
   experts = expert_choice.required(task, 'fedalign_moe_style')
   options: Options = setting.options
-  choice = Choice(task, setting, experts, True)
+  beside = options.anchors * experts.each
+  choice = Choice(task, setting, experts, True, beside)
   shape = options.anchors, experts.size
   base = fedavg.fedavg(task, setting)
 
@@ -154,7 +155,6 @@ def fedalign_moe_style(task: Task, setting: Setting) -> Method:
       counted=found.counted.at[:, experts.gate].multiply(weight),
       client_args=usage,
       cost=cost._replace(
-        flops=cost.flops + count * options.anchors * experts.each,
         # q, and no second number.
         upload=jnp.where(measured, 4.0 * len(choice.at), 0.0)
         + 4.0 * count * experts.size,

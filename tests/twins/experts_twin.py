@@ -21,7 +21,8 @@ def group_of(name: str) -> str:
 
 
 def one_expert(params, e, x):
-  inside = jax.nn.relu(x @ params[f'expert/{e}/up'] + params[f'expert/{e}/b'])
+  inside = x @ params[f'expert/{e}/up'] + params[f'expert/{e}/b']
+  inside = inside * (inside > 0)
   return inside @ params[f'expert/{e}/down'] + params[f'expert/{e}/c']
 
 
@@ -122,15 +123,20 @@ class ImportanceTwin(twin.Twin):
     mine = [g for g in chosen if g in self.experts]
     if self.setting.options.most and len(mine) > self.setting.options.most:
       return float('inf')
+    more = len(mine) * self.beside()
     if self.whole:
-      return self.flops(n, chosen)
+      return self.flops(n, chosen) + more
     task = self.task
     try:
       work = task.experts.work(jnp.float32(len(mine)))
       self.task = task._replace(work=work)
-      return self.flops(n, chosen)
+      return self.flops(n, chosen) + more
     finally:
       self.task = task
+
+  def beside(self) -> float:
+    """FLOPs per sample for each expert that trains, beside training."""
+    return 0.0
 
   def extra(self, n) -> float:
     """FLOPs of the measurement per sample of the round, 0 without."""
@@ -247,7 +253,8 @@ class AlignedTwin(ImportanceTwin):
     options = self.setting.options
     self.mu = options.mu
     shape = (options.anchors, self.spec.hidden)
-    self.anchors = np.maximum(jax.random.normal(ambient.key(0), shape), 0.0)
+    drawn = jax.random.normal(ambient.key(0), shape)
+    self.anchors = np.maximum(np.asarray(drawn, np.float64), 0.0)
 
   def weighs(self):
     return True
@@ -272,7 +279,8 @@ class AlignedTwin(ImportanceTwin):
     after = {k: self.params[k] + delta[k] for k in delta}
     for e, g in enumerate(self.experts):
       if g in trained:
-        out = np.asarray(one_expert(after, e, self.anchors)).mean(0)
+        each = [one_expert(after, e, x) for x in self.anchors]
+        out = np.asarray(each, np.float64).mean(0)
         self.signature[n, g] = out / max(np.linalg.norm(out), 1e-9)
     return delta, loss
 
@@ -292,13 +300,9 @@ class AlignedTwin(ImportanceTwin):
     if self.current.sum():
       self.wanted = self.current
 
-  def spent(self, n, trained):
-    if not trained:
-      return 0.0
-    count = len([g for g in trained if g in self.experts])
-    each = self.task.experts.each * self.setting.options.anchors
+  def beside(self):
     samples = self.setting.steps * self.setting.batch
-    return super().spent(n, trained) + count * each / samples
+    return self.task.experts.each * self.setting.options.anchors / samples
 
   def told(self, n):
     """Signatures of its experts are charged where it is told what trains."""

@@ -152,13 +152,19 @@ class Choice:
     setting: the round; its options are `ChoiceOptions`.
     experts: of the model.
     weighs: what devices measure is needed beside the choice.
+    beside: FLOPs of a round for each expert that a device trains.
   """
 
   def __init__(
-    self, task: Task, setting: Setting, experts: Experts, weighs: bool
+    self,
+    task: Task,
+    setting: Setting,
+    experts: Experts,
+    weighs: bool,
+    beside: float = 0.0,
   ):
     self.task, self.setting, self.experts = task, setting, experts
-    self.weighs = weighs
+    self.weighs, self.beside = weighs, beside
     self.options: ChoiceOptions = setting.options
     self.at = np.array(experts.blocks)
     self.is_expert = np.isin(np.arange(task.num_blocks), self.at)
@@ -174,10 +180,10 @@ class Choice:
     every = blocks.owned_groups(run, self.task.blocks.modality)
     return every if self.whole else every & (trained | ~self.is_expert)
 
-  def price(self, run: Array, limit: memory.Limit):
+  def price(self, run: Array, limit: memory.Limit, samples: Array):
     """Gives the price of one client's sets of blocks, and its budget.
 
-    As `memory.priced`.
+    As `memory.priced`, with what is beside the training.
     """
     task, step = self.task, self.setting.memory_step
 
@@ -186,6 +192,9 @@ class Choice:
       if not self.whole:
         work = self.experts.work(self.held(trained))
       cost = costs.step_flops(work, run, trained)
+      if self.beside:
+        count = trained[self.at].sum()
+        cost += count * self.beside / jnp.maximum(samples, 1)
       if limit.memory is not None:
         used = costs.training_bytes(
           task.memory,
@@ -210,13 +219,15 @@ class Choice:
     once = costs.total(run, task.work.fwd) + self.experts.flops
     extra = once * setting.batch / jnp.maximum(setting.samples(round.fleet), 1)
 
-    def one(run, access, limit, extra):
-      cost, budget = self.price(run, limit)
+    def one(run, access, limit, fleet, extra):
+      cost, budget = self.price(run, limit, self.setting.samples(fleet))
       bound = budget * (1 + SLACK)
       whole = cost(access) + (extra if self.weighs else 0.0) <= bound
       return whole, cost(always) + extra <= bound
 
-    whole, able = jax.vmap(one)(run, round.access, round.limit, extra)
+    whole, able = jax.vmap(one)(
+      run, round.access, round.limit, round.fleet, extra
+    )
     measures = round.active & able & (self.weighs | ~whole)
     return Measuring(measures, jnp.where(measures, extra, 0.0), whole)
 
@@ -267,6 +278,7 @@ class Choice:
     }[self.options.rule]()
     run = round.fleet.owned & round.active[:, None]
     rows = run, round.access, round.limit, score, routing.routed, who.extra
+    rows += (self.setting.samples(round.fleet),)
     trained = jax.vmap(self.choose)(*rows)
     trained = jnp.where(who.whole[:, None], round.access, trained)
     trained &= round.active[:, None]
@@ -274,7 +286,8 @@ class Choice:
     extra = jnp.where(trained.any(-1), who.extra, 0.0)
     count = len(self.at)
     cost = CostOverride(
-      flops=extra * self.setting.samples(round.fleet),
+      flops=extra * self.setting.samples(round.fleet)
+      + self.beside * trained[:, self.at].sum(-1),
       # Usage of all experts and one number more, for the weights.
       upload=jnp.where(extra > 0, 4.0 * (count + 1), 0.0),
     )
@@ -306,7 +319,7 @@ class Choice:
       )
     )(keys)
 
-  def choose(self, run, access, limit, score, routed, extra) -> Array:
+  def choose(self, run, access, limit, score, routed, extra, samples) -> Array:
     """Chooses one client's blocks, [G] bool.
 
     Args:
@@ -316,9 +329,10 @@ class Choice:
       score: [E].
       routed: [E] bool.
       extra: [] FLOPs per sample of the measurement.
+      samples: [] of the round.
     """
     num, always = self.task.num_blocks, jnp.asarray(self.task.blocks.always)
-    price, budget = self.price(run, limit)
+    price, budget = self.price(run, limit, samples)
 
     def cost(chosen):
       return price(chosen | always) + extra
