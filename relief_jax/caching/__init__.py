@@ -11,13 +11,16 @@ Nothing is trained here, and nothing of JAX is used.
 """
 
 from relief_jax.caching.convolution import max_convolution
+from relief_jax.caching.curve import SOLVERS, curve
 from relief_jax.caching.dynamic import successive
 from relief_jax.caching.exhaustive import exhaustive
 from relief_jax.caching.greedy import enumerated, greedy
 from relief_jax.caching.problem import Problem, latency, of_routes, saving
 
 __all__ = [
+  'SOLVERS',
   'Problem',
+  'curve',
   'enumerated',
   'exhaustive',
   'greedy',

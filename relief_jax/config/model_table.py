@@ -27,7 +27,7 @@ MODEL: dict[str, Any] = {
   'heads': whole(4, 1, 10**4, 'of the attention; they share `hidden` out'),
   # Of fusion=experts; its groups are one per expert and the gate.
   'experts': {
-    'count': whole(8, 1, 1000, 'E, experts of the mixture'),
+    'number': whole(8, 1, 1000, 'E, experts of the mixture'),
     'top': whole(2, 1, 1000, 'k, experts that a sample is routed to'),
     'width': whole(0, 0, 10**6, 'units inside of an expert; 0: twice `hidden`'),
     'balance': real(0.01, 0, LARGE, 'weight of the balance loss'),

@@ -100,7 +100,7 @@ def cnn(spec: Spec) -> Task:
     groups['attention'], ends['attention'] = number.shared, True
   if spec.fusion == 'experts':
     groups |= experts.groups(number)
-    ends |= {'gate': False, 'expert': [False] * spec.mixture.count}
+    ends |= {'gate': False, 'expert': [False] * spec.mixture.number}
   if spec.exits:
     early = [exits.groups(spec, number.exits[d]) for d in range(1, layers)]
     groups['exit'] = early
@@ -157,7 +157,7 @@ def _mixture(spec: Spec, number: Numbering, whole: Task) -> Task:
     return found.build(size)
 
   size = _sizes(spec, whole.groups, whole.num_blocks)
-  gate = encoders.dense_flops(spec.hidden, spec.mixture.count)
+  gate = encoders.dense_flops(spec.hidden, spec.mixture.number)
   return whole._replace(
     work=dataclasses.replace(whole.work, size=size),
     fuse=fuse,
@@ -286,7 +286,7 @@ def _flops(
     below = np.flatnonzero(exits.contained(number, d, False)).tolist()
     work.gradient_path(last + hidden, [*below, *number.expert, *number.gate])
   if spec.fusion == 'experts':
-    active, held = mixture or (spec.mixture.top, spec.mixture.count)
+    active, held = mixture or (spec.mixture.top, spec.mixture.number)
     experts.add_work(spec, number, work, below, active, held)
   return work
 

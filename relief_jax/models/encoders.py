@@ -289,7 +289,7 @@ def number_groups(spec: Spec, encoders_train: bool) -> Numbering:
   expert = gate = ()
   if spec.fusion == 'experts':
     gate = (new('gate', -1, 'gate'),)
-    numbers = range(spec.mixture.count)
+    numbers = range(spec.mixture.number)
     expert = tuple(new(f'expert/{e}', -1, 'expert') for e in numbers)
   shared = new('shared', -1, 'head')
   exits[depth] = ExitGroups(tuple(column), shared)

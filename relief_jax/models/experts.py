@@ -42,7 +42,7 @@ def init(key: Array, spec: Spec) -> dict[str, PyTree]:
     spec: of the model.
   """
   gate_key, *keys = jax.random.split(
-    jax.random.fold_in(key, _EXPERTS), spec.mixture.count + 1
+    jax.random.fold_in(key, _EXPERTS), spec.mixture.number + 1
   )
 
   def expert(key):
@@ -57,9 +57,9 @@ def init(key: Array, spec: Spec) -> dict[str, PyTree]:
 
   return {
     'gate': {
-      'w': layers.dense_init(gate_key, spec.hidden, spec.mixture.count),
-      'seen': {m: jnp.zeros(spec.mixture.count) for m in spec.modalities},
-      'b': jnp.zeros(spec.mixture.count),
+      'w': layers.dense_init(gate_key, spec.hidden, spec.mixture.number),
+      'seen': {m: jnp.zeros(spec.mixture.number) for m in spec.modalities},
+      'b': jnp.zeros(spec.mixture.number),
     },
     'expert': [expert(k) for k in keys],
   }
@@ -219,7 +219,7 @@ def balance(spec: Spec, probability: Array, weight: Array) -> Array:
   places = jnp.maximum(used.sum(), 1e-9)
   share = jax.lax.stop_gradient(used.sum(0) / places)
   mean = real.sum(0) / jnp.maximum((weight > 0).sum(), 1)
-  return spec.mixture.count * (share * mean).sum()
+  return spec.mixture.number * (share * mean).sum()
 
 
 def flops(spec: Spec) -> float:
@@ -242,7 +242,7 @@ def add_work(
     active: experts for a sample, traced or not.
     held: experts on the device, among which samples are divided.
   """
-  hidden, inner, count = spec.hidden, width(spec), spec.mixture.count
+  hidden, inner, count = spec.hidden, width(spec), spec.mixture.number
   into = encoders.dense_flops(hidden, inner)
   gate = encoders.dense_flops(hidden, count)
   # Bias, soft-max, and a comparison of every two.

@@ -9,13 +9,13 @@ class Mixture(NamedTuple):
   """Describes a mixture of experts; static.
 
   Attributes:
-    count: E, experts.
+    number: E, experts.
     top: k, those that a sample is routed to.
     width: units inside of an expert; 0: twice those that it reads.
     balance: weight of the balance loss.
   """
 
-  count: int = 8
+  number: int = 8
   top: int = 2
   width: int = 0
   balance: float = 0.01
@@ -26,9 +26,9 @@ class Mixture(NamedTuple):
     Raises:
       InputError: more experts for a sample than there are.
     """
-    if self.top > self.count:
+    if self.top > self.number:
       raise InputError(
-        f'{self.top} experts for a sample, of {self.count}',
+        f'{self.top} experts for a sample, of {self.number}',
         'at most as many as there are',
-        f'set --config.model.experts.top={self.count}',
+        f'set --config.model.experts.top={self.number}',
       )

@@ -186,7 +186,7 @@ def test_divergence_of_routing():
 
 
 def test_what_means_nothing_is_refused():
-  experts = {'model.fusion': 'experts', 'model.experts.count': 3}
+  experts = {'model.fusion': 'experts', 'model.experts.number': 3}
   for method in ('hfedmoe', 'fedalign_moe_style'):
     with pytest.raises(InputError, match='model.fusion=experts'):
       Simulation(tiny.config(method=method))

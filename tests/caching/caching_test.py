@@ -155,6 +155,17 @@ def test_routes_become_sets():
   assert caching.latency(problem, caching.successive(problem)) == 0.25
 
 
+def test_more_memory_never_waits_longer():
+  problem = single({(0, 1): 10, (2,): 1, (3,): 1}, [1] * 4, 2, together=2)
+  found = caching.curve(problem, range(5))
+  assert found['exhaustive'] == found['successive']
+  assert found['exhaustive'][2] == pytest.approx(2 / 12)
+  assert (np.diff(list(found.values())) <= 1e-12).all()
+  two = problem._replace(near=np.zeros((1, 2)), capacity=np.array([1, 1]))
+  found = caching.curve(two, [1])
+  assert np.isnan(found['enumerated'][0])  # for one cache only
+
+
 def test_what_means_nothing_is_refused():
   good = dict(
     sets=[[0, 1]], rate=[[1]], near=[[0]], far=[1], size=[1, 1], capacity=[1]

@@ -189,7 +189,7 @@ def test_costs_of_fewer_experts():
 
 
 def test_what_does_not_go_together_is_refused():
-  choices = {'model.fusion': 'experts', 'model.experts.count': 3}
+  choices = {'model.fusion': 'experts', 'model.experts.number': 3}
   for overrides, match in (
     ({'backbone': 'lora'}, 'backbone=cnn'),
     ({'backbone': 'transformer'}, 'backbone=cnn'),

@@ -123,7 +123,7 @@ def model(method) -> dict[str, Any]:
   """The keys of a config that a method needs."""
   found = {'backbone': backbone(method)}
   if algorithms.facts(method).experts:
-    found |= {'model.fusion': 'experts', 'model.experts.count': 3}
+    found |= {'model.fusion': 'experts', 'model.experts.number': 3}
   return found
 
 

@@ -47,11 +47,11 @@ def sample(spec, params, a, present):
   p, those = routed(spec, params, a, present)
   total, y = sum(p[e] for e in those), a
   every = jnp.stack(
-    [one_expert(params, e, a) for e in range(spec.mixture.count)]
+    [one_expert(params, e, a) for e in range(spec.mixture.number)]
   )
   for e in those:
     y = y + p[e] / total * every[e]
-  mark = jnp.zeros(spec.mixture.count).at[those].set(1.0)
+  mark = jnp.zeros(spec.mixture.number).at[those].set(1.0)
   return y @ params['head/w'] + params['head/b'], p, mark * (p > 0)
 
 
@@ -68,7 +68,7 @@ def _gradient(spec):
     share = (weight[:, None] * mark).sum(0)
     value += (
       spec.mixture.balance
-      * spec.mixture.count
+      * spec.mixture.number
       * (share / share.sum() * mean).sum()
     )
     gap = jnp.log(jnp.maximum(mean, 1e-9) / jnp.maximum(wanted, 1e-9))
@@ -93,7 +93,7 @@ class ImportanceTwin(twin.Twin):
 
   def __init__(self, task, population, setting, seed=0):
     super().__init__(task, population, setting, seed)
-    self.count = self.spec.mixture.count
+    self.count = self.spec.mixture.number
     self.mu, self.wanted = 0.0, np.zeros(self.count)
     self.gradient = lambda *known: _gradient(self.spec)(
       *known, jnp.asarray(self.wanted, jnp.float32), self.mu
