@@ -286,7 +286,8 @@ def number_groups(spec: Spec, encoders_train: bool) -> Numbering:
       new(f'fusion/{name}', m, 'fusion')
       for m, name in enumerate(spec.modalities)
     ]
-  expert = gate = ()
+  gate: tuple[int, ...] = ()
+  expert: tuple[int, ...] = ()
   if spec.fusion == 'experts':
     gate = (new('gate', -1, 'gate'),)
     numbers = range(spec.mixture.number)

@@ -277,9 +277,15 @@ class Choice:
       'random': lambda: self.drawn(round),
     }[self.options.rule]()
     run = round.fleet.owned & round.active[:, None]
-    rows = run, round.access, round.limit, score, routing.routed, who.extra
-    rows += (self.setting.samples(round.fleet),)
-    trained = jax.vmap(self.choose)(*rows)
+    trained = jax.vmap(self.choose)(
+      run,
+      round.access,
+      round.limit,
+      score,
+      routing.routed,
+      who.extra,
+      self.setting.samples(round.fleet),
+    )
     trained = jnp.where(who.whole[:, None], round.access, trained)
     trained &= round.active[:, None]
     run &= trained.any(-1, keepdims=True)
