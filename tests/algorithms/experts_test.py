@@ -126,6 +126,7 @@ def test_who_says_something_else_counts_less():
   np.testing.assert_allclose(agree(signature[1:3], on[:2]), 1.0, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'signature, expected',
   [

@@ -36,7 +36,9 @@ CASES = pytest.mark.parametrize(
     pytest.param(
       method,
       backbone,
-      marks=() if backbone == 'cnn' or row(method).often else pytest.mark.slow,
+      marks=()
+      if backbone == 'cnn' and not row(method).late or row(method).often
+      else pytest.mark.slow,
     )
     for method in METHODS
     for backbone in COHORT

@@ -18,7 +18,16 @@ from tests.support import tiny
 from tests.twins import twin
 
 TWINS = tuple(m for m in METHODS if row(m).twin)
-ROWS = pytest.mark.parametrize('method', TWINS)
+
+
+def marks(method):
+  """Whether a method's loop is tried with the slow tests alone."""
+  return pytest.mark.slow if row(method).late == 'all' else ()
+
+
+ROWS = pytest.mark.parametrize(
+  'method', [pytest.param(m, marks=marks(m)) for m in TWINS]
+)
 
 
 def few(methods):
@@ -124,7 +133,7 @@ def test_neutral_is_fedavg(method):
 @pytest.mark.parametrize(
   ('method', 'fill'),
   [
-    *((m, algorithms.facts(m).fill) for m in TWINS),
+    *(pytest.param(m, algorithms.facts(m).fill, marks=marks(m)) for m in TWINS),
     *(
       pytest.param(m, fill, marks=pytest.mark.slow)
       for m in TWINS

@@ -6,7 +6,7 @@ which is of tests alone. A method without a row is tried with the defaults.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -60,6 +60,8 @@ class Row(NamedTuple):
       have nothing to do.
     tried: options as its twin has them, where these are not the default ones:
       what the twin does not choose has tests of its own.
+    late: its eight rounds are slow tests, with `all` so is its loop: a model of
+      its own takes long to compile.
   """
 
   twin: type[Twin] | None = None
@@ -75,6 +77,7 @@ class Row(NamedTuple):
   still: bool = False
   rests: Callable | None = None
   tried: dict[str, Any] = {}
+  late: Literal['', 'rounds', 'all'] = ''
 
 
 def raw_windows(task, population, infos):
@@ -142,7 +145,7 @@ TABLE = {
   'flexlora': Row(lora_twin.CutTwin, None, turns=True),
   'flora': Row(lora_twin.RestartTwin, None, often=True),
   'fedalign_moe_style': Row(
-    experts_twin.AlignedTwin, None, frozen=None, terms=True
+    experts_twin.AlignedTwin, None, frozen=None, terms=True, late='all'
   ),
   'fedel': Row(elastic_twin.WindowTwin),
   'fedmfs_style': Row(fedmfs_twin.MeritTwin),
@@ -167,6 +170,7 @@ TABLE = {
     experts_twin.ImportanceTwin,
     {'threshold': 0.0, 'gate': 'equal'},
     frozen=None,
+    late='rounds',
   ),
   'hetlora': Row(lora_twin.PaddedTwin, {'weights': 'equal', 'prune': 0.0}),
   'rolora': Row(lora_twin.AlternatingTwin, None, still=True),

@@ -200,3 +200,19 @@ def test_what_does_not_go_together_is_refused():
   ):
     with pytest.raises(InputError, match=match):
       Simulation(tiny.config(**{**choices, **overrides}))
+
+
+@pytest.mark.slow
+def test_relief_chooses_among_experts():
+  """Each is a block; the gate always trains, as the head does."""
+  task = tiny.task(fusion='experts', mixture=Mixture(3, 2, 5))
+  population = tiny.with_share(task, tiny.population(task), 0.6)
+  setting = tiny.setting(population, 'relief', deadline=1.0)
+  mine = list(task.experts.blocks)
+  for _, info in tiny.run('relief', task, population, setting, 3):
+    trained = np.asarray(info.trained)
+    assert trained[:, task.experts.gate].all()
+    count = trained[:, mine].sum(-1)
+    assert (count < 3).any() and (count > 0).any()
+    sent = trained @ (4 * np.asarray(task.work.size))
+    np.testing.assert_allclose(info.upload, sent)

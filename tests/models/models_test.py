@@ -245,7 +245,7 @@ def bare_columns(monkeypatch):
     ('cnn', {'fusion': 'attention', 'heads': 64}, everything),
     ('cnn', {'fusion': 'attention', 'heads': 64}, columns),
     ('cnn', {'fusion': 'attention', 'heads': 64}, acc),
-    ('cnn', EXPERTS, everything),
+    pytest.param('cnn', EXPERTS, everything, marks=pytest.mark.slow),
     ('cnn', EXPERTS, one_expert),
     ('cnn', {'stride': 3, 'kernel': 4}, everything),
     ('cnn', {'stride': 1, 'filters': (8, 8, 8)}, everything),
