@@ -178,7 +178,10 @@ class Choice:
   def received(self, run: Array, trained: Array) -> Array:
     """Marks the blocks on a device, [..., G]."""
     every = blocks.owned_groups(run, self.task.blocks.modality)
-    return every if self.whole else every & (trained | ~self.is_expert)
+    if self.whole:
+      return every
+    others = jnp.broadcast_to(~self.is_expert, trained.shape)
+    return every & (trained | others)
 
   def price(self, run: Array, limit: memory.Limit, samples: Array):
     """Gives the price of one client's sets of blocks, and its budget.
