@@ -22,6 +22,7 @@ LEVELS = (
   'tree',
   'scoring',
   'files',
+  'caching',
   'blocks',
   'costs',
   'keys',

@@ -45,11 +45,11 @@ from relief_jax.config import presets
 SEEDS = (0, 1)
 # FedAvg with coded updates, beside the methods of the registry.
 CODECS = ('int4', 'ternary', 'top_k', 'sign')
-# Of adapters only: lora.py.
+# Of adapters or experts only: lora.py, experts.py.
 ADAPTED = tuple(
   name
   for name, factory in sorted(algorithms.ALGORITHMS.items())
-  if algorithms.facts(factory).adapters
+  if algorithms.facts(factory).adapters or algorithms.facts(factory).experts
 )
 # Another place for the same steps, and a bill of another kind: docs/split.md.
 SPLIT = tuple(
@@ -64,7 +64,7 @@ WHOLE = tuple(
   name
   for name, factory in sorted(algorithms.ALGORITHMS.items())
   if (facts := algorithms.facts(factory)).budgeted
-  and not (facts.skips or facts.adapters)
+  and not (facts.skips or facts.adapters or facts.experts)
 )
 # The least of .01, .1 and 1 that changes anything: on the validation person of
 # DSADS, 30 rounds, F1 was 58.8, 58.6 and 56.0 %, so that none of them helps.

@@ -247,8 +247,12 @@ def client_loss(
   criterion = criterion or training.criterion(task)
 
   def loss(params, step, length=None):
-    scores = run(params, step, length=length).logits
-    return criterion(scores, population.bank.y[step.row], step.weight)
+    found = run(params, step, length=length)
+    y, weight = population.bank.y[step.row], step.weight
+    value = criterion(found.logits, y, weight)
+    if task.penalty is None:
+      return value
+    return value + task.penalty(params, found.features, step.run, weight)
 
   def shortened(params, step):
     each = [lambda p, k=k: loss(p, step, k) for k in task.skips]

@@ -20,9 +20,18 @@ MODEL: dict[str, Any] = {
   'stride': whole(2, 1, 10**4, 'of the convolutions', 'samples'),
   'hidden': whole(128, 1, 10**6, 'units behind the fusion'),
   'fusion': name(
-    'concat', ('concat', 'attention'), 'attention: cnn without fusion_norm'
+    'concat',
+    ('concat', 'attention', 'experts'),
+    'attention: cnn without fusion_norm; experts: cnn',
   ),
   'heads': whole(4, 1, 10**4, 'of the attention; they share `hidden` out'),
+  # Of fusion=experts; its groups are one per expert and the gate.
+  'experts': {
+    'number': whole(8, 1, 1000, 'E, experts of the mixture'),
+    'top': whole(2, 1, 1000, 'k, experts that a sample is routed to'),
+    'width': whole(0, 0, 10**6, 'units inside of an expert; 0: twice `hidden`'),
+    'balance': real(0.01, 0, LARGE, 'weight of the balance loss'),
+  },
   'rank': whole(8, 1, 10**4, 'of adapters'),
   'lora_alpha': real(16.0, 0, LARGE, 'adapters count alpha / rank'),
   'groups': name(

@@ -148,6 +148,25 @@ def adapted(
   return get_config
 
 
+def mixed(
+  name: str, **own: Callable[[ml_collections.ConfigDict], None]
+) -> Callable[..., ml_collections.ConfigDict]:
+  """Builds the `get_config` of a method of experts: the fusion has them.
+
+  Args:
+    name: of the method.
+    **own: variants of it, name -> function of the config.
+  """
+
+  def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    c = config_lib.default(name)
+    c.model.fusion = 'experts'
+    apply(c, arg, **own)
+    return c
+
+  return get_config
+
+
 def dsads() -> ml_collections.ConfigDict:
   """Builds the larger comparisons' base: 24 devices of DSADS for 60 rounds."""
   c = config_lib.default()

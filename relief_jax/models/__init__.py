@@ -84,6 +84,12 @@ def make(name: str, spec: Spec, memory: bool = False) -> Task:
   factory = find(name)
   if factory not in MODELS.values():
     return _own(name, factory, spec)
+  if spec.fusion == 'experts' and factory is not cnn.cnn:
+    raise InputError(
+      f'config.model.fusion=experts with config.backbone={name}',
+      "'cnn': the mixture stands behind the sum of its encoders",
+      'set --config.backbone=cnn, or --config.model.fusion=concat',
+    )
   task = aimed(factory(spec), spec.targets)
   if memory and task.memory is None:
     task = task._replace(memory=counting.memory(task, spec.example))

@@ -5,7 +5,8 @@ weight W = [W_1 ... W_M] is kept as one leaf per modality, so that a column
 block is a leaf and cohort means, elastic training and uploads need no slicing.
 With `fusion='attention'` z is a weighted mean of the h_m @ W_m (attention.py);
 W_m stays its modality's, the queries that weigh them belong to the shared
-group, since they compare modalities.
+group, since they compare modalities. With `fusion='experts'` a mixture of
+experts stands between the sum and the head (experts.py).
 """
 
 import dataclasses
@@ -23,10 +24,19 @@ from relief_jax.models import (
   counting,
   encoders,
   exits,
+  experts,
   split_points,
 )
 from relief_jax.models.encoders import Numbering, Spec, WorkBuilder
-from relief_jax.task import Axes, Exits, SplitPoints, Task, Widths, Work
+from relief_jax.task import (
+  Axes,
+  Exits,
+  Experts,
+  SplitPoints,
+  Task,
+  Widths,
+  Work,
+)
 from relief_jax.types import Array, PyTree
 
 
@@ -34,7 +44,8 @@ def init(key: Array, spec: Spec) -> PyTree:
   """Draws parameters: {'encoder': {m: …}, 'fusion': {m: W_m}, 'bias', 'head'}.
 
   With early exits also 'exit', a list of {'fusion', 'bias', 'head'}; with
-  attention 'attention' [hidden, heads], zeros at first: the mean of what runs.
+  attention 'attention' [hidden, heads], zeros at first: the mean of what runs;
+  with experts 'gate' and 'expert' (experts.py).
   """
   encoder_key, fusion_key, head_key = jax.random.split(key, 3)
   params = {
@@ -48,6 +59,8 @@ def init(key: Array, spec: Spec) -> PyTree:
   }
   if spec.fusion == 'attention':
     params['attention'] = jnp.zeros((spec.hidden, spec.heads))
+  if spec.fusion == 'experts':
+    params |= experts.init(key, spec)
   return {**params, 'exit': exits.init(key, spec)} if spec.exits else params
 
 
@@ -59,12 +72,14 @@ def cnn(spec: Spec) -> Task:
 
   Raises:
     InputError: the window is too short for the convolutions, the groups are
-      too coarse for early exits, or attention that does not fit.
+      too coarse for early exits, or attention or experts that do not fit.
   """
   exits.check(spec)
   attends = spec.fusion == 'attention'
   if attends:
     attention.check(spec.hidden, spec.heads, spec.fusion_norm)
+  if spec.fusion == 'experts':
+    spec.mixture.check()
   number = encoders.number_groups(spec, encoders_train=True)
   layers = len(spec.filters)
   groups = {
@@ -83,6 +98,9 @@ def cnn(spec: Spec) -> Task:
   }
   if attends:
     groups['attention'], ends['attention'] = number.shared, True
+  if spec.fusion == 'experts':
+    groups |= experts.groups(number)
+    ends |= {'gate': False, 'expert': [False] * spec.mixture.number}
   if spec.exits:
     early = [exits.groups(spec, number.exits[d]) for d in range(1, layers)]
     groups['exit'] = early
@@ -101,6 +119,8 @@ def cnn(spec: Spec) -> Task:
         )
       },
     )
+  if spec.fusion == 'experts':
+    return _mixture(spec, number, whole)
   whole = whole._replace(submodels={'split': partial(_split_points, spec)})
   if attends:
     # Heads of attention share the units of the fusion out: no narrower form.
@@ -109,6 +129,59 @@ def cnn(spec: Spec) -> Task:
   work = partial(_narrow_work, spec, number, groups, axes)
   width = Widths(_units(spec), axes, work)
   return whole._replace(submodels={**whole.submodels, 'width': width})
+
+
+def _mixture(spec: Spec, number: Numbering, whole: Task) -> Task:
+  """Adds the mixture to what the model says of itself."""
+
+  def fuse(params, frozen, features, run, skip=None):
+    del frozen
+    return experts.logits(spec, number, params, features, run, skip)
+
+  def route(params, features, run):
+    fused = experts.fused(spec, params, features, run)
+    return experts.probabilities(spec, params['gate'], fused, run)
+
+  def balance(probability, weight):
+    found = experts.balance(spec, probability, weight)
+    return spec.mixture.balance * found
+
+  def penalty(params, features, run, weight):
+    return balance(route(params, features, run), weight)
+
+  def work(held):
+    active = jnp.minimum(held, spec.mixture.top)
+    shares = active, jnp.maximum(held, 1)
+    depths = (len(spec.filters),)
+    found = _flops(spec, number, _units(spec), depths, shares)
+    return found.build(size)
+
+  size = _sizes(spec, whole.groups, whole.num_blocks)
+  gate = encoders.dense_flops(spec.hidden, spec.mixture.number)
+  return whole._replace(
+    work=dataclasses.replace(whole.work, size=size),
+    fuse=fuse,
+    skips=(len(spec.modalities),),
+    penalty=penalty if spec.mixture.balance else None,
+    submodels={
+      'experts': Experts(
+        blocks=number.expert,
+        gate=number.gate[0],
+        top=spec.mixture.top,
+        size=spec.hidden,
+        flops=gate + 2 * spec.hidden,
+        each=experts.flops(spec),
+        work=work,
+        route=route,
+        weigh=lambda p: experts.weigh(p, spec.mixture.top),
+        balance=balance,
+        within=experts.within,
+        outputs=lambda params, x: jnp.stack(
+          [experts.expert(own, x) for own in params['expert']]
+        ),
+      )
+    },
+  )
 
 
 def _split_points(spec: Spec, task: Task) -> SplitPoints:
@@ -180,7 +253,9 @@ def _sizes(spec, groups, num) -> Array:
   return tree.group_sizes(groups, shapes, num)
 
 
-def _flops(spec: Spec, number: Numbering, kept, depths) -> WorkBuilder:
+def _flops(
+  spec: Spec, number: Numbering, kept, depths, mixture=None
+) -> WorkBuilder:
   """Computes the FLOPs of a sub-model.
 
   Args:
@@ -188,10 +263,12 @@ def _flops(spec: Spec, number: Numbering, kept, depths) -> WorkBuilder:
     number: of its groups.
     kept: units as in `_units`, traced or not.
     depths: of the exits that run, the last one where the encoders end.
+    mixture: experts for a sample and on the device, None for all of them.
   """
   layers = len(spec.filters)
   *filters, hidden, classes = kept
   work = WorkBuilder(len(spec.modalities), len(number.names))
+  below: list[int] = []
   for m in range(len(spec.modalities)):
     own = filters[m * layers :][: depths[-1]]
     encoders.encoder_work(spec, number, work, m, own, depths)
@@ -206,8 +283,11 @@ def _flops(spec: Spec, number: Numbering, kept, depths) -> WorkBuilder:
     last = encoders.dense_flops(hidden, classes)
     work.shared += last + 2 * hidden + 5 * classes
     work.wgrad[number.exits[d].shared] += last
-    below = np.flatnonzero(exits.contained(number, d, False))
-    work.gradient_path(last + hidden, below.tolist())
+    below = np.flatnonzero(exits.contained(number, d, False)).tolist()
+    work.gradient_path(last + hidden, [*below, *number.expert, *number.gate])
+  if spec.fusion == 'experts':
+    active, held = mixture or (spec.mixture.top, spec.mixture.number)
+    experts.add_work(spec, number, work, below, active, held)
   return work
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from relief_jax.errors import InputError
 from relief_jax.models import layers
+from relief_jax.models.mixture import Mixture
 from relief_jax.scoring import targets
 from relief_jax.task import Blocks, Work
 from relief_jax.types import Array, PyTree
@@ -36,8 +37,10 @@ class Spec(NamedTuple):
     fusion_norm: z times M / (modalities present), **ours**.
     exits: an exit behind every layer of the encoders (cnn only); `split`
       then means `layer`, since an exit lies between any two.
-    fusion: `concat` (columns of one layer, hence a sum) or `attention`.
+    fusion: `concat` (columns of one layer, hence a sum), `attention`, or
+      `experts` (that sum, then a mixture of experts).
     heads: of the attention.
+    mixture: sizes of the experts.
     inputs: [M] shapes of an input of each modality, where these are no windows
       [width, channels]; () else.
     d: of the transformer, its width.
@@ -71,6 +74,7 @@ class Spec(NamedTuple):
   exits: bool = False
   fusion: str = 'concat'
   heads: int = 4
+  mixture: Mixture = Mixture()
   inputs: tuple[tuple[int, ...], ...] = ()
   d: int = 64
   blocks: int = 4
@@ -221,6 +225,8 @@ class Numbering(NamedTuple):
     modality: [G], -1 for shared.
     role: [G], as in `task.Blocks`.
     exits: {depth: groups of the exit there}; the last layer always has one.
+    gate: (the group of the experts' gate,), () without.
+    expert: [E] groups of the experts.
   """
 
   layer: tuple[tuple[int, ...], ...]
@@ -230,15 +236,18 @@ class Numbering(NamedTuple):
   modality: tuple[int, ...]
   role: tuple[str, ...]
   exits: dict[int, ExitGroups]
+  gate: tuple[int, ...] = ()
+  expert: tuple[int, ...] = ()
 
   def blocks(self, depth: int | None = None) -> Blocks:
     """Gives the blocks of a model with the first `depth` layers, or all."""
     layers = tuple(owners[:depth] for owners in self.layer)
-    return Blocks(self.names, self.modality, self.role, layers)
+    trunk = (self.expert,) if self.expert else ()
+    return Blocks(self.names, self.modality, self.role, layers, trunk)
 
 
 def number_groups(spec: Spec, encoders_train: bool) -> Numbering:
-  """Numbers the groups: encoders, early exits, column blocks, then shared."""
+  """Numbers the groups: encoders, early exits, columns, experts, shared."""
   names: list[str] = []
   modality: list[int] = []
   roles: list[str] = []
@@ -277,6 +286,12 @@ def number_groups(spec: Spec, encoders_train: bool) -> Numbering:
       new(f'fusion/{name}', m, 'fusion')
       for m, name in enumerate(spec.modalities)
     ]
+  gate: tuple[int, ...] = ()
+  expert: tuple[int, ...] = ()
+  if spec.fusion == 'experts':
+    gate = (new('gate', -1, 'gate'),)
+    numbers = range(spec.mixture.number)
+    expert = tuple(new(f'expert/{e}', -1, 'expert') for e in numbers)
   shared = new('shared', -1, 'head')
   exits[depth] = ExitGroups(tuple(column), shared)
   return Numbering(
@@ -287,6 +302,8 @@ def number_groups(spec: Spec, encoders_train: bool) -> Numbering:
     tuple(modality),
     tuple(roles),
     exits,
+    gate,
+    expert,
   )
 
 

@@ -25,11 +25,11 @@ def check(spec: Spec) -> None:
 
   Raises:
     InputError: the layers of an encoder are in one group with its columns, or
-      modalities are fused by attention.
+      modalities are fused by attention or experts.
   """
-  if spec.exits and spec.fusion == 'attention':
+  if spec.exits and spec.fusion != 'concat':
     raise InputError(
-      "config.model.fusion is 'attention' for a model with early exits",
+      f'config.model.fusion is {spec.fusion!r} for a model with early exits',
       "'concat': every exit fuses by columns of its own",
       'set --config.model.fusion=concat',
     )

@@ -38,6 +38,7 @@ class Facts(NamedTuple):
       `fill='input'` means nothing and the model is not tested on filled
       windows.
     adapters: the model needs a frozen base and adapters (`task.Ranks`).
+    experts: the model needs a mixture of experts (`task.Experts`).
     exits: the model needs an exit behind every layer (`task.Exits`).
     budgeted: it chooses what to train under `config.deadline`.
     classes: it reads the classes of windows, in training or at the server.
@@ -49,6 +50,7 @@ class Facts(NamedTuple):
   fill: str = 'skip'
   skips: bool = False
   adapters: bool = False
+  experts: bool = False
   exits: bool = False
   budgeted: bool = False
   classes: bool = False

@@ -124,6 +124,38 @@ class Model:
     found = self.scores(x, sensors, client)
     return found if self.spec.targets == targets.NUMBERS else found.argmax(-1)
 
+  @ambient.pinned()
+  def routes(
+    self, x: Mapping[str, np.ndarray], sensors: Sequence[str] | None = None
+  ) -> np.ndarray:
+    """Finds the experts that windows are sent to, [B, E] bool.
+
+    Args: as `scores`; sensors that are not there are skipped.
+
+    Raises:
+      InputError: as `scores`, or a model without experts.
+    """
+    task = self.task
+    if task.experts is None:
+      raise InputError(
+        f'routes of the model {self.backbone}, which has no experts',
+        'a mixture of experts',
+        'train one with --config.model.fusion=experts',
+      )
+    there = list(x) if sensors is None else list(sensors)
+    windows, count = self._scaled(x, there)
+    mask = np.array([name in there for name in self.modalities])
+    features = {
+      name: np.where(
+        mask[i],
+        task.encode(self.params, self.frozen, i, windows[name], task.cuts),
+        0.0,
+      )
+      for i, name in enumerate(self.modalities)
+    }
+    p = task.experts.route(self.params, features, mask)
+    return np.asarray(task.experts.weigh(p) > 0)[:count]
+
   def _params_of(self, client: int | None) -> PyTree:
     """Picks the parameters of a client, or the shared ones."""
     if not self.personal:

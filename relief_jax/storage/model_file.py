@@ -21,6 +21,7 @@ from relief_jax.engine import ambient
 from relief_jax.errors import InputError
 from relief_jax.files import paths
 from relief_jax.models.encoders import Spec
+from relief_jax.models.mixture import Mixture
 from relief_jax.runs.model import Model
 from relief_jax.storage import records
 from relief_jax.world import Inputs
@@ -90,6 +91,7 @@ def load_model(path: str | os.PathLike) -> Model:
   try:
     facts = {name: json.loads(metadata[name]) for name in _FACTS}
     spec = Spec(**_hashable(json.loads(metadata['spec'])))
+    spec = spec._replace(mixture=Mixture(*spec.mixture))
   except (KeyError, TypeError, ValueError) as error:
     raise _refusal(place, f'metadata without {error}') from error
   like = _like(facts['backbone'], spec)

@@ -11,6 +11,7 @@ import numpy as np
 from relief_jax.task.submodels import (
   Axes,
   Exits,
+  Experts,
   LowRank,
   Ranks,
   SplitPoints,
@@ -25,6 +26,7 @@ __all__ = [
   'Blocks',
   'CostOverride',
   'Exits',
+  'Experts',
   'LowRank',
   'Memory',
   'Plan',
@@ -48,8 +50,8 @@ class Blocks(NamedTuple):
     name: [G].
     modality: [G] ints, whose sensor's owners have it; -1 for shared blocks.
     role: [G], what it does: `encoder`, `fusion` (the columns of a modality),
-      `joint` (both), `exit` (of an early exit) or `head` (fusion tail and
-      head).
+      `joint` (both), `exit` (of an early exit), `gate` and `expert` (of a
+      mixture) or `head` (fusion tail and head).
     layers: [M, cuts] numbers of the blocks of an encoder's layers.
     trunk: numbers of the blocks of each layer that all modalities share,
       from the encoders to the head; () where there are none.
@@ -100,8 +102,9 @@ class Task(NamedTuple):
       ascending to M; it takes a fifth argument, a `Skip` where one client is
       trained at a time, else None. (): it does not.
     submodels: kinds of smaller models that it can be cut down to, by name:
-      `width` (Widths), `depth` (Exits) and `rank` (Ranks), and a function Task
-      -> SplitPoints by the name of `split`. With exits `encode`, `fuse` and
+      `width` (Widths), `depth` (Exits), `rank` (Ranks) and `experts`
+      (Experts), and a function Task -> SplitPoints by the name of `split`. With
+      exits `encode`, `fuse` and
       `work` are those of the last exit alone, so that a budget means the same
       with and without.
     ends: prefix tree of the parameters, bool: the first and the last layer,
@@ -117,6 +120,8 @@ class Task(NamedTuple):
       of tokens, and plain outputs [B, D] of numbers.
     memory: of a training step; None where nobody has counted it.
     by_batch: its output depends on the other samples of a batch (BatchNorm).
+    penalty: (params, {m: features}, run [M], weight [B]) -> [], a term of the
+      training loss beside the criterion; None: there is none.
     notes: what a reader of the results should know of it, a sentence each.
   """
 
@@ -139,6 +144,7 @@ class Task(NamedTuple):
   by_batch: bool = False
   notes: tuple[str, ...] = ()
   skips: tuple[int, ...] = ()
+  penalty: Callable[..., Array] | None = None
 
   @property
   def num_blocks(self) -> int:
@@ -154,6 +160,11 @@ class Task(NamedTuple):
   def ranks(self) -> Ranks | None:
     """Its adapters, None where it has none."""
     return self.submodels.get('rank')
+
+  @property
+  def experts(self) -> Experts | None:
+    """Its mixture, None where it has none."""
+    return self.submodels.get('experts')
 
   @property
   def exits(self) -> Exits | None:

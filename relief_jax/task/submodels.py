@@ -1,4 +1,4 @@
-"""Records of what a model can be cut down to: units, layers, ranks, a split.
+"""Records of what a model is cut down to: units, layers, experts, a split.
 
 Shape letters as in types.py. A Task stands as Any here: it holds these records.
 """
@@ -134,6 +134,40 @@ class Ranks(NamedTuple):
   def scale(self) -> float:
     """What a product a @ b of the model counts."""
     return self.alpha / self.rank
+
+
+class Experts(NamedTuple):
+  """Describes a mixture of experts, for methods that choose among them; static.
+
+  Attributes:
+    blocks: [E] ints, numbers of the experts' blocks.
+    gate: number of the gate's block.
+    top: k, experts that a sample is routed to.
+    size: H, numbers that an expert reads, and makes.
+    flops: of routing a sample, beside encoders and fusion.
+    each: FLOPs of a sample in one expert, forward.
+    work: [] number of experts on a device, traced or not, among which alone the
+      gate then routes -> Work.
+    route: (params, {m: [B, d_m]}, run [M]) -> [B, E] probabilities.
+    weigh: [B, E] probabilities -> [B, E] weights, of k experts above 0, which
+      add up to 1.
+    balance: (probabilities, weight [B]) -> [], the loss's term of equal use.
+    within: (params, [E] bool) -> P whose gate routes to those alone.
+    outputs: (params, [A, H]) -> [E, A, H].
+  """
+
+  blocks: tuple[int, ...]
+  gate: int
+  top: int
+  size: int
+  flops: float
+  each: float
+  work: Callable[[Any], Work]
+  route: Callable[..., Array]
+  weigh: Callable[[Array], Array]
+  balance: Callable[[Array, Array], Array]
+  within: Callable[[PyTree, Array], PyTree]
+  outputs: Callable[[PyTree, Array], Array]
 
 
 class SubModel(NamedTuple):

@@ -22,6 +22,7 @@ from relief_jax.engine import ambient, placement
 from relief_jax.errors import InputError, unknown
 from relief_jax.models import transformer
 from relief_jax.models.encoders import Spec
+from relief_jax.models.mixture import Mixture
 from relief_jax.online import draw as online_lib
 from relief_jax.optimizers import reading
 from relief_jax.scoring import targets
@@ -335,6 +336,7 @@ def _spec(config, data, pretrained: bool) -> Spec:
     exits=config.backbone == 'cnn' and algorithms.facts(config.method).exits,
     fusion=model.fusion,
     heads=model.heads,
+    mixture=Mixture(**model.experts),
     inputs=() if all(len(s) == 2 for s in shapes) else tuple(shapes),
     lora=tuple(model.lora),
     weights=model.weights,

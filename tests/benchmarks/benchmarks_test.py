@@ -159,6 +159,15 @@ def test_conv_lowering():
 
 
 @pytest.mark.slow
+def test_expert_dispatch():
+  cases = smoke('expert_dispatch')
+  assert [c['form'] for c in cases[:2]] == ['loop', 'product']
+  assert max(c['largest_difference'] for c in cases) < 1e-5
+  for case in cases:
+    assert 0 < case['min_ms_per_step'] <= case['median_ms_per_step']
+
+
+@pytest.mark.slow
 def test_roofline():
   args = ['--clients=8', '--devices=2', '--workload=sensor,lora,lora_cached']
   cases = smoke('roofline', *args, '--repeats=2')

@@ -169,7 +169,7 @@ def test_a_run_resumed_after_any_round(method):
   """Cohorts, clocks, totals and records too, from a fresh simulation."""
   config = tiny.config(
     method=method,
-    backbone=tiny.backbone(method),
+    **tiny.model(method),
     rounds_per_call=1,
     eval_every=1,
     clients_per_round=4,

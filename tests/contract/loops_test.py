@@ -18,7 +18,16 @@ from tests.support import tiny
 from tests.twins import twin
 
 TWINS = tuple(m for m in METHODS if row(m).twin)
-ROWS = pytest.mark.parametrize('method', TWINS)
+
+
+def marks(method):
+  """Whether a method's loop is tried with the slow tests alone."""
+  return pytest.mark.slow if row(method).late == 'all' else ()
+
+
+ROWS = pytest.mark.parametrize(
+  'method', [pytest.param(m, marks=marks(m)) for m in TWINS]
+)
 
 
 def few(methods):
@@ -57,13 +66,12 @@ def test_every_row_is_of_a_method():
 
 def small(method, owned=True):
   """Task and population: six devices, short of time and, if so, sensors."""
-  exits = algorithms.facts(method).exits
-  return made_small(tiny.backbone(method), exits, owned)
+  return made_small(tiny.backbone(method), tiny.needs(method), owned)
 
 
 @functools.cache
-def made_small(backbone, exits, owned):
-  task = tiny.task(backbone, modalities=('acc', 'gyro'), exits=exits)
+def made_small(backbone, needs, owned):
+  task = tiny.task(backbone, modalities=('acc', 'gyro'), **dict(needs))
   held = HOLDS if owned else np.ones_like(HOLDS)
   population = tiny.population(task, owned=held, samples=COUNT)
   every = jnp.ones(task.num_blocks, bool)
@@ -125,7 +133,7 @@ def test_neutral_is_fedavg(method):
 @pytest.mark.parametrize(
   ('method', 'fill'),
   [
-    *((m, algorithms.facts(m).fill) for m in TWINS),
+    *(pytest.param(m, algorithms.facts(m).fill, marks=marks(m)) for m in TWINS),
     *(
       pytest.param(m, fill, marks=pytest.mark.slow)
       for m in TWINS

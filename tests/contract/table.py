@@ -6,7 +6,7 @@ which is of tests alone. A method without a row is tried with the defaults.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -18,6 +18,7 @@ from tests.support import tiny
 from tests.twins import (
   elastic_twin,
   exits_twin,
+  experts_twin,
   fedmfs_twin,
   flism_twin,
   lockstep_twin,
@@ -61,6 +62,8 @@ class Row(NamedTuple):
       what the twin does not choose has tests of its own.
     held: options with which what it plans does not follow from speeds and
       links.
+    late: its eight rounds are slow tests, with `all` so is its loop: a model of
+      its own takes long to compile.
   """
 
   twin: type[Twin] | None = None
@@ -77,6 +80,7 @@ class Row(NamedTuple):
   rests: Callable | None = None
   tried: dict[str, Any] = {}
   held: dict[str, Any] = {}
+  late: Literal['', 'rounds', 'all'] = ''
 
 
 def raw_windows(task, population, infos):
@@ -143,6 +147,9 @@ TABLE = {
   'ffa_lora': Row(lora_twin.SecondTwin, None, still=True),
   'flexlora': Row(lora_twin.CutTwin, None, turns=True),
   'flora': Row(lora_twin.RestartTwin, None, often=True),
+  'fedalign_moe_style': Row(
+    experts_twin.AlignedTwin, None, frozen=None, terms=True, late='all'
+  ),
   'fedel': Row(elastic_twin.WindowTwin),
   'fedmfs_style': Row(fedmfs_twin.MeritTwin),
   'fedpmt': Row(twin.DepthTwin),
@@ -161,6 +168,12 @@ TABLE = {
   ),
   'harmony': Row(
     frozen=None, sent=sent_by_harmony, rests=single_in_second_stage
+  ),
+  'hfedmoe': Row(
+    experts_twin.ImportanceTwin,
+    {'threshold': 0.0, 'gate': 'equal'},
+    frozen=None,
+    late='rounds',
   ),
   'hetlora': Row(lora_twin.PaddedTwin, {'weights': 'equal', 'prune': 0.0}),
   'rolora': Row(lora_twin.AlternatingTwin, None, still=True),

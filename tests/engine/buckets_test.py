@@ -21,13 +21,13 @@ SAMPLES = [5, 6, 0, 7, 8, 9, 3, 4]  # the third is padding and owns nothing
 
 
 def world(backbone, method='relief'):
-  return made_world(backbone, algorithms.facts(method).exits)
+  return made_world(backbone, tiny.needs(method))
 
 
 @functools.cache
-def made_world(backbone, exits):
+def made_world(backbone, needs):
   task = tiny.task(
-    backbone, modalities=('acc', 'gyro'), filters=(4,), exits=exits
+    backbone, modalities=('acc', 'gyro'), filters=(4,), **dict(needs)
   )
   population = tiny.population(task, owned=OWNED, samples=SAMPLES)
   share = [1, 0.5, 0, 0.6, 1, 0.3, -1, 1]  # one more sits out

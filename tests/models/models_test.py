@@ -14,6 +14,7 @@ from relief_jax.clients.records import Batch, Gate
 from relief_jax.errors import InputError
 from relief_jax.models import cnn, encoders, layers, lora
 from relief_jax.models.encoders import Spec
+from relief_jax.models.mixture import Mixture
 from relief_jax.types import Bank
 from tests.support import tiny
 
@@ -27,6 +28,7 @@ BACKBONES = {
   'cnn layer': ('cnn', {'groups': 'layer'}),
   'cnn exits': ('cnn', {'exits': True}),
   'cnn attention': ('cnn', {'fusion': 'attention', 'heads': 2}),
+  'cnn experts': ('cnn', {'fusion': 'experts', 'mixture': Mixture(3, 2)}),
   'lora': ('lora', {}),
   'lora joint': ('lora', {'groups': 'joint'}),
   'lora cached': ('lora', {'cached': True}),
@@ -209,8 +211,16 @@ def acc(name):
   return name.endswith('acc') or name == 'shared'
 
 
+def one_expert(name):
+  return name in ('expert/1', 'shared')
+
+
 def starts(prefix):
   return lambda name: name.startswith(prefix)
+
+
+# All are active, as the compiler counts them.
+EXPERTS = {'fusion': 'experts', 'mixture': Mixture(3, 3)}
 
 
 @pytest.fixture
@@ -235,6 +245,8 @@ def bare_columns(monkeypatch):
     ('cnn', {'fusion': 'attention', 'heads': 64}, everything),
     ('cnn', {'fusion': 'attention', 'heads': 64}, columns),
     ('cnn', {'fusion': 'attention', 'heads': 64}, acc),
+    pytest.param('cnn', EXPERTS, everything, marks=pytest.mark.slow),
+    ('cnn', EXPERTS, one_expert),
     ('cnn', {'stride': 3, 'kernel': 4}, everything),
     ('cnn', {'stride': 1, 'filters': (8, 8, 8)}, everything),
     ('lora', {}, everything),

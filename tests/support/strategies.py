@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from hypothesis import strategies as st
 
-from relief_jax import algorithms, costs
+from relief_jax import costs
 from relief_jax.types import Population
 from tests.support import tiny
 
@@ -114,28 +114,30 @@ def cases():
 
 def task(method: str):
   """Two modalities of two and three channels."""
-  exits = algorithms.facts(method).exits
-  backbone = tiny.backbone(method)
-  return tiny.task(backbone, modalities=('acc', 'gyro'), exits=exits)
+  return _task(tiny.needs(method), tiny.backbone(method))
+
+
+def _task(needs: tuple, backbone: str):
+  return tiny.task(backbone, modalities=('acc', 'gyro'), **dict(needs))
 
 
 def frame(method: str) -> Population:
   """Everything at its place, every device with all windows."""
-  return _frame(algorithms.facts(method).exits, tiny.backbone(method))
+  return _frame(tiny.needs(method), tiny.backbone(method))
 
 
 @functools.cache
-def _frame(exits: bool, backbone: str) -> Population:
+def _frame(needs: tuple, backbone: str) -> Population:
   full = [WINDOWS] * CLIENTS
   owned = np.ones((CLIENTS, MODALITIES))
-  own = tiny.task(backbone, modalities=('acc', 'gyro'), exits=exits)
+  own = _task(needs, backbone)
   return tiny.population(own, owned=owned, samples=full)
 
 
 @functools.cache
-def _budget(exits: bool, backbone: str):
+def _budget(needs: tuple, backbone: str):
   """(owned, share) -> [N] budgets, compiled once."""
-  own = tiny.task(backbone, modalities=('acc', 'gyro'), exits=exits)
+  own = _task(needs, backbone)
   work, modality = own.work, np.array(own.blocks.modality)
 
   @functools.partial(jax.jit, compiler_options=tiny.QUICK)
@@ -156,7 +158,7 @@ def world(case: Case, method: str) -> Population:
     case: drawn by `cases`.
     method: says which task it is for.
   """
-  kind = algorithms.facts(method).exits, tiny.backbone(method)
+  kind = tiny.needs(method), tiny.backbone(method)
   whole = _frame(*kind)
   rng = np.random.default_rng(case.data)
   y = np.asarray(whole.bank.y)

@@ -16,6 +16,7 @@ from relief_jax import algorithms, blocks, costs, models, world
 from relief_jax import config as config_lib
 from relief_jax.budgets import deadlines
 from relief_jax.models.encoders import Spec
+from relief_jax.models.mixture import Mixture
 from relief_jax.settings import Setting
 from relief_jax.task import Task
 from relief_jax.types import Bank, Fleet, Population
@@ -108,6 +109,22 @@ def task(backbone: str = 'cnn', **overrides) -> Task:
 def backbone(method) -> str:
   """The model that a method is tried with: `lora` where it needs adapters."""
   return 'lora' if algorithms.facts(method).adapters else 'cnn'
+
+
+def needs(method) -> tuple[tuple[str, Any], ...]:
+  """What a method's model has beside its `backbone`, fields of a spec."""
+  facts = algorithms.facts(method)
+  if facts.experts:
+    return ('fusion', 'experts'), ('mixture', Mixture(3, 2, 5))
+  return (('exits', facts.exits),)
+
+
+def model(method) -> dict[str, Any]:
+  """The keys of a config that a method needs."""
+  found = {'backbone': backbone(method)}
+  if algorithms.facts(method).experts:
+    found |= {'model.fusion': 'experts', 'model.experts.number': 3}
+  return found
 
 
 def spec_of(task: Task) -> Spec:
