@@ -18,8 +18,8 @@ from relief_jax.types import Array, Fleet
 # Traced values of a round by name: client_lr, client_momentum, lr_decay,
 # lr_floor, lr_every, lr_warmup, server_lr, ema, prox, dropout, deadline,
 # deadline_end, rounds (R, for schedules over the run), wait, clip_norm,
-# noise_multiplier, faulty [N] (updates/faults.py), and optimizer.NAME, arguments
-# of the local optimiser.
+# noise_multiplier, faulty [N] (updates/faults.py), and optimizer.NAME,
+# arguments of the local optimiser.
 HParams = Mapping[str, Any]
 
 # Structures that only follow from the names of hyperparameters.

@@ -79,7 +79,6 @@ REGISTRIES = {
   ),
   'compressors': ('base', 'rounding'),
   'datasets': None,
-  'devices': ('base', 'figures'),
   'models': None,
 }
 

@@ -1,27 +1,27 @@
 """Computes what a run with noise is worth: epsilon at a delta.
 
 Two populations are neighbours here where *all windows of one device* are others
-(`REPLACE_ONE`); its sensors, its speed and that it is there are public. A clipped
-update then moves a sum by up to 2 C, so noise of deviation z C is worth a
-multiplier of z / 2. Epsilons are computed by dp-accounting in Renyi divergences
-and are upper bounds:
+(`REPLACE_ONE`); its sensors, its speed and that it is there are public. A
+clipped update then moves a sum by up to 2 C, so noise of deviation z C is worth
+a multiplier of z / 2. Epsilons are upper bounds that dp-accounting computes in
+Renyi divergences:
 
-    epsilon        of the model, round by round. Noise by the server: of the
-                   server's sums. Noise by devices: of the sum of n noisy updates,
-                   multiplier z sqrt(n) / 2 with the smallest n among the blocks
-                   that a device trained, for a server that sees sums alone
-    epsilon_local  of one device's own noisy updates, for a server that sees each
-                   of them: z / 2 in every round that a device takes part in
+    epsilon        of the model, round by round. Noise by the server: of its
+                   sums. Noise by devices: of the sum of n noisy updates, for a
+                   server that sees sums alone; multiplier z sqrt(n) / 2 with
+                   the smallest n of the blocks that a device trained
+    epsilon_local  of one device's own noisy updates, for a server that sees
+                   each of them: z / 2 in every round that it takes part in
 
-Of the devices drawn in a round (fixed size, without replacement) nobody knows
-who they are, which `SampledWithoutReplacementDpEvent` (Wang et al., 2019,
-https://arxiv.org/abs/1808.00087) counts. But the mean of a block tells how many
+Who of all devices is drawn in a round (a fixed number, without replacement)
+nobody knows, which `SampledWithoutReplacementDpEvent` counts (Wang et al.,
+2019, https://arxiv.org/abs/1808.00087). But the mean of a block tells how many
 devices are in it, hence how many of each kind take part. So (**ours**) the draw
 hides a device only among those of its kind: k of the m devices with the same
-sensors (and, where plans follow a budget, the same speed and memory) were drawn
-in this round, from the run's own draws. Where all were, nothing is hidden by the
-draw. A bound of the draw that exceeds that of the plain Gaussian mechanism at an
-order is replaced by it. The largest epsilon over kinds counts.
+sensors (and, where plans follow a budget, the same speed and memory) were in
+this round's draw. Where all were, it hides nothing. Where the bound of the draw
+exceeds that of the Gaussian mechanism alone, the latter counts, order by order.
+The largest epsilon over kinds is that of the run.
 """
 
 import functools
