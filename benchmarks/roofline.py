@@ -4,10 +4,10 @@ python -m benchmarks.roofline [--methods=cohort_mean] [--devices=0] [--smoke]
 
 A round of the sensor workload (`round_throughput`) and products of two 1024
 matrices, on all devices at once, take turns; the share is that of the same
-turn. On a GPU take a larger product for its peak, `--size=8192`. Useful FLOPs are
-what the simulated devices would compute (`costs.step_flops`): no masked work, no
-zeros that fill rows, no sampling and no bookkeeping. `conv_lowering` does the
-same for one encoder alone.
+turn. On a GPU take a larger product for its peak, `--size=8192`. Useful FLOPs
+are what the simulated devices would compute (`costs.step_flops`): no masked
+work, no zeros that fill rows, no sampling and no bookkeeping. `conv_lowering`
+does the same for one encoder alone.
 """
 
 import statistics
@@ -18,7 +18,6 @@ from benchmarks import common, round_throughput
 from relief_jax import simulate
 from relief_jax.cli import command
 from relief_jax.runs import step_times
-
 
 _SIZE = flags.DEFINE_integer('size', 1024, 'of the matrices')
 

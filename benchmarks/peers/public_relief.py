@@ -7,6 +7,7 @@ program. Costs (seconds, joules, bytes) are simulated as always.
 """
 
 import statistics
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -127,7 +128,8 @@ def main(argv) -> None:
     if not np.isfinite(info.loss).all():
       raise FloatingPointError('the loss is not finite')
 
-  seconds, facts = turns.timed(one_round, common.ROUNDS.value), {}
+  seconds = turns.timed(one_round, common.ROUNDS.value)
+  facts: dict[str, Any] = {}
   if _TOP.value:
     facts['trace'] = tracing.profile(step, one_round, _TOP.value)
   if _PRODUCT.value:

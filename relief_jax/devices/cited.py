@@ -15,9 +15,9 @@
       }
     }
 
-Quantities are those of `base.Device`. `version` counts up when a figure changes,
-so that a name and a version cite numbers. `source` is a document, or `none`
-where a figure is only ours.
+Quantities are those of `base.Device`. `version` counts up when a figure
+changes, so that a name and a version cite numbers. `source` is a document, or
+`none` where a figure is only ours.
 """
 
 import math
