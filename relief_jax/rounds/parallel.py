@@ -264,6 +264,8 @@ def build(
       )
       mean = mean._replace(delta=delta)
     round = round._replace(plan=heard_plan, clients=record.store.method)
+    if against.noise == 'device':
+      extra['noisy_weight'] = weight * trained
     if against.noise:
       privacy.check_server(setting, method, server, mean, round, name)
     server, mine = method.server(server, mean, round)

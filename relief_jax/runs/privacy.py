@@ -81,19 +81,22 @@ class Accountant:
     Args:
       infos: numpy arrays with a leading axis of rounds, [R, K, ...].
     """
-    for client, trained in zip(infos.client, infos.trained, strict=True):
+    share = np.ones(infos.client.shape)
+    if self._on_devices:
+      share = np.array([_share(w) for w in infos.extra['noisy_weight']])
+    for client, trained, part in zip(
+      infos.client, infos.trained, share, strict=True
+    ):
       here = trained.any(-1)
       place = self._order[np.searchsorted(self._sorted, client[here])]
       self.turns[place] += 1
-      kind, count = self._kind[place], trained.sum(0)
+      kind = self._kind[place]
       for number in np.unique(kind):
-        own = trained[here][kind == number]
-        # Of the sum of a block that fewest devices put their noise into.
-        share = count[own.any(0)].min() if self._on_devices else 1
+        own = part[here][kind == number]
         self.rdp[number] += divergence(
           int(self._size[number]),
           len(own),
-          self._multiplier * math.sqrt(share) / 2,
+          float(self._multiplier * own.min() / 2),
         )
 
   def record(self) -> dict[str, float]:
@@ -148,6 +151,8 @@ def divergence(source: int, sample: int, multiplier: float) -> np.ndarray:
     sample: of them that were drawn.
     multiplier: deviation of the noise over the sensitivity.
   """
+  if math.isinf(multiplier):  # it was in no sum
+    return np.zeros(len(ORDERS))
   library = _library()
   event = library.GaussianDpEvent(multiplier)
   found = _rdp(library, event)
@@ -163,6 +168,20 @@ def _rdp(library: Any, event: Any) -> np.ndarray:
   return np.array(
     library.rdp.RdpAccountant(ORDERS, relation).compose(event).rdp
   )
+
+
+def _share(weight: np.ndarray) -> np.ndarray:
+  """Computes the noise of sums over a device's own, [K]; sqrt(n) of n alike.
+
+  Of the block in which it is least. Infinite for a device that no sum holds.
+
+  Args:
+    weight: [K, G] in the mean, 0 where a device did not train or count.
+  """
+  whole = np.sqrt(np.square(weight.astype(np.float64)).sum(0, keepdims=True))
+  over = np.full(weight.shape, np.inf)
+  np.divide(whole, weight, out=over, where=weight > 0)
+  return over.min(-1)
 
 
 def _kinds(

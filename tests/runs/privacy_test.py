@@ -45,6 +45,11 @@ def infos(found, rounds):
   return SimpleNamespace(
     client=np.array([found.id[list(places)] for places in rounds]),
     trained=np.array([found.owned[list(places)] for places in rounds]),
+    extra={
+      'noisy_weight': np.array(
+        [found.owned[list(places)] for places in rounds], np.float32
+      )
+    },
   )
 
 
@@ -116,6 +121,17 @@ def test_noise_by_devices_adds_up_in_sums_and_not_in_one_update():
   alone = by_hand(Gaussian(1.0), Gaussian(1.0))
   assert record['epsilon_local'] == pytest.approx(alone, rel=1e-12)
   assert accountant.turns.tolist() == [2] * 5
+
+
+def test_noise_of_a_device_that_does_not_count_is_in_no_sum():
+  """Five train the second block, its two owners count."""
+  found = fleet([[1, 1]] * 2 + [[1, 0]] * 3)
+  seen = infos(found, [range(5)])
+  seen.trained[:] = True  # filled sensors are trained too
+  accountant = privacy.Accountant(config('device'), found)
+  accountant.add(seen)
+  want = by_hand(Gaussian(math.sqrt(2)))
+  assert accountant.record()['epsilon'] == pytest.approx(want, rel=1e-12)
 
 
 def test_epsilon_goes_on_from_a_snapshot():
