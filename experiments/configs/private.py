@@ -5,7 +5,7 @@ relief compare private --workdir=runs/private --data_dir=DIR
 200 devices of which 50 are drawn in each of 20 rounds, seeds 0 to 2, a model of
 3,500 parameters, since the norm of the noise grows with the root of their
 number. Labels: `plain` has neither clip nor noise, `none` a clip to 0.5, the
-others also noise by the server with multipliers 1, 4 and 16. Epsilon at delta
+others also noise by the server with multipliers 0.5, 1 and 2. Epsilon at delta
 1e-5 is in each run's summary.json.
 Also `smoke`, `synthetic`.
 """
@@ -15,7 +15,7 @@ from relief_jax.config import presets
 
 SEEDS = (0, 1, 2)
 CLIP = 0.5
-MULTIPLIERS = {'low': 1.0, 'middle': 4.0, 'high': 16.0}
+MULTIPLIERS = {'half': 0.5, 'one': 1.0, 'two': 2.0}
 
 
 def labels() -> dict[str, dict]:
