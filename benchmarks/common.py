@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from benchmarks import turns
-from relief_jax.engine import placement
+from relief_jax.engine import memory, placement
 from relief_jax.simulate import Simulation
 
 
@@ -89,7 +89,7 @@ def round_times(simulation: Simulation, repeats: int) -> dict[str, float]:
 
 
 def emit(case: dict[str, Any]) -> None:
-  """Prints one JSON line: the case, then the machine and the date."""
+  """Prints one JSON line: peak memory, the case, the machine and the date."""
   machine = {
     'device_kind': jax.devices()[0].device_kind,
     'devices': jax.local_device_count(),
@@ -97,7 +97,8 @@ def emit(case: dict[str, Any]) -> None:
     'python': platform.python_version(),
     'date': datetime.date.today().isoformat(),
   }
-  print(json.dumps({**case, **machine}), flush=True)
+  peak = {'peak_memory_mbytes': memory.peak() / 1e6}
+  print(json.dumps({**peak, **case, **machine}), flush=True)
 
 
 def child(

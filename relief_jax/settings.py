@@ -17,8 +17,9 @@ from relief_jax.types import Array, Fleet
 
 # Traced values of a round by name: client_lr, client_momentum, lr_decay,
 # lr_floor, lr_every, lr_warmup, server_lr, ema, prox, dropout, deadline,
-# deadline_end, rounds (R, for schedules over the run), wait, clip_norm, faulty
-# [N] (updates/faults.py), and optimizer.NAME, arguments of the local optimiser.
+# deadline_end, rounds (R, for schedules over the run), wait, clip_norm,
+# noise_multiplier, faulty [N] (updates/faults.py), and optimizer.NAME,
+# arguments of the local optimiser.
 HParams = Mapping[str, Any]
 
 # Structures that only follow from the names of hyperparameters.
@@ -47,6 +48,8 @@ class Guard(NamedTuple):
     mean: `mean`, `median` or `trimmed` (aggregation/robust.py).
     trim: share of the values that is cut off on either side of `trimmed`.
     faults: to test all this with.
+    noise: who adds Gaussian noise (updates/noise.py): `device`, `server`, or ''
+      for nobody.
   """
 
   drop: bool = False
@@ -54,6 +57,7 @@ class Guard(NamedTuple):
   mean: str = 'mean'
   trim: float = 0.0
   faults: Faults = Faults()
+  noise: str = ''
 
   @property
   def robust(self) -> bool:
@@ -179,7 +183,7 @@ def make_guard(config: ml_collections.ConfigDict) -> Guard:
   >>> make_guard(config.default()) == Guard()
   True
   """
-  faults = Faults()
+  faults, multiplier = Faults(), config.hparams.noise_multiplier
   if config.faults.share > 0:
     faults = Faults(config.faults.kind, config.faults.scale)
   return Guard(
@@ -188,4 +192,5 @@ def make_guard(config: ml_collections.ConfigDict) -> Guard:
     mean=config.mean,
     trim=config.trim if config.mean == 'trimmed' else 0.0,
     faults=faults,
+    noise=config.privacy.noise if multiplier else '',
   )

@@ -80,7 +80,6 @@ REGISTRIES = {
   ),
   'compressors': ('base', 'rounding'),
   'datasets': None,
-  'devices': ('base', 'figures'),
   'models': None,
 }
 

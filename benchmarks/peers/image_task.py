@@ -117,6 +117,23 @@ def encode(params: PyTree, x: Array) -> Array:
   return _relu(layers.bias(y, two['b'])).reshape(_PARTS, batch, -1)
 
 
+def encode_plain(params: PyTree, x: Array) -> Array:
+  """Encodes images by plain convolutions, [B, H, H, c] -> [1, B, d].
+
+  The numbers of `encode` in another order, in the form that accelerators have
+  kernels for.
+  """
+  for layer in params:
+    kernel = layer['w'].reshape(3, 3, x.shape[-1], -1)
+    x = jax.lax.conv_general_dilated(
+      x, kernel, (1, 1), 'VALID', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+    )
+    x = jax.nn.relu(x + layer['b'][None, None, None])
+  batch, h, _, c = x.shape
+  x = x.reshape(batch, h // 2, 2, h // 2, 2, c).max((2, 4))
+  return x.reshape(1, batch, -1)
+
+
 @jax.custom_vjp
 def _relu(x: Array) -> Array:
   """Applies a ReLU that keeps its output for the gradient, and no mask."""
@@ -173,14 +190,19 @@ def pfl_cnn(spec: encoders.Spec) -> Task:
   return task._replace(encode=encode_image, fuse=fuse)
 
 
-def image_task(setup: Setup) -> Task:
-  """Builds a set-up's model, `cnn` or `linear`."""
-  linear = setup.model == 'linear'
+def image_task(setup: Setup, plain: bool = False) -> Task:
+  """Builds a set-up's model, `cnn` or `linear`.
+
+  Args:
+    setup: which.
+    plain: convolutions are left to XLA, for accelerators.
+  """
+  linear, encoded = setup.model == 'linear', encode_plain if plain else encode
 
   def encode_image(params, frozen, m, x, cut):
     del frozen, m
     own = layers.stop_below(params['encoder']['image'], cut > 0)
-    return x if linear else encode(own, x)
+    return x if linear else encoded(own, x)
 
   def fuse(params, frozen, features, run):
     del frozen, run

@@ -6,16 +6,20 @@ One client at a time on every core's own virtual device, the whole round in one
 program. Costs (seconds, joules, bytes) are simulated as always.
 """
 
+import statistics
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
+from benchmarks import common as timing
 from benchmarks import tracing, turns
 from benchmarks.peers import common, image_task
-from relief_jax import algorithms, simulate
+from relief_jax import algorithms, costs, simulate
 from relief_jax.cli import command
-from relief_jax.engine import placement
+from relief_jax.engine import memory, placement
 from relief_jax.optimizers import Optimizer
 from relief_jax.settings import Setting
 from relief_jax.types import Bank, Fleet, Population
@@ -24,6 +28,12 @@ _DEVICES = flags.DEFINE_integer(
   'devices', 0, 'virtual CPU devices, 0: one per core'
 )
 _LAYOUT = flags.DEFINE_string('layout', 'one', 'see config.layout')
+_PLAIN = flags.DEFINE_bool(
+  'plain', False, "XLA's own convolutions, for accelerators"
+)
+_PRODUCT = flags.DEFINE_integer(
+  'product', 0, 'compare with the product of two matrices of this size'
+)
 _TOP = flags.DEFINE_integer('top', 0, 'also trace, and list so many operations')
 _DRAW = flags.DEFINE_enum(
   'draw',
@@ -58,13 +68,34 @@ def population(setup: common.Setup) -> Population:
   return Population(bank, fleet, jnp.asarray(rows), {})
 
 
+def share(task, setting, layout, seconds: float) -> dict[str, float]:
+  """Compares a round's useful FLOP/s with those of a matrix product.
+
+  Args:
+    task: the model.
+    setting: of the round.
+    layout: of its clients.
+    seconds: of the round.
+  """
+  every = jnp.ones((1, 1), bool), jnp.ones((1, task.num_blocks), bool)
+  flops = float(costs.step_flops(task.work, *every).sum())
+  flops *= setting.cohort * setting.steps * setting.batch
+  product = timing.matrix_product(_PRODUCT.value, layout)
+  best = timing.times(product.call, 5)['median_seconds']
+  return {
+    'useful_gflops': flops / seconds / 1e9,
+    'product_gflops': product.flops / best / 1e9,
+    'share': flops / seconds * best / product.flops,
+  }
+
+
 def main(argv) -> None:
   """Times this simulator's rounds and prints one JSON line."""
   del argv
   devices = _DEVICES.value or common.CORES.value
   simulate.set_devices(devices)
   setup = common.chosen()
-  task = image_task.image_task(setup)
+  task = image_task.image_task(setup, _PLAIN.value)
   hparams = {
     'client_lr': jnp.float32(setup.lr),
     'server_lr': jnp.float32(1.0),
@@ -97,9 +128,12 @@ def main(argv) -> None:
     if not np.isfinite(info.loss).all():
       raise FloatingPointError('the loss is not finite')
 
-  seconds, trace = turns.timed(one_round, common.ROUNDS.value), {}
+  seconds = turns.timed(one_round, common.ROUNDS.value)
+  facts: dict[str, Any] = {}
   if _TOP.value:
-    trace = {'trace': tracing.profile(step, one_round, _TOP.value)}
+    facts['trace'] = tracing.profile(step, one_round, _TOP.value)
+  if _PRODUCT.value:
+    facts |= share(task, setting, layout, statistics.median(seconds))
   common.emit_setup(
     'relief',
     setup,
@@ -107,8 +141,12 @@ def main(argv) -> None:
     parameters=size,
     draw=_DRAW.value,
     layout=str(layout),
+    plain=_PLAIN.value,
+    total_seconds=sum(seconds),
+    peak_memory_mbytes=memory.peak() / 1e6,
+    device_kind=jax.devices()[0].device_kind,
     jax=jax.__version__,
-    **trace,
+    **facts,
   )
 
 

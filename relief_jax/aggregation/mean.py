@@ -52,12 +52,15 @@ class Aggregator(NamedTuple):
     over: clients over which an element is averaged: `contributors`, whose
       sub-model contains it, or `all` that count for its block.
     adds: it makes sums beside the mean.
+    plain: its mean is a sum of updates, each times its weight, over the sum of
+      the weights [G], and other updates move nothing else.
   """
 
   client: Callable[[Update, Device], tuple[PyTree, PyTree]]
   server: Callable[[PyTree, PyTree, Array, Array], Mean]
   over: Literal['contributors', 'all'] = 'contributors'
   adds: bool = False
+  plain: bool = False
 
 
 def masked_mean(
@@ -92,7 +95,7 @@ def masked_mean(
     del stacked
     return of_sums(task, weight, trained, *summed, over=over)
 
-  return Aggregator(client, server, over)
+  return Aggregator(client, server, over, plain=True)
 
 
 def with_sums(
@@ -116,7 +119,9 @@ def with_sums(
       extra=(mean.extra, extra) if aggregator.adds else extra
     )
 
-  return aggregator._replace(client=client, server=server, adds=True)
+  return aggregator._replace(
+    client=client, server=server, adds=True, plain=False
+  )
 
 
 def of_sums(

@@ -274,6 +274,16 @@ ROWS: dict[str, Any] = {
       1.0, 0, LARGE, 'flip, noise: norm of it, in norms of the true update'
     ),
   },
+  # Private updates (updates/noise.py, runs/privacy.py); with
+  # hparams.clip_norm and hparams.noise_multiplier.
+  'privacy': {
+    'noise': name(
+      'off', ('off', 'device', 'server'), 'who adds Gaussian noise'
+    ),
+    'delta': real(
+      1e-5, 0, 1, 'delta of the epsilon in records', above=True, below=True
+    ),
+  },
   # Cost.
   'deadline': name('tight', 'deadlines', 'of a round, see docs/budgets.md'),
   'deadline_end': name(
@@ -327,6 +337,9 @@ ROWS: dict[str, Any] = {
     'prox': real(0.01, 0, LARGE, 'fedprox: of its penalty'),
     'clip_norm': real(
       0.0, 0, 1e9, "L2 norm of a client's update at most; 0: any"
+    ),
+    'noise_multiplier': real(
+      0.0, 0, LARGE, 'privacy.noise: its standard deviation, in clip_norms'
     ),
     'lr_decay': real(
       1.0, 0, 1, 'lr_schedule=exponential, step: a factor of the local rate'

@@ -47,6 +47,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
   _validate_clients(config)
   _validate_folds(config.data)
   _validate_sensor_faults(config.sensor_faults)
+  _validate_privacy(config)
   _validate_base(config.backbone, config.model)
 
 
@@ -153,6 +154,40 @@ def _validate_sensor_faults(shift: ml_collections.ConfigDict) -> None:
         f'config.sensor_faults.{name} is {shift[name]} without a fault',
         f'one of {", ".join(faults)} above 0',
         'set --config.sensor_faults.noise=1',
+      )
+
+
+def _validate_privacy(config: ml_collections.ConfigDict) -> None:
+  """Refuses noise that nobody adds, or whose epsilon nobody can tell."""
+  noise, values = config.privacy.noise, config.hparams
+  if noise == 'off':
+    if values.noise_multiplier:
+      raise InputError(
+        f'config.hparams.noise_multiplier={values.noise_multiplier} with '
+        'config.privacy.noise=off',
+        'somebody who adds the noise, device or server',
+        'set --config.privacy.noise=server',
+      )
+    return
+  if not values.clip_norm:
+    raise InputError(
+      f'config.privacy.noise={noise} with config.hparams.clip_norm=0',
+      'updates of a bounded norm',
+      'set --config.hparams.clip_norm=1',
+    )
+  online = config.online
+  for on, key, usual in (
+    (online.stream.buffer, 'stream.buffer', 0),
+    (online.missing.kind != 'off', 'missing.kind', 'off'),
+    (online.missing.outage, 'missing.outage', "''"),
+    (online.presence.kind != 'off', 'presence.kind', 'off'),
+    (online.pace.wait, 'pace.wait', 0),
+  ):
+    if on:
+      raise InputError(
+        f'config.privacy.noise={noise} with config.online.{key}',
+        'rounds whose devices follow from the draw alone, which epsilon counts',
+        f'set --config.online.{key}={usual}',
       )
 
 

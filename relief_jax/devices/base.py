@@ -13,10 +13,11 @@ what TCP keeps on a shared access point. Devices do not slow each other down.
 *Memory* for training is unbounded unless a fleet says otherwise (`memory_mb`):
 no data sheet tells how much of it a system leaves to a program.
 
-*Sources.* Read in a copy of the cited text when the table was made: the power
-of the Raspberry Pi 4, the radios CYW43455 and ATWILC3000A, the Xavier NX's
-cores, clock and power modes, the TX2's clock, the AGX Orin's maximum power. The
-other vendor figures are quoted from the named documents without a second look.
+*Sources* stand beside the figures, in NAME.json (devices/cited.py). Read in a
+copy of the cited text when the table was made: the power of the Raspberry Pi 4,
+the radios CYW43455 and ATWILC3000A, the Xavier NX's cores, clock and power
+modes, the TX2's clock, the AGX Orin's maximum power. The other vendor figures
+are quoted from the named documents without a second look.
 """
 
 import math

@@ -19,6 +19,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from relief_jax.devices import cited
 from relief_jax.devices.base import Device
 from relief_jax.errors import InputError
 from relief_jax.files import text_files
@@ -134,10 +135,11 @@ def to_device(
 
 
 def read(path: str | pathlib.Path) -> Device:
-  """Reads a profile that a user wrote.
+  """Reads a profile, ours or one that a user wrote.
 
   Args:
-    path: of a JSON object; the keys `name`, `note` and `fit` are not figures.
+    path: of a JSON object, a citable one (devices/cited.py) or figures alone;
+      of these the keys `name`, `note` and `fit` are none.
 
   Raises:
     InputError: no such file, no JSON object, or wrong figures.
@@ -149,6 +151,8 @@ def read(path: str | pathlib.Path) -> Device:
       'an object of figures',
       'see relief_jax/devices/figures.py for the keys',
     )
+  if cited.is_cited(values):
+    return cited.to_device(values, str(path))
   figures = {k: v for k, v in values.items() if k not in _NOT_FIGURES}
   return to_device(figures, str(path))
 

@@ -223,6 +223,7 @@ COST = (
   Column('joules', 'J', _joules, None),
   Column('energy_share', 'J / base', _against(_joules, _share), 2),
   Column('megabytes_up', 'MB up', _last('up_bytes', 1e-6), None),
+  Column('epsilon', 'epsilon', _last('epsilon'), None),
   Column('wall_seconds', 'wall s', _last('wall_seconds'), 0),
 )
 ROUNDS = (10, 30, 100)

@@ -145,6 +145,7 @@ def alone(setting: Setting, name: str) -> None:
     ('hparams.clip_norm', guard.clip, 'hparams.clip_norm=0'),
     (f'mean={guard.mean}', guard.robust, 'mean=mean'),
     ('faults.share', guard.faults.kind, 'faults.share=0'),
+    (f'privacy.noise={guard.noise}', guard.noise, 'privacy.noise=off'),
   ):
     if on:
       raise InputError(

@@ -1,6 +1,6 @@
 """Builds the parallel-then-average round of a method.
 
-    plan -> send -> train -> updates' chain -> mean -> server
+    plan -> send -> train -> updates' chain -> mean -> (noise) -> server
 
 Updates are summed as they are made and never stacked over clients, except for
 robust means.
@@ -29,6 +29,7 @@ from relief_jax.rounds import (
   accounting,
   frame,
   legality,
+  privacy,
   similarity,
   split,
   stragglers,
@@ -39,7 +40,7 @@ from relief_jax.rounds.records import Algorithm
 from relief_jax.settings import HParams, Setting
 from relief_jax.task import Task
 from relief_jax.types import Array, PyTree
-from relief_jax.updates import link, stack, transform
+from relief_jax.updates import link, noise, stack, transform
 
 
 class RoundState(NamedTuple):
@@ -95,6 +96,8 @@ def build(
   against, layout = setting.guard, setting.layout
   links = link.make(setting)
   legality.check(setting, method, links, name)
+  if against.noise:
+    privacy.check(setting, method, links, name)
   chain = stack.stack(setting, links)
   if method.transforms:
     chain = transform.chain(*method.transforms, chain)
@@ -177,6 +180,8 @@ def build(
     fleet, place, server = round.fleet, round.place, state.server
     store = frame.take(state.clients, place)
     round = round._replace(clients=store.method)
+    if against.noise:
+      privacy.check_plan(setting, method, server, round, name)
     plan, extra = method.plan(server, round), {}
     if fleet.memory is not None:
       plan, extra['memory'] = memory.within(
@@ -255,11 +260,17 @@ def build(
       extra['steps'] = plan.cost.steps
     if plan.cost.server_joules is not None:
       extra['server_joules'] = plan.cost.server_joules
-    server, mine = method.server(
-      server,
-      mean,
-      round._replace(plan=heard_plan, clients=record.store.method),
-    )
+    if against.noise == 'server':
+      delta = noise.on_mean(
+        known.link_key, hparams, task, mean.delta, mean.touched, weight
+      )
+      mean = mean._replace(delta=delta)
+    round = round._replace(plan=heard_plan, clients=record.store.method)
+    if against.noise == 'device':
+      extra['noisy_weight'] = weight * trained
+    if against.noise:
+      privacy.check_server(setting, method, server, mean, round, name)
+    server, mine = method.server(server, mean, round)
     for one, rows in zip(observers, record.observed, strict=True):
       extra |= one.server(rows)
     extra |= method.report(server)

@@ -39,6 +39,7 @@ class RoundInfo(NamedTuple):
     online: what only an online world shows, None in a static one.
     extra: what observers saw, by name, only what is asked for:
       `weight_factor` [K, G], weights that devices computed themselves;
+      `noisy_weight` [K, G], in the mean, where devices add noise;
       `dropped` [K] bool, whose update was not finite and is left out;
       `similarity` [blocks, K, K], cosines of the updates of every two devices;
       `memory` [K] bytes of training, in a fleet with bounds;

@@ -9,7 +9,13 @@ import numpy as np
 
 from relief_jax.rounds import similarity
 from relief_jax.rounds.records import RoundInfo
-from relief_jax.runs import device_log, evaluation, run_summary, scores
+from relief_jax.runs import (
+  device_log,
+  evaluation,
+  privacy,
+  run_summary,
+  scores,
+)
 from relief_jax.runs.round_totals import Diverged, RoundTotals
 from relief_jax.task import Task
 from relief_jax.world import World
@@ -67,11 +73,17 @@ class Run:
     )
     self._totals = RoundTotals()
     self._log = device_log.DeviceLog(fleet)
+    self._privacy = privacy.make(config, fleet)
 
   @property
   def done(self) -> bool:
     """Tells whether all rounds are over and evaluated."""
     return bool(self.history) and self.round >= self.rounds
+
+  @property
+  def warnings(self) -> list[str]:
+    """What noise in updates does to this fleet, for a reader."""
+    return privacy.warnings(self.config, self._world)
 
   def next_after(self, every: int) -> int:
     """Gives the next round that is a multiple, or the last one.
@@ -103,6 +115,8 @@ class Run:
     broken = self._totals.add(infos)
     if broken is None:
       self._log.add(infos, self.round)
+      if self._privacy:
+        self._privacy.add(infos)
       if self.config.update_similarity:
         self.cosines += similarity.lines(
           self._task, infos, self.round, self.config.update_similarity
@@ -148,16 +162,21 @@ class Run:
       **self._totals.totals,
       **found.record,
       **self._totals.window(self._task.blocks.name),
+      **self._spent(),
       'wall_seconds': sum(self.wall.values()),
     }
     self.history.append(record)
     return record
+
+  def _spent(self) -> dict[str, float]:
+    return self._privacy.record() if self._privacy else {}
 
   def snapshot(self) -> dict[str, Any]:
     """Gives the part of it that a later process needs to go on."""
     return {
       'round': np.int64(self.round),
       'totals': {k: np.float64(v) for k, v in self._totals.totals.items()},
+      **({'privacy': self._privacy.snapshot()} if self._privacy else {}),
     }
 
   def restore(self, snapshot: dict[str, Any], history: list) -> None:
@@ -171,6 +190,8 @@ class Run:
     # In our own order: a pytree sorts its keys, and records are text.
     for key in self._totals.totals:
       self._totals.totals[key] = float(snapshot['totals'][key])
+    if self._privacy:
+      self._privacy.restore(snapshot['privacy'])
     self.history = list(history)
 
   def summary(self, cohort: int) -> dict[str, Any]:
@@ -185,6 +206,7 @@ class Run:
       ),
       **run_summary.speed(self.wall, self.round, cohort),
       'compiles': self.compiles,
+      **self._spent(),
     }
 
   def fleet(self) -> dict[str, Any]:

@@ -115,7 +115,7 @@ class Simulation:
     with processes.together():
       start.check_finite(self.task, placement.local(self.params))
     args = self._key, self._state, self._population, self._hparams
-    start.check_similarity(config, self.algorithm, args)
+    start.check_round(config, self.algorithm, args)
     self.run.wall['setup'] = time.perf_counter() - started
 
   @property
@@ -190,7 +190,7 @@ class Simulation:
     """Warnings for a reader of the results; no error."""
     whole = not (self.algorithm.personal or self.config.modality_dropout)
     found = run_summary.warnings(self._world, whole)
-    return [*self.task.notes, *found]
+    return [*self.task.notes, *found, *self.run.warnings]
 
   @property
   @ambient.pinned()

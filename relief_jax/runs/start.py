@@ -135,10 +135,10 @@ def base(algorithm: Algorithm, state: PyTree, population: Population) -> PyTree:
   return algorithm.frozen(placement.local(state), frozen)
 
 
-def check_similarity(
+def check_round(
   config: ml_collections.ConfigDict, algorithm: Algorithm, args: tuple
 ) -> None:
-  """Refuses `config.update_similarity` of rounds that show no updates.
+  """Refuses what only a traced round shows.
 
   Args:
     config: of the run.
@@ -146,13 +146,15 @@ def check_similarity(
     args: of a round.
 
   Raises:
-    InputError: nothing to compare.
+    InputError: `config.update_similarity` of rounds that show no updates, or
+      noise that does not hide a device (rounds/privacy.py).
     PeerError: in another process of the run.
   """
-  if config.update_similarity:
+  if config.update_similarity or config.privacy.noise != 'off':
     with processes.together():
       _, info = jax.eval_shape(algorithm.step, *args)
-      similarity.check(info, config.method)
+      if config.update_similarity:
+        similarity.check(info, config.method)
 
 
 def estimate_memory(

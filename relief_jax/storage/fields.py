@@ -148,6 +148,15 @@ METRICS = {
     'energy of a server that trains a part of the model, since the last line',
   ),
   'dropped': Field('updates', 'not finite, left out since the last line'),
+  'epsilon': Field(
+    'nats',
+    'of the model so far, of the device that noise hides least: all its '
+    'windows replaced (docs/updates.md)',
+  ),
+  'epsilon_local': Field(
+    'nats', 'likewise, of the noisy updates of a single device'
+  ),
+  'delta': Field('probability', 'that goes with the epsilons'),
   'prequential': Field(
     _SHARE, 'arrived windows that were classified rightly before training'
   ),
@@ -183,6 +192,9 @@ SUMMARY = {
   'up_bytes_total': Field('bytes', 'sent by all devices'),
   'down_bytes_total': Field('bytes', 'received by all devices'),
   'dropped_total': Field('updates', 'not finite, left out'),
+  'epsilon': Field('nats', 'as in metrics.jsonl, of all rounds'),
+  'epsilon_local': Field('nats', 'likewise'),
+  'delta': Field('probability', 'that goes with them'),
   'wall_seconds': Field('s', 'of this machine', 'stage'),
   'rounds_per_second': Field('1/s', 'of this machine, without compilation'),
   'clients_per_second': Field('1/s', 'devices simulated, likewise'),

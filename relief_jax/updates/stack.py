@@ -1,7 +1,7 @@
 """Orders the treatments of updates in a run."""
 
 from relief_jax.settings import Setting
-from relief_jax.updates import clip, faults, link, transform
+from relief_jax.updates import clip, faults, link, noise, transform
 
 
 def stack(setting: Setting, links: link.Links) -> transform.Transform:
@@ -18,6 +18,8 @@ def stack(setting: Setting, links: link.Links) -> transform.Transform:
     parts.append(clip.mark_nonfinite())
   if guard.clip:
     parts.append(clip.clip_update())
+  if guard.noise == 'device':
+    parts.append(noise.add_noise())
   if not links.up.lossless:
     code = link.coded(links.up)
     parts.append(link.error_feedback(code) if links.feedback else code)

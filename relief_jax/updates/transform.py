@@ -1,6 +1,6 @@
 """Chains treatments of an update between training and mean, as pieces.
 
-    train -> (inject faults) -> finite? -> clip -> code -> mean
+    train -> (inject faults) -> finite? -> clip -> noise -> code -> mean
 
 A `Transform` sees one client's update at a time. `stack` builds the only order
 that a run uses; pieces that do not commute, such as a clip and a code, are

@@ -31,6 +31,7 @@ HPARAMS = {
   'ema': 0.5,
   'prox': 0.01,
   'clip_norm': 1.0,
+  'noise_multiplier': 0.0,
   'dropout': 0.3,
   'deadline': float('inf'),
   'deadline_end': float('inf'),
