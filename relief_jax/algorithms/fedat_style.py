@@ -1,7 +1,7 @@
 """In the manner of FedAT (https://arxiv.org/abs/2010.05958): tiers.
 
 Devices are cut into `tiers` of equal size by their time. Within a tier a round
-is synchronous; tiers come to the server each at its own pace (semi-synchronous).
+is synchronous; tiers come to the server each at its own pace: semi-synchronous.
 The server keeps a model of every tier and the number of its rounds, T_m, and
 
     theta = sum_m T_{M+1-m} / T theta_m,   T = sum_m T_m
@@ -101,9 +101,7 @@ def fedat_style(task: Task, setting: Setting) -> Method:
     total = weight.sum(0)
     weight /= jnp.maximum(total, 1.0)[None]
     parts = jax.vmap(
-      lambda row, own: tree.scale(
-        tree.broadcast_groups(task.groups, row), own
-      )
+      lambda row, own: tree.scale(tree.broadcast_groups(task.groups, row), own)
     )(weight, known.models)
     step = jax.tree.map(lambda v, p: v.sum(0) - p, parts, state.params)
     touched = tree.broadcast_groups(task.groups, (total > 0) & here.any())

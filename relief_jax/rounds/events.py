@@ -147,7 +147,9 @@ def init(
     run=jnp.zeros((clients, modalities), bool),
     trained=jnp.zeros((clients, task.num_blocks), bool),
     counted=jnp.zeros((clients, task.num_blocks)),
-    models=jax.tree.map(lambda v: jnp.zeros((count, *v.shape), v.dtype), params),
+    models=jax.tree.map(
+      lambda v: jnp.zeros((count, *v.shape), v.dtype), params
+    ),
   )
 
 
@@ -261,21 +263,21 @@ def opening(
     if setting.idle_power:  # in the buffer, until the step
       idle = fleet.watts[:, 3] * (found.elapsed - found.left)
       joules += jnp.where(every.seconds > 0, idle, 0.0)
-    every = every._replace(joules=joules)
-    charged = ('upload', 'download', 'seconds', 'joules')
+
+    def of_arrived(values):
+      return jnp.where(arrived, values[place], 0.0)
+
     info = every._replace(
       client=round.fleet.id,
       loss=jnp.zeros(place.shape),
-      **{
-        name: jnp.where(arrived, getattr(every, name)[place], 0.0)
-        for name in charged
-      },
+      upload=of_arrived(every.upload),
+      download=of_arrived(every.download),
+      seconds=of_arrived(every.seconds),
+      joules=of_arrived(joules),
     )
-    extra = {k: jnp.where(arrived, v[place], 0.0) for k, v in extra.items()}
+    extra = {k: of_arrived(v) for k, v in extra.items()}
     return frame.Begun(
-      round=round._replace(
-        active=round.active & heard, clients=store.method
-      ),
+      round=round._replace(active=round.active & heard, clients=store.method),
       known=known,
       plan=part,
       received=method.send(state.server)._replace(
@@ -329,8 +331,8 @@ def _arrivals(
   flight: Flight,
   works: Array,
   seconds: Array,
-) -> tuple[Arrivals, Array | None]:
-  """Starts devices and finds who arrives next; also the tiers, [N].
+) -> tuple[Arrivals, Array]:
+  """Starts devices and finds who arrives next; also the tiers, [N] int32.
 
   Args:
     setting: of the round.
@@ -342,7 +344,7 @@ def _arrivals(
     seconds: [N] that each takes.
   """
   draw = jax.vmap(jax.random.uniform)(batches.client_keys(key, fleet))  # [N]
-  idle, tier = works & ~flight.busy, None
+  idle, tier = works & ~flight.busy, jnp.zeros(works.shape, jnp.int32)
   if events.tiers:
     tier = tiers_of(seconds, works, events.tiers)
     there = jnp.zeros(events.tiers, bool).at[tier].max(flight.busy)
@@ -356,8 +358,10 @@ def _arrivals(
   out = flight.busy | starts
   left = jnp.where(starts, seconds, flight.left)
   if events.tiers:
-    ends = jnp.full(events.tiers, -jnp.inf).at[tier].max(
-      jnp.where(out, left, -jnp.inf)
+    ends = (
+      jnp.full(events.tiers, -jnp.inf)
+      .at[tier]
+      .max(jnp.where(out, left, -jnp.inf))
     )
     ends = jnp.where(ends >= 0, ends, jnp.inf)
     first = ends.argmin()
@@ -366,9 +370,7 @@ def _arrivals(
   elif events.buffer == setting.clients:
     taken, elapsed = out, jnp.where(out, left, 0.0).max()
   else:
-    found = _one_by_one(
-      events.buffer, out, left, idle & ~starts, draw, seconds
-    )
+    found = _one_by_one(events.buffer, out, left, idle & ~starts, draw, seconds)
     return found._replace(started=found.started | starts), tier
   return Arrivals(taken, starts, left, elapsed), tier
 
@@ -524,4 +526,12 @@ def check(setting: Setting, method: Method, links: link.Links) -> None:
       f'from 1 to {most}',
       'make it smaller, or raise --config.clients or '
       '--config.clients_per_round',
+    )
+  least = -(-setting.cohort // events.buffer) - 1
+  if events.limit and not events.tiers and events.limit < least:
+    raise InputError(
+      f'max_staleness={events.limit} with {setting.cohort} devices at work and '
+      f'{events.buffer} of their updates in a step',
+      f'at least {least}: else more updates are lost than heard',
+      'raise it, or the buffer, or lower --config.clients_per_round',
     )

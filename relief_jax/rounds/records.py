@@ -44,7 +44,9 @@ class RoundInfo(NamedTuple):
       `memory` [K] bytes of training, in a fleet with bounds;
       `merge_error` [] of the products of adapters, `merge_dense` [] share of
       layers whose merge travels as a dense matrix (aggregation/lora.py);
-      `server_joules` [] of a server that trains a part of the model.
+      `server_joules` [] of a server that trains a part of the model;
+      `elapsed` [] seconds and `staleness` [K] int32, -1 without an update that
+      counts, where the server acts on arrivals.
   """
 
   client: Array
@@ -57,6 +59,11 @@ class RoundInfo(NamedTuple):
   divergence: Array
   online: Online | None = None
   extra: Mapping[str, Array] = {}
+
+  @property
+  def elapsed(self) -> Array:
+    """Simulated seconds of the round, [...] by the axes in front of K."""
+    return self.extra.get('elapsed', self.seconds.max(-1))
 
 
 class SubModels(NamedTuple):

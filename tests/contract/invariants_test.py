@@ -63,6 +63,7 @@ def made(method, layout=PLAIN):
     deadline=1.0,
     fill='skip',
     layout=placement.parse_layout(*layout),
+    **table.row(method).waits,
   )
   algorithm = tiny.algorithm(method, task, setting)
 

@@ -13,22 +13,21 @@ import pytest
 
 from relief_jax import algorithms, costs
 from relief_jax.budgets import deadlines
-from tests.contract.table import METHODS, TABLE, row, traits
+from tests.contract.table import METHODS, TABLE, row, slow, traits
 from tests.support import tiny
 from tests.twins import twin
 
 TWINS = tuple(m for m in METHODS if row(m).twin)
-ROWS = pytest.mark.parametrize('method', TWINS)
+ROWS = pytest.mark.parametrize(
+  'method', [pytest.param(m, marks=slow(row(m).seldom)) for m in TWINS]
+)
 
 
 def few(methods):
   """Where a round is compiled for one question, the others' are slow tests."""
   return pytest.mark.parametrize(
     'method',
-    [
-      pytest.param(m, marks=() if row(m).often else pytest.mark.slow)
-      for m in methods
-    ],
+    [pytest.param(m, marks=slow(not row(m).often)) for m in methods],
   )
 
 
@@ -77,6 +76,7 @@ def chosen(method, population, **overrides):
   """The setting of the checks, two steps of batch 4."""
   fill = algorithms.facts(method).fill
   values = {'deadline': 1.0, 'fill': fill, **(row(method).neutral or {})}
+  values |= row(method).waits
   return tiny.setting(population, method, **{**values, **overrides})
 
 
@@ -125,7 +125,10 @@ def test_neutral_is_fedavg(method):
 @pytest.mark.parametrize(
   ('method', 'fill'),
   [
-    *((m, algorithms.facts(m).fill) for m in TWINS),
+    *(
+      pytest.param(m, algorithms.facts(m).fill, marks=slow(row(m).seldom))
+      for m in TWINS
+    ),
     *(
       pytest.param(m, fill, marks=pytest.mark.slow)
       for m in TWINS

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import pytest
 
 from relief_jax import algorithms
 from relief_jax.rounds.method import Traits
@@ -17,6 +18,7 @@ from relief_jax.rounds.records import Algorithm
 from tests.support import tiny
 from tests.twins import (
   elastic_twin,
+  events_twin,
   exits_twin,
   fedmfs_twin,
   flism_twin,
@@ -59,6 +61,10 @@ class Row(NamedTuple):
       have nothing to do.
     tried: options as its twin has them, where these are not the default ones:
       what the twin does not choose has tests of its own.
+    waits: options with which a server that acts on arrivals waits for all, so
+      that a record has a row for every device.
+    seldom: whatever compiles its round is a slow test: another method is tried
+      that runs the same code.
   """
 
   twin: type[Twin] | None = None
@@ -74,6 +80,8 @@ class Row(NamedTuple):
   still: bool = False
   rests: Callable | None = None
   tried: dict[str, Any] = {}
+  waits: dict[str, Any] = {}
+  seldom: bool = False
 
 
 def raw_windows(task, population, infos):
@@ -133,6 +141,16 @@ TABLE = {
     exits_twin.ExitTwin, {'exits': 'last'}, fills=_INPUT, learns=UNLIMITED
   ),
   'elastic_fl': Row(elastic_twin.ElasticTwin),
+  'fedasync': Row(
+    events_twin.MixedTwin,
+    {'alpha': 1.0, 'rho': 0.0},
+    waits={'buffer': 0},
+    seldom=True,
+  ),
+  'fedat_style': Row(
+    events_twin.TierTwin, waits={'tiers': 1}, turns=True, seldom=True
+  ),
+  'fedbuff': Row(events_twin.EventTwin),
   'feddrop': Row(twin.DropTwin, fills=_INPUT),
   'fedex': Row(lora_twin.ResidualTwin, None),
   'fedit': Row(lora_twin.AdapterTwin, often=True),
@@ -186,6 +204,7 @@ TABLE = {
     prototype_twin.QualityTwin, {'confidence': False, 'align': 0.0}
   ),
   'relief': Row(twin.ReliefTwin, often=True),
+  'relief_async': Row(events_twin.CohortEvents, seldom=True),
   # A frozen base has no layers to split behind.
   'splitfed': Row(
     split_twin.SplitTwin, {'rule': 'fixed', 'layers': -1}, frozen=None
@@ -201,6 +220,11 @@ TABLE = {
 def row(method: str) -> Row:
   """Gives a method's row, the defaults where it has none."""
   return TABLE.get(method, Row())
+
+
+def slow(seldom: bool):
+  """Marks of a case: slow or none."""
+  return pytest.mark.slow if seldom else ()
 
 
 def traits(method: str, task, setting) -> Traits | None:

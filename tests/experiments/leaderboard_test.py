@@ -14,7 +14,7 @@ from relief_jax.storage import records
 def _budgeted():
   names = algorithms.ALGORITHMS
   budgeted = {m for m in names if algorithms.facts(m).budgeted}
-  return budgeted - set(leaderboard.ADAPTED)
+  return budgeted - {*leaderboard.ADAPTED, *leaderboard.ARRIVALS}
 
 
 def jobs(variant=None):
@@ -28,6 +28,7 @@ def test_every_method_has_a_label_and_all_share_the_protocol():
   assert methods == set(algorithms.ALGORITHMS) - {
     *leaderboard.ONLINE,
     *leaderboard.ADAPTED,
+    *leaderboard.ARRIVALS,
   }
   for config in found.values():
     assert tuple(config['model']['filters']) == (16, 32, 64)
