@@ -5,14 +5,15 @@
 
 at every arrival: a device's *model*, trained from an older version, is mixed
 into the present one. w is constant, polynomial or hinge (parts/staleness.py).
-Defaults are those of the paper's experiments, by ports of it: alpha .6, rho
-.005, polynomial of power .5. Up to `clients_per_round` devices work at a time.
+Up to `clients_per_round` devices work at a time. Defaults are those of a port,
+FLGo (https://github.com/WwZzz/easyFL): alpha .6, rho .005, polynomial of power
+.5, hinge from 6 steps on with slope 10; the port's own default is constant.
+Models that come at once are averaged there, which `buffer` above 1 does.
 
-Departures: s counts from 0, as in FedBuff, for a device whose model is still
-the server's; alpha does not fall over the run. **Ours**: only blocks that the
-device trained are mixed; `buffer` above 1 takes the mean of alpha w (theta_n -
-theta) over so many arrivals, with 1 as published; `max_staleness`. Grade:
-published.
+Departures: s counts from 0, for a device whose model is still the server's;
+alpha does not fall over the run. **Ours**: only blocks that the device trained
+are mixed; `max_staleness`. Grade: secondary (the abstract and that port; the
+publication's text was not at hand).
 
 *Budget*: none. *Bytes and FLOPs*: as FedAvg, for each update.
 """

@@ -10,9 +10,9 @@ devices and all of them at work it is FedAvg.
 
 Departures: a device whose update is in the buffer starts again after the step
 (rounds/events.py). The divisor is the weights of who arrived, K where all have
-the same; where fewer than K devices can work, those. The options
-`staleness` beside `polynomial` and `max_staleness` are **ours**. Grade:
-published.
+the same; where fewer than K devices can work, those. The options `staleness`
+beside `polynomial` and `max_staleness` are **ours**. Grade: secondary (the
+abstract and libraries; the publication's text was not at hand).
 
 *Budget*: none. *Bytes and FLOPs*: as FedAvg, for each update, also for one
 that is lost.

@@ -150,7 +150,7 @@ TABLE = {
   'fedat_style': Row(
     events_twin.TierTwin, waits={'tiers': 1}, turns=True, seldom=True
   ),
-  'fedbuff': Row(events_twin.EventTwin),
+  'fedbuff': Row(events_twin.EventTwin, seldom=True),
   'feddrop': Row(twin.DropTwin, fills=_INPUT),
   'fedex': Row(lora_twin.ResidualTwin, None),
   'fedit': Row(lora_twin.AdapterTwin, often=True),

@@ -37,7 +37,7 @@ class Options:
   power: float = option(real(0.5, 0, LARGE, 'staleness=polynomial: a'))
   slope: float = option(real(10.0, 0, LARGE, 'staleness=hinge: a'))
   grace: int = option(
-    whole(4, 0, MANY, 'staleness=hinge: b, age up to which none is lost')
+    whole(6, 0, MANY, 'staleness=hinge: b, age up to which none is lost')
   )
   max_staleness: int = option(
     whole(
@@ -68,7 +68,7 @@ def weight(options: Options) -> Callable[[Array], Array]:
   >>> weight(Options())(ages).round(2).tolist()
   [1.0, 0.5, 0.33]
   >>> weight(Options('hinge', slope=1.0))(ages).round(2).tolist()
-  [1.0, 1.0, 0.2]
+  [1.0, 1.0, 0.33]
 
   Args:
     options: of staleness.
