@@ -2,9 +2,9 @@
 
 relief compare asynchronous --workdir=runs/asynchronous --data_dir=DIR
 
-MHEALTH, 24 devices of four tiers, all at work; five seeds. Labels differ in when
-the server acts. A round is a step of the server, so each has as many as take
-about the same simulated time as FedAvg's 30:
+MHEALTH, 24 devices of four tiers, all at work; five seeds. Labels differ in
+when the server acts. A round is a step of the server, so each has as many as
+take about the same simulated time as FedAvg's 30:
 
     fedavg           waits for all
     fedavg_deadline  waits .7 medians of the devices' times, in which each takes

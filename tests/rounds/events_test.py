@@ -17,7 +17,7 @@ from relief_jax.task import Plan
 from tests.support import tiny
 from tests.twins import events_twin, twin
 
-TASK = tiny.task(modalities=('acc', 'gyro'))
+TASK = tiny.task(modalities=('acc', 'gyro'), filters=(4,))
 OWNED = np.array([[1, 1], [1, 0], [1, 1], [1, 1], [1, 0], [1, 1]], bool)
 # The fourth device is padding.
 SAMPLES = [9, 6, 8, 0, 7, 5]
