@@ -32,7 +32,7 @@ from relief_jax.budgets import memory
 from relief_jax.clients import batches
 from relief_jax.clients.device import Received, Update
 from relief_jax.errors import InputError
-from relief_jax.rounds import accounting, frame
+from relief_jax.rounds import accounting, arrivals, frame
 from relief_jax.rounds.method import Events, Method, Round
 from relief_jax.settings import HParams, Setting
 from relief_jax.task import Plan, Task
@@ -86,22 +86,6 @@ class Started(NamedTuple):
 
   slot: Array
   factor: Array
-
-
-class Arrivals(NamedTuple):
-  """Holds what happens until the end of a step.
-
-  Attributes:
-    taken: [N] bool, arrived.
-    started: [N] bool, started meanwhile.
-    left: [N] seconds from the begin of the step to each one's arrival.
-    elapsed: [] seconds of the step.
-  """
-
-  taken: Array
-  started: Array
-  left: Array
-  elapsed: Array
 
 
 def versions(setting: Setting, events: Events) -> int:
@@ -206,10 +190,9 @@ def opening(
     (key, state, population, hparams) -> Begun.
 
   Raises:
-    InputError: the method or the setting is none for arrivals.
+    InputError: the method's plan is none for arrivals, when it is traced.
   """
   events: Any = method.events
-  check(setting, method, links)
 
   def begin(key, state, population: Population, hparams: HParams):
     flight, now = state.flight, state.round
@@ -237,9 +220,11 @@ def opening(
       task, setting._replace(idle_power=False), plan, whole, upload, download
     )
     works = costs.working(fleet, plan)
-    cohort_key = jax.random.split(key, 4)[0]
-    found, tier = _arrivals(
-      setting, events, cohort_key, fleet, flight, works, every.seconds
+    draw = jax.vmap(jax.random.uniform)(
+      batches.client_keys(jax.random.split(key, 4)[0], fleet)
+    )
+    found, tier = arrivals.following(
+      setting, events, draw, flight.busy, flight.left, works, every.seconds
     )
     flight, place = _land(events, flight, plan, start, found, now)
     arrived = found.taken[place]
@@ -323,105 +308,12 @@ def _plan(
   return plan, extra
 
 
-def _arrivals(
-  setting: Setting,
-  events: Events,
-  key: Array,
-  fleet,
-  flight: Flight,
-  works: Array,
-  seconds: Array,
-) -> tuple[Arrivals, Array]:
-  """Starts devices and finds who arrives next; also the tiers, [N] int32.
-
-  Args:
-    setting: of the round.
-    events: of the method.
-    key: of the draw.
-    fleet: [N].
-    flight: at the begin of the step.
-    works: [N] bool, who can start.
-    seconds: [N] that each takes.
-  """
-  draw = jax.vmap(jax.random.uniform)(batches.client_keys(key, fleet))  # [N]
-  idle, tier = works & ~flight.busy, jnp.zeros(works.shape, jnp.int32)
-  if events.tiers:
-    tier = tiers_of(seconds, works, events.tiers)
-    there = jnp.zeros(events.tiers, bool).at[tier].max(flight.busy)
-    starts = idle & ~there[tier]
-    starts &= _rank(draw, starts, tier) < events.buffer
-  elif setting.cohort == setting.clients:
-    starts = idle
-  else:
-    free = setting.cohort - flight.busy.sum()
-    starts = idle & (_rank(draw, idle) < free)
-  out = flight.busy | starts
-  left = jnp.where(starts, seconds, flight.left)
-  if events.tiers:
-    ends = (
-      jnp.full(events.tiers, -jnp.inf)
-      .at[tier]
-      .max(jnp.where(out, left, -jnp.inf))
-    )
-    ends = jnp.where(ends >= 0, ends, jnp.inf)
-    first = ends.argmin()
-    taken = out & (tier == first)
-    elapsed = jnp.where(taken.any(), ends[first], 0.0)
-  elif events.buffer == setting.clients:
-    taken, elapsed = out, jnp.where(out, left, 0.0).max()
-  else:
-    found = _one_by_one(events.buffer, out, left, idle & ~starts, draw, seconds)
-    return found._replace(started=found.started | starts), tier
-  return Arrivals(taken, starts, left, elapsed), tier
-
-
-def _one_by_one(
-  count: int, out: Array, left: Array, idle: Array, draw: Array, seconds: Array
-) -> Arrivals:
-  """Lets updates arrive in the order of time, and others start meanwhile.
-
-  Args:
-    count: K.
-    out: [N] bool, at work.
-    left: [N] seconds to their arrival.
-    idle: [N] bool, who may start.
-    draw: [N], the least one starts.
-    seconds: [N] that each takes.
-  """
-  place = jnp.arange(out.size)
-
-  def one(carry, number):
-    out, idle, found = carry
-    time = jnp.where(out, found.left, jnp.inf)
-    first, real = time.argmin(), out.any()
-    clock = jnp.maximum(found.elapsed, jnp.where(real, time[first], 0.0))
-    arrives = (place == first) & real
-    # Who starts with the last arrival starts with the next version.
-    more = real & (number < count - 1)
-    starts = (place == jnp.where(idle, draw, jnp.inf).argmin()) & idle & more
-    return (
-      (out & ~arrives) | starts,
-      idle & ~starts,
-      Arrivals(
-        found.taken | arrives,
-        found.started | starts,
-        jnp.where(starts, clock + seconds, found.left),
-        clock,
-      ),
-    ), None
-
-  nobody = jnp.zeros_like(out)
-  begin = Arrivals(nobody, nobody, left, jnp.zeros(()))
-  (_, _, found), _ = jax.lax.scan(one, (out, idle, begin), jnp.arange(count))
-  return found
-
-
 def _land(
   events: Events,
   flight: Flight,
   plan: Plan,
   start: PyTree,
-  found: Arrivals,
+  found: arrivals.Arrivals,
   now: Array,
 ) -> tuple[Flight, Array]:
   """Takes the arrivals out; also their places, [K], in increasing order.
@@ -454,84 +346,3 @@ def _land(
       lambda every, one: every.at[slot].set(one), flight.models, start
     ),
   ), jnp.sort(order).astype(jnp.int32)
-
-
-def tiers_of(seconds: Array, works: Array, tiers: int) -> Array:
-  """Cuts devices into tiers of equal size by their time, [N] int32.
-
-  Who cannot work is in the last one.
-
-  >>> tiers_of(jnp.array([3.0, 1, 0, 2, 9]), jnp.arange(5) != 2, 2).tolist()
-  [1, 0, 1, 0, 1]
-
-  Args:
-    seconds: [N].
-    works: [N] bool.
-    tiers: their number.
-  """
-  place = _rank(seconds, works)
-  tier = place * tiers // jnp.maximum(works.sum(), 1)
-  return jnp.where(works, tier, tiers - 1).astype(jnp.int32)
-
-
-def _rank(values: Array, among: Array, tier: Array | None = None) -> Array:
-  """Ranks values among some, each within its tier, [N] int32 from 0."""
-  order = jnp.argsort(jnp.where(among, values, jnp.inf), stable=True)
-  place = jnp.arange(order.size)
-  if tier is not None:
-    order = order[jnp.argsort(tier[order], stable=True)]
-    before = tier[order]
-    place -= jnp.searchsorted(before, before)
-  return jnp.zeros_like(place).at[order].set(place)
-
-
-def check(setting: Setting, method: Method, links: link.Links) -> None:
-  """Refuses what a server that acts on arrivals has no use for.
-
-  Args:
-    setting: of the round.
-    method: with `events`.
-    links: of the setting.
-
-  Raises:
-    InputError: such a setting.
-  """
-  events: Any = method.events
-  if setting.late:
-    raise InputError(
-      'config.online.pace.wait where the server acts on arrivals',
-      '0: nobody waits for the slowest, and an old update has its staleness',
-      'set --config.online.pace.wait=0',
-    )
-  if links.replica:
-    raise InputError(
-      f'config.downlink_codec.name={setting.downlink_codec.name} with error '
-      'feedback where the server acts on arrivals',
-      'a code of the model itself: devices start from several versions, and '
-      'the change of the model is another one for each',
-      'set --config.downlink_codec.error_feedback=off, or its name to none',
-    )
-  if setting.guard.robust and events.merge == 'weights':
-    raise InputError(
-      f'config.mean={setting.guard.mean} with weights by staleness',
-      'one vote for every client that trained',
-      'set --config.mean=mean',
-    )
-  most = setting.clients if events.tiers else setting.cohort
-  if not 1 <= max(events.buffer, events.tiers) <= most:
-    raise InputError(
-      f'{events.tiers or events.buffer} '
-      f'{"tiers" if events.tiers else "updates in the buffer"} '
-      f'of {most} devices at work',
-      f'from 1 to {most}',
-      'make it smaller, or raise --config.clients or '
-      '--config.clients_per_round',
-    )
-  least = -(-setting.cohort // events.buffer) - 1
-  if events.limit and not events.tiers and events.limit < least:
-    raise InputError(
-      f'max_staleness={events.limit} with {setting.cohort} devices at work and '
-      f'{events.buffer} of their updates in a step',
-      f'at least {least}: else more updates are lost than heard',
-      'raise it, or the buffer, or lower --config.clients_per_round',
-    )

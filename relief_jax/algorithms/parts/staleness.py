@@ -65,9 +65,10 @@ def weight(options: Options) -> Callable[[Array], Array]:
   """Builds w, [K] staleness -> [K] factors.
 
   >>> ages = jnp.array([0.0, 3.0, 8.0])
-  >>> weight(Options())(ages).round(2).tolist()
+  >>> [round(w, 2) for w in weight(Options())(ages).tolist()]
   [1.0, 0.5, 0.33]
-  >>> weight(Options('hinge', slope=1.0))(ages).round(2).tolist()
+  >>> hinge = weight(Options('hinge', slope=1.0))
+  >>> [round(w, 2) for w in hinge(ages).tolist()]
   [1.0, 1.0, 0.33]
 
   Args:
