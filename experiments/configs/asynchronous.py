@@ -46,7 +46,7 @@ METHODS = {
 # Steps of the server in the time of ten rounds of FedAvg, measured.
 STEPS = {
   'fedavg': 10,
-  'fedavg_deadline': 14,
+  'fedavg_deadline': 18,
   'relief': 16,
   'fedat_style': 48,
   'fedbuff': 46,

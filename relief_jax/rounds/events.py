@@ -190,11 +190,18 @@ def opening(
     (key, state, population, hparams) -> Begun.
 
   Raises:
-    InputError: the method's plan is none for arrivals, when it is traced.
+    InputError: the method's plan or the world is none for arrivals, when it
+      is traced.
   """
   events: Any = method.events
 
   def begin(key, state, population: Population, hparams: HParams):
+    if population.online is not None:  # of a method without `Facts(arrivals)`
+      raise InputError(
+        'an online world where the server acts on arrivals',
+        'a static one: between two arrivals there are no rounds to change in',
+        'leave --config.online off',
+      )
     flight, now = state.flight, state.round
     everybody = jnp.arange(setting.clients, dtype=jnp.int32)
     whole, known = frame.open_round(
