@@ -59,6 +59,12 @@ SPLIT = tuple(
 )
 # Made for sensors that fail from round to round: robustness.py.
 ONLINE = ('pmm', 'qqr_style')
+# Whose round is another one, against time: asynchronous.py.
+ARRIVALS = tuple(
+  name
+  for name, factory in sorted(algorithms.ALGORITHMS.items())
+  if algorithms.facts(factory).arrivals
+)
 # Budgeted methods whose publications know no modalities.
 WHOLE = tuple(
   name
@@ -81,7 +87,8 @@ VALIDATION = (8,)
 
 def cnn() -> dict[str, dict]:
   """Maps each label to keys of a run in which all parameters train."""
-  names = sorted(set(algorithms.ALGORITHMS) - {*ONLINE, *ADAPTED, *SPLIT})
+  others = {*ONLINE, *ADAPTED, *SPLIT, *ARRIVALS}
+  names = sorted(set(algorithms.ALGORITHMS) - others)
   found: dict[str, dict] = {name: {'method': name} for name in names}
   for name in WHOLE:
     found[f'{name}_input'] = {'method': name, 'fill': 'input'}

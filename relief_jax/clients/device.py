@@ -57,6 +57,7 @@ class Row(NamedTuple):
     number: [] int32, its place in the cohort.
     held: [G] bool, as `Plan.held`.
     batch: [] int32, as `Plan.batch`.
+    started: which model it started from (rounds/events.py); () elsewhere.
   """
 
   fleet: Fleet
@@ -72,6 +73,7 @@ class Row(NamedTuple):
   number: Array | int = 0
   held: Any = None
   batch: Array | None = None
+  started: PyTree = ()
 
 
 class Received(NamedTuple):

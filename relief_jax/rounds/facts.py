@@ -44,6 +44,8 @@ class Facts(NamedTuple):
     classes: it reads the classes of windows, in training or at the server.
     rounds: it has rounds on devices; an online world means nothing without.
     splits: devices hold a part of the model, whose memory the method checks.
+    arrivals: its server acts on updates as they arrive, so that a round is no
+      time of which an online world could say what happens in it.
   """
 
   options: type | None = None
@@ -56,6 +58,7 @@ class Facts(NamedTuple):
   classes: bool = False
   rounds: bool = True
   splits: bool = False
+  arrivals: bool = False
 
   def __call__(self, factory: Factory) -> Factory:
     """Attaches the facts to a factory."""

@@ -1,18 +1,19 @@
 """Opens a round of any kind, and takes and puts rows of the client store."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from relief_jax import blocks
-from relief_jax.clients.device import Known
+from relief_jax.clients.device import ClientStore, Known, Received
 from relief_jax.engine import ambient, placement
 from relief_jax.online import conditions
 from relief_jax.rounds import cohort
 from relief_jax.rounds.method import Round
+from relief_jax.rounds.records import RoundInfo
 from relief_jax.settings import HParams, Setting
-from relief_jax.task import Task
+from relief_jax.task import Plan, Task
 from relief_jax.types import Array, Fleet, Population, PyTree
 
 
@@ -26,6 +27,36 @@ class Opened(NamedTuple):
 
   round: Round
   known: Known
+
+
+class Begun(NamedTuple):
+  """Holds a round up to its training: who trains what, on which model.
+
+  Attributes:
+    round: of the participants, with what the method keeps on them.
+    known: what all devices know.
+    plan: of the participants; what is late has trained nothing in it.
+    received: of the server.
+    store: [K, ...] what stays on the participants.
+    replica: the server's state of a coded broadcast.
+    info: costs.
+    extra: of `RoundInfo.extra`.
+    steps: [K] int32, local steps that a device has time for; None: all.
+    started: [K, ...] where a device's model is, with an event driver.
+    flight: of the event driver, after the round.
+  """
+
+  round: Round
+  known: Known
+  plan: Plan
+  received: Received
+  store: ClientStore
+  replica: Any
+  info: RoundInfo
+  extra: dict[str, Array]
+  steps: Array | None = None
+  started: PyTree = ()
+  flight: PyTree = ()
 
 
 def weights(setting: Setting, fleet: Fleet, active: Array) -> Array:
@@ -110,6 +141,7 @@ def open_round(
   hparams: HParams,
   population: Population,
   index: Array,
+  place: Array | None = None,
 ) -> Opened:
   """Draws the participants and takes their part of the world.
 
@@ -120,9 +152,11 @@ def open_round(
     hparams: traced hyperparameters.
     population: all clients.
     index: [] int32, number of the round.
+    place: [K] int32, participants; None: they are drawn.
   """
   cohort_key, plan_key, step_key, link_key = jax.random.split(key, 4)
-  place = cohort.draw(cohort_key, population.fleet, setting.cohort)
+  if place is None:
+    place = cohort.draw(cohort_key, population.fleet, setting.cohort)
   fleet, windows = conditions.take(population, place, index)
   everybody = cohort.shared(population)
 

@@ -54,6 +54,8 @@ def check(
     )
   if guard.robust:
     _robust(setting, method)
+  if method.events:
+    arrivals(setting, method, links)
 
 
 def _robust(setting: Setting, method: Method) -> None:
@@ -158,4 +160,64 @@ def alone(setting: Setting, name: str) -> None:
       f'config.online.pace.wait for {name!r}',
       '0: nobody waits for updates there',
       'set --config.online.pace.wait=0',
+    )
+
+
+def arrivals(setting: Setting, method: Method, links: Links) -> None:
+  """Refuses what a server that acts on arrivals has no use for.
+
+  Args:
+    setting: of the round.
+    method: with `events`.
+    links: of the setting.
+
+  Raises:
+    InputError: such a setting.
+  """
+  events = method.events
+  assert events is not None
+  if setting.late:
+    raise InputError(
+      'config.online.pace.wait where the server acts on arrivals',
+      '0: nobody waits for the slowest, and an old update has its staleness',
+      'set --config.online.pace.wait=0',
+    )
+  if setting.guard.noise:
+    raise InputError(
+      f'config.privacy.noise={setting.guard.noise} where the server acts on '
+      'arrivals',
+      'rounds whose devices follow from the draw alone, which epsilon counts',
+      'set --config.privacy.noise=off',
+    )
+  if links.replica:
+    raise InputError(
+      f'config.downlink_codec.name={setting.downlink_codec.name} with error '
+      'feedback where the server acts on arrivals',
+      'a code of the model itself: devices start from several versions, and '
+      'the change of the model is another one for each',
+      'set --config.downlink_codec.error_feedback=off, or its name to none',
+    )
+  if setting.guard.robust and events.merge == 'weights':
+    raise InputError(
+      f'config.mean={setting.guard.mean} with weights by staleness',
+      'one vote for every client that trained',
+      'set --config.mean=mean',
+    )
+  most = setting.clients if events.tiers else setting.cohort
+  if not 1 <= max(events.buffer, events.tiers) <= most:
+    raise InputError(
+      f'{events.tiers or events.buffer} '
+      f'{"tiers" if events.tiers else "updates in the buffer"} '
+      f'of {most} devices at work',
+      f'from 1 to {most}',
+      'make it smaller, or raise --config.clients or '
+      '--config.clients_per_round',
+    )
+  least = -(-setting.cohort // events.buffer) - 1
+  if events.limit and not events.tiers and events.limit < least:
+    raise InputError(
+      f'max_staleness={events.limit} with {setting.cohort} devices at work and '
+      f'{events.buffer} of their updates in a step',
+      f'at least {least}: else more updates are lost than heard',
+      'raise it, or the buffer, or lower --config.clients_per_round',
     )

@@ -7,7 +7,7 @@ equations: it takes FedAvg's functions and writes down where it differs.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -133,6 +133,28 @@ class Lockstep(NamedTuple):
   merged: bool = True
 
 
+class Events(NamedTuple):
+  """Describes a server that acts on updates as they arrive; all static.
+
+  Attributes:
+    buffer: K, updates of a server step; the rows of its record.
+    weight: [K] float32 staleness -> [K] factors of the updates.
+    merge: `updates`: each is scaled by its factor; `models`: likewise, of the
+      model that a device sends against the server's present one; `weights`:
+      the factors are weights in the mean, which they cancel in where all are
+      equal.
+    limit: largest staleness, an older update is lost; 0: none is.
+    tiers: devices are cut into so many by their time; a tier starts together
+      and is waited for, and K are its devices at most. 0: each by itself.
+  """
+
+  buffer: int
+  weight: Callable[[Array], Array]
+  merge: Literal['updates', 'models', 'weights'] = 'updates'
+  limit: int = 0
+  tiers: int = 0
+
+
 class Method(NamedTuple):
   """Describes a federated method. All functions are pure.
 
@@ -164,6 +186,7 @@ class Method(NamedTuple):
     transforms: of updates, its own, before those of the run.
     observers: of updates as they arrive, beside those of the run.
     lockstep: devices and server train together (rounds/split.py), or None.
+    events: the server acts on arrivals (rounds/events.py), or None.
   """
 
   plan: Callable[[Server, Round], Plan]
@@ -186,3 +209,4 @@ class Method(NamedTuple):
   transforms: tuple[Transform, ...] = ()
   observers: tuple[Observer, ...] = ()
   lockstep: Lockstep | None = None
+  events: Events | None = None

@@ -6,6 +6,7 @@ Updates are summed as they are made and never stacked over clients, except for
 robust means.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ from relief_jax.clients.device import (
 from relief_jax.engine import buckets, debug
 from relief_jax.rounds import (
   accounting,
+  events,
   frame,
   legality,
   privacy,
@@ -39,7 +41,7 @@ from relief_jax.rounds.method import Method, Server
 from relief_jax.rounds.records import Algorithm
 from relief_jax.settings import HParams, Setting
 from relief_jax.task import Task
-from relief_jax.types import Array, PyTree
+from relief_jax.types import Array, Population, PyTree
 from relief_jax.updates import link, noise, stack, transform
 
 
@@ -51,12 +53,14 @@ class RoundState(NamedTuple):
     clients: [N, ...] what stays on the devices.
     round: [] int32, rounds done.
     replica: the server's state of a coded broadcast.
+    flight: devices at work where the server acts on arrivals.
   """
 
   server: Server
   clients: ClientStore
   round: Array
   replica: link.Replica = link.Replica()
+  flight: PyTree = ()
 
   @property
   def params(self) -> PyTree:
@@ -108,13 +112,17 @@ def build(
   if setting.similarity and not method.traits.silent:
     observers.append(similarity.observer(task))
 
-  def finish(update: Update, device: Device, known: Known, row: Row):
+  def finish(
+    update: Update, device: Device, known: Known, row: Row, arrive=None
+  ):
     """Treats and sums the update of one client."""
     if layout.debug and not against.drop:
       debug.check_finite(task, update.loss, update.delta)
     update, states = chain.update(
       update, row.store.updates, device, known.link_key
     )
+    if arrive:
+      update = arrive(update)
     summed, stacked = aggregate.client(update, device)
     record = wrappers.Record(
       loss=update.loss,
@@ -134,8 +142,14 @@ def build(
 
   def client(present, shared: Shared, row: Row):
     known, received = shared
-    device = devices.make(task, setting, known, row, present)
-    return finish(method.client(received, device), device, known, row)
+    arrive, device = None, devices.make(task, setting, known, row, present)
+    if method.events:
+      arrive = partial(
+        events.weighed, method.events, received=received, started=row.started
+      )
+      received = events.received(received, row.started)
+    update = method.client(received, device)
+    return finish(update, device, known, row, arrive)
 
   def test(present, shared: Shared, row: Row):
     model = method.model(shared.received, row.store.method)
@@ -168,41 +182,26 @@ def build(
       clients=frame.everyone(one, setting.clients),
       round=jnp.int32(0),
       replica=replica,
+      flight=(
+        events.init(task, setting, method.events, params)
+        if method.events
+        else ()
+      ),
     )
+
+  begin = (
+    events.opening(task, setting, method, links)
+    if method.events
+    else opening(task, setting, method, links, name)
+  )
 
   def step(key, state: RoundState, population, hparams: HParams):
     if method.base:
       frozen = method.base(state.server, population.frozen)
       population = population.replace(frozen=frozen)
-    round, known = frame.open_round(
-      key, task, setting, hparams, population, state.round
-    )
+    begun = begin(key, state, population, hparams)
+    round, plan, extra, info = begun.round, begun.plan, begun.extra, begun.info
     fleet, place, server = round.fleet, round.place, state.server
-    store = frame.take(state.clients, place)
-    round = round._replace(clients=store.method)
-    if against.noise:
-      privacy.check_plan(setting, method, server, round, name)
-    plan, extra = method.plan(server, round), {}
-    if fleet.memory is not None:
-      plan, extra['memory'] = memory.within(
-        task, setting.memory_step, plan, fleet
-      )
-    start, replica, heard, download = link.broadcast(
-      links,
-      task,
-      known.link_key,
-      server.params,
-      state.replica,
-      store.heard,
-      plan,
-      accounting.received(task, fleet, plan),
-    )
-    upload = link.message_bytes(
-      links.up, task, server.params, plan, accounting.sent(plan), link.UP
-    )
-    info, end = accounting.account(task, setting, plan, round, upload, download)
-    if end is not None:
-      plan = stragglers.arrived(plan, end.late)
     weight = plan.counted * frame.weights(setting, fleet, round.active)[:, None]
     row = Row(
       fleet=fleet,
@@ -212,14 +211,15 @@ def build(
       active=round.active & plan.trained.any(-1),
       weight=weight,
       args=plan.client_args,
-      store=store._replace(heard=heard),
+      store=begun.store,
       faulty=hparams['faulty'][place] if against.faults.kind else (),
-      steps=end.steps if end and setting.late == 'partial' else None,
+      steps=begun.steps,
       number=jnp.arange(len(place)),
       held=plan.held,
       batch=plan.batch,
+      started=begun.started,
     )
-    shared = Shared(known, method.send(server)._replace(params=start))
+    shared = Shared(begun.known, begun.received)
     flops, moved = costs.plan_flops(task.work, plan), None
     streaming, trained = frame.streaming(fleet), plan.trained
     if method.lockstep:
@@ -240,7 +240,8 @@ def build(
         shared,
         row,
         layout,
-        setting.buckets,
+        # Static, of the whole population in its order.
+        setting.buckets if len(place) == setting.clients else (),
         flops,
       )
     if not isinstance(record.factor, tuple):
@@ -262,7 +263,7 @@ def build(
       extra['server_joules'] = plan.cost.server_joules
     if against.noise == 'server':
       delta = noise.on_mean(
-        known.link_key, hparams, task, mean.delta, mean.touched, weight
+        begun.known.link_key, hparams, task, mean.delta, mean.touched, weight
       )
       mean = mean._replace(delta=delta)
     round = round._replace(plan=heard_plan, clients=record.store.method)
@@ -295,7 +296,8 @@ def build(
         state.clients, place, record.store._replace(method=mine)
       ),
       round=state.round + 1,
-      replica=replica,
+      replica=begun.replica,
+      flight=begun.flight,
     ), info
 
   def base(state, frozen):
@@ -312,3 +314,64 @@ def build(
     ensemble=method.traits.ensemble,
     check=method.check,
   )
+
+
+def opening(
+  task: Task, setting: Setting, method: Method, links: link.Links, name: str
+) -> Callable[..., frame.Begun]:
+  """Builds the begin of a round, up to the training of its participants.
+
+  Args:
+    task: the model.
+    setting: the round.
+    method: what is done in it.
+    links: of the setting.
+    name: of the method, for messages.
+
+  Returns:
+    (key, state, population, hparams) -> Begun.
+  """
+
+  def begin(key, state: RoundState, population: Population, hparams: HParams):
+    round, known = frame.open_round(
+      key, task, setting, hparams, population, state.round
+    )
+    fleet, server = round.fleet, state.server
+    store = frame.take(state.clients, round.place)
+    round = round._replace(clients=store.method)
+    if setting.guard.noise:
+      privacy.check_plan(setting, method, server, round, name)
+    plan, extra = method.plan(server, round), {}
+    if fleet.memory is not None:
+      plan, extra['memory'] = memory.within(
+        task, setting.memory_step, plan, fleet
+      )
+    start, replica, heard, download = link.broadcast(
+      links,
+      task,
+      known.link_key,
+      server.params,
+      state.replica,
+      store.heard,
+      plan,
+      accounting.received(task, fleet, plan),
+    )
+    upload = link.message_bytes(
+      links.up, task, server.params, plan, accounting.sent(plan), link.UP
+    )
+    info, end = accounting.account(task, setting, plan, round, upload, download)
+    if end is not None:
+      plan = stragglers.arrived(plan, end.late)
+    return frame.Begun(
+      round=round,
+      known=known,
+      plan=plan,
+      received=method.send(server)._replace(params=start),
+      store=store._replace(heard=heard),
+      replica=replica,
+      info=info,
+      extra=extra,
+      steps=end.steps if end and setting.late == 'partial' else None,
+    )
+
+  return begin

@@ -46,7 +46,9 @@ class RoundInfo(NamedTuple):
       `merge_error` [] of the products of adapters, `merge_dense` [] share of
       layers whose merge travels as a dense matrix (aggregation/lora.py);
       `server_joules` [] of a server that trains a part of the model, and
-      `steps` [K, 7] with it, `task.STEP`.
+      `steps` [K, 7] with it, `task.STEP`; `elapsed` [] seconds and `staleness`
+      [K] int32, -1 without an update that counts, where the server acts on
+      arrivals.
   """
 
   client: Array
@@ -59,6 +61,11 @@ class RoundInfo(NamedTuple):
   divergence: Array
   online: Online | None = None
   extra: Mapping[str, Array] = {}
+
+  @property
+  def elapsed(self) -> Array:
+    """Simulated seconds of the round, [...] by the axes in front of K."""
+    return self.extra.get('elapsed', self.seconds.max(-1))
 
 
 class SubModels(NamedTuple):

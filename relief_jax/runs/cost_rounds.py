@@ -34,9 +34,10 @@ class Costs(NamedTuple):
   """Holds the simulated costs of a run.
 
   Attributes:
-    rounds: name -> [R] float64: `seconds`, the slowest device's, `joules`,
-      `up_bytes` and `down_bytes`, sums over devices, `working`, devices that
-      trained, and `late`, those that the server did not wait for.
+    rounds: name -> [R] float64: `seconds`, the slowest device's or of a
+      server's step, `joules`, `up_bytes` and `down_bytes`, sums over devices,
+      `working`, devices that trained, and `late`, those that the server did
+      not wait for.
     devices: name -> [N] float64, sums over rounds: `rounds` in which it worked,
       `seconds` it was busy, `joules`, `up_bytes`, `down_bytes`.
     tier: [N] int, tier of each device.
@@ -56,9 +57,10 @@ class Costs(NamedTuple):
 
 
 class _Costs(NamedTuple):
-  """Holds the record of a round that costs need, [K] each."""
+  """Holds the record of a round that costs need, [K] each, `elapsed` []."""
 
   client: Array
+  elapsed: Array
   seconds: Array
   joules: Array
   up_bytes: Array
@@ -152,6 +154,7 @@ def _costs_of(info) -> _Costs:
     late = info.online.late
   return _Costs(
     client=info.client,
+    elapsed=info.elapsed,
     seconds=info.seconds,
     joules=info.joules,
     up_bytes=info.upload,
@@ -259,8 +262,11 @@ def _totals(
       if name == 'client':
         continue
       exact = values.astype(np.float64)
-      total = exact.max(1) if name == 'seconds' else exact.sum(1)
-      rounds.setdefault(name, []).append(total)
+      if name == 'elapsed':
+        rounds.setdefault('seconds', []).append(exact)
+        continue
+      if name != 'seconds':
+        rounds.setdefault(name, []).append(exact.sum(1))
       if name != 'late':
         mine = np.bincount(who, exact.ravel(), clients)
         key = 'rounds' if name == 'working' else name

@@ -55,6 +55,8 @@ class RoundTotals:
     self._memory: float | None = None
     self._merges: dict[str, float] = {}
     self._server: float | None = None
+    self._ages: list[np.ndarray] = []
+    self._stale: int | None = None
     self._online: dict[str, int] = {}
 
   def add(self, infos: RoundInfo) -> tuple[int, int] | None:
@@ -71,7 +73,7 @@ class RoundTotals:
     if len(bad):
       round_index, place = bad[0].tolist()
       return round_index, int(infos.client[round_index, place])
-    seconds = infos.seconds.astype(np.float64).max(1).sum()
+    seconds = np.asarray(infos.elapsed).astype(np.float64).sum()
     self.totals['sim_seconds'] += float(seconds)
     for key, values in (
       ('joules', infos.joules),
@@ -103,6 +105,11 @@ class RoundTotals:
     if 'server_joules' in infos.extra:
       spent = infos.extra['server_joules'].astype(np.float64).sum()
       self._server = (self._server or 0.0) + float(spent)
+    if 'staleness' in infos.extra:
+      ages = np.asarray(infos.extra['staleness'])
+      self._ages.append(ages[ages >= 0])
+      lost = int(((ages < 0) & (infos.seconds > 0)).sum())
+      self._stale = (self._stale or 0) + lost
     if infos.online is not None:
       for key in ('arrived_samples', 'correct', 'late'):
         value = getattr(infos.online, key)
@@ -119,8 +126,10 @@ class RoundTotals:
     most that a device's training took, `memory_mb`; where adapters are merged,
     the relative error of their products, `merge_error`, and the share of layers
     that travel as dense matrices, `merge_dense`; in split training the energy
-    of the server, `server_joules`. In an online world also `prequential`, the
-    share of the arrived windows that the model classified
+    of the server, `server_joules`; where the server acts on arrivals, the mean
+    and the largest staleness and the updates that were lost for it,
+    `staleness`, `staleness_max` and `stale`. In an online world also
+    `prequential`, the share of the arrived windows that the model classified
     correctly before training on them, and `late`, updates that the server did
     not wait for.
 
@@ -139,7 +148,18 @@ class RoundTotals:
       **({} if self._memory is None else {'memory_mb': self._memory / 1e6}),
       **{key: total / count for key, total in self._merges.items()},
       **({} if self._server is None else {'server_joules': self._server}),
+      **self._staleness(),
       **self._seen(),
+    }
+
+  def _staleness(self) -> dict[str, Any]:
+    if self._stale is None:
+      return {}
+    ages = np.concatenate(self._ages)
+    return {
+      'staleness': float(ages.mean()) if ages.size else None,
+      'staleness_max': int(ages.max()) if ages.size else None,
+      'stale': self._stale,
     }
 
   def _seen(self) -> dict[str, Any]:

@@ -71,6 +71,7 @@ class Run:
       classes=world.classes,
       targets=world.spec.targets,
     )
+    self._rows = 0
     self._totals = RoundTotals()
     self._log = device_log.DeviceLog(fleet)
     self._privacy = privacy.make(config, fleet)
@@ -112,6 +113,7 @@ class Run:
     count = self.next_after(self.config.rounds_per_call) - self.round
     infos = jax.tree.map(lambda v: v[:count], infos)
     self.wall['run'] += seconds
+    self._rows = infos.client.shape[-1]
     broken = self._totals.add(infos)
     if broken is None:
       self._log.add(infos, self.round)
@@ -200,11 +202,13 @@ class Run:
     Args:
       cohort: K.
     """
+    # Where the server acts on arrivals a round is of fewer.
+    each = min(cohort, self._rows or cohort)
     return {
       **run_summary.outcome(
         self.config, self.history, self.round, self._totals.totals
       ),
-      **run_summary.speed(self.wall, self.round, cohort),
+      **run_summary.speed(self.wall, self.round, each),
       'compiles': self.compiles,
       **self._spent(),
     }

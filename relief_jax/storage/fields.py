@@ -147,6 +147,13 @@ METRICS = {
     'J',
     'energy of a server that trains a part of the model, since the last line',
   ),
+  'staleness': Field(
+    'server steps',
+    'from the start of a device to its arrival, where the server acts on '
+    'arrivals: mean over the updates since the last line',
+  ),
+  'staleness_max': Field('server steps', 'likewise, the largest'),
+  'stale': Field('updates', 'older than `max_staleness`, lost since then'),
   'dropped': Field('updates', 'not finite, left out since the last line'),
   'epsilon': Field(
     'nats',

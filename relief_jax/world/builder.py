@@ -302,10 +302,18 @@ def _online(config, modalities, owned):
   """Draws the online processes of the world.
 
   Raises:
-    InputError: processes that no world can have, or a method without rounds.
+    InputError: processes that no world can have, or a method without rounds
+      or with rounds that are arrivals.
   """
   rng = np.random.default_rng([config.seed, client_data.ONLINE])
   found = online_lib.draw(config.online, modalities, owned, rng)
+  if found is not None and algorithms.facts(config.method).arrivals:
+    raise InputError(
+      f'config.method is {config.method!r} with config.online',
+      'a method with rounds: the online world changes from round to round, and '
+      'between two arrivals there is none',
+      'leave --config.online off, or take a synchronous method',
+    )
   if found is not None and not algorithms.facts(config.method).rounds:
     raise InputError(
       f'config.method is {config.method!r} with config.online',

@@ -11,6 +11,7 @@ import time
 import pytest
 
 from experiments.configs import (
+  asynchronous,
   centralized,
   compare,
   fedavg,
@@ -83,7 +84,7 @@ def test_smoke_configs_run(module, variant, tmp_path):
 
 
 @pytest.mark.parametrize(
-  'module', [*METHODS, compare, folds, qqr, robustness, study]
+  'module', [*METHODS, asynchronous, compare, folds, qqr, robustness, study]
 )
 def test_variants(module):
   for variant in ('smoke', 'paper', 'best', 'lora', 'best,full', ''):

@@ -70,6 +70,7 @@ def made(method, layout=PLAIN, held=False):
     fill='skip',
     layout=placement.parse_layout(*layout),
     **(table.row(method).held if held else {}),
+    **table.row(method).waits,
   )
   algorithm = tiny.algorithm(method, task, setting)
 

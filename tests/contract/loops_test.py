@@ -13,7 +13,7 @@ import pytest
 
 from relief_jax import algorithms, costs
 from relief_jax.budgets import deadlines
-from tests.contract.table import METHODS, TABLE, row, traits
+from tests.contract.table import METHODS, TABLE, row, slow, traits
 from tests.support import tiny
 from tests.twins import twin
 
@@ -22,7 +22,7 @@ TWINS = tuple(m for m in METHODS if row(m).twin)
 
 def marks(method):
   """Whether a method's loop is tried with the slow tests alone."""
-  return pytest.mark.slow if row(method).late == 'all' else ()
+  return slow(row(method).late == 'all')
 
 
 ROWS = pytest.mark.parametrize(
@@ -34,10 +34,7 @@ def few(methods):
   """Where a round is compiled for one question, the others' are slow tests."""
   return pytest.mark.parametrize(
     'method',
-    [
-      pytest.param(m, marks=() if row(m).often else pytest.mark.slow)
-      for m in methods
-    ],
+    [pytest.param(m, marks=slow(not row(m).often)) for m in methods],
   )
 
 
@@ -85,6 +82,7 @@ def chosen(method, population, **overrides):
   """The setting of the checks, two steps of batch 4."""
   fill = algorithms.facts(method).fill
   values = {'deadline': 1.0, 'fill': fill, **(row(method).neutral or {})}
+  values |= row(method).waits
   return tiny.setting(population, method, **{**values, **overrides})
 
 

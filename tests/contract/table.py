@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
+import pytest
 
 from relief_jax import algorithms
 from relief_jax.rounds.method import Traits
@@ -17,6 +18,7 @@ from relief_jax.rounds.records import Algorithm
 from tests.support import tiny
 from tests.twins import (
   elastic_twin,
+  events_twin,
   exits_twin,
   experts_twin,
   fedmfs_twin,
@@ -63,7 +65,9 @@ class Row(NamedTuple):
     held: options with which what it plans does not follow from speeds and
       links.
     late: its eight rounds are slow tests, with `all` so is its loop: a model of
-      its own takes long to compile.
+      its own takes long to compile, or another method runs the same code.
+    waits: options with which a server that acts on arrivals waits for all, so
+      that a record has a row for every device.
   """
 
   twin: type[Twin] | None = None
@@ -81,6 +85,7 @@ class Row(NamedTuple):
   tried: dict[str, Any] = {}
   held: dict[str, Any] = {}
   late: Literal['', 'rounds', 'all'] = ''
+  waits: dict[str, Any] = {}
 
 
 def raw_windows(task, population, infos):
@@ -140,6 +145,16 @@ TABLE = {
     exits_twin.ExitTwin, {'exits': 'last'}, fills=_INPUT, learns=UNLIMITED
   ),
   'elastic_fl': Row(elastic_twin.ElasticTwin),
+  'fedasync': Row(
+    events_twin.MixedTwin,
+    {'alpha': 1.0, 'rho': 0.0},
+    waits={'buffer': 0},
+    late='all',
+  ),
+  'fedat_style': Row(
+    events_twin.TierTwin, waits={'tiers': 1}, turns=True, late='all'
+  ),
+  'fedbuff': Row(events_twin.EventTwin, late='all'),
   'feddrop': Row(twin.DropTwin, fills=_INPUT),
   'fedex': Row(lora_twin.ResidualTwin, None),
   'fedit': Row(lora_twin.AdapterTwin, often=True),
@@ -202,6 +217,7 @@ TABLE = {
     prototype_twin.QualityTwin, {'confidence': False, 'align': 0.0}
   ),
   'relief': Row(twin.ReliefTwin, often=True),
+  'relief_async': Row(events_twin.CohortEvents, late='all'),
   # A frozen base has no layers to split behind.
   'splitfed': Row(
     split_twin.SplitTwin,
@@ -220,6 +236,11 @@ TABLE = {
 def row(method: str) -> Row:
   """Gives a method's row, the defaults where it has none."""
   return TABLE.get(method, Row())
+
+
+def slow(case: bool):
+  """Marks of a case: slow or none."""
+  return pytest.mark.slow if case else ()
 
 
 def traits(method: str, task, setting) -> Traits | None:

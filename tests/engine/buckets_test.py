@@ -11,6 +11,7 @@ from relief_jax import algorithms, simulate
 from relief_jax import config as config_lib
 from relief_jax.engine import buckets, placement
 from relief_jax.errors import InputError
+from tests.contract.table import row
 from tests.support import tiny
 
 OWNED = np.array(
@@ -43,6 +44,7 @@ def setting(backbone, layout, devices=1, most=1, method='relief'):
     deadline=1.0,
     layout=placement.parse_layout(layout, devices),
     buckets=found if most > 1 else (),
+    **row(method).waits,
   )
   keeping = own._replace(keep_client_state=True)
   try:

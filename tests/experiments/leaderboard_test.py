@@ -14,7 +14,8 @@ from relief_jax.storage import records
 def _budgeted():
   names = algorithms.ALGORITHMS
   budgeted = {m for m in names if algorithms.facts(m).budgeted}
-  return budgeted - {*leaderboard.ADAPTED, *leaderboard.SPLIT}
+  others = {*leaderboard.ADAPTED, *leaderboard.SPLIT, *leaderboard.ARRIVALS}
+  return budgeted - others
 
 
 ONE = {'seeds': (0,), 'repeats': (0,)}  # fold and seed
@@ -34,6 +35,7 @@ def test_every_method_has_a_label_and_all_share_the_protocol():
     *leaderboard.ONLINE,
     *leaderboard.ADAPTED,
     *leaderboard.SPLIT,
+    *leaderboard.ARRIVALS,
   }
   for config in found.values():
     assert tuple(config['model']['filters']) == (16, 32, 64)
