@@ -302,6 +302,8 @@ def test_bad_settings_are_refused():
   refused('relief_async', 'confidence', confidence=True)
   guard = setting('fedbuff').guard._replace(mean='median')
   refused('relief_async', 'median', guard=guard)
+  guard = setting('fedbuff').guard._replace(noise='server', clip=True)
+  refused('fedbuff', 'privacy.noise', guard=guard)
   down = setting('fedbuff').downlink_codec._replace(
     name='int8', error_feedback='on'
   )
