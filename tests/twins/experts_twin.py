@@ -31,7 +31,7 @@ def routed(spec, params, a, present):
   score = a @ params['gate/w'] + params['gate/b']
   for m, name in enumerate(spec.modalities):
     score = score + present[m] * params[f'gate/seen/{name}']
-  p = jax.nn.softmax(score)
+  p = jax.nn.softmax(score) * (params['gate/b'] > NEVER / 2)
   return p, jnp.argsort(-p, stable=True)[: spec.mixture.top]
 
 
@@ -45,7 +45,7 @@ def fused(spec, params, x, present):
 def sample(spec, params, a, present):
   """Class scores of one sample, its p, and marks of its experts."""
   p, those = routed(spec, params, a, present)
-  total, y = sum(p[e] for e in those), a
+  total, y = jnp.maximum(sum(p[e] for e in those), 1e-9), a
   every = jnp.stack(
     [one_expert(params, e, a) for e in range(spec.mixture.number)]
   )
@@ -69,7 +69,7 @@ def _gradient(spec):
     value += (
       spec.mixture.balance
       * spec.mixture.number
-      * (share / share.sum() * mean).sum()
+      * (share / jnp.maximum(share.sum(), 1e-9) * mean).sum()
     )
     gap = jnp.log(jnp.maximum(mean, 1e-9) / jnp.maximum(wanted, 1e-9))
     return value + mu * (wanted.sum() > 0) * (mean * gap).sum()
