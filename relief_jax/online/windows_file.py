@@ -1,15 +1,15 @@
 """Reads when devices are there, in FedScale's records of availability.
 
-FedScale publishes behaviour of 107,749 phones (Lai et al., 2022,
-https://arxiv.org/abs/2105.11367) as a record per client, in seconds:
+FedScale (Lai et al., 2022, https://arxiv.org/abs/2105.11367) publishes when
+phones are available as a record per client, in seconds:
 
     {"0": {"active": [0, 7200], "inactive": [3600, 9000], "finish_time": 86400,
            "duration": 5400, "model": "a phone"}, ...}
 
 It is there from active[i] until inactive[i], and all begins again after
 `finish_time`. Theirs are pickles, which run what is in them: here the same
-records are JSON. **Ours**: a round begins every `round_seconds` of the trace, and
-who is there at that second takes part; the second of `inactive` is away.
+records are JSON. **Ours**: a round begins every `round_seconds` of the trace,
+and who is there at that second takes part; the second of `inactive` is away.
 """
 
 import itertools
@@ -75,7 +75,8 @@ def read(path: str, clients: int, seconds: int) -> Windows:
       bounds[:, n, : len(windows)] = np.transpose(windows)
   period = np.array([period for _, period in each], np.int64)
   return Windows(
-    *map(jnp.asarray, bounds),
+    start=jnp.asarray(bounds[0]),
+    end=jnp.asarray(bounds[1]),
     period=jnp.asarray(period, jnp.int32),
     seconds=jnp.int32(seconds),
     many=jnp.asarray(_MANY * seconds % period, jnp.int32),
