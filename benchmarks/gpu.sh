@@ -50,19 +50,19 @@ if jax.default_backend() == 'cpu':
 common.emit({'benchmark': 'gpu', 'part': 'card'})
 CARD
   rounds=1500 product=8192 clients=64 repeats=10 fleet=131072 many=240
-  seeds=8 rates=4 steps=20
+  seeds=8 rates=4 steps=20 together=all
 else
   rounds=2 product=64 clients=8 repeats=2 fleet=64 many=8
-  seeds=2 rates=2 steps=2
+  seeds=2 rates=2 steps=2 together=one
 fi
 
 # The set-up's own length with XLA's convolutions, and a part of it with the
 # products that the CPU's figures are from.
 part cifar10 120 "$PYTHON" -m benchmarks.peers.public_relief "${SMOKE[@]}" \
-  --setup=pfl_cifar10 --plain --layout=all --devices=1 --rounds=$rounds \
+  --setup=pfl_cifar10 --plain --layout=$together --devices=1 --rounds=$rounds \
   --product=$product
 part cifar10_products 50 "$PYTHON" -m benchmarks.peers.public_relief \
-  "${SMOKE[@]}" --setup=pfl_cifar10 --layout=all --devices=1 \
+  "${SMOKE[@]}" --setup=pfl_cifar10 --layout=$together --devices=1 \
   --rounds=$((rounds / 10 + 1)) --product=$product
 if [ -n "${PFL_PYTHON:-}" ]; then  # beyond the ten minutes
   part cifar10_pfl 100 "$PFL_PYTHON" -m benchmarks.peers.public_pfl \

@@ -155,7 +155,14 @@ ROWS: dict[str, Any] = {
       'length': real(
         5.0, 1, MANY, 'kind=stays: mean length of an absence', 'rounds'
       ),
-      'path': text('', 'kind=trace: CSV of 0 and 1, a line a round'),
+      'path': text(
+        '',
+        'kind=trace: CSV of 0 and 1, a line a round; windows: JSON of records '
+        '(online/windows_file.py)',
+      ),
+      'round_seconds': whole(
+        3600, 1, 86400, 'kind=windows: from a round to the next', 'seconds'
+      ),
     },
     # Processors and links of the day (radio.py).
     'pace': {

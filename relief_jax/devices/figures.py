@@ -13,7 +13,6 @@ A figure is a quantity, an underscore and a unit: `speed_gflops`, `active_w`,
   without it there is no bound.
 """
 
-import json
 import math
 import pathlib
 from collections.abc import Mapping
@@ -166,19 +165,4 @@ def load_json(path: str | pathlib.Path) -> Any:
   Raises:
     InputError: it cannot be read, or is no JSON (line and column are named).
   """
-  return _json(text_files.read(path, LARGEST), path)
-
-
-def _json(text: str, path: str | pathlib.Path) -> Any:
-  try:
-    return json.loads(text)
-  except json.JSONDecodeError as error:
-    raise InputError(
-      f'{path}, line {error.lineno}, column {error.colno}: {error.msg}',
-      'JSON',
-      'mend the file there',
-    ) from error
-  except (ValueError, RecursionError) as error:  # endless digits or brackets
-    raise InputError(
-      f'{path}: {error}', 'JSON of figures', 'mend the file'
-    ) from error
+  return text_files.load_json(path, LARGEST)

@@ -4,7 +4,9 @@ Spreadsheets and editors put a byte order mark before it; it is none of the
 text. **Ours.**
 """
 
+import json
 import pathlib
+from typing import Any
 
 from relief_jax.errors import InputError
 
@@ -40,3 +42,26 @@ def read(path: str | pathlib.Path, largest: int = LARGEST) -> str:
     raise InputError(
       f'{path}: {error}', 'text in UTF-8', 'save it as UTF-8'
     ) from error
+
+
+def load_json(path: str | pathlib.Path, largest: int = LARGEST) -> Any:
+  """Reads the content of a JSON file.
+
+  Args:
+    path: of the file.
+    largest: bytes that are read.
+
+  Raises:
+    InputError: it cannot be read, or is no JSON (line and column are named).
+  """
+  text = read(path, largest)
+  try:
+    return json.loads(text)
+  except json.JSONDecodeError as error:
+    raise InputError(
+      f'{path}, line {error.lineno}, column {error.colno}: {error.msg}',
+      'JSON',
+      'mend the file there',
+    ) from error
+  except (ValueError, RecursionError) as error:  # endless digits or brackets
+    raise InputError(f'{path}: {error}', 'JSON', 'mend the file') from error

@@ -14,7 +14,8 @@ import numpy as np
 
 from relief_jax.errors import InputError
 from relief_jax.files import paths, text_files
-from relief_jax.online import chain, keys, missing
+from relief_jax.online import chain, keys, missing, windows_file
+from relief_jax.online.windows_file import Windows
 from relief_jax.types import Array
 
 
@@ -55,16 +56,17 @@ class Trace(NamedTuple):
   here: Array
 
 
-KINDS = ('off', 'each', 'diurnal', 'stays', 'trace')
+KINDS = ('off', 'each', 'diurnal', 'stays', 'trace', 'windows')
 
 
 def draw(
   config: ml_collections.ConfigDict, clients: int, rng: np.random.Generator
-) -> Rates | Stays | Trace | None:
+) -> Rates | Stays | Trace | Windows | None:
   """Draws the process that `config.online.presence` describes.
 
   Args:
-    config: `kind`, `rate`, `spread`, `period`, `length`, `path`.
+    config: `kind`, `rate`, `spread`, `period`, `length`, `path`,
+      `round_seconds`.
     clients: N.
     rng: draws rates and phases.
 
@@ -72,11 +74,11 @@ def draw(
     InputError: a trace that cannot be read, that nobody would read, or of
       other devices; of `chain.make`.
   """
-  if config.path and config.kind != 'trace':
+  if config.path and config.kind not in ('trace', 'windows'):
     raise InputError(
       f'config.online.presence.path={config.path!r} with kind={config.kind!r}, '
       'which does not read it',
-      'a path for kind=trace only',
+      'a path for kind=trace and kind=windows only',
       'set --config.online.presence.kind=trace, or leave the path out',
     )
   if config.kind == 'off':
@@ -90,6 +92,8 @@ def draw(
         f'set --config.clients={found.shape[1]}, or write a trace of {clients}',
       )
     return Trace(jnp.asarray(found))
+  if config.kind == 'windows':
+    return windows_file.read(config.path, clients, config.round_seconds)
   rate = missing.rates(config.rate, config.spread, (clients,), rng)
   if config.kind == 'stays':
     return Stays(chain.make(1 - rate, config.length, 'online.presence.length'))
@@ -137,7 +141,7 @@ def read(path: str) -> np.ndarray:
 
 
 def here(
-  process: Rates | Stays | Trace,
+  process: Rates | Stays | Trace | Windows,
   words: Array,
   ids: Array,
   place: Array,
@@ -155,6 +159,8 @@ def here(
   key = keys.of(words, keys.PRESENCE)
   if isinstance(process, Trace):
     return process.here[round_index % len(process.here), place]
+  if isinstance(process, Windows):
+    return windows_file.here(process, place, round_index)
   if isinstance(process, Stays):
     return ~chain.down(process.chain, key, ids, place, round_index)
   day = round_index / process.period + process.phase[place]

@@ -7,25 +7,25 @@ a multiplier of z / 2. Epsilons are upper bounds that dp-accounting computes in
 Renyi divergences:
 
     epsilon        of the model, round by round. Noise by the server: of its
-                   sums. Noise by devices: of the sum of n noisy updates, for a
-                   server that sees sums alone; multiplier z sqrt(n) / 2 with
-                   the smallest n of the blocks that a device trained
+                   sums, for whoever sees models. Noise by devices: of the sum
+                   of n noisy updates, for a server that sees sums alone;
+                   multiplier z sqrt(n) / 2 with the smallest n of the blocks
+                   that a device trained, in every round that it takes part in
     epsilon_local  of one device's own noisy updates, for a server that sees
-                   each of them: z / 2 in every round that it takes part in
+                   each of them: z / 2 in these rounds
 
-Who of all devices is drawn in a round (a fixed number, without replacement)
-nobody knows, which `SampledWithoutReplacementDpEvent` counts (Wang et al.,
-2019, https://arxiv.org/abs/1808.00087). But the mean of a block tells how many
-devices are in it, hence how many of each kind take part. So (**ours**) the draw
-hides a device only among those of its kind: k of the m devices with the same
-sensors (and, where plans follow a budget, the same speed and memory) were in
-this round's draw. Where all were, it hides nothing. Where the bound of the draw
-exceeds that of the Gaussian mechanism alone, the latter counts, order by order.
-The largest epsilon over kinds is that of the run.
+A server knows whom it has drawn. Who sees models alone does not, of a draw of
+fixed size without replacement, which `SampledWithoutReplacementDpEvent` counts
+(Wang et al., 2019, https://arxiv.org/abs/1808.00087). But the mean of a block
+tells how many devices are in it, hence how many of each kind take part. So
+(**ours**) the draw hides a device only among those of its kind: k of the m
+devices with the same sensors (and, where plans follow a budget, the same speed
+and memory) were in this round's draw. Where all were, it hides nothing. Where
+the bound of the draw exceeds that of the Gaussian mechanism alone, the latter
+counts, order by order. The largest epsilon over kinds is that of the run.
 """
 
 import functools
-import math
 from typing import Any
 
 import ml_collections
@@ -50,7 +50,10 @@ class Accountant:
   """Adds up the privacy loss of rounds.
 
   Attributes:
-    rdp: [kinds, orders] float64, Renyi divergence so far.
+    rdp: [kinds, orders] float64, Renyi divergence of the server's sums so far.
+    sums: [N] float64, of 1 / multiplier^2 over the rounds of every device,
+      which Renyi divergences of Gaussian mechanisms add up to: of sums of
+      devices' noisy updates.
     turns: [N] int64, rounds that every device took part in.
   """
 
@@ -73,6 +76,7 @@ class Accountant:
     self._order = np.argsort(identity)
     self._sorted = identity[self._order]
     self.rdp = np.zeros((len(self._size), len(ORDERS)))
+    self.sums = np.zeros(len(identity))
     self.turns = np.zeros(len(identity), np.int64)
 
   def add(self, infos: RoundInfo) -> None:
@@ -81,31 +85,32 @@ class Accountant:
     Args:
       infos: numpy arrays with a leading axis of rounds, [R, K, ...].
     """
-    share = np.ones(infos.client.shape)
-    if self._on_devices:
-      share = np.array([_share(w) for w in infos.extra['noisy_weight']])
-    for client, trained, part in zip(
-      infos.client, infos.trained, share, strict=True
+    for number, (client, trained) in enumerate(
+      zip(infos.client, infos.trained, strict=True)
     ):
       here = trained.any(-1)
       place = self._order[np.searchsorted(self._sorted, client[here])]
       self.turns[place] += 1
-      kind = self._kind[place]
-      for number in np.unique(kind):
-        own = part[here][kind == number]
-        self.rdp[number] += divergence(
-          int(self._size[number]),
-          len(own),
-          float(self._multiplier * own.min() / 2),
-        )
+      if self._on_devices:
+        share = _share(infos.extra['noisy_weight'][number])[here]
+        self.sums[place] += (2 / (self._multiplier * share)) ** 2
+        continue
+      for kind, count in enumerate(np.bincount(self._kind[place])):
+        if count:
+          self.rdp[kind] += divergence(
+            int(self._size[kind]), int(count), self._multiplier / 2
+          )
 
   def record(self) -> dict[str, float]:
     """Gives epsilon and delta so far, by the name of their field."""
     found = {'epsilon': max(self._epsilon(row) for row in self.rdp)}
     if self._on_devices:
-      most = int(self.turns.max())
-      one = divergence(1, 1, self._multiplier / 2)
-      found['epsilon_local'] = self._epsilon(most * one)
+      half = np.array(ORDERS) / 2
+      local = self.turns.max() * (2 / self._multiplier) ** 2
+      found = {
+        'epsilon': self._epsilon(half * self.sums.max()),
+        'epsilon_local': self._epsilon(half * local),
+      }
     return {**found, 'delta': self._delta}
 
   def _epsilon(self, rdp: np.ndarray) -> float:
@@ -115,7 +120,11 @@ class Accountant:
 
   def snapshot(self) -> dict[str, Any]:
     """Gives the part of it that a later process needs to go on."""
-    return {'rdp': self.rdp.copy(), 'turns': self.turns.copy()}
+    return {
+      'rdp': self.rdp.copy(),
+      'sums': self.sums.copy(),
+      'turns': self.turns.copy(),
+    }
 
   def restore(self, snapshot: dict[str, Any]) -> None:
     """Restores a snapshot.
@@ -124,6 +133,7 @@ class Accountant:
       snapshot: from `snapshot`.
     """
     self.rdp = np.array(snapshot['rdp'], np.float64)
+    self.sums = np.array(snapshot['sums'], np.float64)
     self.turns = np.array(snapshot['turns'], np.int64)
 
 
@@ -151,8 +161,6 @@ def divergence(source: int, sample: int, multiplier: float) -> np.ndarray:
     sample: of them that were drawn.
     multiplier: deviation of the noise over the sensitivity.
   """
-  if math.isinf(multiplier):  # it was in no sum
-    return np.zeros(len(ORDERS))
   library = _library()
   event = library.GaussianDpEvent(multiplier)
   found = _rdp(library, event)
@@ -230,7 +238,7 @@ def warnings(config: ml_collections.ConfigDict, world: World) -> list[str]:
     found.append(
       f'privacy.noise: small cohorts of {"; ".join(few)}. A mean over n '
       'updates bears noise of deviation noise_multiplier * clip_norm / '
-      f'{root}, and a draw hides a device only among its kind'
+      f'{root}'
     )
   persons, devices = len(world.subjects.get('train', ())), len(owned)
   if persons < devices:

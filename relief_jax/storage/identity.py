@@ -246,7 +246,7 @@ def _files(config, data_dir) -> dict[str, pathlib.Path]:
     for i, path in enumerate(fleet_files.sources(config.fleet)):
       found[f'fleet: {i}'] = path
   presence = config.online.presence
-  if presence.kind == 'trace':
+  if presence.kind in ('trace', 'windows'):
     found['online.presence.path: 0'] = pathlib.Path(presence.path)
   if weights := config.model.weights:
     found['model.weights: 0'] = pathlib.Path(

@@ -123,6 +123,16 @@ def test_noise_by_devices_adds_up_in_sums_and_not_in_one_update():
   assert accountant.turns.tolist() == [2] * 5
 
 
+def test_a_server_knows_whom_it_has_drawn():
+  """Noise by devices: no draw hides who takes part, in a third of rounds."""
+  found = fleet([[1, 1]] * 9)
+  accountant = privacy.Accountant(config('device'), found)
+  accountant.add(infos(found, [(0, 1, 2), (3, 4, 5), (0, 4, 8)]))
+  three = Gaussian(math.sqrt(3))
+  want = by_hand(three, three)
+  assert accountant.record()['epsilon'] == pytest.approx(want, rel=1e-12)
+
+
 def test_noise_of_a_device_that_does_not_count_is_in_no_sum():
   """Five train the second block, its two owners count."""
   found = fleet([[1, 1]] * 2 + [[1, 0]] * 3)
@@ -134,10 +144,11 @@ def test_noise_of_a_device_that_does_not_count_is_in_no_sum():
   assert accountant.record()['epsilon'] == pytest.approx(want, rel=1e-12)
 
 
-def test_epsilon_goes_on_from_a_snapshot():
+@pytest.mark.parametrize('noise', ['server', 'device'])
+def test_epsilon_goes_on_from_a_snapshot(noise):
   found = fleet([[1, 1]] * 2 + [[1, 0]] * 6)
   whole, first, second = (
-    privacy.Accountant(config('device'), found) for _ in range(3)
+    privacy.Accountant(config(noise, 4.0), found) for _ in range(3)
   )
   rounds = [(0, 3, 4), (1, 2, 5), (0, 1, 2)]
   whole.add(infos(found, rounds))
