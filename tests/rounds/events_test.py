@@ -125,7 +125,9 @@ def test_tiers_of_which_a_part_is_drawn():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('options', [{}, dict(cohort=3, buffer=2)], ids=str)
+@pytest.mark.parametrize(
+  'options', [{}, dict(cohort=3, buffer=2, damped=False)], ids=str
+)
 def test_relief_of_arrivals(options):
   options = {'buffer': 3, **options}
   compare('relief_async', events_twin.CohortEvents, **options)
@@ -301,7 +303,7 @@ def test_bad_settings_are_refused():
   refused('fedasync', 'pace.wait', late='lost')
   refused('relief_async', 'confidence', confidence=True)
   guard = setting('fedbuff').guard._replace(mean='median')
-  refused('relief_async', 'median', guard=guard)
+  refused('relief_async', 'median', guard=guard, damped=False)
   guard = setting('fedbuff').guard._replace(noise='server', clip=True)
   refused('fedbuff', 'privacy.noise', guard=guard)
   down = setting('fedbuff').downlink_codec._replace(

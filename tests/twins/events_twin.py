@@ -166,13 +166,14 @@ class MixedTwin(EventTwin):
 
 
 class CohortEvents(EventTwin, ReliefTwin):
-  """RELIEF: staleness is a weight among those who trained a group."""
+  """RELIEF: staleness scales, or is a weight among a group's trainers."""
 
   def merged(self, age, start, delta, now, trained, k):
-    return delta[k]
+    return delta[k] * (self.factor(age) if self.options.damped else 1.0)
 
   def share(self, n, g, age):
-    return self.vote(n, g) * self.factor(age)
+    damped = self.options.damped
+    return self.vote(n, g) * (1.0 if damped else self.factor(age))
 
 
 class TierTwin(EventTwin):
