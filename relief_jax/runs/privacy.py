@@ -92,7 +92,8 @@ class Accountant:
       place = self._order[np.searchsorted(self._sorted, client[here])]
       self.turns[place] += 1
       if self._on_devices:
-        share = _share(infos.extra['noisy_weight'][number])[here]
+        weight = np.asarray(infos.extra['noisy_weight'][number])
+        share = _share(weight)[here]
         self.sums[place] += (2 / (self._multiplier * share)) ** 2
         continue
       for kind, count in enumerate(np.bincount(self._kind[place])):
