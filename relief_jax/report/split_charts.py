@@ -54,8 +54,8 @@ def step_bars(
 
   >>> own = {'ahead': [1, 4], 'server': [2, 2], 'middle': [0, 0]}
   >>> own = {k: np.array(v) for k, v in {**own, 'behind': [1, 1]}.items()}
-  >>> step_bars(own, 'queue', 0)[1], step_bars(own, 'barrier', 0)[1]
-  (7, 9)
+  >>> [int(step_bars(own, order, 0)[1]) for order in ('queue', 'barrier')]
+  [7, 9]
   """
   ahead, server, middle, behind = (
     step[name] for name in ('ahead', 'server', 'middle', 'behind')

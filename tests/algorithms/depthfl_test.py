@@ -189,6 +189,7 @@ def test_exits_in_every_layout(exits):
   chex.assert_trees_all_close(one, every, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_what_lies_above_a_device_is_not_computed():
   """Neither the FLOPs charged nor those of its branch of the program."""
   task, population = world()

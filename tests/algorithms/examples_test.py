@@ -121,6 +121,7 @@ def test_scaffold_equals_a_loop_to_the_bit():
   same(state.clients.method, jax.tree.map(lambda *v: jnp.stack(v), *own))
 
 
+@pytest.mark.slow
 def test_scaffold_equals_a_loop():
   task, population, setting = world(cohort=4)
   state, _ = tiny.step(scaffold.scaffold, task, population, setting, ROUNDS)
@@ -162,6 +163,7 @@ def test_the_server_s_variate_is_the_mean_of_the_devices(given):
   np.testing.assert_allclose(c['head']['w'], want, rtol=0, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_variates_of_absent_devices_and_blocks_keep_their_bits():
   task, population, setting = world(cohort=3)
   every = list(tiny.run(scaffold.scaffold, task, population, setting, ROUNDS))

@@ -26,6 +26,7 @@ def run(clients=None, rounds=1, **values):
   return every, setting, population
 
 
+@pytest.mark.slow
 def test_with_nothing_personal_it_is_sgd_in_turn():
   ((state, info),), setting, population = run(personal=False, align=0.0)
   slow = InTurn(TASK, population, setting)
@@ -72,6 +73,7 @@ def test_nobody_moves_what_is_anothers():
   np.testing.assert_array_equal(np.asarray(info.upload)[[1, 2, 4]], 0)
 
 
+@pytest.mark.slow
 def test_the_alignment_moves_the_middle_alone():
   """No gradient through the server's copy; zero where both are the same."""
   z = [(jnp.ones((2, 3, 4)), jnp.ones((2, 3)))]

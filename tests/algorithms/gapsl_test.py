@@ -57,6 +57,7 @@ def gap(a, b):
   return max(float(np.abs(x - y).max()) for x, y in pairs)
 
 
+@pytest.mark.slow
 def test_without_strength_it_is_parallel_split_learning():
   """And with it, another one: where the split is, not at the server."""
   plain, info = run('psl')

@@ -173,8 +173,11 @@ def loop(ahead, server, behind):
   return last
 
 
+# The compiler takes subnormal numbers for 0, and so orders them otherwise.
 _TIMES = st.lists(
-  st.tuples(*[st.floats(0, 10, width=32)] * 3), min_size=1, max_size=6
+  st.tuples(*[st.floats(0, 10, width=32, allow_subnormal=False)] * 3),
+  min_size=1,
+  max_size=6,
 )
 
 

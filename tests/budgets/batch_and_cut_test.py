@@ -76,7 +76,14 @@ def every_plan(found, target):
   return np.asarray(cost(jnp.asarray(plans)))
 
 
-@pytest.mark.parametrize('devices', [1, 2, 3])
+@pytest.mark.parametrize(
+  'devices',
+  [
+    pytest.param(1, marks=pytest.mark.slow),
+    2,
+    pytest.param(3, marks=pytest.mark.slow),
+  ],
+)
 def test_few_devices_get_the_best_of_all_plans(devices):
   for seed in range(4):
     found = problem(seed, devices)

@@ -28,17 +28,19 @@ SAMPLES = [9, 6, 8, 0, 7]
 PADDING = 3
 OWNED = np.array([[1, 1], [1, 0], [1, 1], [1, 1], [1, 0]], bool)
 
+# A part of the units, of the layers, of the weights; all at one place.
+KINDS = ('heterofl', 'depthfl', 'fiarse', 'centralized')
+
 
 def rare(method, backbone):
   """Whether a program takes long to compile and holds the same as others.
 
-  The frozen base where not every change is tried; split training, which
-  `loops_test` and tests/rounds/split_test.py look at with every change.
+  The frozen base where not every change is tried, and methods whose round
+  another one has, or `loops_test` looks at with every change.
   """
   if row(method).often:
     return False
-  known = algorithms.facts(method).splits or row(method).late
-  return backbone != 'cnn' or bool(known)
+  return backbone != 'cnn' or method not in KINDS
 
 
 CASES = pytest.mark.parametrize(

@@ -22,7 +22,7 @@ TWINS = tuple(m for m in METHODS if row(m).twin)
 
 def marks(method):
   """Whether a method's loop is tried with the slow tests alone."""
-  return slow(row(method).late == 'all')
+  return slow(row(method).late)
 
 
 ROWS = pytest.mark.parametrize(

@@ -6,7 +6,7 @@ which is of tests alone. A method without a row is tried with the defaults.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -64,10 +64,8 @@ class Row(NamedTuple):
       what the twin does not choose has tests of its own.
     held: options with which what it plans does not follow from speeds and
       links.
-    late: its eight rounds are slow tests, with `all` so is its loop: a model of
-      its own takes long to compile, or another method runs the same code.
-    waits: options with which a server that acts on arrivals waits for all, so
-      that a record has a row for every device.
+    late: its loop is a slow test: it takes long to compile, or another method
+      runs the same code.
   """
 
   twin: type[Twin] | None = None
@@ -84,7 +82,7 @@ class Row(NamedTuple):
   rests: Callable | None = None
   tried: dict[str, Any] = {}
   held: dict[str, Any] = {}
-  late: Literal['', 'rounds', 'all'] = ''
+  late: bool = False
   waits: dict[str, Any] = {}
 
 
@@ -138,7 +136,12 @@ TABLE = {
   'centralized': Row(sent=raw_windows),
   'cohort_mean': Row(twin.CohortTwin, often=True),
   'fed_sb': Row(
-    lora_twin.SmallTwin, None, sent=sent_by_fed_sb, turns=True, still=True
+    lora_twin.SmallTwin,
+    None,
+    sent=sent_by_fed_sb,
+    turns=True,
+    still=True,
+    late=True,
   ),
   # Of a single layer nothing can be cut.
   'depthfl': Row(
@@ -149,29 +152,33 @@ TABLE = {
     events_twin.MixedTwin,
     {'alpha': 1.0, 'rho': 0.0},
     waits={'buffer': 0},
-    late='all',
+    late=True,
   ),
   'fedat_style': Row(
-    events_twin.TierTwin, waits={'tiers': 1}, turns=True, late='all'
+    events_twin.TierTwin, waits={'tiers': 1}, turns=True, late=True
   ),
-  'fedbuff': Row(events_twin.EventTwin, late='all'),
-  'feddrop': Row(twin.DropTwin, fills=_INPUT),
-  'fedex': Row(lora_twin.ResidualTwin, None),
+  'fedbuff': Row(events_twin.EventTwin, late=True),
+  'feddrop': Row(twin.DropTwin, fills=_INPUT, late=True),
+  'fedex': Row(lora_twin.ResidualTwin, None, late=True),
   'fedit': Row(lora_twin.AdapterTwin, often=True),
-  'fedsvd': Row(lora_twin.TurnTwin, None, turns=True, still=True),
-  'ffa_lora': Row(lora_twin.SecondTwin, None, still=True),
-  'flexlora': Row(lora_twin.CutTwin, None, turns=True),
+  'fedsvd': Row(lora_twin.TurnTwin, None, turns=True, still=True, late=True),
+  'ffa_lora': Row(lora_twin.SecondTwin, None, still=True, late=True),
+  'flexlora': Row(lora_twin.CutTwin, None, turns=True, late=True),
   'flora': Row(lora_twin.RestartTwin, None, often=True),
   'fedalign_moe_style': Row(
-    experts_twin.AlignedTwin, None, frozen=None, terms=True, late='all'
+    experts_twin.AlignedTwin, None, frozen=None, terms=True, late=True
   ),
-  'fedel': Row(elastic_twin.WindowTwin),
-  'fedmfs_style': Row(fedmfs_twin.MeritTwin),
+  'fedel': Row(elastic_twin.WindowTwin, late=True),
+  'fedmfs_style': Row(fedmfs_twin.MeritTwin, late=True),
   'fedpmt': Row(twin.DepthTwin),
   'fedprox': Row(twin.ProxTwin, {'prox': 0.0}),
   # Units take turns.
   'fedrolex': Row(
-    twin.RollTwin, {'masked': 'off'}, fills=_INPUT, learns=UNLIMITED
+    twin.RollTwin,
+    {'masked': 'off'},
+    fills=_INPUT,
+    learns=UNLIMITED,
+    late=True,
   ),
   # The head starts too small to be among the largest weights.
   'fiarse': Row(twin.MagnitudeTwin, fills=_INPUT, learns=UNLIMITED),
@@ -180,6 +187,7 @@ TABLE = {
     {'contrast': False, 'entropy': False, 'kd': 0.0},
     frozen={'contrast': False},
     terms=True,
+    late=True,
   ),
   'harmony': Row(
     frozen=None, sent=sent_by_harmony, rests=single_in_second_stage
@@ -188,7 +196,7 @@ TABLE = {
     experts_twin.ImportanceTwin,
     {'threshold': 0.0, 'gate': 'equal'},
     frozen=None,
-    late='rounds',
+    late=True,
   ),
   'hetlora': Row(lora_twin.PaddedTwin, {'weights': 'equal', 'prune': 0.0}),
   'rolora': Row(lora_twin.AlternatingTwin, None, still=True),
@@ -205,25 +213,30 @@ TABLE = {
     least=0.97,
     # A difference over a kink of a ReLU is not its twin's derivative.
     tried={'probe': 'jvp'},
+    late=True,
   ),
   'hasfl_style': Row(
     lockstep_twin.PooledTwin,
     {'rule': 'fixed', 'layers': -1, 'batches': 'fixed'},
     frozen=None,
     tried={'rule': 'fixed', 'layers': -2, 'batches': 'fixed'},
+    late=True,
   ),
   'pmm': Row(prototype_twin.PrototypeTwin, {'substitute': False}),
   'qqr_style': Row(
-    prototype_twin.QualityTwin, {'confidence': False, 'align': 0.0}
+    prototype_twin.QualityTwin,
+    {'confidence': False, 'align': 0.0},
+    late=True,
   ),
   'relief': Row(twin.ReliefTwin, often=True),
-  'relief_async': Row(events_twin.CohortEvents, late='all'),
+  'relief_async': Row(events_twin.CohortEvents, late=True),
   # A frozen base has no layers to split behind.
   'splitfed': Row(
     split_twin.SplitTwin,
     {'rule': 'fixed', 'layers': -1},
     frozen=None,
     held={'rule': 'deepest'},
+    late=True,
   ),
   'splitfed_v2': Row(
     lockstep_twin.InTurnTwin, {'rule': 'fixed', 'layers': -1}, frozen=None

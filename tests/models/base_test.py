@@ -27,6 +27,7 @@ def loss(dropout, sensors):
   return float(training.cross_entropy(scores, bank.y, batch.weight))
 
 
+@pytest.mark.slow
 def test_a_base_with_its_head_knows_the_classes():
   assert loss(0.0, [True] * 3) < 0.5 * float(jnp.log(3))
 

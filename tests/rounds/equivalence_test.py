@@ -86,6 +86,7 @@ def test_relief_without_a_deadline_is_the_cohort_mean():
     )
 
 
+@pytest.mark.slow
 def test_everybody_owns_all_and_the_cohort_mean_is_fedavg():
   task = tiny.task()
   population = tiny.population(task, owned=np.ones((5, 3)))
@@ -242,6 +243,7 @@ def test_momentum_kept_on_the_device():
   assert distance(other, state.params) > 1e-4
 
 
+@pytest.mark.slow
 def test_cached_features_are_the_uncached_run():
   """Also the features of a sensor that is not there, filled."""
   plain, cached = tiny.task('lora'), tiny.task('lora', cached=True)

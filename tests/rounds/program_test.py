@@ -202,6 +202,7 @@ def test_one_compilation_for_all_seeds_rates_and_cohorts(traces):
   assert compilations == before
 
 
+@pytest.mark.slow
 def test_another_shape_is_another_program(traces):
   """What is static has a program of its own."""
   Simulation(small()).advance()
@@ -248,6 +249,7 @@ def test_models_of_the_same_shapes_have_programs_of_their_own(tmp_path):
   assert losses[0] != losses[1]
 
 
+@pytest.mark.slow
 def test_a_method_defined_anew_is_not_the_old_one(monkeypatch):
   base = algorithms.ALGORITHMS['fedavg']
 

@@ -105,6 +105,7 @@ def test_one_step_a_round_is_sgd_on_all_batches_wherever_it_is_split():
   close(found.params, want.params)
 
 
+@pytest.mark.slow
 def test_with_all_on_the_server_it_is_sgd_on_all_batches():
   """Three steps and no average: by hand, momentum and all."""
   own = tiny.setting(world(), 'psl', layers=0, merge=True, steps=3)
@@ -166,6 +167,7 @@ def test_layouts_agree(kind, layout):
   np.testing.assert_array_equal(record.upload, info.upload)
 
 
+@pytest.mark.slow
 def test_twice_as_many_equal_devices_change_nothing():
   """A server that sent gradients of the weighted loss would halve the step."""
   every = {}
@@ -224,6 +226,7 @@ def info_of(**options):
   return tiny.step('psl', TASK, world(), own)[1]
 
 
+@pytest.mark.slow
 def test_labels_that_stay_cost_activations():
   """And do not change what is learnt but for where the head is."""
   go, stay = info_of(), info_of(labels='stay')

@@ -51,6 +51,7 @@ def test_equal_to_training_where_pace_and_links_vary():
   assert found.rounds['late'].sum() > 0
 
 
+@pytest.mark.slow
 def test_sums_over_devices_are_sums_over_rounds():
   found = simulate.costs(config(method='fedpmt', deadline='1.5*tight'))
   for name in ('joules', 'up_bytes', 'down_bytes'):

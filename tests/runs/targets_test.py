@@ -93,6 +93,7 @@ def test_own_arrays_of_a_changed_data_set_are_read_anew(table):
   assert abs(again - first) > 0.1
 
 
+@pytest.mark.slow
 def test_a_personal_regression_and_early_stopping(table):
   c = table(method='local_only', rounds=12, eval_every=1, rounds_per_call=1)
   found = simulate.run(c, callbacks=[EarlyStopping('rmse_own', 1, 1e6)])
@@ -186,6 +187,7 @@ def test_dropped_tokens_and_labels_beyond_the_head_are_refused():
     datasets.from_arrays(X[:4], np.array([0, 1, np.nan, 2]))
 
 
+@pytest.mark.slow
 def test_sensor_windows_of_numbers(table, monkeypatch):
   """The library's encoders, two sensors, devices that lack one."""
   x = {

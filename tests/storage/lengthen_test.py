@@ -59,6 +59,7 @@ def test_a_fade_over_the_run_cannot_grow(tmp_path, request):
   assert (summary['status'], summary['rounds']) == ('complete', 2)
 
 
+@pytest.mark.slow
 def test_without_a_fade_it_can():
   own = tiny.config(method='depthfl', **{'depthfl.fade': 0.0})
   assert not simulate.Simulation(own).plans()

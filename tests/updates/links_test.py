@@ -22,6 +22,7 @@ from tests.twins import twin
 
 OWNED = np.array([[1, 1], [1, 0], [1, 1], [1, 0], [1, 1]], bool)
 TOP = Codec('top_k', share=0.2)  # with a memory
+QUICK = ('int4', 'sign', 'top_k')  # with every change
 INT8 = Codec('int8', error_feedback='on')
 
 
@@ -76,7 +77,9 @@ def wire(codec):
   return found
 
 
-@pytest.mark.parametrize('method', ['relief', 'fedprox'])
+@pytest.mark.parametrize(
+  'method', ['relief', pytest.param('fedprox', marks=pytest.mark.slow)]
+)
 def test_charged_is_what_packed_arrays_weigh(method):
   task, population = world()
   up, down = wire(TOP), wire(INT8)
@@ -112,7 +115,13 @@ def spy(task, setting):
   )
 
 
-@pytest.mark.parametrize('name', sorted(set(COMPRESSORS) - {'none'}))
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+    for name in sorted(set(COMPRESSORS) - {'none'})
+  ],
+)
 def test_the_server_gets_what_is_on_the_wire(name):
   """One device: its packed update, unpacked, is what the round averages."""
   task, everybody = world()
@@ -168,6 +177,7 @@ class TopTwin(twin.Twin):
     return delta, loss
 
 
+@pytest.mark.slow
 def test_a_round_is_a_loop_over_devices_that_remember():
   task = tiny.task()
   population = tiny.population(task)
@@ -203,6 +213,7 @@ def test_groups_that_nobody_trained_keep_their_bits_and_memories():
   assert states[1].replica.sent[gyro] == 0 < states[1].replica.sent.max()
 
 
+@pytest.mark.slow
 def test_devices_start_from_what_arrives():
   """FedAvg without steps that move: the server learns nothing from a code.
 
