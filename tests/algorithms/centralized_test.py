@@ -36,6 +36,7 @@ def test_sensors_that_nobody_has_train_only_where_all_are_on():
   assert some.seconds.sum() < every.seconds.sum()
 
 
+@pytest.mark.slow
 def test_a_fleet_with_all_sensors_is_the_complete_one():
   task = tiny.task(modalities=('acc', 'gyro'))
   population = tiny.population(task, owned=[[1, 1]] * 3)

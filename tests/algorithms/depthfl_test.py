@@ -23,6 +23,7 @@ from tests.twins import exits_twin, twin
 quick = functools.partial(jax.jit, compiler_options=tiny.QUICK)
 
 
+@pytest.mark.slow
 def test_early_exits():
   """The last is the model without them; others are its own layers, cut."""
   task, plain = tiny.task(exits=True), tiny.task(groups='layer')

@@ -245,6 +245,7 @@ def test_fednova_refuses_momentum_that_goes_on():
     tiny.algorithm(fednova.fednova, task, setting)
 
 
+@pytest.mark.slow
 def test_fedper_keeps_heads_on_their_devices():
   task, population, setting = world()
   state, info = tiny.step(fedper.fedper, task, population, setting, ROUNDS)
@@ -297,6 +298,7 @@ def test_steps_of_a_straggler_count_as_they_are_taken():
   close(found.params, want.params, 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'name',
   ['fednova']

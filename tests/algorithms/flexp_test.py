@@ -37,6 +37,7 @@ def test_with_nothing_personal_it_is_sgd_in_turn():
   np.testing.assert_allclose(info.loss, want.loss, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_one_device_with_nothing_personal_is_fedavg():
   """Of that device alone."""
   ((state, _),), _, population = run((3,), personal=False, align=0.0)

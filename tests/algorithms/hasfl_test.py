@@ -44,6 +44,7 @@ def test_the_variance_of_a_gradient_is_measured_without_bias():
   np.testing.assert_allclose(found, handmade.SIZES, rtol=0.05)
 
 
+@pytest.mark.slow
 def test_it_measures_plans_and_learns():
   every, setting = run()
   (state, first), *_, (last, info) = every

@@ -59,6 +59,7 @@ def run(**values):
   return state, info, setting
 
 
+@pytest.mark.slow
 def test_who_was_away_replays_the_round():
   """From scalars and seeds alone; two programs may round the last bit apart."""
   state, _, setting = run()

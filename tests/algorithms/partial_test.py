@@ -78,6 +78,7 @@ def test_units_drawn_at_random():
   np.testing.assert_array_equal(kept(1.0, False), 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('exact', 'rate'),
   [
@@ -122,6 +123,7 @@ def test_rolling_windows():
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('masked', ['zero', 'inf'])
 def test_absent_classes_are_left_alone(masked):
   """Their rows of the head move only where somebody has the class."""

@@ -61,6 +61,7 @@ def packed(task, params, short):
   return found.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('lost', [9.0, 0.0])
 def test_bytes_are_those_of_packed_arrays(lost):
   """Up always ternary; down where the server's weights are, else whole.

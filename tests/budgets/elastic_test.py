@@ -128,6 +128,7 @@ def test_a_group_that_nobody_affords_is_refused():
     check(population.fleet, 0.45)
 
 
+@pytest.mark.slow
 def test_importance_is_of_the_last_turn():
   """One step of SGD: the rate times the squared gradient; then forgotten."""
   task = tiny.task(modalities=('acc', 'gyro'))

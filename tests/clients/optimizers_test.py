@@ -105,6 +105,7 @@ def kept_rounds():
   ]
 
 
+@pytest.mark.slow
 def test_kept_state_moves_where_something_trains_alone():
   task, rounds = kept_rounds()
   for number, state in enumerate(rounds):

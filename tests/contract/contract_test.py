@@ -28,8 +28,8 @@ SAMPLES = [9, 6, 8, 0, 7]
 PADDING = 3
 OWNED = np.array([[1, 1], [1, 0], [1, 1], [1, 1], [1, 0]], bool)
 
-# A part of the units, of the layers, of the weights; all at one place.
-KINDS = ('heterofl', 'depthfl', 'fiarse', 'centralized')
+# A part of the units, of the layers; all at one place.
+KINDS = ('heterofl', 'depthfl', 'centralized')
 
 
 def rare(method, backbone):

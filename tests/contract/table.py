@@ -147,7 +147,7 @@ TABLE = {
   'depthfl': Row(
     exits_twin.ExitTwin, {'exits': 'last'}, fills=_INPUT, learns=UNLIMITED
   ),
-  'elastic_fl': Row(elastic_twin.ElasticTwin),
+  'elastic_fl': Row(elastic_twin.ElasticTwin, late=True),
   'fedasync': Row(
     events_twin.MixedTwin,
     {'alpha': 1.0, 'rho': 0.0},
@@ -181,7 +181,7 @@ TABLE = {
     late=True,
   ),
   # The head starts too small to be among the largest weights.
-  'fiarse': Row(twin.MagnitudeTwin, fills=_INPUT, learns=UNLIMITED),
+  'fiarse': Row(twin.MagnitudeTwin, fills=_INPUT, learns=UNLIMITED, late=True),
   'flism': Row(
     flism_twin.FlismTwin,
     {'contrast': False, 'entropy': False, 'kd': 0.0},
@@ -222,7 +222,7 @@ TABLE = {
     tried={'rule': 'fixed', 'layers': -2, 'batches': 'fixed'},
     late=True,
   ),
-  'pmm': Row(prototype_twin.PrototypeTwin, {'substitute': False}),
+  'pmm': Row(prototype_twin.PrototypeTwin, {'substitute': False}, late=True),
   'qqr_style': Row(
     prototype_twin.QualityTwin,
     {'confidence': False, 'align': 0.0},

@@ -83,6 +83,7 @@ def test_adapters_of_a_users_model():
   assert costs.step_flops(task.work, run, every) > 0
 
 
+@pytest.mark.slow
 def test_they_train():
   task = made(layers=('*/1/kernel',))
   population = tiny.population(task)

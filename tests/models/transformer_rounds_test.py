@@ -31,6 +31,7 @@ def after(method, kind, layout='one', rounds=2, **overrides):
 OFTEN = (('relief', 'lora'),)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('method', 'kind'),
   [

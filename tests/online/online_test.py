@@ -399,6 +399,7 @@ def test_an_absent_sensor_leaves_no_trace(method):
     )
 
 
+@pytest.mark.slow
 def test_an_outage_that_never_comes_changes_no_bit():
   """All that is switched on and neutral runs through the online code."""
   task, population = world()
@@ -422,6 +423,7 @@ def test_an_outage_that_never_comes_changes_no_bit():
     )
 
 
+@pytest.mark.slow
 def test_what_arrives_is_tested_before_it_trains():
   task, population = world()
   online = processes(**{'stream.buffer': 4, 'stream.arrive': 2})

@@ -204,6 +204,7 @@ def epoch_batches(setting, population, number, n):
   return batches
 
 
+@pytest.mark.slow
 def test_epochs_by_hand():
   """Shuffled epochs; short batches are averaged, empty ones skipped."""
   task = tiny.task()

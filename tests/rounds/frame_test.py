@@ -76,6 +76,7 @@ def test_a_plan_sees_budgets_in_reach_and_who_is_there():
   np.testing.assert_allclose(first.budget, fleet.budget)
 
 
+@pytest.mark.slow
 def test_a_method_brings_transforms_and_observers_of_its_own():
   task = tiny.task()
   population = tiny.population(task)

@@ -97,6 +97,7 @@ def test_with_all_on_the_devices_it_is_fedavg():
     )
 
 
+@pytest.mark.slow
 def test_one_step_a_round_is_sgd_on_all_batches_wherever_it_is_split():
   """As FedAvg of one step is."""
   found, _ = tiny.step(POOLED, TASK, world(), setting(steps=1), 2)
@@ -192,6 +193,7 @@ def test_twice_as_many_equal_devices_change_nothing():
   assert min(jax.tree.leaves(moved)) > 1e-4
 
 
+@pytest.mark.slow
 def test_who_is_not_there_leaves_no_trace():
   """Of a device without windows, the server hears nothing."""
   short = tiny.only(world(), 0, 3)

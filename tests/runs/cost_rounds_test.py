@@ -30,6 +30,7 @@ NAMES = {'sim_seconds': 'seconds'} | {
 }
 
 
+@pytest.mark.slow
 def test_equal_to_training_to_the_bit():
   # Draws what is trained, and who.
   found, last = both(

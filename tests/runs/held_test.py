@@ -216,6 +216,7 @@ def test_the_whole_model_is_tested_as_without_sub_models():
   assert plain.submodels == () and plain.model_index == ()
 
 
+@pytest.mark.slow
 def test_personal_models_on_their_own_windows():
   task, _, population, params, tests = world('heterofl')
   owned = np.asarray(population.fleet.owned)

@@ -152,6 +152,7 @@ def test_a_key_for_every_shape_version_and_machine(monkeypatch):
   assert len(paths) == len(made)
 
 
+@pytest.mark.slow
 def test_measure_takes_the_least_of_three_rounds_after_one():
   part = tuner.sample(job(epochs=3, batch=1))
   small = part.job.setting

@@ -65,6 +65,7 @@ def test_without_a_fade_it_can():
   assert not simulate.Simulation(own).plans()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('devices', [1, 2])
 def test_what_plans_over_all_rounds_is_found_on_any_devices(devices):
   own = tiny.config(method='relief', devices=devices)
