@@ -23,6 +23,7 @@ server holds the updates of the experts of all participants at once.
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +57,18 @@ class Options(ChoiceOptions):
   )
   mu: float = option(real(0.1, 0, LARGE, 'weight of KL(q || Q) in the loss'))
   anchors: int = option(whole(16, 1, 10**4, 'that signatures are taken of'))
+
+
+class Told(NamedTuple):
+  """Holds what devices know beside the model.
+
+  Attributes:
+    routing: [E], Q.
+    anchors: [A, H], drawn by everybody from one key and never sent.
+  """
+
+  routing: Array
+  anchors: Array
 
 
 def divergence(found: Array, wanted: Array) -> Array:
@@ -172,7 +185,7 @@ def fedalign_moe_style(task: Task, setting: Setting) -> Method:
       p = experts.route(params, output.features, step.run)
       total = tree.scale(tree.along(weight, p), p).sum(0)
       mean = total / jnp.maximum(weight.sum(), _LEAST)
-      gap = divergence(mean, received.extra)
+      gap = divergence(mean, received.extra.routing)
       return value + experts.balance(p, weight) + options.mu * gap
 
     return loss
@@ -180,11 +193,15 @@ def fedalign_moe_style(task: Task, setting: Setting) -> Method:
   def client(received: Received, device: Device) -> Update:
     train = local_sgd(task, objective=objective, view=choice.view(device))
     update = train(received, device)
-    anchors = jax.nn.relu(jax.random.normal(ambient.key(0), shape))
     after = jax.tree.map(jnp.add, received.params, update.delta)
-    signature = experts.outputs(after, anchors).mean(1)
+    signature = experts.outputs(after, received.extra.anchors).mean(1)
     mine = device.trained[choice.at]
     return update._replace(rows=jnp.where(mine[:, None], signature, 0.0))
+
+  def send(state) -> Received:
+    # Once a round: everybody draws the same.
+    anchors = jax.nn.relu(jax.random.normal(ambient.key(0), shape))
+    return Received(state.params, Told(state.method_state, anchors))
 
   def server(state, mean, round):
     new = consensus(round, round.plan.client_args)
@@ -197,5 +214,5 @@ def fedalign_moe_style(task: Task, setting: Setting) -> Method:
     aggregate=aligned(task, experts, base.aggregate),
     server=server,
     init=lambda params: jnp.zeros(len(choice.at)),
-    send=lambda state: Received(state.params, state.method_state),
+    send=send,
   )

@@ -27,7 +27,6 @@ down, trained ones go up; the device chooses, so that no score is sent.
 """
 
 import dataclasses
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,27 +34,15 @@ import numpy as np
 
 from relief_jax import costs, tree
 from relief_jax.algorithms import fedavg
-from relief_jax.algorithms.parts import shapley
+from relief_jax.algorithms.parts import one_batch, shapley
 from relief_jax.budgets.greedy import SLACK
-from relief_jax.clients import batches, training
-from relief_jax.clients.records import Batch, Gate
-from relief_jax.engine import ambient
+from relief_jax.clients import training
 from relief_jax.keys import LARGE, option, real, whole
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method, Round
 from relief_jax.settings import Setting
 from relief_jax.task import CostOverride, Plan, Task
-from relief_jax.types import Array, Fleet, PyTree
-
-
-class _Row(NamedTuple):
-  """Holds one client that may measure; zeros stand for nobody."""
-
-  key: Array  # [2] uint32
-  fleet: Fleet  # of one client
-  own: Array  # [W] int32
-  run: Array  # [M] bool
-  measures: Array  # [] bool
+from relief_jax.types import Array, PyTree
 
 
 def scaled(value: Array, owned: Array) -> Array:
@@ -156,40 +143,17 @@ def fedmfs_style(task: Task, setting: Setting) -> Method:
 
   def values(server, round: Round) -> Array:
     """Measures phi of every participant, [K, M]."""
-    branch = setting.layout.branch
 
-    def client(known, row):
-      params, population = known
-
-      def measure(row):
-        key = ambient.of_words(row.key)
-        at, weight = batches.draw_steps(
-          key, row.own, row.fleet.samples, 1, setting.batch
-        )
-        batch = Batch(population.bank, at[0], weight[0], row.fleet.shift)
-        gate = Gate(row.run, None, jnp.zeros(task.num_blocks, bool))
-        features = training.forward(
-          task, params, population.frozen, batch, gate, branch
-        ).features
-        y = population.bank.y[at[0]]
-        found = worth(task, params, population.frozen, features, y, row.run)
-        return shapley.values(found)
-
-      def nothing(row):
-        return tree.zeros_like_output(measure, row)
-
-      return (), tree.choose(row.measures, measure, nothing, row, branch=branch)
+    def phi(seen: one_batch.Seen) -> Array:
+      found = worth(
+        task, seen.params, seen.frozen, seen.features, seen.y, seen.run
+      )
+      return shapley.values(found)
 
     measures, price = measuring(round)
-    row = _Row(
-      key=jax.random.key_data(batches.client_keys(round.key, round.fleet)),
-      fleet=round.fleet,
-      own=round.windows,
-      run=round.fleet.owned,
-      measures=measures,
+    return one_batch.measure(
+      task, setting, server.params, round, measures, price, phi
     )
-    known = server.params, round.population
-    return round.each(client, known, row, price)[1]
 
   def choose(run, owned, budget, price, score):
     """Chooses one client's groups, [G] bool."""

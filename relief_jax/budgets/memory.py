@@ -18,7 +18,7 @@ from relief_jax.task import Plan, Task
 from relief_jax.types import Array, Fleet
 
 # No price of what does not fit may be within a budget, not even an infinite.
-_LARGEST = float(np.finfo(np.float32).max) / 2
+LARGEST = float(np.finfo(np.float32).max) / 2
 
 
 class Limit(NamedTuple):
@@ -45,7 +45,9 @@ class Step(NamedTuple):
   slots: float
 
 
-def needed(task: Task, step: Step, run: Array, train: Array) -> Array:
+def needed(
+  task: Task, step: Step, run: Array, train: Array, held: Array | None = None
+) -> Array:
   """Computes the memory of training, [...] bytes.
 
   Args:
@@ -53,16 +55,23 @@ def needed(task: Task, step: Step, run: Array, train: Array) -> Array:
     step: a local one.
     run: [..., M] bool, branches on the device.
     train: [..., G] bool.
+    held: [..., G] bool, blocks on the device; None: those of its branches.
   """
   assert task.memory is not None  # counted where a fleet has bounds
-  held = blocks.owned_groups(run, task.blocks.modality)
+  if held is None:
+    held = blocks.owned_groups(run, task.blocks.modality)
   return costs.training_bytes(
     task.memory, task.work, held, train, step.batch, step.slots
   )
 
 
 def priced(
-  task: Task, step: Step, run: Array, limit: Limit
+  task: Task,
+  step: Step,
+  run: Array,
+  limit: Limit,
+  flops: Callable[[Array], Array] | None = None,
+  held: Callable[[Array], Array] | None = None,
 ) -> tuple[Callable[[Array], Array], Array]:
   """Gives the price of a device's sets of blocks, and its budget.
 
@@ -71,25 +80,25 @@ def priced(
     step: a local one.
     run: [M] bool, branches that run.
     limit: of one device.
+    flops: [..., G] bool, what trains -> [...] FLOPs per sample; None: those of
+      `costs.step_flops`.
+    held: likewise -> [..., G] bool, blocks on the device; None as in `needed`.
 
   Returns:
     [..., G] bool -> [...] FLOPs per sample, infinite for what does not fit into
     its memory; and [] FLOPs per sample.
   """
 
-  def flops(train):
-    return costs.step_flops(task.work, run, train)
-
+  flops = flops or (lambda train: costs.step_flops(task.work, run, train))
   if limit.memory is None:
     return flops, limit.budget
   most: Array = limit.memory
 
   def price(train):
-    return jnp.where(
-      needed(task, step, run, train) <= most, flops(train), jnp.inf
-    )
+    used = needed(task, step, run, train, held(train) if held else None)
+    return jnp.where(used <= most, flops(train), jnp.inf)
 
-  return price, jnp.minimum(limit.budget, _LARGEST)
+  return price, jnp.minimum(limit.budget, LARGEST)
 
 
 def within(

@@ -138,14 +138,12 @@ def adapted(
     name: of the method.
     **own: variants of it beside `transformer`, name -> function of the config.
   """
+  return _started(name, lora, transformer=adapters, **own)
 
-  def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    c = config_lib.default(name)
-    lora(c)
-    apply(c, arg, transformer=adapters, **own)
-    return c
 
-  return get_config
+def experts(c: ml_collections.ConfigDict) -> None:
+  """Puts a mixture of experts behind the fusion."""
+  c.model.fusion = 'experts'
 
 
 def mixed(
@@ -157,10 +155,17 @@ def mixed(
     name: of the method.
     **own: variants of it, name -> function of the config.
   """
+  return _started(name, experts, **own)
+
+
+def _started(
+  name: str, first: Callable[[ml_collections.ConfigDict], None], **own
+) -> Callable[..., ml_collections.ConfigDict]:
+  """Builds a `get_config` that changes a default config before its variants."""
 
   def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     c = config_lib.default(name)
-    c.model.fusion = 'experts'
+    first(c)
     apply(c, arg, **own)
     return c
 

@@ -158,7 +158,7 @@ METRICS = {
   'epsilon': Field(
     'nats',
     'of the model so far, of the device that noise hides least: all its '
-    'windows replaced (docs/updates.md)',
+    'windows replaced (docs/private.md)',
   ),
   'epsilon_local': Field(
     'nats', 'likewise, of the noisy updates of a single device'

@@ -27,23 +27,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relief_jax import blocks, costs, tree
+from relief_jax import blocks, costs
+from relief_jax.algorithms.parts import one_batch
 from relief_jax.budgets import memory
 from relief_jax.budgets.greedy import SLACK, greedy
-from relief_jax.clients import batches, training
-from relief_jax.clients.records import Batch, Gate
-from relief_jax.engine import ambient
+from relief_jax.clients import batches
 from relief_jax.errors import InputError
 from relief_jax.keys import LARGE, name, option, real, whole
 from relief_jax.rounds.method import Round
 from relief_jax.settings import Setting
 from relief_jax.task import CostOverride, Experts, Plan, Task
-from relief_jax.types import Array, Fleet, PyTree
+from relief_jax.types import Array, PyTree
 
 # Purpose of a device's key: the choice at random. 0 is taken by local steps.
 _RANDOM = 2
-# Below an infinite price.
-_LARGEST = float(np.finfo(np.float32).max) / 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,16 +98,6 @@ class Measuring(NamedTuple):
   measures: Array
   extra: Array
   whole: Array
-
-
-class _Row(NamedTuple):
-  """Holds one client that may measure; zeros stand for nobody."""
-
-  key: Array  # [2] uint32
-  fleet: Fleet  # of one client
-  own: Array  # [W] int32
-  run: Array  # [M] bool
-  measures: Array  # [] bool
 
 
 def required(task: Task, method: str) -> Experts:
@@ -186,34 +173,31 @@ class Choice:
   def price(self, run: Array, limit: memory.Limit, samples: Array):
     """Gives the price of one client's sets of blocks, and its budget.
 
-    As `memory.priced`, with what is beside the training.
+    As `memory.priced`, with what is beside the training and at most `most`.
     """
-    task, step = self.task, self.setting.memory_step
+    task = self.task
 
     def flops(trained):
       work = task.work
       if not self.whole:
         work = self.experts.work(self.held(trained))
       cost = costs.step_flops(work, run, trained)
+      count = trained[self.at].sum()
       if self.beside:
-        count = trained[self.at].sum()
         cost += count * self.beside / jnp.maximum(samples, 1)
-      if limit.memory is not None:
-        used = costs.training_bytes(
-          task.memory,
-          task.work,
-          self.received(run, trained),
-          trained,
-          step.batch,
-          step.slots,
-        )
-        cost = jnp.where(used <= limit.memory, cost, jnp.inf)
       if self.options.most:
-        many = trained[self.at].sum() > self.options.most
-        cost = jnp.where(many, jnp.inf, cost)
+        cost = jnp.where(count > self.options.most, jnp.inf, cost)
       return cost
 
-    return flops, jnp.minimum(limit.budget, _LARGEST)
+    price, budget = memory.priced(
+      task,
+      self.setting.memory_step,
+      run,
+      limit,
+      flops,
+      partial(self.received, run),
+    )
+    return price, jnp.minimum(budget, memory.LARGEST)
 
   def measuring(self, round: Round) -> Measuring:
     """Finds who measures, what that costs, and who has nothing to choose."""
@@ -237,38 +221,14 @@ class Choice:
   def routing(self, server, round: Round, who: Measuring) -> Routing:
     """Measures the participants' routing."""
     task, setting = self.task, self.setting
-    branch = setting.layout.branch
 
-    def client(known, row):
-      params, population = known
+    def routed(seen: one_batch.Seen) -> Routing:
+      p = self.experts.route(seen.params, seen.features, seen.run)
+      return found(self.options, self.experts, p)
 
-      def measure(row):
-        key = ambient.of_words(row.key)
-        at, weight = batches.draw_steps(
-          key, row.own, row.fleet.samples, 1, setting.batch
-        )
-        batch = Batch(population.bank, at[0], weight[0], row.fleet.shift)
-        gate = Gate(row.run, None, jnp.zeros(task.num_blocks, bool))
-        features = training.forward(
-          task, params, population.frozen, batch, gate, branch
-        ).features
-        p = self.experts.route(params, features, row.run)
-        return found(self.options, self.experts, p)
-
-      def nothing(row):
-        return tree.zeros_like_output(measure, row)
-
-      return (), tree.choose(row.measures, measure, nothing, row, branch=branch)
-
-    row = _Row(
-      key=jax.random.key_data(batches.client_keys(round.key, round.fleet)),
-      fleet=round.fleet,
-      own=round.windows,
-      run=round.fleet.owned,
-      measures=who.measures,
+    return one_batch.measure(
+      task, setting, server.params, round, who.measures, who.extra, routed
     )
-    known = server.params, round.population
-    return round.each(client, known, row, who.extra)[1]
 
   def plan(self, server, round: Round) -> tuple[Plan, Routing]:
     """Plans what devices train; all that is trained counts the same."""
@@ -311,13 +271,11 @@ class Choice:
 
   def needed(self, run: Array, trained: Array) -> Array | None:
     """Computes the memory of training, [K] bytes; None if nobody counted."""
-    task, step = self.task, self.setting.memory_step
-    if task.memory is None:
+    if self.task.memory is None:
       return None
     held = self.received(run, trained)
-    return costs.training_bytes(
-      task.memory, task.work, held, trained, step.batch, step.slots
-    )
+    step = self.setting.memory_step
+    return memory.needed(self.task, step, run, trained, held)
 
   def drawn(self, round: Round) -> Array:
     """Draws the order of the experts, [K, E]."""
