@@ -104,7 +104,7 @@ class Population:
   """Holds the clients and their data.
 
   Attributes:
-    bank: every training window.
+    bank: every training window, and padding that nobody points to.
     fleet: every client.
     rows: [N, W] int32, each client's windows in the bank; entries from
       `fleet.samples[n]` on are padding and are never drawn. On a mesh it is
@@ -130,7 +130,7 @@ class OwnWindows:
     rows: [N, W] int32, each device's windows in the bank, padded.
     count: [N] int32, how many of them are real.
     order: [L] int32, places of the real ones in `rows` taken as a line,
-      devices of like sensors one after another.
+      devices of like sensors one after another; -1 for padding.
     first: [] int32, the number of training windows: what a sensor does to a
       window is drawn from its number, and these come after them.
   """
@@ -148,7 +148,8 @@ class HeldOut:
 
   Attributes:
     bank: windows of persons that are on no device, to test or to validate on.
-    person: [windows] int32, place of each window's person in `World.persons`.
+    person: [windows] int32, place of each window's person in `World.persons`;
+      -1 for padding.
     own: the devices' own later windows, None where none are held back.
   """
 

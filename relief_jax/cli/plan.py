@@ -162,7 +162,12 @@ def of_campaign(
 
 
 def _uses(windows: dict[str, int]) -> list[tuple[str, int]]:
-  words = {'train': 'train on', 'test': 'test on', 'validation': 'choose by'}
+  words = {
+    'train': 'train on',
+    'test': 'test on',
+    'public': 'pre-train on',
+    'validation': 'choose by',
+  }
   return [(words.get(use, f'test on ({use})'), n) for use, n in windows.items()]
 
 

@@ -308,6 +308,7 @@ def sums_of(
     fill = bank.fill if filled else None
     absent = encode_absent(task, params, frozen, bank.x, fill, seen)
     y, person = bank.y[row], tests.person[row]
+    weight *= person >= 0
 
     def subset(mask):
       scores = fuse_seen(task, params, frozen, seen, absent, mask, filled)

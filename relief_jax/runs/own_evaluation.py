@@ -36,8 +36,9 @@ def own_counts(
   Returns:
     [N, 3, C] int32, or [N, D], as in `Counts`.
   """
-  device = own.order // own.rows.shape[1]
-  pairs = (own.rows.ravel()[own.order], device, jnp.ones(device.shape, bool))
+  real = own.order >= 0
+  at = jnp.maximum(own.order, 0)
+  pairs = own.rows.ravel()[at], at // own.rows.shape[1], real
   return count_own(models, index, frozen, own, fleet, fill, pairs, batch)
 
 

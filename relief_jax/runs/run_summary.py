@@ -45,10 +45,7 @@ def describe(world: World, task: Task, setting: Setting) -> dict[str, Any]:
     'dataset': world.title,
     'subjects': world.subjects,
     'classes': list(world.classes),
-    'windows': {
-      'train': len(world.population.bank.y),
-      **_windows(world),
-    },
+    'windows': world.windows,
     'clients': int(owned.shape[0]),
     'clients_per_round': setting.cohort,
     'samples_per_client': [int(samples.min()), int(samples.max())],
@@ -81,18 +78,6 @@ def _memory(world: World, task: Task, setting: Setting) -> dict[str, Any]:
       if (tier == t).any()
     }
   }
-
-
-def _windows(world: World) -> dict[str, int]:
-  """Counts the windows that are tested on, by their use."""
-  tests = world.tests
-  validation = np.asarray(world.validation, bool)[np.asarray(tests.person)]
-  found = {'test': int((~validation).sum())}
-  if validation.any():
-    found['validation'] = int(validation.sum())
-  if tests.own:
-    found['own'] = len(tests.own.bank.y)
-  return found
 
 
 def smallest_cohort(world: World) -> tuple[str, int]:

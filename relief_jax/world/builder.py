@@ -67,6 +67,8 @@ class World(NamedTuple):
     inputs: what windows were scaled by.
     subjects: persons behind train, test, public and validation windows, by
       number, or by name where they have one.
+    windows: how many there are, by the same names, and of the devices' own
+      later ones; without those that there are none of.
     notes: what of the data cannot be used, a sentence each.
   """
 
@@ -85,6 +87,7 @@ class World(NamedTuple):
   deadline_end: float
   inputs: Inputs
   subjects: dict[str, list[int | str]]
+  windows: dict[str, int]
   notes: tuple[str, ...] = ()
 
 
@@ -158,18 +161,26 @@ def build(
       y=jnp.asarray(data.y[rows]),
     )
 
+  online = _online(config, modalities, owned)
+  # Epochs and streams run over whole tables, padding too.
+  exact = config.local_epochs > 0 or online is not None
+  rounded = int if exact else partition.rounded
+
+  def padded(rows):
+    lacking = rounded(len(rows)) - len(rows)
+    return bank(np.concatenate([rows, rows[:1].repeat(lacking)]))
+
   # Rows in the training bank instead of in the whole data set.
   place = np.zeros(len(data.y), np.int64)
   place[split.train] = np.arange(len(split.train))
-  width = max(map(len, parts))
+  width = rounded(max(map(len, parts)))
 
   def rows(first, last):
     own = [place[p] for p in parts[first:last]]
     return partition.pad_rows(own, width)[0]
 
-  online = _online(config, modalities, owned)
   population = Population(
-    bank=bank(split.train),
+    bank=padded(split.train),
     fleet=fleet,
     rows=placement.shard_rows(
       rows, (len(parts), width), layout or placement.Layout()
@@ -179,10 +190,11 @@ def build(
   )
   away = np.concatenate([split.test, split.validation])
   persons, person = np.unique(data.subject[away], return_inverse=True)
+  person = partition.filled(person, rounded(len(person)))
   tests = HeldOut(
-    bank=bank(away),
+    bank=padded(away),
     person=jnp.asarray(person, jnp.int32),
-    own=_own_windows(bank, split, own, fleet),
+    own=_own_windows(padded, rounded, split, own, fleet),
   )
   if task.base:
     key = jax.random.fold_in(ambient.key(config.seed), client_data.BASE)
@@ -229,6 +241,9 @@ def build(
       ]
       for name, rows in split._asdict().items()
       if name != 'own'  # those of the training windows
+    },
+    windows={
+      name: len(rows) for name, rows in split._asdict().items() if len(rows)
     },
     notes=data.notes,
   )
@@ -278,22 +293,24 @@ def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
   )
 
 
-def _own_windows(bank, split, own, fleet) -> OwnWindows | None:
+def _own_windows(padded, rounded, split, own, fleet) -> OwnWindows | None:
   """Gathers the devices' own later windows; None where none are held back."""
   if not len(split.own):
     return None
   rows, count = partition.pad_rows(
-    [np.searchsorted(split.own, part) for part in own]
+    [np.searchsorted(split.own, part) for part in own],
+    rounded(max(map(len, own))),
   )
   # Whoever shares sensors and speed shares a model: fewer are run per batch.
   alike = np.lexsort((np.asarray(fleet.tier), *np.asarray(fleet.owned).T))
   place = alike[:, None] * rows.shape[1] + np.arange(rows.shape[1])
   real = np.arange(rows.shape[1]) < count[alike][:, None]
+  order = place[real]
   return OwnWindows(
-    bank=bank(split.own),
+    bank=padded(split.own),
     rows=jnp.asarray(rows),
     count=jnp.asarray(count),
-    order=jnp.asarray(place[real], jnp.int32),
+    order=jnp.asarray(partition.filled(order, rounded(len(order))), jnp.int32),
     first=jnp.int32(len(split.train)),
   )
 
