@@ -12,6 +12,8 @@ VENV ?= .venv
 RUNS ?= runs
 DATA ?=
 BIN := $(VENV)/bin
+# Comes with '.[dev]', however that was installed.
+INSTALLED := $(BIN)/mypy
 DATA_FLAG := $(if $(DATA),--data_dir=$(DATA))
 
 # Rules, files, costs, selection, means and the invariants of one method.
@@ -22,11 +24,11 @@ QUICK := imports_test.py costs_test.py rounds/cohort_test.py \
 
 .PHONY: run try quick test slow docs lint clean
 
-run: $(VENV)/installed
+run: $(INSTALLED)
 	$(BIN)/python -m experiments.compare $(DATA_FLAG) \
 	  --config=experiments/configs/compare.py --workdir=$(RUNS)/compare
 
-try: $(VENV)/installed
+try: $(INSTALLED)
 	$(BIN)/python -m relief_jax.cli.main try --workdir=$(RUNS)/try
 
 quick: lint
@@ -37,23 +39,23 @@ test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --durations=15 \
 	  --doctest-modules relief_jax tests
 
-slow: $(VENV)/installed
+slow: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow --durations=15
 
 docs: $(VENV)/docs
 	$(BIN)/python -m mkdocs build --strict --quiet
 
-lint: $(VENV)/installed
+lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-$(VENV)/installed: setup.cfg setup.py pyproject.toml
+$(INSTALLED): setup.cfg setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
 	touch $@
 
-$(VENV)/docs: $(VENV)/installed
+$(VENV)/docs: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet -e '.[docs]'
 	touch $@
 
