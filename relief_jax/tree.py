@@ -1,6 +1,6 @@
 """Computes with parameter trees whose weights are prefix trees of them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -142,8 +142,25 @@ def group_sizes(groups: PyTree, tree: PyTree, num: int) -> Array:
   return group_sum(groups, jax.tree.map(lambda u: float(u.size), tree), num)
 
 
+def traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
+  """Lets calls with arguments of like shapes share one trace of a function.
+
+  The trace goes into the caller's own, so that the program is the same. Where a
+  function is asked for its shapes (`zeros_like_output`) and then called, on
+  every level of nesting, tracing otherwise takes twice as long on each of them.
+
+  Args:
+    function: of arrays.
+  """
+  return jax.jit(function, inline=True)
+
+
 def zeros_like_output(function, *args) -> PyTree:
-  """Gives typed zeros in the shape of `function(*args)`, without running it."""
+  """Gives typed zeros in the shape of `function(*args)`, without running it.
+
+  It is traced for that: hand in what `traced_once` gives where it is called,
+  too.
+  """
   return jax.tree.map(
     lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(function, *args)
   )

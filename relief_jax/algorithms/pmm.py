@@ -155,6 +155,7 @@ def pmm(task: Task, setting: Setting) -> Method:
     """Sums the device's features by class, where it is asked to."""
     everything = dict.fromkeys(task.modalities, jnp.float32(1.0))
 
+    @tree.traced_once
     def measure():
       sums, _ = prototypes.survey(task, received.params, device, received.extra)
       sums = prototypes.weighted(sums, everything, options.means)

@@ -323,6 +323,7 @@ def make(
       *batches.in_order(row.windows, fleet.samples, setting.batch),
     )
     first = jax.tree.map(lambda v: v[0], every)
+    add = tree.traced_once(add)
     nothing = tree.zeros_like_output(add, first)
 
     def body(sums, step):

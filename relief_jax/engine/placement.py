@@ -242,11 +242,9 @@ def each_client(
     The sums over the clients of all devices, and the records [k, ...].
   """
 
-  def one(row):
-    return client(shared, row)
-
   if layout.debug:
     return _in_python(client, shared, rows)
+  one = tree.traced_once(partial(client, shared))
   if block == 1:
     first = jax.tree.map(lambda r: r[0], rows)
     zeros = tree.zeros_like_output(lambda r: one(r)[0], first)

@@ -167,6 +167,7 @@ def when(
     value: its argument.
   """
   active = row.active & (step.weight > 0).any()
+  work = tree.traced_once(work)
 
   def nothing(value):
     return tree.zeros_like_output(work, value)

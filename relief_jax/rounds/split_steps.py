@@ -148,6 +148,7 @@ def local_step(
   on_server = parts(place.task, place.lockstep.server)
   on_device = parts(place.task, place.lockstep.device)
 
+  @tree.traced_once
   def work(side):
     params = place.whole(side.params, server, row.held)
     loss, more = device.loss(place.task), None

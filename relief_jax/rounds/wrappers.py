@@ -42,9 +42,14 @@ class Record(NamedTuple):
 ClientFn = Callable[[Any, Any], tuple[PyTree, Record]]
 
 
-def rest(client: ClientFn, known, row) -> tuple[PyTree, Record]:
-  """Gives the outcome of a client that does nothing: it keeps its store."""
-  sums, record = tree.zeros_like_output(partial(client, known), row)
+def rest(client: Callable[[Any], Any], row) -> tuple[PyTree, Record]:
+  """Gives the outcome of a client that does nothing: it keeps its store.
+
+  Args:
+    client: row -> its outcome.
+    row: of the client.
+  """
+  sums, record = tree.zeros_like_output(client, row)
   return sums, record._replace(store=row.store)
 
 
@@ -57,13 +62,8 @@ def skip_inactive(client: ClientFn, branch: bool) -> ClientFn:
   """
 
   def wrapped(known, row):
-    return tree.choose(
-      row.active,
-      partial(client, known),
-      partial(rest, client, known),
-      row,
-      branch=branch,
-    )
+    one = tree.traced_once(partial(client, known))
+    return tree.choose(row.active, one, partial(rest, one), row, branch=branch)
 
   return wrapped
 
@@ -72,9 +72,10 @@ def drop_nonfinite(client: ClientFn) -> ClientFn:
   """Treats a client whose update is not finite as one that did nothing."""
 
   def wrapped(known, row):
-    sums, record = client(known, row)
+    one = tree.traced_once(partial(client, known))
+    sums, record = one(row)
     kept = partial(jnp.where, record.finite)
-    return jax.tree.map(kept, (sums, record), rest(client, known, row))
+    return jax.tree.map(kept, (sums, record), rest(one, row))
 
   return wrapped
 

@@ -185,6 +185,7 @@ def _held(model, v, index, frozen, tests, fleet, scope) -> tuple[Array, PyTree]:
   # devices has.
   need = (fleet.owned & (index == v)[:, None]).any(0)
 
+  @tree.traced_once
   def run():
     found = sums_of(*model, frozen, tests, scope, sets, need)
     return _first(found) if has_exits(found[0], tests) else found
@@ -300,6 +301,7 @@ def sums_of(
   kind = targets.kind(bank.y)
   sums = SUMS[kind]
 
+  @tree.traced_once
   def one(row, weight):
     seen = {}
     for i, name in enumerate(task.modalities):

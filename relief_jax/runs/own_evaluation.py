@@ -168,6 +168,7 @@ def where_needed(flag: Array | None, function):
   """Evaluates the function; gives zeros where `flag` is off; None: always."""
   if flag is None:
     return function()
+  function = tree.traced_once(function)
   return jax.lax.cond(flag, function, lambda: tree.zeros_like_output(function))
 
 

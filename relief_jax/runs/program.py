@@ -223,6 +223,7 @@ def runner(algorithm: Algorithm, call: Call):
   """
 
   def rounds(state, population, key, first, total, hparams):
+    @tree.traced_once
     def step(state, round_index):
       own = jax.random.fold_in(key, round_index)
       return algorithm.step(own, state, population, hparams)

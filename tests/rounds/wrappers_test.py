@@ -1,5 +1,6 @@
 """Wrappers of the function that is mapped over clients, without a round."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -98,7 +99,7 @@ def test_what_arrives_is_tested_before_it_is_trained_on():
 
 
 def test_at_rest_everything_is_zero_but_what_it_keeps():
-  summed, record = wrappers.rest(client, KNOWN, row())
+  summed, record = wrappers.rest(partial(client, KNOWN), row())
   assert not np.concatenate(
     [np.ravel(v) for v in jax.tree.leaves((summed, record.loss))]
   ).any()

@@ -72,6 +72,7 @@ def measure(
   def client(known, row):
     params, population = known
 
+    @tree.traced_once
     def found(row):
       key = ambient.of_words(row.key)
       at, weight = batches.draw_steps(
