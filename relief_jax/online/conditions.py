@@ -1,5 +1,6 @@
 """Combines the processes of the online world into the conditions of a round."""
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -58,7 +59,9 @@ def only(fleet: Fleet, chosen: Array) -> Fleet:
   found = fleet.conditions
   if found is not None and found.arrived is not None:
     found = found._replace(arrived=found.arrived * chosen)
-  return fleet.replace(samples=fleet.samples * chosen, conditions=found)
+  return dataclasses.replace(
+    fleet, samples=fleet.samples * chosen, conditions=found
+  )
 
 
 def take(population: Population, index: Array, round_index: Array):

@@ -96,7 +96,7 @@ def simulate(
   registries.settle(config)
   if selection.READS[config.selection.rule].trained:
     raise InputError(
-      f'config.selection.rule={config.selection.rule}, which chooses by losses: '
+      f'config.selection.rule={config.selection.rule}, which looks at losses: '
       'who takes part, and so what it costs, is not known without training',
       'random or round_robin',
       'set --config.selection.rule=random, or run it with training',

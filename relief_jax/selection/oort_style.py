@@ -4,9 +4,9 @@ https://arxiv.org/abs/2010.06081. Grade: reconstruction, from the code that its
 authors published (https://github.com/SymbioticLab/FedScale, thirdparty/oort);
 defaults are those of FedScale's arguments. In round r = 1, 2, ...
 
-    U_n = |B_n| * loss_n                       of its last round L_n, 0: no update
+    U_n = |B_n| * loss_n                   of its last round L_n, 0: no update
     s_n = (min(U_n, q) - U_min) / (U_max - U_min) + sqrt(.1 log r / L_n)
-    s_n *= (T / t_n)^alpha                     where t_n > T
+    s_n *= (T / t_n)^alpha                 where t_n > T
     e   = max(e_0 d^r, e_min)                  share that was never picked
 
 q is the quantile `clip` of the utilities, T the quantile `pace` of the seconds
