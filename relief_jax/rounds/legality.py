@@ -24,8 +24,13 @@ def check(
   traits, guard = method.traits, setting.guard
   if traits.silent or traits.wire:
     codes(setting, name, traits.wire or 'sends neither models nor updates')
-  if traits.silent:
-    drawn(setting, name, 'no server is there to choose')
+  for on, why in (
+    (traits.silent, 'no server is there to choose'),
+    (method.events, 'a device starts as soon as another arrives'),
+    (guard.noise, 'epsilon counts on devices being drawn at random'),
+  ):
+    if on:
+      drawn(setting, name, why)
   if traits.silent or traits.lockstep:
     alone(setting, name)
   if traits.lockstep and setting.keep_client_state:
