@@ -1,6 +1,6 @@
 """How well does one number per machine predict the time of other models?
 
-python -m benchmarks.predicted [--steps=10] [--repeats=5] [--models=a,b] \
+python -m benchmarks.predicted [--steps=10] [--repeats=5] [--models=0,3] \
     [--processor_time] [--smoke]
 
 Profiles this machine as `relief profile-device` does, on the default model,
@@ -13,7 +13,7 @@ here.
 
 Run it on an idle machine. On a busy one `--processor_time` counts the seconds
 that the processor worked for this process, in the profile and in the models
-alike; with `XLA_FLAGS=--xla_cpu_multi_thread_eigen=false` those are of one core.
+alike: of one core, with `XLA_FLAGS=--xla_cpu_multi_thread_eigen=false`.
 """
 
 import math

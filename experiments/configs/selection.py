@@ -5,8 +5,9 @@ relief compare selection --workdir=runs/selection --data_dir=DIR
 60 devices of four tiers, 12 of them in each of 30 rounds, a small model, seeds
 0 and 1. Labels are METHOD/RULE: `random`, `round_robin`, `oort_style`,
 `fedjoule_style` without a limit of energy, and `fedjoule_limit`, the same
-within 45 J, about half of what a random draw takes. What the rules do is in
-docs/selection.md. Also the variants of `presets`.
+within 45 J for all devices and rounds. What the rules do is in
+docs/selection.md. The variant `synthetic` takes synthetic windows and a tiny
+model. Also the variants of `presets`.
 """
 
 from experiments.configs.paper import RARE
@@ -26,6 +27,14 @@ RULES = {
   'fedjoule_style': {'rule': 'fedjoule_style'},
   'fedjoule_limit': {'rule': 'fedjoule_style', 'joules': LIMIT},
 }
+
+
+def synthetic(c):
+  """Takes synthetic windows, unequally many on a device, and a tiny model."""
+  c.dataset, c.data.channels, c.quantity_skew = 'synthetic', '', 0.5
+  c.data.width = c.data.stride = 32
+  c.data.test_subjects, c.data.own_share = (10, 11), 0.0
+  c.model.filters, c.model.hidden, c.eval_every = (4, 8), 16, 10
 
 
 def smoke(c):
@@ -57,6 +66,6 @@ def get_config(arg=None):
   c.model.filters, c.model.hidden = (8, 16), 32
   c.target_f1 = 0.5
   c.devices = 1  # of each worker process
-  presets.apply(c, arg, smoke=smoke)
+  presets.apply(c, arg, smoke=smoke, synthetic=synthetic)
   seeds = (0,) if 'smoke' in (arg or '').split(',') else (0, 1)
   return comparison.build(c, labels(), seeds, baseline='random')
