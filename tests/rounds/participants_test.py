@@ -160,7 +160,9 @@ def test_the_order_of_devices_says_nothing():
   )
 
 
-@pytest.mark.parametrize('rule', ['round_robin', 'oort_style'])
+@pytest.mark.parametrize(
+  'rule', ['oort_style', pytest.param('round_robin', marks=pytest.mark.slow)]
+)
 def test_who_is_away_is_not_asked_and_padding_never(rule):
   task, population, setting = world(rule)
   rng = np.random.default_rng(0)
@@ -181,7 +183,9 @@ def test_who_is_away_is_not_asked_and_padding_never(rule):
   assert picks[5] == 0 and picks.sum() < ROUNDS * SIZE
 
 
-@pytest.mark.parametrize('layout', ['all', 'block:2'])
+@pytest.mark.parametrize(
+  'layout', ['all', pytest.param('block:2', marks=pytest.mark.slow)]
+)
 def test_layouts_pick_the_same(layout):
   task, population, setting = world(
     'oort_style', layout=placement.parse_layout(layout, 1)
