@@ -6,8 +6,8 @@ relief compare selection --workdir=runs/selection --data_dir=DIR
 0 and 1. Labels are METHOD/RULE: `random`, `round_robin`, `oort_style`,
 `fedjoule_style` without a limit of energy, and `fedjoule_limit`, the same
 within 45 J for all devices and rounds. What the rules do is in
-docs/selection.md. The variant `synthetic` takes synthetic windows and a tiny
-model. Also the variants of `presets`.
+docs/selection.md. The variant `synthetic` takes synthetic windows, a tiny model
+and 0.41 J. Also the variants of `presets`.
 """
 
 from experiments.configs.paper import RARE
@@ -19,13 +19,12 @@ METHODS = {
   'fedavg': {'method': 'fedavg', 'fill': 'skip'},
   'relief': comparison.MID,
 }
-LIMIT = 45.0  # joules
+LIMIT, LIMIT_SYNTHETIC = 45.0, 0.41  # joules
 RULES = {
   'random': {'rule': 'random'},
   'round_robin': {'rule': 'round_robin'},
   'oort_style': {'rule': 'oort_style'},
   'fedjoule_style': {'rule': 'fedjoule_style'},
-  'fedjoule_limit': {'rule': 'fedjoule_style', 'joules': LIMIT},
 }
 
 
@@ -43,12 +42,18 @@ def smoke(c):
   c.data.channels, c.clients_per_round = '', 3
 
 
-def labels():
-  """Maps METHOD/RULE to the keys of a run."""
+def labels(limit):
+  """Maps METHOD/RULE to the keys of a run.
+
+  Args:
+    limit: of `fedjoule_limit`, in joules.
+  """
+  rules = {**RULES, 'fedjoule_limit': {**RULES['fedjoule_style']}}
+  rules['fedjoule_limit']['joules'] = limit
   return {
     f'{method}/{rule}': {**keys, 'selection': choice}
     for method, keys in METHODS.items()
-    for rule, choice in RULES.items()
+    for rule, choice in rules.items()
   }
 
 
@@ -67,5 +72,7 @@ def get_config(arg=None):
   c.target_f1 = 0.5
   c.devices = 1  # of each worker process
   presets.apply(c, arg, smoke=smoke, synthetic=synthetic)
-  seeds = (0,) if 'smoke' in (arg or '').split(',') else (0, 1)
-  return comparison.build(c, labels(), seeds, baseline='random')
+  variants = (arg or '').split(',')
+  seeds = (0,) if 'smoke' in variants else (0, 1)
+  limit = LIMIT_SYNTHETIC if 'synthetic' in variants else LIMIT
+  return comparison.build(c, labels(limit), seeds, baseline='random')

@@ -218,7 +218,8 @@ def test_every_method_with_rounds_can_use_it_or_says_why(rule):
       refused.add(method)
       continue
     state = jax.eval_shape(
-      lambda t=task, m=method, s=setting: tiny.start(m, t, s)
+      lambda key, t=task, a=algorithm: a.init(key, t.init(key)),
+      tiny.round_key(0, 0),
     )
     after, info = jax.eval_shape(
       algorithm.step, tiny.round_key(0, 0), state, population, setting.hparams
