@@ -18,8 +18,8 @@ from relief_jax.types import Array, Fleet
 # Traced values of a round by name: client_lr, client_momentum, lr_decay,
 # lr_floor, lr_every, lr_warmup, server_lr, ema, prox, dropout, deadline,
 # deadline_end, rounds (R, for schedules over the run), wait, clip_norm,
-# noise_multiplier, faulty [N] (updates/faults.py), and optimizer.NAME,
-# arguments of the local optimiser.
+# noise_multiplier, faulty [N] (updates/faults.py), optimizer.NAME, arguments
+# of the local optimiser, and selection.NAME, of the rule that picks devices.
 HParams = Mapping[str, Any]
 
 # Structures that only follow from the names of hyperparameters.
@@ -96,6 +96,7 @@ class Setting(NamedTuple):
     guard: against diverging and Byzantine clients (updates/faults.py,
       aggregation/robust.py).
     similarity: updates are compared in pairs (rounds/similarity.py).
+    selection: who takes part, `random` or a rule (selection/).
     options: of the method, the record that its file declares; () without.
   """
 
@@ -120,6 +121,7 @@ class Setting(NamedTuple):
   downlink_codec: Codec = Codec()
   guard: Guard = Guard()
   similarity: bool = False
+  selection: str = 'random'
   options: Any = ()
 
   def client_tx(

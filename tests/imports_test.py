@@ -36,6 +36,7 @@ LEVELS = (
   'updates',
   'aggregation',
   'online',
+  'selection',
   'rounds',
   'devices',
   'models',
@@ -81,6 +82,7 @@ REGISTRIES = {
   'compressors': ('base', 'rounding'),
   'datasets': None,
   'models': None,
+  'selection': ('picking', 'record', 'rows'),
 }
 
 FORBIDDEN = {

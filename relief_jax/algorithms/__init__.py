@@ -13,7 +13,7 @@ from collections.abc import Callable
 from relief_jax import plugins
 from relief_jax.errors import InputError
 from relief_jax.rounds import facts as facts_lib
-from relief_jax.rounds import parallel
+from relief_jax.rounds import legality, parallel
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method
 from relief_jax.rounds.records import Algorithm
@@ -88,6 +88,7 @@ def build(method: str | Factory, task: Task, setting: Setting) -> Algorithm:
   name = method if isinstance(method, str) else 'the method'
   found = find(method)(task, setting)
   if isinstance(found, Algorithm):
+    legality.drawn(setting, name, 'this method has rounds of its own')
     return found
   if not isinstance(found, Method):
     raise InputError(

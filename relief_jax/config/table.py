@@ -32,6 +32,7 @@ from relief_jax.keys import (
   whole,
 )
 from relief_jax.optimizers import SCHEDULES
+from relief_jax.selection.rows import ROWS as SELECTION
 
 _CODEC = {
   'name': name('none', 'codecs', 'how numbers are coded'),
@@ -84,6 +85,7 @@ ROWS: dict[str, Any] = {
   # The world.
   'clients': whole(48, 1, MANY, 'devices of the fleet'),
   'clients_per_round': whole(0, 0, MANY, 'drawn each round; 0: everybody'),
+  'selection': SELECTION,
   'fleet': name('four_tiers', 'fleets', 'who has which device and sensors'),
   'fleet_coupling': real(
     1.0, 0, 1, 'of speed and sensors: 1 nested, 0 independent'

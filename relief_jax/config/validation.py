@@ -4,12 +4,13 @@ from typing import Any
 
 import ml_collections
 
-from relief_jax import plugins
+from relief_jax import algorithms, plugins, selection
 from relief_jax.config import modules, registries
 from relief_jax.config.assembly import get, outside, rows
 from relief_jax.errors import InputError
 from relief_jax.keys import Key, flatten, shown, spelled
 from relief_jax.optimizers import reading
+from relief_jax.selection import rows as selection_rows
 
 _MOST_COMPARED = 64  # devices whose updates are held at once
 # Models that read neither model.lora nor model.weights.
@@ -45,6 +46,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
   _validate_rounds(config)
   reading.read(config)
   _validate_clients(config)
+  _validate_selection(config)
   _validate_folds(config.data)
   _validate_sensor_faults(config.sensor_faults)
   _validate_privacy(config)
@@ -129,6 +131,51 @@ def _validate_clients(config: ml_collections.ConfigDict) -> None:
       f'{participants} devices a round',
       f'at most {_MOST_COMPARED}, since all updates are compared in pairs',
       'set --config.clients=24, or --config.update_similarity=0',
+    )
+
+
+def _validate_selection(config: ml_collections.ConfigDict) -> None:
+  """Refuses a rule that has nothing to choose, and keys that it never reads."""
+  rule, keys = config.selection.rule, selection.READS
+  for key, row in selection_rows.ROWS.items():
+    if key == 'rule' or key in keys[rule].keys:
+      continue
+    if config.selection[key] != row.default:
+      reads = next(name for name in keys if key in keys[name].keys)
+      raise InputError(
+        f'config.selection.{key}={config.selection[key]} with '
+        f'config.selection.rule={rule}, which does not read it',
+        f'its default, or the rule {reads}',
+        f'set --config.selection.rule={reads}, or leave the key out',
+      )
+  if rule == selection.RANDOM:
+    return
+  found = f'config.selection.rule={rule}'
+  facts = algorithms.facts(config.method)
+  if not facts.rounds or facts.arrivals:
+    raise InputError(
+      f'{found} for {plugins.short(config.method)!r}',
+      'a method with rounds of several devices: here '
+      + (
+        'a device starts as soon as another arrives'
+        if facts.arrivals
+        else 'nothing is trained on devices'
+      ),
+      'set --config.selection.rule=random',
+    )
+  if config.clients_per_round in (0, config.clients):
+    raise InputError(
+      f'{found} with config.clients_per_round={config.clients_per_round} of '
+      f'{config.clients} devices',
+      'fewer devices in a round than there are, else there is no choice',
+      f'set --config.clients_per_round={max(config.clients // 5, 1)}, or '
+      '--config.selection.rule=random',
+    )
+  if config.privacy.noise != 'off':
+    raise InputError(
+      f'{found} with config.privacy.noise={config.privacy.noise}',
+      'random: epsilon counts on devices being drawn at random',
+      'set --config.selection.rule=random',
     )
 
 

@@ -1,5 +1,6 @@
 """Combines the processes of the online world into the conditions of a round."""
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 
 from relief_jax.clients import sensor_faults
 from relief_jax.online import missing, presence, radio, streams
-from relief_jax.types import Array, Population, PyTree
+from relief_jax.types import Array, Fleet, Population, PyTree
 
 
 class Online(NamedTuple):
@@ -46,6 +47,21 @@ class RoundConditions(NamedTuple):
   arrived: Array | None = None
   loss: Array | None = None
   luck: Array | None = None
+
+
+def only(fleet: Fleet, chosen: Array) -> Fleet:
+  """Lets the others of a round sit out, as if they were away.
+
+  Args:
+    fleet: [K] of the round.
+    chosen: [K] bool.
+  """
+  found = fleet.conditions
+  if found is not None and found.arrived is not None:
+    found = found._replace(arrived=found.arrived * chosen)
+  return dataclasses.replace(
+    fleet, samples=fleet.samples * chosen, conditions=found
+  )
 
 
 def take(population: Population, index: Array, round_index: Array):

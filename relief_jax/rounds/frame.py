@@ -12,6 +12,7 @@ from relief_jax.online import conditions
 from relief_jax.rounds import cohort
 from relief_jax.rounds.method import Round
 from relief_jax.rounds.records import RoundInfo
+from relief_jax.selection.record import Picked
 from relief_jax.settings import HParams, Setting
 from relief_jax.task import Plan, Task
 from relief_jax.types import Array, Fleet, Population, PyTree
@@ -44,6 +45,7 @@ class Begun(NamedTuple):
     steps: [K] int32, local steps that a device has time for; None: all.
     started: [K, ...] where a device's model is, with an event driver.
     flight: of the event driver, after the round.
+    picked: by a rule of selection; None: drawn at random.
   """
 
   round: Round
@@ -57,6 +59,7 @@ class Begun(NamedTuple):
   steps: Array | None = None
   started: PyTree = ()
   flight: PyTree = ()
+  picked: Picked | None = None
 
 
 def weights(setting: Setting, fleet: Fleet, active: Array) -> Array:
@@ -142,6 +145,7 @@ def open_round(
   population: Population,
   index: Array,
   place: Array | None = None,
+  asked: Array | None = None,
 ) -> Opened:
   """Draws the participants and takes their part of the world.
 
@@ -153,11 +157,14 @@ def open_round(
     population: all clients.
     index: [] int32, number of the round.
     place: [K] int32, participants; None: they are drawn.
+    asked: [K] bool, who of them is not left out; None: nobody is.
   """
   cohort_key, plan_key, step_key, link_key = jax.random.split(key, 4)
   if place is None:
     place = cohort.draw(cohort_key, population.fleet, setting.cohort)
   fleet, windows = conditions.take(population, place, index)
+  if asked is not None:
+    fleet = conditions.only(fleet, asked)
   everybody = cohort.shared(population)
 
   def each(function, shared, rows, work=None):

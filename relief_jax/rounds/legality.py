@@ -1,5 +1,6 @@
 """Refuses settings that a method cannot be combined with, for all methods."""
 
+from relief_jax import selection
 from relief_jax.errors import InputError
 from relief_jax.rounds.method import Method
 from relief_jax.settings import Setting
@@ -23,6 +24,13 @@ def check(
   traits, guard = method.traits, setting.guard
   if traits.silent or traits.wire:
     codes(setting, name, traits.wire or 'sends neither models nor updates')
+  for on, why in (
+    (traits.silent, 'no server is there to choose'),
+    (method.events, 'a device starts as soon as another arrives'),
+    (guard.noise, 'epsilon counts on devices being drawn at random'),
+  ):
+    if on:
+      drawn(setting, name, why)
   if traits.silent or traits.lockstep:
     alone(setting, name)
   if traits.lockstep and setting.keep_client_state:
@@ -105,6 +113,25 @@ def codes(setting: Setting, name: str, why: str) -> None:
         f"'none': this method {why}",
         f'set --config.{key}.name=none',
       )
+
+
+def drawn(setting: Setting, name: str, why: str) -> None:
+  """Refuses rules of selection.
+
+  Args:
+    setting: of the round.
+    name: of the method.
+    why: none can be.
+
+  Raises:
+    InputError: a rule other than the random draw.
+  """
+  if setting.selection != selection.RANDOM:
+    raise InputError(
+      f'config.selection.rule={setting.selection} for {name!r}',
+      f'random: {why}',
+      'set --config.selection.rule=random',
+    )
 
 
 def local(

@@ -31,6 +31,7 @@ from relief_jax.rounds import (
   events,
   frame,
   legality,
+  participants,
   privacy,
   similarity,
   split,
@@ -54,6 +55,7 @@ class RoundState(NamedTuple):
     round: [] int32, rounds done.
     replica: the server's state of a coded broadcast.
     flight: devices at work where the server acts on arrivals.
+    seen: what a rule of selection remembers of all devices.
   """
 
   server: Server
@@ -61,6 +63,7 @@ class RoundState(NamedTuple):
   round: Array
   replica: link.Replica = link.Replica()
   flight: PyTree = ()
+  seen: PyTree = ()
 
   @property
   def params(self) -> PyTree:
@@ -187,6 +190,7 @@ def build(
         if method.events
         else ()
       ),
+      seen=participants.begin(setting),
     )
 
   begin = (
@@ -290,6 +294,9 @@ def build(
     )
     if streaming:
       info = accounting.prequential(info, fleet, record.correct)
+    seen = participants.remember(
+      setting, state.seen, begun.picked, info, fleet, state.round
+    )
     return RoundState(
       server=server,
       clients=frame.put(
@@ -298,6 +305,7 @@ def build(
       round=state.round + 1,
       replica=begun.replica,
       flight=begun.flight,
+      seen=seen,
     ), info
 
   def base(state, frozen):
@@ -333,8 +341,12 @@ def opening(
   """
 
   def begin(key, state: RoundState, population: Population, hparams: HParams):
+    now = state.round
+    picked = participants.pick(
+      key, task, setting, hparams, population, state.seen, now
+    )
     round, known = frame.open_round(
-      key, task, setting, hparams, population, state.round
+      key, task, setting, hparams, population, now, *(picked or ())
     )
     fleet, server = round.fleet, state.server
     store = frame.take(state.clients, round.place)
@@ -359,6 +371,8 @@ def opening(
     upload = link.message_bytes(
       links.up, task, server.params, plan, accounting.sent(plan), link.UP
     )
+    if picked is not None:
+      upload += participants.told(setting)
     info, end = accounting.account(task, setting, plan, round, upload, download)
     if end is not None:
       plan = stragglers.arrived(plan, end.late)
@@ -372,6 +386,7 @@ def opening(
       info=info,
       extra=extra,
       steps=end.steps if end and setting.late == 'partial' else None,
+      picked=picked,
     )
 
   return begin

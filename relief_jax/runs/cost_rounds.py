@@ -19,7 +19,7 @@ import ml_collections
 import numpy as np
 from jax.interpreters import partial_eval
 
-from relief_jax import algorithms, models, plugins, world
+from relief_jax import algorithms, models, plugins, selection, world
 from relief_jax.config import registries, validation
 from relief_jax.engine import ambient, placement
 from relief_jax.errors import InputError
@@ -94,6 +94,13 @@ def simulate(
   config.layout, config.devices = 'one', 1
   validation.validate(config)
   registries.settle(config)
+  if selection.READS[config.selection.rule].trained:
+    raise InputError(
+      f'config.selection.rule={config.selection.rule}, which looks at losses: '
+      'who takes part, and so what it costs, is not known without training',
+      'random or round_robin',
+      'set --config.selection.rule=random, or run it with training',
+    )
   layout = placement.parse_layout('one', 1)
   found = world.build(config, data_dir, layout)
   with config.unlocked():

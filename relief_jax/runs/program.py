@@ -12,7 +12,15 @@ from jax.interpreters import partial_eval
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from relief_jax import algorithms, models, optimizers, plugins, settings, tree
+from relief_jax import (
+  algorithms,
+  models,
+  optimizers,
+  plugins,
+  selection,
+  settings,
+  tree,
+)
 from relief_jax.clients import sensor_faults
 from relief_jax.compressors import Codec
 from relief_jax.engine import ambient, buckets, debug, placement
@@ -102,6 +110,7 @@ def setting(
     downlink_codec=Codec(**config.downlink_codec.to_dict()),
     guard=settings.make_guard(config),
     similarity=config.update_similarity > 0,
+    selection=config.selection.rule,
     options=algorithms.facts(config.method).make(
       config.get(plugins.short(config.method))
     ),
@@ -122,6 +131,7 @@ def hparams(config: ml_collections.ConfigDict, world: World) -> HParams:
     'deadline_end': world.deadline_end,
     'rounds': config.rounds,
     'wait': config.online.pace.wait,
+    **selection.values(config.selection),
   }
   return {
     **{k: jnp.float32(v) for k, v in values.items()},

@@ -12,6 +12,7 @@ from relief_jax.rounds.records import RoundInfo
 from relief_jax.runs import (
   device_log,
   evaluation,
+  picks,
   privacy,
   run_summary,
   scores,
@@ -75,6 +76,7 @@ class Run:
     self._totals = RoundTotals()
     self._log = device_log.DeviceLog(fleet)
     self._privacy = privacy.make(config, fleet)
+    self._picks = picks.make(config, fleet)
 
   @property
   def done(self) -> bool:
@@ -119,6 +121,8 @@ class Run:
       self._log.add(infos, self.round)
       if self._privacy:
         self._privacy.add(infos)
+      if self._picks:
+        self._picks.add(infos)
       if self.config.update_similarity:
         self.cosines += similarity.lines(
           self._task, infos, self.round, self.config.update_similarity
@@ -165,6 +169,7 @@ class Run:
       **found.record,
       **self._totals.window(self._task.blocks.name),
       **self._spent(),
+      **(self._picks.record() if self._picks else {}),
       'wall_seconds': sum(self.wall.values()),
     }
     self.history.append(record)
@@ -179,6 +184,7 @@ class Run:
       'round': np.int64(self.round),
       'totals': {k: np.float64(v) for k, v in self._totals.totals.items()},
       **({'privacy': self._privacy.snapshot()} if self._privacy else {}),
+      **({'picks': self._picks.counts} if self._picks else {}),
     }
 
   def restore(self, snapshot: dict[str, Any], history: list) -> None:
@@ -194,6 +200,8 @@ class Run:
       self._totals.totals[key] = float(snapshot['totals'][key])
     if self._privacy:
       self._privacy.restore(snapshot['privacy'])
+    if self._picks:
+      self._picks.restore(snapshot['picks'], self.round)
     self.history = list(history)
 
   def summary(self, cohort: int) -> dict[str, Any]:

@@ -188,7 +188,10 @@ def clock(steps: int, repeats: int) -> Timer:
 
 
 def measure(
-  config: ml_collections.ConfigDict, steps: int, timer: Timer
+  config: ml_collections.ConfigDict,
+  steps: int,
+  timer: Timer,
+  only: Sequence[str] = (),
 ) -> list[Point]:
   """Times the config's model on this machine, every case compiled apart.
 
@@ -197,9 +200,10 @@ def measure(
       samples with `synthetic.modalities` sensors of `synthetic.channels`.
     steps: in one call.
     timer: `clock`, or a fake.
+    only: names of `cases`; () for all.
 
   Returns:
-    A point for each of `cases`.
+    A point for each case.
 
   Raises:
     InputError: a config that makes no model.
@@ -209,6 +213,8 @@ def measure(
   calls: dict[str, Callable[[], Any]] = {}
   flops: dict[str, tuple[float, float, float]] = {}
   for name, (run, train) in cases(task).items():
+    if only and name not in only:
+      continue
     step = _steps(task, population, config.batch, steps, run, train)
     calls[name] = functools.partial(step, params)
     forward, weights, layers = (

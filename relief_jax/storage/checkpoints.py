@@ -26,6 +26,8 @@ from relief_jax.types import PyTree
 
 KEEP = 2
 _SUM = 'sha256'
+# Counts that versions before did not keep; they start as in a fresh run.
+_NEWER = ('picks',)
 # How tensorstore names what the system said.
 _SYSTEM = re.compile(r"os_error_code='(\d+)'")
 
@@ -193,6 +195,7 @@ class Checkpoints:
     found, shapes = self.read(), _flat(like)
     wanted = {k: _kind(v) for k, v in shapes.items() if v.size}
     stored = {k: _kind(v) for k, v in found.items()}
+    wanted = {k: v for k, v in wanted.items() if k in stored or k not in _NEWER}
     if wanted != stored:
       key = min(k for k, _ in wanted.items() ^ stored.items())
       raise InputError(

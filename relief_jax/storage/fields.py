@@ -164,6 +164,15 @@ METRICS = {
     'nats', 'likewise, of the noisy updates of a single device'
   ),
   'delta': Field('probability', 'that goes with the epsilons'),
+  'picked_share': Field(
+    _SHARE,
+    'devices that took part in a round so far, where not all do in every one',
+  ),
+  'picks_fairness': Field(
+    '1/N..1',
+    'Jain’s index of the rounds that each device took part in so far; 1: all '
+    'equally often',
+  ),
   'prequential': Field(
     _SHARE, 'arrived windows that were classified rightly before training'
   ),

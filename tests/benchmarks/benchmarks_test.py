@@ -54,6 +54,23 @@ def test_smoke(name):
     assert case['layout'] == 'one on 2 device(s) of 2 processes'
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('more', [(), ('--processor_time',)])
+def test_predicted_over_measured_adds_up(more):
+  *models, whole = smoke('predicted', *more)
+  assert [m['model'] for m in models] == ['cnn, one sensor', 'cnn, small']
+  for model in models:
+    seconds = model['flops'] / whole['speed']
+    assert model['predicted_seconds'] == pytest.approx(seconds)
+    assert model['ratio'] == pytest.approx(seconds / model['measured_seconds'])
+  first, second = (model['ratio'] for model in models)
+  mean = (first * second) ** 0.5
+  assert whole['geometric_mean_ratio'] == pytest.approx(mean)
+  factor = max(max(r, 1 / r) for r in (first, second))
+  assert whole['largest_factor'] == pytest.approx(factor)
+  assert abs(whole['spearman']) == pytest.approx(1)
+
+
 def test_a_job_runs_rounds_when_asked_and_tells_why_it_ended(tmp_path):
   script = tmp_path / 'case.py'
   script.write_text(

@@ -10,7 +10,7 @@ from tests.support.paths import ROOT
 @pytest.mark.parametrize(
   'overrides',
   [
-    dict(update_similarity=1, nonfinite='drop'),
+    dict(update_similarity=1, nonfinite='drop', clients_per_round=3),
     pytest.param(dict(method='local_only'), marks=pytest.mark.slow),
   ],
 )
