@@ -142,6 +142,8 @@ def build(
 
   def client(present, shared: Shared, row: Row):
     known, received = shared
+    if links.air:
+      received = received._replace(params=row.store.heard)
     arrive, device = None, devices.make(task, setting, known, row, present)
     if method.events:
       arrive = partial(
@@ -152,7 +154,10 @@ def build(
     return finish(update, device, known, row, arrive)
 
   def test(present, shared: Shared, row: Row):
-    model = method.model(shared.received, row.store.method)
+    received = shared.received
+    if links.air:
+      received = received._replace(params=row.store.heard)
+    model = method.model(received, row.store.method)
     return prequential.correct(
       task, setting, shared.known.population, row, model, present
     )
@@ -288,6 +293,11 @@ def build(
       divergence=divergence,
       extra=extra,
     )
+    replica = begun.replica
+    if links.air:
+      known_score = jnp.isfinite(divergence)
+      score = jnp.where(known_score, divergence, replica.score)
+      replica = replica._replace(score=score)
     if streaming:
       info = accounting.prequential(info, fleet, record.correct)
     return RoundState(
@@ -296,7 +306,7 @@ def build(
         state.clients, place, record.store._replace(method=mine)
       ),
       round=state.round + 1,
-      replica=begun.replica,
+      replica=replica,
       flight=begun.flight,
     ), info
 
@@ -346,20 +356,30 @@ def opening(
       plan, extra['memory'] = memory.within(
         task, setting.memory_step, plan, fleet
       )
-    start, replica, heard, download = link.broadcast(
-      links,
-      task,
-      known.link_key,
-      server.params,
-      state.replica,
-      store.heard,
-      plan,
-      accounting.received(task, fleet, plan),
-    )
+    asked = accounting.received(task, fleet, plan)
+    given = links, task, known.link_key, server.params, state.replica
+    billed = round
+    if links.air:
+      heard, sent = link.on_air(
+        *given, store.heard, plan, asked, hparams, fleet, round.place
+      )
+      start, replica, download = server.params, state.replica, sent.size
+      billed = round._replace(fleet=fleet.replace(downlink=sent.rate))
+      extra |= {
+        'airtime': sent.airtime,
+        'stale': sent.stale.sum(0),
+        'asked': asked.sum(0),
+      }
+    else:
+      start, replica, heard, download = link.broadcast(
+        *given, store.heard, plan, asked
+      )
     upload = link.message_bytes(
       links.up, task, server.params, plan, accounting.sent(plan), link.UP
     )
-    info, end = accounting.account(task, setting, plan, round, upload, download)
+    info, end = accounting.account(
+      task, setting, plan, billed, upload, download
+    )
     if end is not None:
       plan = stragglers.arrived(plan, end.late)
     return frame.Begun(
