@@ -369,6 +369,7 @@ def opening(
         'airtime': sent.airtime,
         'stale': sent.stale.sum(0),
         'asked': asked.sum(0),
+        'downlink': sent.rate,
       }
     else:
       start, replica, heard, download = link.broadcast(

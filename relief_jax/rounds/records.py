@@ -44,7 +44,8 @@ class RoundInfo(NamedTuple):
       `similarity` [blocks, K, K], cosines of the updates of every two devices;
       `memory` [K] bytes of training, in a fleet with bounds;
       `airtime` [] seconds, `stale` [G] and `asked` [G], devices that did not
-      decode a block and that asked for it, where the broadcast may be lost;
+      decode a block and that asked for it, `downlink` [K] bit/s, where the
+      broadcast may be lost;
       `merge_error` [] of the products of adapters, `merge_dense` [] share of
       layers whose merge travels as a dense matrix (aggregation/lora.py);
       `server_joules` [] of a server that trains a part of the model, and
