@@ -23,7 +23,9 @@ blocks that it runs, in that order, until its budget is used up. What it did not
 decode is *stale*: it trains on the last version that it decoded, at first the
 initial model, and its update is the difference to what it trained on. The rate
 on the air is that of the slowest device that listens. `unicast` is the same
-code sent to one device after another, each at its own rate.
+code sent to one device after another, each at its own rate. A device pays with
+time and energy for the symbols that it listens to; that it waits for blocks
+which it does not run, or for its turn, is not counted.
 """
 
 from typing import Any, NamedTuple
