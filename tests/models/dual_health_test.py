@@ -17,6 +17,7 @@ from relief_jax.errors import InputError
 from relief_jax.models import dual_health
 from relief_jax.models.dual_health import Dual
 from relief_jax.simulate import Simulation
+from relief_jax.storage.model_file import load_model
 from relief_jax.types import Bank
 from relief_jax.world import order
 from tests.support import tiny
@@ -248,7 +249,12 @@ def test_rounds_do_not_see_padding_or_other_devices(method='relief'):
 def simulated(**keys):
   return simulate.run(
     tiny.config(
-      **{'method': 'fedavg', 'fill': 'skip', 'model.fusion': OPTIONS['fusion']},
+      **{
+        'method': 'fedavg',
+        'rounds': 2,
+        'fill': 'skip',
+        'model.fusion': OPTIONS['fusion'],
+      },
       **keys,
     )
   )
@@ -264,7 +270,7 @@ def test_a_run_scores_and_its_model_predicts(tmp_path):
   }
   path = tmp_path / 'model.safetensors'
   model.export(path)
-  again = simulate.load_model(path)
+  again = load_model(path)
   np.testing.assert_array_equal(again.scores(x), model.scores(x))
   # A sensor that is away and one that hangs are the same.
   first, *others = model.modalities
