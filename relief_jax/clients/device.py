@@ -58,7 +58,8 @@ class Row(NamedTuple):
     number: [] int32, its place in the cohort.
     held: [G] bool, as `Plan.held`.
     batch: [] int32, as `Plan.batch`.
-    started: which model it started from (rounds/events.py); () elsewhere.
+    started: which model it started from (rounds/events.py), or which blocks
+      of it are stale (updates/rateless.py); () elsewhere.
   """
 
   fleet: Fleet

@@ -6,6 +6,7 @@ Updates are summed as they are made and never stacked over clients, except for
 robust means.
 """
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -42,7 +43,7 @@ from relief_jax.rounds.records import Algorithm
 from relief_jax.settings import HParams, Setting
 from relief_jax.task import Task
 from relief_jax.types import Array, Population, PyTree
-from relief_jax.updates import link, noise, stack, transform
+from relief_jax.updates import link, noise, rateless, stack, transform
 
 
 class RoundState(NamedTuple):
@@ -143,7 +144,7 @@ def build(
   def client(present, shared: Shared, row: Row):
     known, received = shared
     if links.air:
-      received = received._replace(params=row.store.heard)
+      received = rateless.started(task, received, row)
     arrive, device = None, devices.make(task, setting, known, row, present)
     if method.events:
       arrive = partial(
@@ -156,7 +157,7 @@ def build(
   def test(present, shared: Shared, row: Row):
     received = shared.received
     if links.air:
-      received = received._replace(params=row.store.heard)
+      received = rateless.started(task, received, row)
     model = method.model(received, row.store.method)
     return prequential.correct(
       task, setting, shared.known.population, row, model, present
@@ -295,8 +296,7 @@ def build(
     )
     replica = begun.replica
     if links.air:
-      known_score = jnp.isfinite(divergence)
-      score = jnp.where(known_score, divergence, replica.score)
+      score = jnp.where(jnp.isnan(divergence), replica.score, divergence)
       replica = replica._replace(score=score)
     if streaming:
       info = accounting.prequential(info, fleet, record.correct)
@@ -358,13 +358,14 @@ def opening(
       )
     asked = accounting.received(task, fleet, plan)
     given = links, task, known.link_key, server.params, state.replica
-    billed = round
+    billed, started = round, ()
     if links.air:
-      heard, sent = link.on_air(
+      start, heard, sent = link.on_air(
         *given, store.heard, plan, asked, hparams, fleet, round.place
       )
-      start, replica, download = server.params, state.replica, sent.size
-      billed = round._replace(fleet=fleet.replace(downlink=sent.rate))
+      replica, download, started = state.replica, sent.size, sent.stale
+      slow = dataclasses.replace(fleet, downlink=sent.rate)
+      billed = round._replace(fleet=slow)
       extra |= {
         'airtime': sent.airtime,
         'stale': sent.stale.sum(0),
@@ -393,6 +394,7 @@ def opening(
       info=info,
       extra=extra,
       steps=end.steps if end and setting.late == 'partial' else None,
+      started=started,
     )
 
   return begin

@@ -271,7 +271,7 @@ def on_air(
   hparams: HParams,
   fleet: Fleet,
   place: Array,
-) -> tuple[PyTree, rateless.Sent]:
+) -> tuple[PyTree, PyTree, rateless.Sent]:
   """Sends the model to the participants of a round where it may be lost.
 
   Args:
@@ -288,7 +288,7 @@ def on_air(
     place: [K] of them in the population.
 
   Returns:
-    [K, *P] that they have now, and what it took.
+    P that is sent, [K, *P] the last that each has decoded, and what it took.
   """
   assert links.air is not None
   start, wire = params, plan.cost.wire
@@ -299,4 +299,4 @@ def on_air(
   sent = rateless.send(
     links.air, key, hparams, fleet, place, replica.score, wire, asked
   )
-  return rateless.held(task, sent.decoded, start, heard), sent
+  return start, rateless.held(task, sent.decoded, start, heard), sent

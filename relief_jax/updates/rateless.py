@@ -36,6 +36,7 @@ import ml_collections
 import numpy as np
 
 from relief_jax import tree
+from relief_jax.clients.device import Received, Row
 from relief_jax.settings import Broadcast, HParams
 from relief_jax.types import Array, Fleet, PyTree
 
@@ -205,8 +206,25 @@ def send(
   return Sent(decoded, asked & ~decoded, size, seconds, rate)
 
 
+def started(task: Any, received: Received, row: Row) -> Received:
+  """Gives what a device trains on: of stale blocks, what it had.
+
+  Blocks that were not sent to it are as on the server, as with other links: it
+  does not run them, or the server runs them in its place.
+
+  Args:
+    task: the model.
+    received: of the server.
+    row: of the device.
+  """
+  stale = tree.broadcast_groups(task.groups, row.started)
+  return received._replace(
+    params=tree.select(stale, row.store.heard, received.params)
+  )
+
+
 def held(task: Any, decoded: Array, arrived: PyTree, stale: PyTree) -> PyTree:
-  """Gives what every participant has after a broadcast, [K, *P].
+  """Gives the last that every participant has decoded, [K, *P].
 
   Args:
     task: the model.

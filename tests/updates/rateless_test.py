@@ -281,7 +281,7 @@ def test_a_run_goes_on_as_if_it_had_not_stopped():
 def test_what_does_not_go_together_is_refused():
   for overrides, match in (
     ({'method': 'heterofl'}, 'kind=off'),
-    ({'method': 'splitfed'}, 'kind=off'),
+    ({'method': 'psl'}, 'kind=off'),
     ({'method': 'fedbuff'}, 'kind=off'),
     ({'method': 'local_only'}, 'kind=off'),
     ({'downlink_codec.name': 'top_k'}, 'error_feedback=off'),
