@@ -269,7 +269,7 @@ def test_a_run_scores_and_its_model_predicts(tmp_path):
     m: rng.normal(size=(5, 20, 2)).astype(np.float32) for m in model.modalities
   }
   path = tmp_path / 'model.safetensors'
-  model.export(path)
+  result.export(path)
   again = load_model(path)
   np.testing.assert_array_equal(again.scores(x), model.scores(x))
   # A sensor that is away and one that hangs are the same.
