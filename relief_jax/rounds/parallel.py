@@ -358,7 +358,8 @@ def opening(
       )
     asked = accounting.received(task, fleet, plan)
     given = links, task, known.link_key, server.params, state.replica
-    billed, started = round, ()
+    started: PyTree = ()
+    billed = round
     if links.air:
       start, heard, sent = link.on_air(
         *given, store.heard, plan, asked, hparams, fleet, round.place
