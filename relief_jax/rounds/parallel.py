@@ -367,12 +367,7 @@ def opening(
       replica, download, started = state.replica, sent.size, sent.stale
       slow = dataclasses.replace(fleet, downlink=sent.rate)
       billed = round._replace(fleet=slow)
-      extra |= {
-        'airtime': sent.airtime,
-        'stale': sent.stale.sum(0),
-        'asked': asked.sum(0),
-        'downlink': sent.rate,
-      }
+      extra |= rateless.told(sent, asked)
     else:
       start, replica, heard, download = link.broadcast(
         *given, store.heard, plan, asked

@@ -206,6 +206,21 @@ def send(
   return Sent(decoded, asked & ~decoded, size, seconds, rate)
 
 
+def told(sent: Sent, asked: Array) -> dict[str, Array]:
+  """Gives what a round records of its broadcast (`RoundInfo.extra`).
+
+  Args:
+    sent: in the round.
+    asked: [K, G] bool, as in `send`.
+  """
+  return {
+    'airtime': sent.airtime,
+    'stale': sent.stale.sum(0),
+    'asked': asked.sum(0),
+    'downlink': sent.rate,
+  }
+
+
 def started(task: Any, received: Received, row: Row) -> Received:
   """Gives what a device trains on: of stale blocks, what it had.
 
