@@ -18,8 +18,9 @@ from relief_jax.types import Array, Fleet
 # Traced values of a round by name: client_lr, client_momentum, lr_decay,
 # lr_floor, lr_every, lr_warmup, server_lr, ema, prox, dropout, deadline,
 # deadline_end, rounds (R, for schedules over the run), wait, clip_norm,
-# noise_multiplier, faulty [N] (updates/faults.py), optimizer.NAME, arguments
-# of the local optimiser, and selection.NAME, of the rule that picks devices.
+# noise_multiplier, faulty [N] (updates/faults.py), listen [N] and erasure [N]
+# (updates/rateless.py), optimizer.NAME, arguments of the local optimiser, and
+# selection.NAME, of the rule that picks devices.
 HParams = Mapping[str, Any]
 
 # Structures that only follow from the names of hyperparameters.
@@ -65,6 +66,27 @@ class Guard(NamedTuple):
     return self.mean != 'mean'
 
 
+class Broadcast(NamedTuple):
+  """Describes how the model is sent to devices (updates/rateless.py); static.
+
+  Attributes:
+    kind: `rateless` (once for all), `unicast` (one device after another), or ''
+      for links without loss.
+    protect: `none` (blocks by number), `order` (the most divergent first), or
+      `symbols` (these have more repair, too).
+    repair: symbols that are sent beyond those that suffice without a loss, over
+      these; 0: as many as anybody listens to.
+    symbol: bytes.
+    effort: iterations of a decoder; 0: as many as it takes.
+  """
+
+  kind: str = ''
+  protect: str = 'order'
+  repair: float = 0.0
+  symbol: int = 256
+  effort: int = 0
+
+
 class Setting(NamedTuple):
   """Describes the part of a round outside its algorithm; static and hashable.
 
@@ -93,6 +115,7 @@ class Setting(NamedTuple):
     sit_out: devices that cannot hold their part sit out, and are no error.
     uplink_codec: of updates (updates/link.py).
     downlink_codec: of the broadcast.
+    broadcast: of the model, where it may be lost.
     guard: against diverging and Byzantine clients (updates/faults.py,
       aggregation/robust.py).
     similarity: updates are compared in pairs (rounds/similarity.py).
@@ -119,6 +142,7 @@ class Setting(NamedTuple):
   sit_out: bool = False
   uplink_codec: Codec = Codec()
   downlink_codec: Codec = Codec()
+  broadcast: Broadcast = Broadcast()
   guard: Guard = Guard()
   similarity: bool = False
   selection: str = 'random'
@@ -176,6 +200,21 @@ class Setting(NamedTuple):
       'adam': lambda: optax.adam(lr, b1=0.9, b2=0.99, eps=1e-3),
       'yogi': lambda: optax.yogi(lr, b1=0.9, b2=0.99, eps=1e-3),
     }[self.server_optimizer]()
+
+
+def make_broadcast(config: ml_collections.ConfigDict) -> Broadcast:
+  """Builds the broadcast of a config.
+
+  >>> from relief_jax import config
+  >>> make_broadcast(config.default()) == Broadcast()
+  True
+  """
+  given = config.broadcast
+  if given.kind == 'off':
+    return Broadcast()
+  return Broadcast(
+    given.kind, given.protect, given.repair, given.symbol, given.effort
+  )
 
 
 def make_guard(config: ml_collections.ConfigDict) -> Guard:

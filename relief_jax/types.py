@@ -92,11 +92,14 @@ class Bank:
     fill: {modality: [channels]} float32, what a sensor that is not there
       delivers under `fill='input'` (with cached features: [features]).
     y: [windows] int32, class of every window.
+    before: [windows] int32, the window of the same recording that its device
+      has before it, itself for the first one; None where no model looks back.
   """
 
   x: dict[str, Array]
   fill: dict[str, Array]
   y: Array
+  before: Array | None = None
 
 
 @flax.struct.dataclass

@@ -28,7 +28,8 @@ class ClientStore(NamedTuple):
     updates: of the chain of updates, such as error feedback.
     optimizer: of the local optimiser.
     heard: [G] int32, messages of a group that reached it, where the broadcast
-      is coded against a replica.
+      is coded against a replica; or P, the model that it has, where the
+      broadcast may be lost.
   """
 
   method: PyTree = ()
@@ -57,7 +58,8 @@ class Row(NamedTuple):
     number: [] int32, its place in the cohort.
     held: [G] bool, as `Plan.held`.
     batch: [] int32, as `Plan.batch`.
-    started: which model it started from (rounds/events.py); () elsewhere.
+    started: which model it started from (rounds/events.py), or which blocks
+      of it are stale (updates/rateless.py); () elsewhere.
   """
 
   fleet: Fleet
@@ -254,7 +256,7 @@ def client_loss(
     value = criterion(found.logits, y, weight)
     if task.penalty is None:
       return value
-    return value + task.penalty(params, found.features, step.run, weight)
+    return value + task.penalty(params, found.features, step.run, weight, y)
 
   def shortened(params, step):
     each = [lambda p, k=k: loss(p, step, k) for k in task.skips]

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import optax
 
 from relief_jax import tree
-from relief_jax.clients import sensor_faults
+from relief_jax.clients import history, sensor_faults
 from relief_jax.clients.records import Batch, Gate, Output, Steps
 from relief_jax.task import Skip, Task
-from relief_jax.types import Array, PyTree
+from relief_jax.types import Array, PyTree, Shift
 
 
 def _encode(task: Task, params, frozen, batch: Batch, gate: Gate, i: int):
@@ -64,6 +64,8 @@ def inputs_of(
 ) -> Array:
   """Takes the windows of modality i, as its sensor delivers them, [B, ...].
 
+  Behind those before them, where the model looks back (`Task.past`).
+
   Args:
     task: the model.
     batch: rows of the bank.
@@ -72,9 +74,17 @@ def inputs_of(
     branch: as in `forward`.
   """
   name = task.modalities[i]
-  x = batch.bank.x[name][batch.row]
-  if batch.shift is not None:
-    x = sensor_faults.apply(batch.shift, i, x, batch.row, branch)
+  shift, gone = batch.shift, None
+  if shift is not None and shift.lost is not None:
+    gone = partial(_lost_rows, shift, i)
+
+  def window(row):
+    x = batch.bank.x[name][row]
+    if shift is None:
+      return x
+    return sensor_faults.apply(shift, i, x, row, branch)
+
+  x = history.read(batch.bank, batch.row, task.past, window, gone)
   if gate.sensed is not None:
     sensed = gate.sensed[i]
     lost = _lost(batch, i)
@@ -87,6 +97,13 @@ def inputs_of(
 def _lost(batch: Batch, i: int) -> Array | None:
   """Marks windows without modality i, [B] bool; None for none."""
   return batch.shift and sensor_faults.lost(batch.shift, i, batch.row)
+
+
+def _lost_rows(shift: Shift, i: int, row: Array) -> Array:
+  """Marks windows without modality i, [B] bool, where some are lost."""
+  found = sensor_faults.lost(shift, i, row)
+  assert found is not None
+  return found
 
 
 def _zeroed(batch: Batch, gate: Gate, i: int, features: PyTree) -> PyTree:

@@ -21,10 +21,22 @@ MODEL: dict[str, Any] = {
   'hidden': whole(128, 1, 10**6, 'units behind the fusion'),
   'fusion': name(
     'concat',
-    ('concat', 'attention', 'experts'),
-    'attention: cnn without fusion_norm; experts: cnn',
+    ('concat', 'mean', 'attention', 'dual_health_style', 'experts'),
+    'of modalities (docs/fusion.md); all but concat: cnn; fusion_norm: concat '
+    'and experts',
   ),
   'heads': whole(4, 1, 10**4, 'of the attention; they share `hidden` out'),
+  # Of fusion=dual_health_style.
+  'dual': {
+    'past': whole(
+      3, 0, 100, 'before a window, of its moving average; 0: none', 'windows'
+    ),
+    'newest': real(
+      0.5, 0, 1, 'weight of the newest in that average', above=True
+    ),
+    'temperature': real(1.0, 0, LARGE, 'of the weights', above=True),
+    'align': real(0.05, 0, LARGE, 'weight of the distance to prototypes'),
+  },
   # Of fusion=experts; its groups are one per expert and the gate.
   'experts': {
     'number': whole(8, 1, 1000, 'E, experts of the mixture'),

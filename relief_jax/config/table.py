@@ -266,6 +266,33 @@ ROWS: dict[str, Any] = {
   # What links code updates and models with (updates/link.py, compressors/).
   'uplink_codec': _CODEC,
   'downlink_codec': _CODEC,
+  # The model may be lost on its way to devices (updates/rateless.py).
+  'broadcast': {
+    'kind': name(
+      'off',
+      ('off', 'unicast', 'rateless'),
+      'off: it arrives; unicast: sent to one device after another; rateless: '
+      'once for all',
+    ),
+    'budget': real(
+      0.0, 0, LARGE, 'symbols a device listens to; 0: no end', 'whole models'
+    ),
+    'budget_spread': real(0.0, 0, 5, "deviation of the log of a device's"),
+    'erasure': real(0.0, 0, 0.99, 'share of the symbols that are lost'),
+    'erasure_spread': real(
+      0.0, 0, 0.99, 'beta-distributed between clients; 0: the same'
+    ),
+    'protect': name(
+      'order',
+      ('none', 'order', 'symbols'),
+      'of divergent blocks: sent first; symbols: with more repair, too',
+    ),
+    'repair': real(
+      0.0, 0, 1000, 'symbols sent beyond those needed, over these; 0: any'
+    ),
+    'symbol': whole(256, 1, 10**6, 'of the code', 'bytes'),
+    'effort': whole(0, 0, MANY, 'iterations of a decoder, above 10; 0: any'),
+  },
   # Clients that diverge or lie (updates/faults.py, aggregation/robust.py).
   'nonfinite': name(
     'stop', ('stop', 'drop'), 'updates that are: stop the run, or drop them'

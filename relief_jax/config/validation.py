@@ -50,6 +50,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
   _validate_folds(config.data)
   _validate_sensor_faults(config.sensor_faults)
   _validate_privacy(config)
+  _validate_broadcast(config)
   _validate_base(config.backbone, config.model)
 
 
@@ -236,6 +237,44 @@ def _validate_privacy(config: ml_collections.ConfigDict) -> None:
         'rounds whose devices follow from the draw alone, which epsilon counts',
         f'set --config.online.{key}={usual}',
       )
+
+
+def _validate_broadcast(config: ml_collections.ConfigDict) -> None:
+  """Refuses keys of the broadcast that would do nothing, or cannot be."""
+  given, usual = config.broadcast, rows()
+  if given.kind == 'off':
+    for key in given:
+      if given[key] != usual[f'broadcast.{key}'].default:
+        raise InputError(
+          f'config.broadcast.{key}={given[key]} with config.broadcast.kind=off',
+          'a broadcast that may be lost, unicast or rateless',
+          'set --config.broadcast.kind=rateless',
+        )
+    return
+  for key, base, found in (
+    ('budget_spread', 'budget', given.budget_spread and not given.budget),
+    ('erasure_spread', 'erasure', given.erasure_spread and not given.erasure),
+    ('protect', 'repair', given.protect == 'symbols' and not given.repair),
+  ):
+    if found:
+      raise InputError(
+        f'config.broadcast.{key}={given[key]} with config.broadcast.{base}=0',
+        f'{base} above 0, which it is about',
+        f'set --config.broadcast.{base}=0.5',
+      )
+  if 0 < given.effort <= 10:
+    raise InputError(
+      f'config.broadcast.effort={given.effort}',
+      'more than 10 iterations, which decode nothing, or 0 for any number',
+      'set --config.broadcast.effort=50',
+    )
+  if config.online.pace.loss:
+    raise InputError(
+      f'config.online.pace.loss={config.online.pace.loss} with '
+      f'config.broadcast.kind={given.kind}',
+      'one of them: both lose what is sent down',
+      'set --config.online.pace.loss=0',
+    )
 
 
 def _validate_base(backbone: str, model: ml_collections.ConfigDict) -> None:

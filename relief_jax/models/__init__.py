@@ -28,6 +28,7 @@ from relief_jax.models.encoders import Spec
 from relief_jax.models.layers import convolution
 from relief_jax.models.lora_layers import Adapters
 from relief_jax.models.own import from_flax, from_functions
+from relief_jax.scoring import targets
 from relief_jax.task import Task
 
 __all__ = [
@@ -84,11 +85,18 @@ def make(name: str, spec: Spec, memory: bool = False) -> Task:
   factory = find(name)
   if factory not in MODELS.values():
     return _own(name, factory, spec)
-  if spec.fusion == 'experts' and factory is not cnn.cnn:
+  if spec.fusion not in ('concat', 'attention') and factory is not cnn.cnn:
     raise InputError(
-      f'config.model.fusion=experts with config.backbone={name}',
-      "'cnn': the mixture stands behind the sum of its encoders",
+      f'config.model.fusion={spec.fusion} with config.backbone={name}',
+      "'cnn': this fusion stands behind its encoders",
       'set --config.backbone=cnn, or --config.model.fusion=concat',
+    )
+  if spec.fusion == 'dual_health_style' and spec.targets != targets.CLASSES:
+    raise InputError(
+      f'config.model.fusion={spec.fusion} for data whose targets are '
+      f'{spec.targets}',
+      'data of classes, which have prototypes',
+      'set --config.model.fusion=attention',
     )
   task = aimed(factory(spec), spec.targets)
   if memory and task.memory is None:

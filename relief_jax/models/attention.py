@@ -30,10 +30,19 @@ def weights(score: Array, run: Array) -> Array:
     score: [m, B, heads].
     run: [m] bool.
   """
-  run = run[:, None, None]
-  score = jnp.where(run, score, layers.NEVER)
+  return shares(score, run[:, None, None])
+
+
+def shares(score: Array, here: Array) -> Array:
+  """Computes the soft-max over the first axis, of those that are here.
+
+  Args:
+    score: [m, ...].
+    here: [m, ...] bool, to be broadcast.
+  """
+  score = jnp.where(here, score, layers.NEVER)
   top = jax.lax.stop_gradient(score.max(0, keepdims=True))
-  mass = jnp.where(run, jnp.exp(score - top), 0.0)
+  mass = jnp.where(here, jnp.exp(score - top), 0.0)
   return mass / jnp.maximum(mass.sum(0, keepdims=True), 1e-9)
 
 
@@ -57,13 +66,19 @@ def pool(query: Array, projected: Sequence[Array], run: Array) -> Array:
   return jnp.asarray(shared_out).reshape(batch, hidden)
 
 
-def check(hidden: int, heads: int, fusion_norm: bool) -> None:
+def check(kind: str, hidden: int, heads: int, fusion_norm: bool) -> None:
   """Refuses sizes and options that do not fit together.
+
+  Args:
+    kind: `attention`, or another weighted mean.
+    hidden: units.
+    heads: of the attention.
+    fusion_norm: `Spec.fusion_norm`.
 
   Raises:
     InputError: units that heads cannot share, or a norm of the sum.
   """
-  if hidden % heads:
+  if kind == 'attention' and hidden % heads:
     raise InputError(
       f'{hidden} units for {heads} heads of attention',
       'as many for each',
@@ -71,7 +86,7 @@ def check(hidden: int, heads: int, fusion_norm: bool) -> None:
     )
   if fusion_norm:
     raise InputError(
-      'config.fusion_norm=True with config.model.fusion=attention',
-      'one of them: the weights of attention add up to 1 already',
+      f'config.fusion_norm=True with config.model.fusion={kind}',
+      'one of them: its weights add up to 1 already',
       'set --config.fusion_norm=False',
     )

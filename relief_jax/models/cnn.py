@@ -3,10 +3,13 @@
 h_m = phi_m(x_m), z = sum_m h_m @ W_m, logits = head(relu(z + b)). The fusion
 weight W = [W_1 ... W_M] is kept as one leaf per modality, so that a column
 block is a leaf and cohort means, elastic training and uploads need no slicing.
-With `fusion='attention'` z is a weighted mean of the h_m @ W_m (attention.py);
-W_m stays its modality's, the queries that weigh them belong to the shared
-group, since they compare modalities. With `fusion='experts'` a mixture of
-experts stands between the sum and the head (experts.py).
+With `fusion='mean'` z is their mean over the modalities that are there. With
+`fusion='attention'` it is a weighted mean (attention.py); W_m stays its
+modality's, the queries that weigh them belong to the shared group, since they
+compare modalities. With `fusion='dual_health_style'` (dual_health.py) the
+weight of a modality follows from numbers of its own, which are in its group.
+With `fusion='experts'` a mixture of experts stands between the sum and the head
+(experts.py).
 """
 
 import dataclasses
@@ -22,10 +25,12 @@ from relief_jax.engine import ambient
 from relief_jax.models import (
   attention,
   counting,
+  dual_health,
   encoders,
   exits,
   experts,
   split_points,
+  trust,
 )
 from relief_jax.models.encoders import Numbering, Spec, WorkBuilder
 from relief_jax.task import (
@@ -45,7 +50,8 @@ def init(key: Array, spec: Spec) -> PyTree:
 
   With early exits also 'exit', a list of {'fusion', 'bias', 'head'}; with
   attention 'attention' [hidden, heads], zeros at first: the mean of what runs;
-  with experts 'gate' and 'expert' (experts.py).
+  with experts 'gate' and 'expert' (experts.py), with dual_health_style 'trust'
+  and 'prototype' (dual_health.py).
   """
   encoder_key, fusion_key, head_key = jax.random.split(key, 3)
   params = {
@@ -61,6 +67,8 @@ def init(key: Array, spec: Spec) -> PyTree:
     params['attention'] = jnp.zeros((spec.hidden, spec.heads))
   if spec.fusion == 'experts':
     params |= experts.init(key, spec)
+  if spec.fusion == 'dual_health_style':
+    params |= dual_health.init(key, spec.modalities, spec.classes, spec.hidden)
   return {**params, 'exit': exits.init(key, spec)} if spec.exits else params
 
 
@@ -72,12 +80,12 @@ def cnn(spec: Spec) -> Task:
 
   Raises:
     InputError: the window is too short for the convolutions, the groups are
-      too coarse for early exits, or attention or experts that do not fit.
+      too coarse for early exits, or a fusion that does not fit.
   """
   exits.check(spec)
   attends = spec.fusion == 'attention'
-  if attends:
-    attention.check(spec.hidden, spec.heads, spec.fusion_norm)
+  if spec.averages:
+    attention.check(spec.fusion, spec.hidden, spec.heads, spec.fusion_norm)
   if spec.fusion == 'experts':
     spec.mixture.check()
   number = encoders.number_groups(spec, encoders_train=True)
@@ -98,6 +106,12 @@ def cnn(spec: Spec) -> Task:
   }
   if attends:
     groups['attention'], ends['attention'] = number.shared, True
+  trusts = spec.fusion == 'dual_health_style'
+  if trusts:
+    groups['trust'] = groups['fusion']
+    groups['prototype'] = number.shared
+    # Three numbers of a modality, and prototypes: no code of few bits.
+    ends |= {'trust': True, 'prototype': True}
   if spec.fusion == 'experts':
     groups |= experts.groups(number)
     ends |= {'gate': False, 'expert': [False] * spec.mixture.number}
@@ -121,6 +135,8 @@ def cnn(spec: Spec) -> Task:
     )
   if spec.fusion == 'experts':
     return _mixture(spec, number, whole)
+  if trusts:
+    return trust.trusting(spec, whole, _sizes(spec, groups, whole.num_blocks))
   whole = whole._replace(submodels={'split': partial(_split_points, spec)})
   if attends:
     # Heads of attention share the units of the fusion out: no narrower form.
@@ -146,7 +162,8 @@ def _mixture(spec: Spec, number: Numbering, whole: Task) -> Task:
     found = experts.balance(spec, probability, weight)
     return spec.mixture.balance * found
 
-  def penalty(params, features, run, weight):
+  def penalty(params, features, run, weight, y):
+    del y
     return balance(route(params, features, run), weight)
 
   def work(held):
@@ -279,12 +296,18 @@ def _flops(
       work.gradient_path(column, number.layer[m][:d])
     if spec.fusion == 'attention':
       _attention_work(spec, number, work, m)
+    if spec.fusion == 'dual_health_style':
+      trust.add_work(spec, number, work, m)
   for d in depths:
     last = encoders.dense_flops(hidden, classes)
     work.shared += last + 2 * hidden + 5 * classes
     work.wgrad[number.exits[d].shared] += last
     below = np.flatnonzero(exits.contained(number, d, False)).tolist()
     work.gradient_path(last + hidden, [*below, *number.expert, *number.gate])
+    if spec.fusion == 'mean':
+      work.shared += hidden
+      columns = set(below) - {number.shared}
+      work.gradient_path(hidden, columns)
   if spec.fusion == 'experts':
     active, held = mixture or (spec.mixture.top, spec.mixture.number)
     experts.add_work(spec, number, work, below, active, held)

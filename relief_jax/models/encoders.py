@@ -9,6 +9,7 @@ import numpy as np
 
 from relief_jax.errors import InputError
 from relief_jax.models import layers
+from relief_jax.models.dual_health import Dual
 from relief_jax.models.mixture import Mixture
 from relief_jax.scoring import targets
 from relief_jax.task import Blocks, Work
@@ -37,9 +38,12 @@ class Spec(NamedTuple):
     fusion_norm: z times M / (modalities present), **ours**.
     exits: an exit behind every layer of the encoders (cnn only); `split`
       then means `layer`, since an exit lies between any two.
-    fusion: `concat` (columns of one layer, hence a sum), `attention`, or
-      `experts` (that sum, then a mixture of experts).
+    fusion: `concat` (columns of one layer, hence a sum), `mean` (that sum over
+      the modalities that are there, by their number), `attention`,
+      `dual_health_style` (both of which weigh them), or `experts` (the sum,
+      then a mixture of experts).
     heads: of the attention.
+    dual: of `dual_health_style`.
     mixture: sizes of the experts.
     inputs: [M] shapes of an input of each modality, where these are no windows
       [width, channels]; () else.
@@ -74,6 +78,7 @@ class Spec(NamedTuple):
   exits: bool = False
   fusion: str = 'concat'
   heads: int = 4
+  dual: Dual = Dual()
   mixture: Mixture = Mixture()
   inputs: tuple[tuple[int, ...], ...] = ()
   d: int = 64
@@ -84,6 +89,11 @@ class Spec(NamedTuple):
   weights: str = ''
   targets: str = targets.CLASSES
   vocabulary: int = 0
+
+  @property
+  def averages(self) -> bool:
+    """Whether the fusion is a mean, weighted or not."""
+    return self.fusion in ('mean', 'attention', 'dual_health_style')
 
   @property
   def text(self) -> bool:

@@ -25,7 +25,7 @@ def check(spec: Spec) -> None:
 
   Raises:
     InputError: the layers of an encoder are in one group with its columns, or
-      modalities are fused by attention or experts.
+      modalities are not fused by a sum.
   """
   if spec.exits and spec.fusion != 'concat':
     raise InputError(
@@ -44,7 +44,7 @@ def check(spec: Spec) -> None:
 def init_fusion(key: Array, spec: Spec, features: int) -> dict[str, Array]:
   """Draws column blocks of one fusion, {modality: [features, hidden]}."""
   fusion = layers.dense_init(key, len(spec.modalities) * features, spec.hidden)
-  if spec.fusion == 'attention':
+  if spec.averages:
     # Of a mean every block makes all units, and not its share of a sum.
     fusion *= len(spec.modalities) ** 0.5
   blocks = jnp.split(fusion, len(spec.modalities))
@@ -94,6 +94,8 @@ def logits(spec: Spec, params: PyTree, features, run: Array) -> Array:
   if spec.fusion == 'attention':
     there = np.array([spec.modalities.index(m) for m in features])
     z = attention.pool(params['attention'], blocks, jnp.asarray(run)[there])
+  elif spec.fusion == 'mean':
+    z = sum(blocks) / jnp.maximum(jnp.asarray(run).sum(), 1)
   else:
     z = encoders.fuse_norm(spec, sum(blocks), run)
   return encoders.head(params['head'], layers.bias(z, params['bias']))

@@ -60,10 +60,31 @@ def check(
       '0: a clipped update no longer ends at such parameters',
       'set --config.hparams.clip_norm=0',
     )
+  if setting.broadcast.kind:
+    _broadcast(setting, method, name)
   if guard.robust:
     _robust(setting, method)
   if method.events:
     arrivals(setting, method, links)
+
+
+def _broadcast(setting: Setting, method: Method, name: str) -> None:
+  """Refuses methods whose devices must have what was sent."""
+  traits = method.traits
+  for found, why in (
+    (traits.silent or traits.wire, 'whose messages are its own'),
+    (traits.submodels, 'that sends parts of blocks'),
+    (traits.lockstep, 'whose server and devices train one model'),
+    (method.events, 'whose server acts on arrivals'),
+    (method.base, 'whose server changes the frozen base'),
+  ):
+    if found:
+      raise InputError(
+        f'config.broadcast.kind={setting.broadcast.kind} for {name}, a method '
+        f'{why}',
+        'whole blocks of a model, each of which may be an older one',
+        'set --config.broadcast.kind=off',
+      )
 
 
 def _robust(setting: Setting, method: Method) -> None:

@@ -6,6 +6,7 @@ Updates are summed as they are made and never stacked over clients, except for
 robust means.
 """
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -43,7 +44,7 @@ from relief_jax.rounds.records import Algorithm
 from relief_jax.settings import HParams, Setting
 from relief_jax.task import Task
 from relief_jax.types import Array, Population, PyTree
-from relief_jax.updates import link, noise, stack, transform
+from relief_jax.updates import link, noise, rateless, stack, transform
 
 
 class RoundState(NamedTuple):
@@ -145,6 +146,8 @@ def build(
 
   def client(present, shared: Shared, row: Row):
     known, received = shared
+    if links.air:
+      received = rateless.started(task, received, row)
     arrive, device = None, devices.make(task, setting, known, row, present)
     if method.events:
       arrive = partial(
@@ -155,7 +158,10 @@ def build(
     return finish(update, device, known, row, arrive)
 
   def test(present, shared: Shared, row: Row):
-    model = method.model(shared.received, row.store.method)
+    received = shared.received
+    if links.air:
+      received = rateless.started(task, received, row)
+    model = method.model(received, row.store.method)
     return prequential.correct(
       task, setting, shared.known.population, row, model, present
     )
@@ -292,6 +298,10 @@ def build(
       divergence=divergence,
       extra=extra,
     )
+    replica = begun.replica
+    if links.air:
+      score = jnp.where(jnp.isnan(divergence), replica.score, divergence)
+      replica = replica._replace(score=score)
     if streaming:
       info = accounting.prequential(info, fleet, record.correct)
     seen = participants.remember(
@@ -303,7 +313,7 @@ def build(
         state.clients, place, record.store._replace(method=mine)
       ),
       round=state.round + 1,
-      replica=begun.replica,
+      replica=replica,
       flight=begun.flight,
       seen=seen,
     ), info
@@ -358,22 +368,30 @@ def opening(
       plan, extra['memory'] = memory.within(
         task, setting.memory_step, plan, fleet
       )
-    start, replica, heard, download = link.broadcast(
-      links,
-      task,
-      known.link_key,
-      server.params,
-      state.replica,
-      store.heard,
-      plan,
-      accounting.received(task, fleet, plan),
-    )
+    asked = accounting.received(task, fleet, plan)
+    given = links, task, known.link_key, server.params, state.replica
+    started: PyTree = ()
+    billed = round
+    if links.air:
+      start, heard, sent = link.on_air(
+        *given, store.heard, plan, asked, hparams, fleet, round.place
+      )
+      replica, download, started = state.replica, sent.size, sent.stale
+      slow = dataclasses.replace(fleet, downlink=sent.rate)
+      billed = round._replace(fleet=slow)
+      extra |= rateless.told(sent, asked)
+    else:
+      start, replica, heard, download = link.broadcast(
+        *given, store.heard, plan, asked
+      )
     upload = link.message_bytes(
       links.up, task, server.params, plan, accounting.sent(plan), link.UP
     )
     if picked is not None:
       upload += participants.told(setting)
-    info, end = accounting.account(task, setting, plan, round, upload, download)
+    info, end = accounting.account(
+      task, setting, plan, billed, upload, download
+    )
     if end is not None:
       plan = stragglers.arrived(plan, end.late)
     return frame.Begun(
@@ -387,6 +405,7 @@ def opening(
       extra=extra,
       steps=end.steps if end and setting.late == 'partial' else None,
       picked=picked,
+      started=started,
     )
 
   return begin

@@ -43,6 +43,9 @@ class RoundInfo(NamedTuple):
       `dropped` [K] bool, whose update was not finite and is left out;
       `similarity` [blocks, K, K], cosines of the updates of every two devices;
       `memory` [K] bytes of training, in a fleet with bounds;
+      `airtime` [] seconds, `stale` [G] and `asked` [G], devices that did not
+      decode a block and that asked for it, `downlink` [K] bit/s, where the
+      broadcast may be lost;
       `merge_error` [] of the products of adapters, `merge_dense` [] share of
       layers whose merge travels as a dense matrix (aggregation/lora.py);
       `server_joules` [] of a server that trains a part of the model, and

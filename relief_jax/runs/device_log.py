@@ -81,6 +81,9 @@ class DeviceLog:
         self._dropped, who, infos.extra['dropped'][round_index, at].astype(int)
       )
     shown = at[round_index == len(infos.client) - 1]
+    rate = None
+    if 'downlink' in infos.extra:
+      rate = np.asarray(infos.extra['downlink'][-1][shown], float)
     self._last = self._round(
       {
         k: np.asarray(v[-1][shown])
@@ -89,17 +92,29 @@ class DeviceLog:
       },
       done + len(infos.client),
       infos.online and np.asarray(infos.online.transfer[-1][shown], float),
+      rate,
     )
     if 'steps' in infos.extra:
       steps = np.asarray(infos.extra['steps'][-1][shown], float)
       sent = (infos.upload[-1][shown], infos.download[-1][shown])
       self._step = self._of_a_step(steps, *sent)
 
-  def _round(self, found: dict[str, np.ndarray], round_index: int, transfer):
-    """Splits a round's seconds into download, compute, upload (costs.py)."""
+  def _round(
+    self, found: dict[str, np.ndarray], round_index: int, transfer, rate
+  ):
+    """Splits a round's seconds into download, compute, upload (costs.py).
+
+    Args:
+      found: of the round.
+      round_index: of it.
+      transfer: [n, 2] seconds of sending and receiving, None where links are as
+        the data sheet says.
+      rate: [n] bit/s of a broadcast; None: the device's own.
+    """
     who = found['client']
-    if transfer is None:  # links are as the data sheet says
-      down = 8 * found['download'] / self._downlink[who]
+    if transfer is None:
+      own = self._downlink[who] if rate is None else rate
+      down = 8 * found['download'] / own
       up = 8 * found['upload'] / self._uplink[who]
     else:
       up, down = transfer.T

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from relief_jax import tree
-from relief_jax.clients import sensor_faults
+from relief_jax.clients import history, sensor_faults
 from relief_jax.scoring import targets
 from relief_jax.scoring.sums import SUMS
 from relief_jax.task import Task
@@ -99,9 +99,17 @@ def _logits(kind, task, params, frozen, own, fleet, fill, row, device, here):
   for i, name in enumerate(task.modalities):
 
     def encode(i=i, name=name):
-      x = bank.x[name][row]
-      if faults is not None:
-        x = _faulty(faults, i, x, row + own.first)
+      def window(row):
+        x = bank.x[name][row]
+        if faults is None:
+          return x
+        return _faulty(faults, i, x, row + own.first)
+
+      def gone(row):
+        return _lost(faults, row + own.first, sensed.shape[1])[:, i]
+
+      losing = faults is not None and faults.lost is not None
+      x = history.read(bank, row, task.past, window, gone if losing else None)
       return task.encode(params, frozen, i, x, task.cuts)
 
     seen[name] = where_needed((sensed[:, i] & here).any(), encode)
@@ -160,7 +168,9 @@ def encode_absent(
 
 
 def encode_raw(task, params, frozen, bank, i, row):
-  x = bank.x[task.modalities[i]][row]
+  x = history.read(
+    bank, row, task.past, lambda r: bank.x[task.modalities[i]][r]
+  )
   return task.encode(params, frozen, i, x, task.cuts)
 
 

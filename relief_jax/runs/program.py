@@ -31,7 +31,7 @@ from relief_jax.runs import evaluation
 from relief_jax.settings import HParams, Setting
 from relief_jax.task import Task
 from relief_jax.types import PyTree
-from relief_jax.updates import faults
+from relief_jax.updates import faults, rateless
 from relief_jax.world import World
 
 _PARAMS, _ROUNDS = range(2)
@@ -108,6 +108,7 @@ def setting(
     sit_out=config.over_budget == 'sit_out',
     uplink_codec=Codec(**config.uplink_codec.to_dict()),
     downlink_codec=Codec(**config.downlink_codec.to_dict()),
+    broadcast=settings.make_broadcast(config),
     guard=settings.make_guard(config),
     similarity=config.update_similarity > 0,
     selection=config.selection.rule,
@@ -137,6 +138,7 @@ def hparams(config: ml_collections.ConfigDict, world: World) -> HParams:
     **{k: jnp.float32(v) for k, v in values.items()},
     **{k: jnp.float32(v) for k, v in reading.values(config).items()},
     **faults.draw(config, world.population.fleet),
+    **rateless.draw(config, world.population.fleet),
   }
 
 

@@ -57,6 +57,9 @@ class RoundTotals:
     self._server: float | None = None
     self._ages: list[np.ndarray] = []
     self._stale: int | None = None
+    self._airtime: float | None = None
+    self._lost: Any = 0.0
+    self._asked: Any = 0.0
     self._online: dict[str, int] = {}
 
   def add(self, infos: RoundInfo) -> tuple[int, int] | None:
@@ -105,6 +108,11 @@ class RoundTotals:
     if 'server_joules' in infos.extra:
       spent = infos.extra['server_joules'].astype(np.float64).sum()
       self._server = (self._server or 0.0) + float(spent)
+    if 'airtime' in infos.extra:
+      air = infos.extra['airtime'].astype(np.float64).sum()
+      self._airtime = (self._airtime or 0.0) + float(air)
+      self._lost += infos.extra['stale'].sum(0)
+      self._asked += infos.extra['asked'].sum(0)
     if 'staleness' in infos.extra:
       ages = np.asarray(infos.extra['staleness'])
       self._ages.append(ages[ages >= 0])
@@ -126,7 +134,9 @@ class RoundTotals:
     most that a device's training took, `memory_mb`; where adapters are merged,
     the relative error of their products, `merge_error`, and the share of layers
     that travel as dense matrices, `merge_dense`; in split training the energy
-    of the server, `server_joules`; where the server acts on arrivals, the mean
+    of the server, `server_joules`; where the broadcast may be lost the seconds
+    that it took, `airtime`, and the share of devices that did not decode a
+    group, `stale_share`; where the server acts on arrivals, the mean
     and the largest staleness and the updates that were lost for it,
     `staleness`, `staleness_max` and `stale`. In an online world also
     `prequential`, the share of the arrived windows that the model classified
@@ -148,9 +158,17 @@ class RoundTotals:
       **({} if self._memory is None else {'memory_mb': self._memory / 1e6}),
       **{key: total / count for key, total in self._merges.items()},
       **({} if self._server is None else {'server_joules': self._server}),
+      **self._broadcast(names),
       **self._staleness(),
       **self._seen(),
     }
+
+  def _broadcast(self, names: tuple[str, ...]) -> dict[str, Any]:
+    if self._airtime is None:
+      return {}
+    asked = np.maximum(self._asked, 1)
+    shares = np.where(self._asked > 0, self._lost / asked, np.nan)
+    return {'airtime': self._airtime, 'stale_share': by_name(names, shares)}
 
   def _staleness(self) -> dict[str, Any]:
     if self._stale is None:

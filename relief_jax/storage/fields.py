@@ -147,6 +147,15 @@ METRICS = {
     'J',
     'energy of a server that trains a part of the model, since the last line',
   ),
+  'airtime': Field(
+    'simulated s',
+    'that the server sent the model, where it may be lost, since the last line',
+  ),
+  'stale_share': Field(
+    _SHARE,
+    'of the devices that were sent a group and did not decode it, since then',
+    'group',
+  ),
   'staleness': Field(
     'server steps',
     'from the start of a device to its arrival, where the server acts on '

@@ -20,6 +20,7 @@ from relief_jax import models, tree
 from relief_jax.engine import ambient
 from relief_jax.errors import InputError
 from relief_jax.files import paths
+from relief_jax.models.dual_health import Dual
 from relief_jax.models.encoders import Spec
 from relief_jax.models.mixture import Mixture
 from relief_jax.runs.model import Model
@@ -91,7 +92,7 @@ def load_model(path: str | os.PathLike) -> Model:
   try:
     facts = {name: json.loads(metadata[name]) for name in _FACTS}
     spec = Spec(**_hashable(json.loads(metadata['spec'])))
-    spec = spec._replace(mixture=Mixture(*spec.mixture))
+    spec = spec._replace(mixture=Mixture(*spec.mixture), dual=Dual(*spec.dual))
   except (KeyError, TypeError, ValueError) as error:
     raise _refusal(place, f'metadata without {error}') from error
   like = _like(facts['backbone'], spec)

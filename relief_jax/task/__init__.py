@@ -120,8 +120,10 @@ class Task(NamedTuple):
       of tokens, and plain outputs [B, D] of numbers.
     memory: of a training step; None where nobody has counted it.
     by_batch: its output depends on the other samples of a batch (BatchNorm).
-    penalty: (params, {m: features}, run [M], weight [B]) -> [], a term of the
-      training loss beside the criterion; None: there is none.
+    penalty: (params, {m: features}, run [M], weight [B], y [B]) -> [], a term
+      of the training loss beside the criterion; None: there is none.
+    past: windows that an input of `encode` may begin with, in the order of
+      time: [B, (past + 1) * time, ...]; without them it takes [B, time, ...].
     notes: what a reader of the results should know of it, a sentence each.
   """
 
@@ -145,6 +147,7 @@ class Task(NamedTuple):
   notes: tuple[str, ...] = ()
   skips: tuple[int, ...] = ()
   penalty: Callable[..., Array] | None = None
+  past: int = 0
 
   @property
   def num_blocks(self) -> int:

@@ -25,10 +25,10 @@ from relief_jax import compressors, costs, tree
 from relief_jax.compressors import Codec, Compressor, base
 from relief_jax.compressors.none import NONE
 from relief_jax.errors import InputError
-from relief_jax.settings import Setting
+from relief_jax.settings import Broadcast, HParams, Setting
 from relief_jax.task import Plan, Task
-from relief_jax.types import Array, PyTree
-from relief_jax.updates import transform
+from relief_jax.types import Array, Fleet, PyTree
+from relief_jax.updates import rateless, transform
 
 # The two links, as purposes of a round's key and rows of `CostOverride.wire`.
 UP, DOWN = range(2)
@@ -42,12 +42,14 @@ class Links(NamedTuple):
     down: codes the broadcast.
     feedback: devices remember what did not arrive.
     replica: the change of the model is broadcast and not the model.
+    air: how it is sent, where it may be lost (rateless.py); None: it arrives.
   """
 
   up: Compressor
   down: Compressor
   feedback: bool
   replica: bool
+  air: Broadcast | None = None
 
 
 class Replica(NamedTuple):
@@ -56,10 +58,12 @@ class Replica(NamedTuple):
   Attributes:
     params: P, the model as the devices know it.
     sent: [G] int32, messages of a block so far.
+    score: [G] float32, divergence of the blocks, where it orders them.
   """
 
   params: PyTree = ()
   sent: Any = ()
+  score: Any = ()
 
 
 def make(setting: Setting) -> Links:
@@ -75,7 +79,15 @@ def make(setting: Setting) -> Links:
     down,
     feedback=_remembers(setting.uplink_codec, up, 'uplink_codec'),
     replica=_remembers(setting.downlink_codec, down, 'downlink_codec'),
+    air=setting.broadcast if setting.broadcast.kind else None,
   )
+  if links.air and links.replica:
+    raise InputError(
+      f'config.broadcast.kind={links.air.kind} with the change of the model as '
+      f'its message ({setting.downlink_codec.name})',
+      'the model itself, whole or coded: who lost a change cannot use the next',
+      'set --config.downlink_codec.error_feedback=off, or its name to none',
+    )
   if down.sparse and not links.replica:
     raise InputError(
       f'a broadcast of weights by {setting.downlink_codec.name!r}',
@@ -144,8 +156,12 @@ def init(links: Links, task: Task, params: PyTree) -> tuple[Replica, Any]:
     params: P, the initial model.
 
   Returns:
-    The server's, and a client's `heard` [G], () without a memory.
+    The server's, and a client's `heard`, () without a memory: [G], or where
+    the broadcast may be lost P, the model that it has.
   """
+  if links.air:
+    copy = jax.tree.map(jnp.copy, params)
+    return Replica(score=jnp.zeros(task.num_blocks)), copy
   if not links.replica:
     return Replica(), ()
   sent = jnp.zeros(task.num_blocks, jnp.int32)
@@ -241,3 +257,46 @@ def broadcast(
   size = jnp.where(received, each, 0.0).sum(-1)
   heard = jnp.where(received, sent[None], heard)
   return start, Replica(start, sent), heard, size
+
+
+def on_air(
+  links: Links,
+  task: Task,
+  key: Array,
+  params: PyTree,
+  replica: Replica,
+  heard: PyTree,
+  plan: Plan,
+  asked: Array,
+  hparams: HParams,
+  fleet: Fleet,
+  place: Array,
+) -> tuple[PyTree, PyTree, rateless.Sent]:
+  """Sends the model to the participants of a round where it may be lost.
+
+  Args:
+    links: of the setting.
+    task: the model.
+    key: of the round's messages.
+    params: P, the server's model.
+    replica: its memory.
+    heard: [K, *P], what the participants had.
+    plan: of the round.
+    asked: [K, G] bool, blocks that they are sent.
+    hparams: traced hyperparameters.
+    fleet: [K] participants.
+    place: [K] of them in the population.
+
+  Returns:
+    P that is sent, [K, *P] the last that each has decoded, and what it took.
+  """
+  assert links.air is not None
+  start, wire = params, plan.cost.wire
+  if not links.down.lossless:
+    down = jax.random.fold_in(key, DOWN)
+    start = base.transmit(links.down, down, params)
+  wire = group_bytes(links.down, task, params) if wire is None else wire[DOWN]
+  sent = rateless.send(
+    links.air, key, hparams, fleet, place, replica.score, wire, asked
+  )
+  return start, rateless.held(task, sent.decoded, start, heard), sent

@@ -21,6 +21,7 @@ from relief_jax.datasets import windows
 from relief_jax.engine import ambient, placement
 from relief_jax.errors import InputError, unknown
 from relief_jax.models import transformer
+from relief_jax.models.dual_health import Dual
 from relief_jax.models.encoders import Spec
 from relief_jax.models.mixture import Mixture
 from relief_jax.online import draw as online_lib
@@ -29,7 +30,7 @@ from relief_jax.scoring import targets
 from relief_jax.settings import Setting
 from relief_jax.types import Bank, HeldOut, OwnWindows, Population
 from relief_jax.world import base as base_lib
-from relief_jax.world import client_data, fleets, partition
+from relief_jax.world import client_data, fleets, order, partition
 
 
 class Inputs(NamedTuple):
@@ -154,11 +155,15 @@ def build(
     m: -mean[m] / std[m] if zero else np.zeros_like(mean[m]) for m in modalities
   }
 
-  def bank(rows):
+  def bank(rows, parts=None):
+    before = None
+    if task.past:
+      before = jnp.asarray(order.before(data, rows, parts or [rows]), jnp.int32)
     return Bank(
       x={m: jnp.asarray(scaled[m][rows]) for m in modalities},
       fill={m: jnp.asarray(fill[m], scaled[m].dtype) for m in modalities},
       y=jnp.asarray(data.y[rows]),
+      before=before,
     )
 
   online = _online(config, modalities, owned)
@@ -166,9 +171,9 @@ def build(
   exact = config.local_epochs > 0 or online is not None
   rounded = int if exact else partition.rounded
 
-  def padded(rows):
+  def padded(rows, parts=None):
     lacking = rounded(len(rows)) - len(rows)
-    return bank(np.concatenate([rows, rows[:1].repeat(lacking)]))
+    return bank(np.concatenate([rows, rows[:1].repeat(lacking)]), parts)
 
   # Rows in the training bank instead of in the whole data set.
   place = np.zeros(len(data.y), np.int64)
@@ -180,7 +185,7 @@ def build(
     return partition.pad_rows(own, width)[0]
 
   population = Population(
-    bank=padded(split.train),
+    bank=padded(split.train, parts),
     fleet=fleet,
     rows=placement.shard_rows(
       rows, (len(parts), width), layout or placement.Layout()
@@ -307,7 +312,7 @@ def _own_windows(padded, rounded, split, own, fleet) -> OwnWindows | None:
   real = np.arange(rows.shape[1]) < count[alike][:, None]
   order = place[real]
   return OwnWindows(
-    bank=padded(split.own),
+    bank=padded(split.own, own),
     rows=jnp.asarray(rows),
     count=jnp.asarray(count),
     order=jnp.asarray(partition.filled(order, rounded(len(order))), jnp.int32),
@@ -361,6 +366,7 @@ def _spec(config, data, pretrained: bool) -> Spec:
     exits=config.backbone == 'cnn' and algorithms.facts(config.method).exits,
     fusion=model.fusion,
     heads=model.heads,
+    dual=Dual(**model.dual),
     mixture=Mixture(**model.experts),
     inputs=() if all(len(s) == 2 for s in shapes) else tuple(shapes),
     lora=tuple(model.lora),

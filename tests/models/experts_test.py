@@ -118,7 +118,7 @@ def step():
       gate = Gate(run, None, train)
       found = training.forward(task, params, {}, batch, gate, branch)
       y = population.bank.y[batch.row]
-      more = task.penalty(params, found.features, run, batch.weight)
+      more = task.penalty(params, found.features, run, batch.weight, None)
       return more + training.cross_entropy(found.logits, y, batch.weight)
 
     return [

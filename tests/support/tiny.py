@@ -172,7 +172,9 @@ def population(
   total = int(samples.sum())
   rows = np.zeros((clients, max(int(samples.max()), 1)), np.int32)
   ends = np.cumsum(samples)
+  before = np.maximum(np.arange(total) - 1, 0)
   for n, (end, count) in enumerate(zip(ends, samples, strict=True)):
+    before[end - count : end - count + 1] = end - count
     if count:  # padded with the client's first row, as `partition.pad_rows`
       rows[n] = end - count
       rows[n, :count] = np.arange(end - count, end)
@@ -189,6 +191,7 @@ def population(
       for name, channels in zip(found.modalities, found.channels, strict=True)
     },
     y=jnp.asarray(y, jnp.int32),
+    before=jnp.asarray(before, jnp.int32) if task.past else None,
   )
   fleet = Fleet(
     id=jnp.arange(clients, dtype=jnp.int32),
