@@ -6,8 +6,6 @@ Updates are summed as they are made and never stacked over clients, except for
 robust means.
 """
 
-import dataclasses
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,7 +13,6 @@ import jax.numpy as jnp
 
 from relief_jax import costs
 from relief_jax.aggregation import robust
-from relief_jax.budgets import memory
 from relief_jax.clients import device as devices
 from relief_jax.clients import prequential
 from relief_jax.clients.device import (
@@ -32,18 +29,18 @@ from relief_jax.rounds import (
   events,
   frame,
   legality,
+  opening,
   participants,
   privacy,
   similarity,
   split,
-  stragglers,
   wrappers,
 )
 from relief_jax.rounds.method import Method, Server
 from relief_jax.rounds.records import Algorithm
 from relief_jax.settings import HParams, Setting
 from relief_jax.task import Task
-from relief_jax.types import Array, Population, PyTree
+from relief_jax.types import Array, PyTree
 from relief_jax.updates import link, noise, rateless, stack, transform
 
 
@@ -202,7 +199,7 @@ def build(
   begin = (
     events.opening(task, setting, method, links)
     if method.events
-    else opening(task, setting, method, links, name)
+    else opening.opening(task, setting, method, links, name)
   )
 
   def step(key, state: RoundState, population, hparams: HParams):
@@ -332,80 +329,3 @@ def build(
     ensemble=method.traits.ensemble,
     check=method.check,
   )
-
-
-def opening(
-  task: Task, setting: Setting, method: Method, links: link.Links, name: str
-) -> Callable[..., frame.Begun]:
-  """Builds the begin of a round, up to the training of its participants.
-
-  Args:
-    task: the model.
-    setting: the round.
-    method: what is done in it.
-    links: of the setting.
-    name: of the method, for messages.
-
-  Returns:
-    (key, state, population, hparams) -> Begun.
-  """
-
-  def begin(key, state: RoundState, population: Population, hparams: HParams):
-    now = state.round
-    picked = participants.pick(
-      key, task, setting, hparams, population, state.seen, now
-    )
-    round, known = frame.open_round(
-      key, task, setting, hparams, population, now, *(picked or ())
-    )
-    fleet, server = round.fleet, state.server
-    store = frame.take(state.clients, round.place)
-    round = round._replace(clients=store.method)
-    if setting.guard.noise:
-      privacy.check_plan(setting, method, server, round, name)
-    plan, extra = method.plan(server, round), {}
-    if fleet.memory is not None:
-      plan, extra['memory'] = memory.within(
-        task, setting.memory_step, plan, fleet
-      )
-    asked = accounting.received(task, fleet, plan)
-    given = links, task, known.link_key, server.params, state.replica
-    started: PyTree = ()
-    billed = round
-    if links.air:
-      start, heard, sent = link.on_air(
-        *given, store.heard, plan, asked, hparams, fleet, round.place
-      )
-      replica, download, started = state.replica, sent.size, sent.stale
-      slow = dataclasses.replace(fleet, downlink=sent.rate)
-      billed = round._replace(fleet=slow)
-      extra |= rateless.told(sent, asked)
-    else:
-      start, replica, heard, download = link.broadcast(
-        *given, store.heard, plan, asked
-      )
-    upload = link.message_bytes(
-      links.up, task, server.params, plan, accounting.sent(plan), link.UP
-    )
-    if picked is not None:
-      upload += participants.told(setting)
-    info, end = accounting.account(
-      task, setting, plan, billed, upload, download
-    )
-    if end is not None:
-      plan = stragglers.arrived(plan, end.late)
-    return frame.Begun(
-      round=round,
-      known=known,
-      plan=plan,
-      received=method.send(server)._replace(params=start),
-      store=store._replace(heard=heard),
-      replica=replica,
-      info=info,
-      extra=extra,
-      steps=end.steps if end and setting.late == 'partial' else None,
-      picked=picked,
-      started=started,
-    )
-
-  return begin
