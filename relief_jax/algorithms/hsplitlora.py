@@ -10,10 +10,11 @@ and b = 0. `merge=apart` is the noisy rule that it is measured against, that of
 the port of HetLoRA to split training: factors padded with zeros, averaged apart
 with the norms of the devices' products as weights.
 
-*Split*: a device holds the first layers, as many as it can train at the
-smallest rank above 0 (`rule=deepest`; inputs never go up), and moves to another
-split only where I has changed by more than `theta` of itself since it came
-there, or where it no longer fits. The server trains the rest for it, at rank R.
+*Split* (an option; by default devices hold the whole model): with
+`rule=deepest` a device holds the first layers, as many as it can train at the
+smallest rank above 0 (inputs never go up), and moves to another split only
+where I has changed by more than `theta` of itself since it came there, or where
+it no longer fits. The server trains the rest for it, at rank R.
 *Arithmetic*: a copy of the server's layers for every device, averaged with
 theirs after a round. Then any split is federated training at another price, and
 the merge is exact for all layers. The other one, of one server's model that
@@ -74,9 +75,18 @@ class Options(split_bill.OneSplit, adapters.Options):
 
   rule: str = option(
     name(
-      'deepest',
-      ('deepest', 'fixed'),
+      'fixed',
+      ('fixed', 'deepest'),
       'where a device splits; fixed with layers=-1: nowhere',
+    )
+  )
+  layers: int = option(
+    whole(
+      -1,
+      -2,
+      1000,
+      'on every device if rule=fixed; -1: the whole model, -2: all in front of '
+      'the last point',
     )
   )
   theta: float = option(
@@ -301,7 +311,7 @@ class Planner:
     measures, flops, extra = self.measuring(round, whole, at, fits)
     found = jnp.zeros((*at.shape, len(self.family.ranks.layers)))
     known = state.known
-    if len(self.levels) > 1:
+    if self.measured(round):
       found = self.importance.measure(server.params, round, measures, flops)
       known = self.importance.after(known, round, measures, found)
     limit = round.limit._replace(
@@ -326,6 +336,10 @@ class Planner:
     still = jnp.take_along_axis(inside, jnp.maximum(kept.at, 0)[:, None], 1)
     return (kept.at >= 0) & still[:, 0] & (moved <= theta**2 * old)
 
+  def measured(self, round: Round) -> bool:
+    """Tells whether anybody may measure; outside a round there is no data."""
+    return len(self.levels) > 1 and round.each is not None
+
   def measuring(
     self, round: Round, whole: Plan, at: Array, fits: Array
   ) -> tuple[Array, Array, Array]:
@@ -343,8 +357,8 @@ class Planner:
     least = prices.price(round, whole, at, self.rank(round, self.levels[0]))
     room = least.flops + extra <= round.budget * (1 + SLACK)
     turn = round.round_index % self.options.every == 0
-    chooses = len(self.levels) > 1
-    return round.active & fits & room & turn & chooses, flops, extra
+    may = turn & self.measured(round)
+    return round.active & fits & room & may, flops, extra
 
   def charged(
     self,

@@ -199,6 +199,7 @@ TABLE = {
     late=True,
   ),
   'hetlora': Row(lora_twin.PaddedTwin, {'weights': 'equal', 'prune': 0.0}),
+  'hsplitlora': Row(lora_twin.LayerTwin, None, late=True),
   'rolora': Row(lora_twin.AlternatingTwin, None, still=True),
   'heterofl': Row(twin.SliceTwin, {'masked': 'off'}, fills=_INPUT),
   'local_only': Row(often=True),

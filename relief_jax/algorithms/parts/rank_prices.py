@@ -114,7 +114,9 @@ class Prices(NamedTuple):
     forward, both = saved(jnp.zeros_like(mine)), saved(mine)
     first = jax.tree.map(lambda v: v[at], bill.work)
     flops = jax.vmap(costs.step_flops)(first, plan.run, mine) - both
-    fewer = task.work.size - ranks_lib.sizes(self.table.counts, rank, Halves())
+    fewer = task.work.size[None] - ranks_lib.sizes(
+      self.table.counts, rank, Halves()
+    )
     there = blocks.owned_groups(plan.run, task.blocks.modality) & held
     numbers = costs.total(there, fewer)
     numbers += (1 + self.step.slots) * costs.total(mine, fewer)
