@@ -35,27 +35,15 @@ Apart, devices are tested with the server's adapters and not with their cut.
 
 import dataclasses
 from functools import partial
-from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 
-from relief_jax.aggregation.lora import Merged
 from relief_jax.aggregation.mean import Mean
-from relief_jax.algorithms import fedavg
 from relief_jax.algorithms.flora import restart
 from relief_jax.algorithms.hetlora import weighted
-from relief_jax.algorithms.parts import (
-  adapters,
-  layer_importance,
-  rank_check,
-  split_bill,
-)
+from relief_jax.algorithms.parts import adapters, rank_check, split_bill
 from relief_jax.algorithms.parts.adapters import Family, Kind
-from relief_jax.algorithms.parts.layer_importance import Importance
-from relief_jax.algorithms.parts.rank_prices import Prices
-from relief_jax.budgets import layer_ranks
-from relief_jax.budgets.greedy import SLACK
+from relief_jax.algorithms.parts.layer_plans import Kept, Planner, State, Told
 from relief_jax.budgets.ranks import Halves
 from relief_jax.clients.device import Device, Received, Update
 from relief_jax.errors import InputError
@@ -63,8 +51,8 @@ from relief_jax.keys import name, option, real, whole
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method, Round, Server
 from relief_jax.settings import Setting
-from relief_jax.task import Plan, SplitPoints, Task
-from relief_jax.types import Array, PyTree
+from relief_jax.task import SplitPoints, Task
+from relief_jax.types import PyTree
 
 NAME = 'hsplitlora'
 
@@ -102,48 +90,6 @@ class Options(split_bill.OneSplit, adapters.Options):
   )
 
 
-class State(NamedTuple):
-  """Holds the server's state.
-
-  Attributes:
-    merged: of the merges.
-    known: of the layers.
-  """
-
-  merged: Merged
-  known: layer_importance.Known
-
-
-class Kept(NamedTuple):
-  """Holds what is kept on a device.
-
-  Attributes:
-    heard: [L] of merges (`parts/merges.py`); () where nothing merges.
-    at: [] int32, its split point; -1 before its first round.
-    seen: [L] I when it came there.
-  """
-
-  heard: PyTree
-  at: Array
-  seen: Array
-
-
-class Told(NamedTuple):
-  """Holds what a plan tells beside the ranks; every field [K].
-
-  Attributes:
-    measures: bool.
-    found: [K, L] what was measured.
-    at: int32, split points.
-    stays: bool, where it was.
-  """
-
-  measures: Array
-  found: Array
-  at: Array
-  stays: Array
-
-
 KINDS = {
   'exact': Kind(
     down=lambda index: Halves(False, False),
@@ -162,6 +108,31 @@ def on_device(points: SplitPoints) -> tuple[int, ...]:
   return tuple(s for s, layers in enumerate(points.layers) if layers)
 
 
+def planned(task: Task, setting: Setting) -> Planner:
+  """Builds the planner, and refuses what it cannot plan for.
+
+  Args:
+    task: the model.
+    setting: the round, with `Options`.
+
+  Raises:
+    InputError: as `hsplitlora`.
+  """
+  options: Options = setting.options
+  family = Family(task, setting, NAME, KINDS[options.merge])
+  if options.least > family.ranks.rank:
+    raise InputError(
+      f'config.{NAME}.least={options.least} of adapters of rank '
+      f'{family.ranks.rank}',
+      "at most the model's",
+      f'set --config.model.rank={options.least}, or lower it',
+    )
+  bill = None
+  if options.rule != 'fixed' or options.layers != -1:
+    bill = split_bill.bill(task, setting, NAME, among=on_device)
+  return Planner(family, options, bill)
+
+
 @Facts(options=Options, adapters=True, budgeted=True, splits=True)
 def hsplitlora(task: Task, setting: Setting) -> Method:
   """Builds HSplitLoRA.
@@ -170,7 +141,7 @@ def hsplitlora(task: Task, setting: Setting) -> Method:
     InputError: a smallest rank above the model's; a model without the split
       that is asked for.
   """
-  planner = Planner(task, setting)
+  planner = planned(task, setting)
   family, method = planner.family, planner.family.method()
   client = family.client()
 
@@ -227,174 +198,3 @@ def hsplitlora(task: Task, setting: Setting) -> Method:
     check=partial(rank_check.check, task, setting, NAME, planner.able),
     traits=method.traits._replace(finds_weights=apart),
   )
-
-
-class Planner:
-  """Plans splits and ranks, and what they cost.
-
-  Args:
-    task: the model, with adapters.
-    setting: the round, with `Options`.
-
-  Raises:
-    InputError: as `hsplitlora`.
-  """
-
-  def __init__(self, task: Task, setting: Setting):
-    options: Options = setting.options
-    self.task, self.setting, self.options = task, setting, options
-    self.family = Family(task, setting, NAME, KINDS[options.merge])
-    ranks = self.family.ranks
-    if options.least > ranks.rank:
-      raise InputError(
-        f'config.{NAME}.least={options.least} of adapters of rank {ranks.rank}',
-        "at most the model's",
-        f'set --config.model.rank={options.least}, or lower it',
-      )
-    bill = None
-    if options.rule != 'fixed' or options.layers != -1:
-      bill = split_bill.bill(task, setting, NAME, among=on_device)
-    table = self.family.table
-    self.prices = Prices(task, table, setting.memory_step, bill)
-    self.importance = Importance(task, setting, table, options.rho)
-    self.levels = layer_ranks.levels(ranks.rank, options.least)
-
-  def rank(self, round: Round, level: int) -> Array:
-    """Gives all layers of all devices one rank, [K, L]."""
-    shape = *round.active.shape, len(self.family.ranks.layers)
-    return jnp.full(shape, level, jnp.int32)
-
-  def places(self, round: Round, whole: Plan) -> tuple[Array, Array]:
-    """Finds the deepest split of every device, [S] -> [K], and all that fit.
-
-    Returns:
-      [K] int32 points, and [K, S] bool, which fit.
-    """
-    bill = self.prices.bill
-    least = self.levels[min(1, len(self.levels) - 1)]
-    if self.levels[0]:
-      least = self.levels[0]
-    rank = self.rank(round, least)
-    every = range(1) if bill is None else range(len(bill.points.layers))
-    among = (0,) if bill is None else bill.among
-
-    def fits(s):
-      at = jnp.full(round.active.shape, s)
-      return self.prices.price(round, whole, at, rank).fits(round.limit)
-
-    inside = jax.vmap(fits)(jnp.array(every)).T
-    inside &= jnp.isin(jnp.array(every), jnp.array(among))[None]
-    last = len(every) - 1
-    return last - inside[:, ::-1].argmax(-1), inside
-
-  def able(self, round: Round, whole: Plan) -> Array:
-    """Tells who has a split and ranks that fit, [K] bool."""
-    at, inside = self.places(round, whole)
-    return self.fitting(round, whole, at, inside)
-
-  def fitting(self, round, whole, at, inside) -> Array:
-    """Tells whose smallest ranks fit, [K] bool; with a split a larger one."""
-    if self.prices.bill is not None:
-      return inside.any(-1)
-    rank = self.rank(round, self.levels[0])
-    return self.prices.price(round, whole, at, rank).fits(round.limit)
-
-  def plan(self, server: Server, round: Round) -> Plan:
-    """Plans a round, `Method.plan`."""
-    state: State = server.method_state
-    kept: Kept = round.clients
-    whole = fedavg.everybody(self.setting, round)
-    at, inside = self.places(round, whole)
-    fits = self.fitting(round, whole, at, inside)
-    stays = self.staying(state, kept, inside)
-    at = jnp.where(stays, kept.at, at)
-    measures, flops, extra = self.measuring(round, whole, at, fits)
-    found = jnp.zeros((*at.shape, len(self.family.ranks.layers)))
-    known = state.known
-    if self.measured(round):
-      found = self.importance.measure(server.params, round, measures, flops)
-      known = self.importance.after(known, round, measures, found)
-    limit = round.limit._replace(
-      budget=round.budget - jnp.where(measures, extra, 0.0)
-    )
-    rank = layer_ranks.solve(
-      self.levels,
-      known.importance,
-      partial(self.prices.price, round, whole, at),
-      limit,
-      self.prices.held(at) & (round.active & fits)[:, None],
-    )
-    return self.charged(
-      state, round, whole, rank, fits, Told(measures, found, at, stays), flops
-    )
-
-  def staying(self, state: State, kept: Kept, inside: Array) -> Array:
-    """Tells whose split stays where it is, [K] bool."""
-    away = state.known.importance[None] - kept.seen
-    moved, old = (jnp.square(v).sum(-1) for v in (away, kept.seen))
-    theta = self.options.theta
-    still = jnp.take_along_axis(inside, jnp.maximum(kept.at, 0)[:, None], 1)
-    return (kept.at >= 0) & still[:, 0] & (moved <= theta**2 * old)
-
-  def measured(self, round: Round) -> bool:
-    """Tells whether anybody may measure; outside a round there is no data."""
-    return len(self.levels) > 1 and round.each is not None
-
-  def measuring(
-    self, round: Round, whole: Plan, at: Array, fits: Array
-  ) -> tuple[Array, Array, Array]:
-    """Finds who measures, [K] bool, its FLOPs, and those per sample [K]."""
-    prices, batch = self.prices, self.setting.batch
-    held = prices.held(at)
-    once = prices.price(
-      round, whole, at, self.rank(round, self.family.ranks.rank)
-    ).flops
-    once += jnp.where(
-      held, self.importance.dense(whole.run, whole.trained), 0.0
-    ).sum(-1)
-    flops = batch * once
-    extra = flops / jnp.maximum(self.setting.samples(round.fleet), 1)
-    least = prices.price(round, whole, at, self.rank(round, self.levels[0]))
-    room = least.flops + extra <= round.budget * (1 + SLACK)
-    turn = round.round_index % self.options.every == 0
-    may = turn & self.measured(round)
-    return round.active & fits & room & may, flops, extra
-
-  def charged(
-    self,
-    state: State,
-    round: Round,
-    whole: Plan,
-    rank: Array,
-    fits: Array,
-    told: Told,
-    flops: Array,
-  ) -> Plan:
-    """Builds the plan of known ranks, with all that it costs."""
-    prices, heard = self.prices, round.clients.heard
-    held = prices.held(told.at)
-    if self.family.kind.merges:  # of a layer that is elsewhere nothing is sent
-      heard = jnp.where(held, heard, state.merged.stacked[None])
-    plan = self.family.planned(
-      state.merged,
-      round._replace(clients=heard),
-      whole,
-      prices.ranks(told.at, rank),
-      fits,
-    )
-    measures = told.measures & plan.run.any(-1)
-    if prices.bill is not None:
-      steps = measures.astype(jnp.float32)
-      plan = prices.charged(round, plan, told.at, fits, steps)
-    cost = plan.cost
-    more = {
-      'flops': jnp.where(measures, flops, 0.0),
-      'upload': jnp.where(measures, 4.0 * held.sum(-1), 0.0),
-    }
-    for field, value in more.items():
-      before = getattr(cost, field)
-      cost = cost._replace(
-        **{field: value if before is None else before + value}
-      )
-    args = plan.client_args._replace(more=told)
-    return plan._replace(cost=cost, client_args=args)

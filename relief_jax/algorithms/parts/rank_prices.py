@@ -152,7 +152,9 @@ class Prices(NamedTuple):
       memory=plan.cost.memory if self.task.memory is not None else None,
     )
     if found.cost.download is not None:
-      cost = cost._replace(download=cost.download + found.cost.download)
+      merges, steps = found.cost.download, plan.cost.download
+      assert steps is not None  # what comes down in every step
+      cost = cost._replace(download=steps + merges)
     # Copies of the server's part train as on the device: nothing is held apart.
     return plan._replace(held=None, client_args=found.client_args, cost=cost)
 
