@@ -161,7 +161,8 @@ def _task(
 
   def work(each: tuple[int, ...]) -> Work:
     by_name = {v.base[0]: r for v, r in zip(found, each, strict=True)}
-    other = _task(bare, inputs, cut, loss, by_name).work
+    whole = cut._replace(frozen=own)
+    other = _task(bare, inputs, whole, loss, by_name).work
     return dataclasses.replace(other, size=task.work.size)
 
   ranks = Ranks(found, own.rank, own.alpha, work)

@@ -61,12 +61,14 @@ class Importance:
 
   def __init__(self, task: Task, setting: Setting, table: Table, rho: float):
     self.task, self.setting, self.table, self.rho = task, setting, table, rho
+    slope = table.slope
+    assert slope is not None  # a rank of every layer is asked for
     every = jnp.ones((), bool)
     run, train = (
       jnp.broadcast_to(every, (size,))
       for size in (len(task.modalities), task.num_blocks)
     )
-    each = jax.vmap(costs.step_flops, (0, None, None))(table.slope, run, train)
+    each = jax.vmap(costs.step_flops, (0, None, None))(slope, run, train)
     self.cost = each / each.mean()
 
   def init(self) -> Known:
