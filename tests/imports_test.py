@@ -74,6 +74,7 @@ REGISTRIES = {
     'deadlines',
     'depth',
     'elastic',
+    'layer_ranks',
     'memory',
     'ranks',
     'server_order',

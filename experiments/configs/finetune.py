@@ -14,6 +14,8 @@ at which `mid` affords rank 2. Labels:
   averaged) and `flexp_sfl` take the deepest that a device's memory holds; where
   parts are not averaged who holds all would be alone, so that `psl` as
   `gapsl_style` and `ho_sfl` splits behind the first layer.
+- `hsplitlora` has adapters and a split; `split_hetlora` is the same with its
+  factors averaged apart, as the port of HetLoRA to split training does.
 - `local_only`: nobody sends anything.
 - of the variant `hasfl`, which has the planner alone: `hasfl_fixed`,
   `hasfl_fixed_batch`, `hasfl_fixed_split` and `hasfl_random`, whose choices of
@@ -44,6 +46,7 @@ from relief_jax.world.tiers import Tier, Tiers
 # Persons that are tested: 1 and 6, 2 and 7, 3 and 9.
 FOLDS, VALIDATION = (0, 1, 2), (8,)
 RATE = 0.05
+TRACKED = {'merge_error': True}
 
 
 def bounded(*megabytes: float) -> Tiers:
@@ -93,7 +96,7 @@ def adapted() -> dict[str, dict]:
       tracked = 'merge_error' in facts.rows
       found[name] = {'method': name}
       if tracked:
-        found[name][name] = {'merge_error': True}
+        found[name][name] = TRACKED
   return found
 
 
@@ -112,6 +115,11 @@ def split(layers: int) -> dict[str, dict]:
     'gapsl_style': ('gapsl_style', first),
     'ho_sfl': ('ho_sfl', first),
     'flexp_sfl': ('flexp_sfl', deepest),
+    'hsplitlora': ('hsplitlora', {**deepest, **TRACKED}),
+    'split_hetlora': (
+      'hsplitlora',
+      {**deepest, **TRACKED, 'merge': 'apart'},
+    ),
   }
   return {
     label: {'method': name, name: keys} for label, (name, keys) in own.items()

@@ -12,7 +12,17 @@ run records the error of its merge, which the report draws over rounds
 
 Variants: `sensors` (DSADS, adapters of the embeddings too), `long` (four times
 the local steps in a quarter of the rounds: merges that start again lose less),
-`smoke`.
+`merges`, `smoke`.
+
+`merges` is of the merges alone, in seconds, on made-up words that need no file:
+
+relief compare lora:merges --workdir=runs/merges
+relief report runs/merges
+
+There `hetlora` has equal weights and prunes nothing, so that its error is that
+of factors which are averaged apart, padded with zeros or, by the label
+`hetlora_contributors`, over the devices that have the rank. Devices of the slow
+tier have a lower rank.
 """
 
 from relief_jax import algorithms
@@ -44,6 +54,15 @@ def long(c):
   c.rounds //= 4
 
 
+def merges(c):
+  """Takes a dozen devices of made-up words, and few rounds."""
+  c.dataset, c.synthetic.subjects = 'synthetic_text', 24
+  c.clients, c.data.width, c.data.public_subjects = 12, 32, 6
+  c.rounds, c.rounds_per_call, c.eval_every = 20, 2, 2
+  c.local_steps, c.model.base_steps = 5, 100
+  c.model.transformer.preset, c.deadline = 'tiny', '0.94*full'
+
+
 def smoke(c):
   """Shrinks to two rounds of eight devices of made-up words, in seconds."""
   c.dataset = 'synthetic_text'
@@ -65,6 +84,20 @@ def labels() -> dict[str, dict]:
   return found
 
 
+def merged() -> dict[str, dict]:
+  """Maps the ways of merging unequal ranks to the keys of a run."""
+  apart = {'weights': 'equal', 'prune': 0.0}
+  own = {
+    'hetlora': ('hetlora', apart),
+    'hetlora_contributors': ('hetlora', {**apart, 'over': 'contributors'}),
+    **{name: (name, {}) for name in ('flexlora', 'flora', 'hsplitlora')},
+  }
+  return {
+    label: {'method': name, name: {'merge_error': True, **keys}}
+    for label, (name, keys) in own.items()
+  }
+
+
 def get_config(arg=None):
   """Builds the config of the comparison, with the variants in `arg`.
 
@@ -81,5 +114,7 @@ def get_config(arg=None):
   c.local_steps, c.batch, c.hparams.client_lr = 10, 16, 0.1
   # Ranks cost little time beside the base: just below this nobody slow fits.
   c.deadline = '0.97*full'
-  presets.apply(c, arg, sensors=sensors, long=long, smoke=smoke)
+  presets.apply(c, arg, sensors=sensors, long=long, merges=merges, smoke=smoke)
+  if 'merges' in (arg or '').split(','):
+    return comparison.build(c, merged(), (0, 1, 2), 'flora')
   return comparison.build(c, labels(), (0, 1, 2), 'fedit')

@@ -76,14 +76,16 @@ class Args(NamedTuple):
   """Holds what a plan tells its devices, `Plan.client_args`; every field [K].
 
   Attributes:
-    rank: int32.
+    rank: [K, L] int32, of every layer.
     a: bool, these factors train.
     b: bool.
+    more: what the method tells beside them.
   """
 
   rank: Array
   a: Array
   b: Array
+  more: PyTree = ()
 
   @property
   def halves(self) -> Halves:
@@ -95,6 +97,7 @@ def products(task: Task, ranks: Ranks, aggregator: Aggregator) -> Aggregator:
   """Adds the sums of products to a mean of factors, `Mean.extra`.
 
   Of a modality its owners' products count if `a` trains; else all that train b.
+  Who has rank 0 in a layer does not count there.
 
   Args:
     task: the model.
@@ -107,13 +110,15 @@ def products(task: Task, ranks: Ranks, aggregator: Aggregator) -> Aggregator:
     found = {}
     delta = tree.named_leaves(update.delta, '/')
     args: Args = device.args
-    there = (jnp.arange(ranks.rank) < args.rank).astype(jnp.float32)
-    for layer in ranks.layers:
+    for number, layer in enumerate(ranks.layers):
+      rank = args.rank[number]
+      there = (jnp.arange(ranks.rank) < rank).astype(jnp.float32)
       db = there[:, None] * delta[layer.b]
       for a, base in zip(layer.a, layer.base, strict=True):
         weight = jnp.where(
           args.a, update.weight[group[a]], update.weight[group[layer.b]]
         )
+        weight = jnp.where(rank > 0, weight, 0.0)
         da = delta[a] * there[None]
         one = Sums(jnp.float32(1.0), there, da, db, dot(da, db))
         found[base] = tree.scale(weight, one)

@@ -34,7 +34,7 @@ def fedsa_lora(task: Task, setting: Setting) -> Method:
   keep = tree.with_leaves(
     groups, {k: k not in shared for k in tree.named_leaves(groups, '/')}
   )
-  sent = 4 * family.ranks.rank * family.table.counts.a
+  sent = 4 * family.ranks.rank * family.table.counts.a.sum(0)
 
   def plan(server: Server, round: Round) -> Plan:
     found = base.plan(server, round)

@@ -65,7 +65,7 @@ def norm(value: Array) -> Array:
 
 
 def kept(options: Options, rank: Array) -> Array:
-  """Computes floor(gamma r), ranks that are not pruned, [] int32."""
+  """Computes floor(gamma r), ranks that are not pruned, [L] int32."""
   fewer = jnp.floor(options.gamma * rank.astype(jnp.float32))
   return jnp.maximum(fewer.astype(jnp.int32), options.least)
 
@@ -76,13 +76,13 @@ def tail(ranks: Ranks, params: PyTree, rank: Array, first: Array) -> Array:
   Args:
     ranks: of the model.
     params: P.
-    rank: [] int32, r.
-    first: [] int32, number of the first rank of the tail.
+    rank: [L] int32, r.
+    first: [L] int32, number of the first rank of the tail.
   """
   at = jnp.arange(ranks.rank)
-  last = (at >= first) & (at < rank)
   total = jnp.float32(0.0)
-  for layer in ranks.layers:
+  for number, layer in enumerate(ranks.layers):
+    last = (at >= first[number]) & (at < rank[number])
     every, b = lora.factors(layer, params)
     a = jnp.concatenate(every)
     total += norm(jnp.where(last[None], a, 0.0)) * norm(
@@ -105,6 +105,17 @@ def votes(task: Task, ranks: Ranks, params: PyTree) -> Array:
       adapted = adapted.at[g].set(True)
   found = jnp.maximum(ranks.scale * jnp.sqrt(squares), _LEAST)
   return jnp.where(adapted, found, 1.0)
+
+
+def weighted(
+  task: Task, ranks: Ranks, update: Update, received: Received, device: Device
+) -> Update:
+  """Gives an update the norms of the device's products as weights."""
+  rank = device.args.rank
+  held = ranks_lib.elements(ranks, update.delta, rank, Halves())
+  change = jax.tree.map(lambda m, d: jnp.where(m, d, 0.0), held, update.delta)
+  own = ranks_lib.cut(ranks, received.params, rank)
+  return update.weighted(votes(task, ranks, jax.tree.map(jnp.add, own, change)))
 
 
 @Facts(options=Options, adapters=True, budgeted=True, splits=True)
@@ -135,17 +146,10 @@ def hetlora(task: Task, setting: Setting) -> Method:
       now, then = (
         tail(ranks, p, rank, fewer) for p in (after, received.params)
       )
-      cap = jnp.where(now < then, jnp.minimum(fewer, rank), cap)
+      # All layers of a device have one rank.
+      cap = jnp.where(now < then, jnp.minimum(fewer, rank).max(), cap)
     if options.weights == 'norm':
-      change = jax.tree.map(
-        lambda m, d: jnp.where(m, d, 0.0),
-        ranks_lib.elements(ranks, update.delta, rank, Halves()),
-        update.delta,
-      )
-      own = ranks_lib.cut(ranks, received.params, rank)
-      update = update.weighted(
-        votes(task, ranks, jax.tree.map(jnp.add, own, change))
-      )
+      update = weighted(task, ranks, update, received, device)
     return update._replace(client_state=cap.astype(jnp.int32))
 
   return method._replace(

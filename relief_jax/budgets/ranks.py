@@ -1,6 +1,8 @@
-"""Cuts adapters to a rank per device, and prices every rank (**ours**).
+"""Cuts adapters to ranks per device, and prices every rank (**ours**).
 
-A device of rank r has the first r columns of every `a` and rows of every `b`.
+A device has a rank of every layer with adapters, [L]: of a layer of rank r the
+first r columns of every `a` and rows of `b`, and of one of rank 0 nothing. One
+rank for all layers is the usual case.
 One rule for the scale: a device counts its product alpha / r, as a model of
 that rank does, while the server keeps factors in the scale alpha / R of its
 own. Of b it is therefore sent (r / R) b, and (R / r) of the change of it is
@@ -10,9 +12,11 @@ that b makes are larger on devices of a lower rank.
 Either half of the adapters may rest (`Halves`). Then it is neither sent nor
 optimised, and of a block's weight gradients the share of its numbers that
 train is charged; the passes through the model stay. FLOPs of rank r lie on the
-line through those of ranks 1 and R, which is exact: all of them are linear.
-*Memory* counts parameters, gradients and optimiser at rank r, and activations
-as of rank R, which is a bound.
+line through those of ranks 1 and R, which is exact: all of them are linear. So
+they are in each layer's rank by itself; at rank 0 what is left of a layer is
+the addition of its output, which is charged. *Memory* counts parameters,
+gradients and optimiser at rank r, and activations as of rank R, which is a
+bound.
 """
 
 import dataclasses
@@ -41,12 +45,12 @@ class Halves(NamedTuple):
 
 
 class Counts(NamedTuple):
-  """Counts the numbers of every block, [G] float64 each; static.
+  """Counts the numbers of every block, float64; static.
 
   Attributes:
-    a: of its factors `a`, by rank.
-    b: of its factors `b`, by rank.
-    rest: that are in no adapter.
+    a: [L, G] of its factors `a`, of a layer and rank.
+    b: [L, G] of its factors `b`.
+    rest: [G] that are in no adapter.
   """
 
   a: np.ndarray
@@ -95,37 +99,37 @@ def leaf_groups(task: Task) -> dict[str, int]:
   return tree.named_leaves(blocks.leaf_groups(task), '/')
 
 
-def count(task: Task, ranks: Ranks) -> Counts:
+def counted(task: Task, ranks: Ranks) -> Counts:
   """Counts the numbers of every block in the halves of its adapters."""
-  a, b, rest = np.zeros((3, task.num_blocks))
-  group = leaf_groups(task)
-  first = {name for layer in ranks.layers for name in layer.a}
-  second = {layer.b for layer in ranks.layers}
-  for name, shape in shapes(task).items():
-    if name in first:
-      a[group[name]] += shape.shape[0]
-    elif name in second:
-      b[group[name]] += shape.shape[1]
-    else:
-      rest[group[name]] += shape.size
+  a, b = np.zeros((2, len(ranks.layers), task.num_blocks))
+  rest = np.zeros(task.num_blocks)
+  group, own = leaf_groups(task), shapes(task)
+  for number, layer in enumerate(ranks.layers):
+    for name in layer.a:
+      a[number, group[name]] += own.pop(name).shape[0]
+    b[number, group[layer.b]] += own.pop(layer.b).shape[1]
+  for name, shape in own.items():
+    rest[group[name]] += shape.size
   return Counts(a, b, rest)
 
 
 def sizes(counts: Counts, rank: Array, halves: Halves) -> Array:
-  """Counts the numbers that train or travel, [K, G] of ranks [K]."""
+  """Counts the numbers that train or travel, [..., G] of ranks [..., L]."""
   low = [
     jnp.where(on, jnp.asarray(v, jnp.float32), 0.0)
     for on, v in zip(halves, (counts.a, counts.b), strict=True)
   ]
-  rank = jnp.asarray(rank, jnp.float32)[..., None]
-  row = (1,) * (rank.ndim - 1) + (-1,)
-  rest = jnp.asarray(counts.rest, jnp.float32).reshape(row)
-  return rest + rank * (low[0] + low[1]).reshape(row)
+  # Whole numbers: exact at full precision.
+  rank = jnp.asarray(rank, jnp.float32)
+  found = jnp.matmul(rank, low[0] + low[1], precision='highest')
+  rest = jnp.asarray(counts.rest, jnp.float32)
+  return found + rest.reshape((1,) * (found.ndim - 1) + (-1,))
 
 
-def trains(counts: Counts, halves: Halves) -> Array:
-  """Marks the blocks in which anything trains, [G] bool."""
-  return sizes(counts, jnp.float32(1.0), halves) > 0
+def by_layer(ranks: Ranks, rank: Array | int) -> Array:
+  """Gives every layer its rank, [..., L] of one for all [...]."""
+  rank = jnp.asarray(rank)[..., None]
+  return jnp.broadcast_to(rank, (*rank.shape[:-1], len(ranks.layers)))
 
 
 def elements(
@@ -136,13 +140,13 @@ def elements(
   Args:
     ranks: of the model.
     params: P, for the shapes.
-    rank: [] int32 of the device.
+    rank: [L] int32 of the device.
     halves: that are marked; all that is in no adapter is marked, too.
   """
-  there = jnp.arange(ranks.rank) < rank
   named = tree.named_leaves(params, '/')
   every = {name: jnp.ones(v.shape, bool) for name, v in named.items()}
-  for layer in ranks.layers:
+  for number, layer in enumerate(ranks.layers):
+    there = jnp.arange(ranks.rank) < rank[number]
     for a in layer.a:
       every[a] &= there[None, :] & halves.a
     every[layer.b] &= there[:, None] & halves.b
@@ -150,15 +154,15 @@ def elements(
 
 
 def cut(ranks: Ranks, params: PyTree, rank: Array) -> PyTree:
-  """Sets the factors beyond a rank to 0, P."""
+  """Sets the factors beyond the ranks [L] to 0, P."""
   mask = elements(ranks, params, rank, Halves())
   return jax.tree.map(lambda m, v: jnp.where(m, v, 0.0), mask, params)
 
 
 def rescaled(ranks: Ranks, params: PyTree, factor: Array) -> PyTree:
-  """Multiplies every `b` by a factor, P."""
+  """Multiplies every `b` by its layer's factor [L], P."""
   named = tree.named_leaves(params, '/')
-  new = {layer.b: factor * named[layer.b] for layer in ranks.layers}
+  new = {v.b: factor[i] * named[v.b] for i, v in enumerate(ranks.layers)}
   return tree.with_leaves(params, new)
 
 
@@ -168,24 +172,28 @@ class Table(NamedTuple):
   Attributes:
     ranks: of the model.
     counts: of its blocks.
-    work: [R] of every field, of ranks 1 to R with both halves.
+    work: [R] of every field, of ranks 1 to R of all layers with both halves.
     levels: ranks that a device may be given, the largest first: R, R / 2, ...
+    slope: [L] of every field, of a rank more of one layer; None: not asked for.
   """
 
   ranks: Ranks
   counts: Counts
   work: Work
   levels: tuple[int, ...]
+  slope: Work | None = None
 
 
-def table(task: Task, ranks: Ranks) -> Table:
+def table(task: Task, ranks: Ranks, layered: bool = False) -> Table:
   """Prices all ranks of a model.
 
   Args:
     task: the model, of rank R.
     ranks: of it.
+    layered: layers may have ranks of their own.
   """
-  low = ranks.at(1).work if ranks.rank > 1 else task.work
+  count = len(ranks.layers)
+  low = ranks.work((1,) * count) if ranks.rank > 1 else task.work
   share = jnp.arange(ranks.rank) / max(ranks.rank - 1, 1)
 
   def line(one, most):
@@ -199,18 +207,43 @@ def table(task: Task, ranks: Ranks) -> Table:
   levels = [ranks.rank]
   while levels[-1] > 1:
     levels.append(levels[-1] // 2)
-  return Table(ranks, count(task, ranks), work, tuple(levels))
+  found = Table(ranks, counted(task, ranks), work, tuple(levels))
+  return found._replace(slope=slopes(ranks)) if layered else found
+
+
+def slopes(ranks: Ranks) -> Work:
+  """Prices a rank more of one layer, [L] of every field."""
+  count, most = len(ranks.layers), max(ranks.rank, 2)
+  low = ranks.work((1,) * count)
+
+  def one(number):
+    more = ranks.work(tuple(most if i == number else 1 for i in range(count)))
+    return jax.tree.map(
+      lambda a, b: a if a.dtype == bool else (b - a) / (most - 1), low, more
+    )
+
+  return jax.tree.map(lambda *v: jnp.stack(v), *map(one, range(count)))
 
 
 def work_of(table: Table, rank: Array, halves: Halves) -> Work:
   """Gives the work of clients' ranks, [K] of every field.
 
   Args:
-    table: of the model.
-    rank: [K] int32, at least 1.
+    table: of the model; with slopes, where ranks of layers differ.
+    rank: [K, L] int32, at least 1 where they do not.
     halves: that train.
   """
-  found = jax.tree.map(lambda v: v[rank - 1], table.work)
+  most = jnp.maximum(rank.max(-1), 1)
+  found = jax.tree.map(lambda v: v[most - 1], table.work)
+  if table.slope is not None:
+    less = (most[:, None] - rank).astype(jnp.float32)
+
+    def fewer(whole, each):
+      if whole.dtype == bool:
+        return whole
+      return whole - jnp.tensordot(less, each, 1, precision='highest')
+
+    found = jax.tree.map(fewer, found, table.slope)
   trained = sizes(table.counts, rank, halves)
   whole = sizes(table.counts, rank, Halves())
   share = trained / jnp.maximum(whole, 1.0)
@@ -232,7 +265,7 @@ def needed(
     table: of it.
     step: a local one.
     plan: what runs and trains.
-    rank: [K] int32, at least 1.
+    rank: [K, L] int32.
     halves: that train.
   """
   if task.memory is None:
@@ -276,7 +309,7 @@ def choose(
   levels = (fixed or table.ranks.rank,) if rule == 'fixed' else table.levels
   fits = []
   for level in levels:
-    rank = jnp.full(budget.shape, level)
+    rank = by_layer(table.ranks, jnp.full(budget.shape, level))
     work = work_of(table, rank, Halves())
     flops = jax.vmap(costs.step_flops)(work, whole.run, whole.trained)
     inside = flops <= budget * (1 + SLACK)
@@ -313,20 +346,18 @@ def narrow(
     table: of its ranks.
     step: a local one.
     whole: the plan where all fits; its `trained` blocks count.
-    rank: [K] int32.
+    rank: [K, L] int32.
     fits: [K] bool.
     halves: that train, and are sent.
     received: [K, G] numbers of every block that a device is sent.
   """
-  moved = trains(table.counts, halves)
-  trained = whole.trained & fits[:, None] & moved[None]
+  sent = sizes(table.counts, rank, halves)
+  trained = whole.trained & fits[:, None] & (sent > 0)
   found = whole._replace(
     run=whole.run & trained.any(-1, keepdims=True),
     trained=trained,
     counted=trained.astype(jnp.float32),
-    client_args=rank,
   )
-  sent = sizes(table.counts, rank, halves)
   return found._replace(
     cost=CostOverride(
       work=work_of(table, rank, halves),

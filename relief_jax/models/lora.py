@@ -5,6 +5,7 @@ never merged: a merged W0 + A B would be a weight per client. The source
 of the base, widths, r and alpha are **ours**.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -118,25 +119,26 @@ def lora(spec: Spec) -> Task:
       name: [i == 0 for i in range(len(spec.filters))]
       for name in spec.modalities
     }
+  work = _work(spec, number, groups)
   return Task(
     modalities=spec.modalities,
     blocks=number.blocks(),
     classes=spec.classes,
     features=(spec.filters[-1],) * len(spec.modalities),
     groups=groups,
-    work=_work(spec, number, groups),
+    work=work,
     init=lambda key: init(key, spec),
     encode=encode,
     cuts=0 if spec.cached else len(spec.filters),
     fuse=fuse,
     # Adapters inside the encoders are no product of two factors of a weight.
-    submodels={} if spec.adapters else {'rank': _ranks(spec)},
+    submodels={} if spec.adapters else {'rank': _ranks(spec, work.size)},
     ends=ends,
     base=lambda key: base(key, spec),
   )
 
 
-def _ranks(spec: Spec) -> Ranks:
+def _ranks(spec: Spec, size: Array) -> Ranks:
   """Describes the adapter of the fusion."""
   layer = LowRank(
     tuple(f'lora_a/{m}' for m in spec.modalities),
@@ -147,7 +149,9 @@ def _ranks(spec: Spec) -> Ranks:
     (layer,),
     spec.rank,
     spec.lora_alpha,
-    at=lambda rank: lora(spec._replace(rank=rank)),
+    work=lambda each: dataclasses.replace(
+      lora(spec._replace(rank=each[0])).work, size=size
+    ),
   )
 
 

@@ -106,12 +106,15 @@ def adapted(paths: Iterable[str]) -> tuple[LowRank, ...]:
   return tuple(LowRank((p + low,), p + half, (p,)) for p in bases)
 
 
-def adapt(model: Model, own: Adapters) -> tuple[Model, tuple[str, ...]]:
+def adapt(
+  model: Model, own: Adapters, each: Mapping[str, int] | None = None
+) -> tuple[Model, tuple[str, ...]]:
   """Gives a user's model adapters; every weight is merged with its own.
 
   Args:
     model: as functions.
     own: which.
+    each: {name of a weight: rank of its adapter}, where it is not `own.rank`.
 
   Returns:
     The model, and the names of what is frozen.
@@ -135,12 +138,13 @@ def adapt(model: Model, own: Adapters) -> tuple[Model, tuple[str, ...]]:
       'weights of linear layers, [inputs, outputs]',
       'name others, or leave them out of `train`',
     )
-  scale = own.alpha / own.rank
+  scale, ranks = own.alpha / own.rank, each or {}
 
   def init(key):
     leaves = dict(model.init(key))
     for i, (path, shape) in enumerate(weights.items()):
-      low = adapter(jax.random.fold_in(key, i), shape, own.rank)
+      rank = ranks.get(path, own.rank)
+      low = adapter(jax.random.fold_in(key, i), shape, rank)
       leaves |= {path + end: low[half] for half, end in _ENDS.items()}
     return leaves
 

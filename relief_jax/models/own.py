@@ -11,6 +11,7 @@ modalities that are there; an absent one's input (of one piece) or features (of
 a chain) are zeros, unless the method fills it in.
 """
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +35,7 @@ from relief_jax.models.encoders import Spec
 from relief_jax.models.lora_layers import Adapters
 from relief_jax.models.parts import Cut, Model, Stage
 from relief_jax.models.patterns import Patterns
-from relief_jax.task import Ranks, Task
+from relief_jax.task import Ranks, Task, Work
 from relief_jax.types import Array, PyTree
 
 Example = Spec | Mapping[str, Any] | Any
@@ -138,10 +139,12 @@ def from_functions(
   return _task(model, inputs, cut, loss)
 
 
-def _task(model, inputs, cut, loss) -> Task:
+def _task(
+  model, inputs, cut, loss, each: Mapping[str, int] | None = None
+) -> Task:
   own, bare = cut.frozen, model
   if isinstance(own, Adapters):
-    model, frozen = lora_layers.adapt(model, own)
+    model, frozen = lora_layers.adapt(model, own, each)
     cut = cut._replace(frozen=frozen)
   task = assembly.assemble(
     model,
@@ -154,11 +157,15 @@ def _task(model, inputs, cut, loss) -> Task:
   if not isinstance(own, Adapters):
     return task
 
-  def at(rank: int) -> Task:
-    frozen = own._replace(rank=rank)
-    return _task(bare, inputs, cut._replace(frozen=frozen), loss)
+  found = lora_layers.adapted(task.groups)
 
-  ranks = Ranks(lora_layers.adapted(task.groups), own.rank, own.alpha, at)
+  def work(each: tuple[int, ...]) -> Work:
+    by_name = {v.base[0]: r for v, r in zip(found, each, strict=True)}
+    whole = cut._replace(frozen=own)
+    other = _task(bare, inputs, whole, loss, by_name).work
+    return dataclasses.replace(other, size=task.work.size)
+
+  ranks = Ranks(found, own.rank, own.alpha, work)
   return task._replace(submodels={**task.submodels, 'rank': ranks})
 
 

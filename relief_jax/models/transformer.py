@@ -45,7 +45,7 @@ from relief_jax.models.encoders import Spec
 from relief_jax.models.transformer_forward import Cut
 from relief_jax.scoring import targets
 from relief_jax.task import Blocks, LowRank, Ranks, Task
-from relief_jax.types import PyTree
+from relief_jax.types import Array, PyTree
 
 
 class Preset(NamedTuple):
@@ -155,7 +155,7 @@ def _transformer(spec: Spec, stamp: Any) -> Task:
     fuse=functools.partial(forward.fuse, spec, cut),
     submodels={
       'split': functools.partial(transformer_split.points, spec, cut),
-      **({} if adapted is None else {'rank': _ranks(spec, adapted)}),
+      **({} if adapted is None else {'rank': _ranks(spec, adapted, cut, size)}),
     },
     ends={
       part: jax.tree.map(lambda _, part=part: part != 'blocks', own)
@@ -170,8 +170,21 @@ def _transformer(spec: Spec, stamp: Any) -> Task:
   )
 
 
-def _ranks(spec: Spec, adapted: tuple[str, ...]) -> Ranks:
+def _ranks(
+  spec: Spec, adapted: tuple[str, ...], cut: Cut, size: Array
+) -> Ranks:
   """Describes the adapters."""
+
+  def work(each):
+    own = dict(zip(adapted, each, strict=True))
+    blocks = tuple(
+      block._replace(ranks={n: own[f'blocks/{i}/{n}'] for n in block.linear})
+      for i, block in enumerate(cut.blocks)
+    )
+    embedded = spec._replace(rank=own.get('embed', spec.rank))
+    low = cut._replace(blocks=blocks)
+    return transformer_split.work(embedded, low, len(size), size)
+
   found = []
   for path in adapted:
     parts = [(f'{path}/a', f'{path}/w')]
@@ -183,7 +196,7 @@ def _ranks(spec: Spec, adapted: tuple[str, ...]) -> Ranks:
     tuple(found),
     spec.rank,
     spec.lora_alpha,
-    at=lambda rank: transformer(spec._replace(rank=rank)),
+    work=work,
   )
 
 
@@ -302,7 +315,7 @@ class _Numbers:
     linear = {n: first for n in ('q', 'k', 'v', 'o')}
     linear |= {n: second for n in ('up', 'down')}
     self.groups['blocks'].append({**linear, 'norm1': first, 'norm2': second})
-    return count.Trained(linear, 0, (first, second))
+    return count.Trained(linear, {}, (first, second))
 
   def _low(self, i: int, adapted) -> count.Trained:
     """Numbers the adapters of a block, a group each."""
@@ -314,7 +327,7 @@ class _Numbers:
     if linear:
       self.trunk.append(tuple(linear.values()))
     self.groups['blocks'].append(linear)
-    return count.Trained(linear, self.spec.rank)
+    return count.Trained(linear, dict.fromkeys(linear, self.spec.rank))
 
   def blocks(self) -> Blocks:
     """Describes them."""

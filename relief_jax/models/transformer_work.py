@@ -37,12 +37,12 @@ class Trained(NamedTuple):
 
   Attributes:
     linear: {linear layer: its group}; what is frozen is not there.
-    rank: r, these are adapters; 0: the layers themselves.
+    ranks: {linear layer: rank of its adapter}; {}: the layers themselves.
     norms: groups of the norms before attention and MLP; () where frozen.
   """
 
   linear: Mapping[str, int]
-  rank: int
+  ranks: Mapping[str, int]
   norms: tuple[int, ...] = ()
 
 
@@ -131,13 +131,14 @@ def block(
     own: what of it trains.
     below: groups of all that comes before it.
   """
-  r, linear = own.rank, own.linear
+  linear = own.linear
   work.shared[1] += 24 * d * d + (2 * _NORM[0] + 9 + 4 * _GELU[0] + 2) * d
   work.shared[2] += 4 * d + _SOFTMAX[0] * heads
   for name, (wide_in, wide_out) in LINEAR.items():
     if name not in linear:
       continue
     i, o, g = wide_in * d, wide_out * d, linear[name]
+    r = own.ranks.get(name, 0)
     if r:
       work.shared[1] += 2 * r * (i + o) + 2 * o
       work.wgrad[1, g] += 2 * r * (i + o)
@@ -154,7 +155,8 @@ def block(
   def low(names, needed):
     """Adds what the gradient through adapters costs."""
     for name in names:
-      if r and name in linear:
+      r = own.ranks.get(name, 0)
+      if r:
         i, o = (wide * d for wide in LINEAR[name])
         work.through({linear[name]} | needed, 1, 2 * r * o + o)
         work.through(needed, 1, 2 * r * i + i)

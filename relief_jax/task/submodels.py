@@ -122,13 +122,14 @@ class Ranks(NamedTuple):
     rank: R, of the model; a device may have the first r columns of `a` and
       rows of `b`.
     alpha: of the scale: a product counts alpha / R.
-    at: rank -> Task, the same model with adapters of that rank.
+    work: ([L] ints, a rank of every layer, each at least 1) -> Work of the same
+      model with adapters of these ranks; sizes are R's.
   """
 
   layers: tuple[LowRank, ...]
   rank: int
   alpha: float
-  at: Callable[[int], Any]
+  work: Callable[[tuple[int, ...]], Work]
 
   @property
   def scale(self) -> float:

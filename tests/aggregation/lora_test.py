@@ -49,7 +49,7 @@ class Round:
       on = tree.broadcast_groups(self.task.groups, trained[n])
       delta = tree.select(on, delta, jax.tree.map(jnp.zeros_like, delta))
       weight = jnp.asarray(WEIGHTS[n] * trained[n], jnp.float32)
-      args = Args(jnp.int32(r), jnp.array(not same_a), jnp.array(True))
+      args = Args(jnp.array([r]), jnp.array(not same_a), jnp.array(True))
       summed, _ = aggregate.client(
         Update(delta, weight, on, jnp.float32(0.0)),
         types.SimpleNamespace(args=args),

@@ -25,7 +25,7 @@ from tests.models.transformer_test import task_of
 from tests.support import tiny
 
 FAMILY = tuple(m for m in algorithms.ALGORITHMS if algorithms.facts(m).adapters)
-RANKED = tuple(m for m in FAMILY if algorithms.facts(m).budgeted)
+RANKED = ('hetlora', 'flexlora', 'flora')
 OWNED = [[1], [1], [1]]
 
 
@@ -68,6 +68,7 @@ def planned(method, task, rounds=1, fleet=(), started=False, **overrides):
     'fedit': 4096,
     'fedex': 4096,
     'flora': 4096,
+    'hsplitlora': 4096,
     'flexlora': 4096,
     'hetlora': 4096,
     'ffa_lora': 2048,
@@ -82,9 +83,14 @@ def test_bytes_of_a_layer(method, up):
   started = {'started': True} if method == 'fed_sb' else {}
   task = one_layer()
   head = 0 if method == 'fedsa_lora' else 4 * (64 * 3 + 3)
-  found, down, plan = planned(method, task, **started)
+  own = {}
+  if method == 'hsplitlora':  # nothing to choose, and no layers to split behind
+    own = {'least': 8, 'rule': 'fixed', 'layers': -1}
+  found, down, plan = planned(method, task, **started, **own)
   np.testing.assert_array_equal(found, 3 * [up + head])
-  below = {'flora': 0, 'fedsvd': 4096, 'rolora': 2048}.get(method, up)
+  below = {'flora': 0, 'hsplitlora': 0, 'fedsvd': 4096, 'rolora': 2048}.get(
+    method, up
+  )
   np.testing.assert_array_equal(down, 3 * [below + head])
   if method == 'rolora':  # even rounds send `a`
     np.testing.assert_array_equal(planned(method, task, 2)[0], found)
@@ -128,16 +134,16 @@ def own(rank=2):
 
 @pytest.mark.parametrize('kind', ['lora', 'transformer', 'own'])
 def test_work_and_sizes_of_a_rank_are_those_of_such_a_model(kind):
-  task = {
-    'lora': lambda: tiny.task('lora', rank=4),
-    'transformer': lambda: task_of('lora', rank=4),
+  make = {
+    'lora': lambda rank: tiny.task('lora', rank=rank),
+    'transformer': lambda rank: task_of('lora', rank=rank),
     'own': own,
-  }[kind]()
+  }[kind]
+  at = 1 if kind == 'own' else 3
+  task, want = make(at + 1), make(at)
   found = ranks.required(task, 'fedit')
   table = ranks.table(task, found)
-  at = found.rank - 1
-  want = found.at(at)
-  work = ranks.work_of(table, jnp.array([at]), Halves())
+  work = ranks.work_of(table, every_layer(found, [at]), Halves())
   for one, other in zip(
     jax.tree.leaves(work), jax.tree.leaves(want.work), strict=True
   ):
@@ -152,13 +158,19 @@ def test_work_and_sizes_of_a_rank_are_those_of_such_a_model(kind):
       product = named[a].shape[0], named[layer.b].shape[1]
       assert product == weights[base].shape
       assert named[a].shape[1] == named[layer.b].shape[0]
-  sizes = ranks.sizes(table.counts, jnp.array([found.rank]), Halves())
+  most = every_layer(found, [found.rank])
+  sizes = ranks.sizes(table.counts, most, Halves())
   np.testing.assert_array_equal(sizes[0], task.work.size)
   halves = [
-    ranks.sizes(table.counts, jnp.array([found.rank]), h)
+    ranks.sizes(table.counts, most, h)
     for h in (Halves(b=False), Halves(a=False), Halves(False, False))
   ]
   np.testing.assert_array_equal(halves[0] + halves[1] - halves[2], sizes)
+
+
+def every_layer(found, rank):
+  """One rank for all layers, [K, L]."""
+  return ranks.by_layer(found, jnp.array(rank))
 
 
 def levels(rule='budget', flops=(), bounds=None, rank=0):
@@ -175,7 +187,7 @@ def levels(rule='budget', flops=(), bounds=None, rank=0):
   now = frame.last(task, setting.static, setting.hparams, fleet, jnp.int32(1))
   whole = everybody(setting.static, now)
   step = memory.Step(4, 1.0)
-  every = jnp.arange(1, 9)
+  every = every_layer(task.ranks, range(1, 9))
   work = ranks.work_of(table, every, Halves())
   price = jax.vmap(costs.step_flops, (0, None, None))(
     work, whole.run[0], whole.trained[0]
@@ -184,7 +196,9 @@ def levels(rule='budget', flops=(), bounds=None, rank=0):
   if task.memory is not None:
     used = jnp.stack(
       [
-        ranks.needed(task, table, step, whole, jnp.full(3, r), Halves())[0]
+        ranks.needed(
+          task, table, step, whole, every_layer(task.ranks, 3 * [r]), Halves()
+        )[0]
         for r in range(1, 9)
       ]
     )

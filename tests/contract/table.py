@@ -129,6 +129,14 @@ def sent_by_fed_sb(task, population, infos):
   return working * 4 * (head + np.where(first, dense, rank**2))
 
 
+def sent_by_hsplitlora(task, population, infos):
+  """All that is trained; in every fifth round a number for each layer, too."""
+  trained = np.asarray(infos.trained)
+  turn = np.arange(len(trained))[:, None] % 5 == 0
+  told = 4 * len(task.ranks.layers) * (turn & trained.any(-1))
+  return trained @ (4 * np.asarray(task.work.size)) + told
+
+
 _INPUT = ('input',)  # of publications that know no modalities
 
 TABLE = {
@@ -199,6 +207,14 @@ TABLE = {
     late=True,
   ),
   'hetlora': Row(lora_twin.PaddedTwin, {'weights': 'equal', 'prune': 0.0}),
+  # Of a single layer with rank 2 a device has all of it or nothing.
+  'hsplitlora': Row(
+    lora_twin.LayerTwin,
+    None,
+    learns=UNLIMITED,
+    sent=sent_by_hsplitlora,
+    late=True,
+  ),
   'rolora': Row(lora_twin.AlternatingTwin, None, still=True),
   'heterofl': Row(twin.SliceTwin, {'masked': 'off'}, fills=_INPUT),
   'local_only': Row(often=True),

@@ -188,6 +188,54 @@ class RestartTwin(AdapterTwin):
     self.params[B] = np.zeros_like(self.params[B])
 
 
+class LayerTwin(RestartTwin):
+  """HSplitLoRA of one layer: rank R or none; measuring is paid for."""
+
+  def plan(self, number):
+    self.number = number
+    trained, self.measures = [], []
+    for n in range(self.clients):
+      reach, real = self.reach(n), self.fleet.samples[n] > 0
+      most = float(self.fleet.budget[n]) * self.hparams['deadline']
+      budget, low = most * (1 + SLACK), self.priced(n, 0, {'shared'})
+      more, turn = self.extra(n), number % self.setting.options.every == 0
+      self.measures.append(bool(real and turn and low + more <= budget))
+      left = (most - self.measures[n] * more) * (1 + SLACK)
+      fits = self.priced(n, self.spec.rank, reach) <= left
+      self.rank[n] = self.spec.rank if fits else 0
+      alone = {'shared'} if real and low <= budget else set()
+      trained.append(reach if real and fits else alone)
+    return trained, [set(t) for t in trained]
+
+  def priced(self, n, rank, trained):
+    """Of rank 0: on the line through 1 and 2."""
+    if rank:
+      return super().priced(n, rank, trained)
+    one, two = (super(LayerTwin, self).priced(n, r, trained) for r in (1, 2))
+    return 2 * one - two
+
+  def extra(self, n):
+    """FLOPs of the measurement per sample of the round."""
+    owned, width = self.fleet.owned[n].sum(), self.spec.hidden
+    dense = 2 * owned * self.spec.filters[-1] * width
+    whole = self.priced(n, self.spec.rank, self.reach(n))
+    return (whole + dense) / self.setting.steps
+
+  def told(self, n):
+    return 4.0 * self.measures[n]
+
+  def spent(self, n, trained):
+    if not trained:
+      return 0.0
+    more = self.measures[n] * self.extra(n)
+    return self.priced(n, self.rank[n], trained) + more
+
+  def backward(self, n, k, value, gradient):
+    if not self.rank[n]:  # only the head moves
+      return gradient * self.held(n, k)
+    return super().backward(n, k, value, gradient)
+
+
 class CutTwin(AdapterTwin):
   """The largest singular values of the mean product."""
 

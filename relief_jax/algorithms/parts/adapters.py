@@ -12,13 +12,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from relief_jax.aggregation import lora
 from relief_jax.aggregation.lora import Args, Merged, Sums
 from relief_jax.aggregation.mean import Mean, masked_mean
 from relief_jax.algorithms import fedavg
-from relief_jax.algorithms.parts import merges
+from relief_jax.algorithms.parts import merges, rank_check
 from relief_jax.budgets import ranks as ranks_lib
 from relief_jax.budgets.ranks import Halves, Table
 from relief_jax.clients.device import Device, Received, Update
@@ -90,6 +89,8 @@ class Kind(NamedTuple):
     most: (Round) -> [K] int32, bound of the ranks, or None.
     merge: of the products; None: factors are averaged apart.
     merges: it adds to the base, which devices are then sent.
+    layered: devices have a rank of every layer, which the method's own plan
+      chooses (`Family.planned`); it checks the fleet, too.
   """
 
   halves: Callable[[Array], Halves] | None = None
@@ -99,6 +100,7 @@ class Kind(NamedTuple):
   most: Callable[[Round], Array] | None = None
   merge: Callable[['Family'], Merge] | None = None
   merges: bool = False
+  layered: bool = False
 
 
 class Family:
@@ -118,12 +120,13 @@ class Family:
   def __init__(self, task: Task, setting: Setting, name: str, kind: Kind):
     self.task, self.setting, self.kind, self.name = task, setting, kind, name
     self.ranks = ranks_lib.required(task, name)
-    self.table: Table = ranks_lib.table(task, self.ranks)
+    self.table: Table = ranks_lib.table(task, self.ranks, kind.layered)
     self.base = fedavg.fedavg(task, setting)
     self.whole = not (kind.halves or kind.down or kind.budgeted)
     options = setting.options
-    self.rule = options.rule if kind.budgeted else 'fixed'
-    self.fixed = options.rank if kind.budgeted else 0
+    chosen = kind.budgeted and not kind.layered
+    self.rule = options.rule if chosen else 'fixed'
+    self.fixed = options.rank if chosen else 0
     self.tracked = bool(options) and options.merge_error
     if self.fixed > self.ranks.rank:
       raise InputError(
@@ -155,7 +158,7 @@ class Family:
       base=self.rebased if kind.merges else None,
       report=self.report,
       device_submodels=self.device_submodels if self._cut else None,
-      check=self.check,
+      check=self.check if kind.budgeted else self.base.check,
       traits=Traits(
         submodels=not self.whole,
         optimizers=('sgd',) if kind.merge else (),
@@ -165,7 +168,8 @@ class Family:
   @property
   def _cut(self) -> bool:
     """Devices answer with a cut of the adapters."""
-    return self.kind.budgeted and not self.kind.merges
+    kind = self.kind
+    return kind.budgeted and not kind.merges and not kind.layered
 
   # Who trains what, and at what price.
 
@@ -191,6 +195,26 @@ class Family:
     rank, fits = self.chosen(round, everything)
     if self.kind.most:
       rank = jnp.minimum(rank, self.kind.most(round))
+    rank = ranks_lib.by_layer(self.ranks, rank)
+    return self.planned(server.method_state, round, everything, rank, fits)
+
+  def planned(
+    self,
+    state: Merged,
+    round: Round,
+    everything: Plan,
+    rank: Array,
+    fits: Array,
+  ) -> Plan:
+    """Plans a round whose ranks are known.
+
+    Args:
+      state: of the server.
+      round: before its plan; `clients` are what devices heard of merges.
+      everything: the plan where all fits.
+      rank: [K, L] int32.
+      fits: [K] bool.
+    """
     halves, down = (
       part(round.round_index) if part else Halves()
       for part in (self.kind.halves, self.kind.down)
@@ -207,38 +231,24 @@ class Family:
         halves,
         ranks_lib.sizes(self.table.counts, rank, down),
       )
-    on = [jnp.broadcast_to(jnp.asarray(v), rank.shape) for v in halves]
+    on = [jnp.broadcast_to(jnp.asarray(v), fits.shape) for v in halves]
     found = found._replace(client_args=Args(rank, *on))
     if not self.kind.merges:
       return found
     merged = merges.missing_bytes(
-      self.task, self.ranks, server.method_state, round.clients, found.run
+      self.task, self.ranks, state, round.clients, found.run
     )
     return found._replace(cost=found.cost._replace(download=merged))
 
   def check(self, fleet: Fleet, deadline: float) -> None:
     """Refuses a fleet whose devices hold no rank, `Method.check`."""
-    if not self.kind.budgeted:
-      return
-    now = {'deadline': deadline, 'deadline_end': deadline, 'rounds': 1.0}
-    first = frame.last(self.task, self.setting, now, fleet, jnp.int32(0))
-    everything = fedavg.everybody(self.setting, first)
-    anytime = first._replace(budget=jnp.full(fleet.id.shape, jnp.inf))
-    real = np.asarray(fleet.samples) > 0
-    fits, holds = (
-      real & np.asarray(self.chosen(one, everything)[1])
-      for one in (first, anytime)
-    )
-    if fits.any() and (self.setting.sit_out or (holds == real).all()):
-      return
-    short = 'time' if holds.any() and not fits.any() else 'memory'
-    left = (real & ~(fits if short == 'time' else holds)).sum()
-    raise InputError(
-      f'{left} of {real.sum()} devices whose {short} is enough for no rank of '
-      f'adapters by {self.name}',
-      'a rank for each of them',
-      "raise --config.deadline or the fleet's memory_mb, lower "
-      '--config.batch, or set --config.over_budget=sit_out',
+    rank_check.check(
+      self.task,
+      self.setting,
+      self.name,
+      lambda *known: self.chosen(*known)[1],
+      fleet,
+      deadline,
     )
 
   def device_submodels(self, params, done, fleet: Fleet, hparams) -> SubModels:
@@ -251,7 +261,10 @@ class Family:
     return SubModels(
       jnp.broadcast_to(jnp.asarray(index, jnp.int32), rank.shape),
       tuple(
-        (self.task, ranks_lib.cut(self.ranks, params, jnp.int32(v)))
+        (
+          self.task,
+          ranks_lib.cut(self.ranks, params, ranks_lib.by_layer(self.ranks, v)),
+        )
         for v in small
       ),
     )
@@ -271,7 +284,7 @@ class Family:
     def part(params: PyTree, device: Device) -> SubModel:
       args: Args = device.args
       held = ranks_lib.elements(ranks, params, args.rank, Halves())
-      grown = ranks.rank / args.rank.astype(jnp.float32)
+      grown = ranks.rank / jnp.maximum(args.rank, 1).astype(jnp.float32)
 
       def view(p):
         p = jax.tree.map(lambda m, v: jnp.where(m, v, 0.0), held, p)
@@ -283,7 +296,8 @@ class Family:
     train = local_sgd(self.task, submodel=part, **more)
 
     def client(received: Received, device: Device) -> Update:
-      share = device.args.rank.astype(jnp.float32) / ranks.rank
+      # Of rank 0 there is nothing to scale.
+      share = jnp.maximum(device.args.rank, 1).astype(jnp.float32) / ranks.rank
       own = ranks_lib.rescaled(ranks, received.params, share)
       update = train(received._replace(params=own), device)
       delta = ranks_lib.rescaled(ranks, update.delta, 1 / share)

@@ -78,7 +78,7 @@ def added(
   """
   group = tree.named_leaves(blocks.leaf_groups(task), '/')
   at = np.array([group[layer.b] for layer in ranks.layers])
-  rank = round.plan.client_args.rank[:, None]
+  rank = round.plan.client_args.rank
   more = jnp.where(round.plan.trained[:, at], rank, 0).sum(0)
   more = more.astype(jnp.float32)
   everybody = jnp.ones((1, len(task.modalities)), bool)

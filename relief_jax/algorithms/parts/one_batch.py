@@ -11,7 +11,8 @@ import jax.numpy as jnp
 
 from relief_jax import tree
 from relief_jax.clients import batches, training
-from relief_jax.clients.records import Batch, Gate
+from relief_jax.clients import device as devices
+from relief_jax.clients.records import Batch, Gate, Steps
 from relief_jax.engine import ambient
 from relief_jax.rounds.method import Round
 from relief_jax.settings import Setting
@@ -28,6 +29,8 @@ class Seen(NamedTuple):
     run: [M] bool, its sensors.
     params: P, the server's model.
     frozen: parameters that never train.
+    loss: frozen -> [], the training loss on the batch, of which there may be a
+      gradient.
   """
 
   features: dict[str, Array]
@@ -35,6 +38,7 @@ class Seen(NamedTuple):
   run: Array
   params: PyTree
   frozen: PyTree
+  loss: Callable[[PyTree], Array]
 
 
 class _Row(NamedTuple):
@@ -84,7 +88,18 @@ def measure(
         task, params, population.frozen, batch, gate, branch
       ).features
       y = population.bank.y[at[0]]
-      return function(Seen(features, y, row.run, params, population.frozen))
+
+      def loss(frozen):
+        # Without branches: layers that are skipped where nothing trains know
+        # no gradient of the base.
+        own = population.replace(frozen=frozen)
+        value = devices.client_loss(task, own, gate.train, branch=False)
+        step = Steps(at[0], weight[0], row.run, None, row.fleet.shift)
+        return value(params, step)
+
+      return function(
+        Seen(features, y, row.run, params, population.frozen, loss)
+      )
 
     def nothing(row):
       return tree.zeros_like_output(found, row)

@@ -16,7 +16,7 @@ from relief_jax.keys import name, option, real, whole
 from relief_jax.rounds import frame
 from relief_jax.rounds.method import Round
 from relief_jax.settings import ANY, Setting
-from relief_jax.task import CostOverride, Plan, SplitPoints, Task
+from relief_jax.task import CostOverride, Plan, SplitPoints, Task, Work
 from relief_jax.types import Array, Fleet
 
 # Activations and labels up, gradients down, weights once a round.
@@ -68,17 +68,20 @@ class Bill(NamedTuple):
     among: places of those that may be taken; `Plan.client_args` is the place
       that a device takes.
     split: of the server.
+    work: [S] of every field, of the device's part at each point.
     device: [G] bool, static, blocks that some device may hold.
     server: [G] bool, static, blocks that the server may train.
     prices: (Round, Plan of everybody, batch=None) -> cuts.Prices.
     choose: (Round, Prices) -> [K] points, [K] they fit.
-    plan: (Round, Plan of everybody, Prices, points, fit, batch=None) -> Plan.
+    plan: (Round, Plan of everybody, Prices, points, fit, batch=None, more=0)
+      -> Plan; with `more` [K] steps beside the local ones, which only measure.
     check: of `Method`.
   """
 
   points: SplitPoints
   among: tuple[int, ...]
   split: cuts.Split
+  work: Work
   device: np.ndarray
   server: np.ndarray
   prices: Callable[..., cuts.Prices]
@@ -187,9 +190,9 @@ def bill(
     )
     return jnp.asarray(allowed)[at], fits
 
-  def plan(round, whole, found, at, fits, batch=None) -> Plan:
+  def plan(round, whole, found, at, fits, batch=None, more=0.0) -> Plan:
     own, inside = cuts.at(found, at), fits[:, None]
-    steps = setting.local_steps(round.fleet).astype(jnp.float32)
+    steps = setting.local_steps(round.fleet).astype(jnp.float32) + more
     busy = own.ahead + own.behind + own.middle
     # Who holds the whole model meets the server at the end of a round only.
     parted = round.active & fits & (at < count - 1)
@@ -249,6 +252,7 @@ def bill(
     points=points,
     among=allowed,
     split=split,
+    work=work,
     device=np.any(possible, 0),
     server=~np.all(possible, 0),
     prices=prices,
