@@ -20,17 +20,21 @@ from relief_jax.clients import sensor_faults
 from relief_jax.datasets import windows
 from relief_jax.engine import ambient, placement
 from relief_jax.errors import InputError, unknown
-from relief_jax.models import transformer
-from relief_jax.models.dual_health import Dual
 from relief_jax.models.encoders import Spec
-from relief_jax.models.mixture import Mixture
 from relief_jax.online import draw as online_lib
 from relief_jax.optimizers import reading
 from relief_jax.scoring import targets
 from relief_jax.settings import Setting
 from relief_jax.types import Bank, HeldOut, OwnWindows, Population
 from relief_jax.world import base as base_lib
-from relief_jax.world import client_data, fleets, order, partition
+from relief_jax.world import (
+  client_data,
+  fleets,
+  model_spec,
+  order,
+  padding,
+  partition,
+)
 
 
 class Inputs(NamedTuple):
@@ -114,7 +118,7 @@ def build(
   )
   modalities = tuple(data.x)
   pretrained = base_lib.pretrains(config)
-  spec = _spec(config, data, pretrained)
+  spec = model_spec.describe(config, data, pretrained)
   task = models.make(config.backbone, spec, fleet.memory is not None)
   group_modality = task.blocks.modality
   if task.by_batch and config.data.own_share:
@@ -169,7 +173,7 @@ def build(
   online = _online(config, modalities, owned)
   # Epochs and streams run over whole tables, padding too.
   exact = config.local_epochs > 0 or online is not None
-  rounded = int if exact else partition.rounded
+  rounded = int if exact else padding.rounded
 
   def padded(rows, parts=None):
     lacking = rounded(len(rows)) - len(rows)
@@ -195,7 +199,7 @@ def build(
   )
   away = np.concatenate([split.test, split.validation])
   persons, person = np.unique(data.subject[away], return_inverse=True)
-  person = partition.filled(person, rounded(len(person)))
+  person = padding.filled(person, rounded(len(person)))
   tests = HeldOut(
     bank=padded(away),
     person=jnp.asarray(person, jnp.int32),
@@ -315,7 +319,7 @@ def _own_windows(padded, rounded, split, own, fleet) -> OwnWindows | None:
     bank=padded(split.own, own),
     rows=jnp.asarray(rows),
     count=jnp.asarray(count),
-    order=jnp.asarray(partition.filled(order, rounded(len(order))), jnp.int32),
+    order=jnp.asarray(padding.filled(order, rounded(len(order))), jnp.int32),
     first=jnp.int32(len(split.train)),
   )
 
@@ -343,52 +347,6 @@ def _online(config, modalities, owned):
       'leave --config.online off: it trains on all windows as recorded',
     )
   return found
-
-
-def _spec(config, data, pretrained: bool) -> Spec:
-  model = config.model
-  shapes = [tuple(x.shape[1:]) for x in data.x.values()]
-  spec = Spec(
-    modalities=tuple(data.x),
-    channels=tuple(1 if data.text else x.shape[-1] for x in data.x.values()),
-    width=data.width,
-    classes=len(data.classes),
-    filters=tuple(model.filters),
-    kernel=model.kernel,
-    stride=model.stride,
-    hidden=model.hidden,
-    rank=model.rank,
-    lora_alpha=model.lora_alpha,
-    groups=model.groups,
-    adapters=model.adapters and config.backbone == 'lora',
-    base_head=model.base_head and (pretrained or bool(model.weights)),
-    fusion_norm=config.fusion_norm,
-    exits=config.backbone == 'cnn' and algorithms.facts(config.method).exits,
-    fusion=model.fusion,
-    heads=model.heads,
-    dual=Dual(**model.dual),
-    mixture=Mixture(**model.experts),
-    inputs=() if all(len(s) == 2 for s in shapes) else tuple(shapes),
-    lora=tuple(model.lora),
-    weights=model.weights,
-    targets=data.targets,
-    vocabulary=len(data.vocabulary),
-    **transformer.sizes(model.transformer, shapes[0]),
-  )
-  timeless = spec.inputs and [
-    level for level in sensor_faults.TIMED if config.sensor_faults[level]
-  ]
-  if timeless:
-    raise InputError(
-      f'config.sensor_faults.{timeless[0]} for inputs of shape '
-      f'{list(spec.inputs[0])}',
-      'windows [time, channels]',
-      f'set --config.sensor_faults.{timeless[0]}=0',
-    )
-  # Features of windows that every device sees in its own way are not shared.
-  own = any(config.sensor_faults[level] for level in sensor_faults.LEVELS)
-  cacheable = config.backbone == 'lora' and not spec.adapters and not own
-  return spec._replace(cached=cacheable and model.cache_features)
 
 
 def _rare(config, fleet, modalities) -> int:
