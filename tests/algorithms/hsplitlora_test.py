@@ -476,4 +476,9 @@ def test_bad_values_are_one_line_each():
 def test_levels_follow_from_the_smallest_rank():
   task = counted()
   planner, _ = planner_of(task, world(task, 2), least=1)
+  # Of layers that work on tokens, too.
+  cost = np.asarray(planner.importance.cost)
+  run = jnp.ones((1, 3), bool)
+  dense = planner.importance.dense(run, jnp.ones((1, task.num_blocks), bool))
+  assert (cost > 0).all() and (np.asarray(dense) > 0).all()
   assert planner.levels == (1, 2, 4) == layer_ranks.levels(4, 1)

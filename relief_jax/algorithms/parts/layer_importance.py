@@ -20,6 +20,7 @@ and gradients of one more step. *Memory* beside that of a training step, one
 layer's gradient at a time, is not counted.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -63,6 +64,12 @@ class Importance:
     self.task, self.setting, self.table, self.rho = task, setting, table, rho
     slope = table.slope
     assert slope is not None  # a rank of every layer is asked for
+    if slope.tokens is not None and task.work.tokens is not None:
+      # A rank more has as many tokens.
+      share = jnp.broadcast_to(task.work.tokens.share, slope.tokens.share.shape)
+      tokens = dataclasses.replace(slope.tokens, share=share)
+      slope = dataclasses.replace(slope, tokens=tokens)
+    self.slope = slope
     every = jnp.ones((), bool)
     run, train = (
       jnp.broadcast_to(every, (size,))
@@ -86,7 +93,7 @@ class Importance:
       run: [K, M] bool, branches in the forward pass.
       access: [K, G] bool, blocks in reach.
     """
-    counts, slope = self.table.counts, self.table.slope
+    counts, slope = self.table.counts, self.slope
     own = shapes(self.task)
     wide = [own[v.b].shape[1] for v in self.table.ranks.layers]
     numbers = np.maximum(counts.a + counts.b, 1)
