@@ -21,7 +21,9 @@ def part(probes):
   return ho_sfl.Part(TASK, np.ones(TASK.num_blocks, bool), 1.0, probes)
 
 
-@pytest.mark.parametrize('probes', [5, 20])
+@pytest.mark.parametrize(
+  'probes', [5, pytest.param(20, marks=pytest.mark.slow)]
+)
 def test_the_estimate_is_unbiased_and_points_where_it_should(probes):
   """Of d = 200 numbers: mean, squared norm, and cosine to the gradient."""
   gradient = jax.random.normal(jax.random.key(0), (SIZE,))
@@ -86,6 +88,7 @@ def test_who_was_away_replays_the_round():
   assert count == 2
 
 
+@pytest.mark.slow
 def test_a_difference_is_the_directional_derivative():
   finite, exact = run()[0], run(probe='jvp')[0]
   a, b = (s.server.method_state.scalars for s in (finite, exact))

@@ -241,6 +241,7 @@ def test_plans_fit_and_grow_with_time_and_memory():
     np.testing.assert_array_equal(on, works & (rank[:, number] > 0))
 
 
+@pytest.mark.slow
 def test_a_split_fits_and_deepens_with_memory():
   task = counted()
   most = jnp.linspace(2e3, 6e4, 12)
@@ -280,6 +281,7 @@ def test_a_split_fits_and_deepens_with_memory():
 
 
 @pytest.mark.parametrize('layers', [1, 2])
+@pytest.mark.slow
 def test_the_bill_of_one_rank_is_that_of_such_a_model(layers):
   """The device's side; the server's adapters keep their rank."""
   task, small = counted(4), counted(2)
@@ -332,6 +334,7 @@ def test_the_bill_of_one_rank_is_that_of_such_a_model(layers):
     np.testing.assert_allclose(used, most - 12 * numbers, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_split_moves_when_the_importance_does():
   task = counted()
   planner, _ = planner_of(task, world(task, 4), rule='deepest', theta=0.5)
@@ -350,7 +353,9 @@ def test_a_split_moves_when_the_importance_does():
   assert stays.tolist() == [False, True, False, False]
 
 
-@pytest.mark.parametrize('kind', ['transformer', 'two'])
+@pytest.mark.parametrize(
+  'kind', ['transformer', pytest.param('two', marks=pytest.mark.slow)]
+)
 def test_the_price_of_a_layers_rank_is_its_own(kind):
   """All of them together are that of a rank of the whole model."""
   task = two() if kind == 'two' else task_of('lora', rank=4)

@@ -64,19 +64,19 @@ def planned(method, task, rounds=1, fleet=(), started=False, **overrides):
 
 @pytest.mark.parametrize(
   ('method', 'up'),
-  {
-    'fedit': 4096,
-    'fedex': 4096,
-    'flora': 4096,
-    'hsplitlora': 4096,
-    'flexlora': 4096,
-    'hetlora': 4096,
-    'ffa_lora': 2048,
-    'fedsvd': 2048,
-    'rolora': 2048,
-    'fed_sb': 256,
-    'fedsa_lora': 2048,
-  }.items(),
+  [
+    ('fedit', 4096),
+    pytest.param('fedex', 4096, marks=pytest.mark.slow),
+    ('flora', 4096),
+    pytest.param('hsplitlora', 4096, marks=pytest.mark.slow),
+    pytest.param('flexlora', 4096, marks=pytest.mark.slow),
+    ('hetlora', 4096),
+    ('ffa_lora', 2048),
+    pytest.param('fedsvd', 2048, marks=pytest.mark.slow),
+    ('rolora', 2048),
+    ('fed_sb', 256),
+    ('fedsa_lora', 2048),
+  ],
 )
 def test_bytes_of_a_layer(method, up):
   """The specified table: 64 inputs and outputs, rank 8, float32."""

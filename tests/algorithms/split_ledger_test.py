@@ -61,7 +61,7 @@ def first_plan(task, population, method, **options):
     round = frame.last(task, setting.static, hparams, fleet, jnp.int32(0))
     return made.plan(Server(params, (), made.init(params)), round)
 
-  return plan(tiny.init(task), population.fleet, setting.hparams)
+  return plan(task.init(jax.random.key(0)), population.fleet, setting.hparams)
 
 
 def planned(name):

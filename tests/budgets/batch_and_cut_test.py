@@ -79,8 +79,8 @@ def every_plan(found, target):
 @pytest.mark.parametrize(
   'devices',
   [
-    pytest.param(1, marks=pytest.mark.slow),
-    2,
+    1,
+    pytest.param(2, marks=pytest.mark.slow),
     pytest.param(3, marks=pytest.mark.slow),
   ],
 )

@@ -32,6 +32,7 @@ def test_a_base_with_its_head_knows_the_classes():
   assert loss(0.0, [True] * 3) < 0.5 * float(jnp.log(3))
 
 
+@pytest.mark.slow
 def test_dropout_makes_a_base_for_devices_with_one_sensor():
   alone = [True, False, False]
   assert loss(0.5, alone) < loss(0.0, alone)

@@ -260,6 +260,7 @@ def simulated(**keys):
   )
 
 
+@pytest.mark.slow
 def test_a_run_scores_and_its_model_predicts(tmp_path):
   result = simulated()
   assert 0 <= result.history[-1]['f1'] <= 1

@@ -27,7 +27,9 @@ def made(lora):
 
 
 @pytest.mark.parametrize('lora', [False, True])
-@pytest.mark.parametrize('run', [(True, True), (False, True)])
+@pytest.mark.parametrize(
+  'run', [pytest.param((True, True), marks=pytest.mark.slow), (False, True)]
+)
 def test_both_parts_are_the_model(lora, run):
   task, points = made(lora)
   run = jnp.array(run)

@@ -292,6 +292,7 @@ def test_what_means_nothing_is_refused_for_a_reason(case):
   assert '\n\n' not in str(error.value)
 
 
+@pytest.mark.slow
 def test_costs_without_training_know_a_queue_but_no_losses():
   c = config(**{'selection.rule': 'round_robin'})
   found = cost_rounds.simulate(c)

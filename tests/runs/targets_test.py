@@ -120,6 +120,7 @@ def test_what_needs_classes_is_refused_in_a_line(table, overrides, text):
   assert '\n' not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_model_of_texts_beats_counts_of_pairs(tmp_path):
   c = text.get_config('smoke')
   c.rounds, c.rounds_per_call, c.eval_every, c.devices = 40, 20, 20, 1

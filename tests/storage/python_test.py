@@ -175,7 +175,7 @@ def test_another_file_is_no_model(made, tmp_path, change, why):
   ('keys', 'client'),
   [
     ({'method': 'local_only'}, 3),
-    ({'method': 'depthfl'}, None),
+    pytest.param({'method': 'depthfl'}, None, marks=pytest.mark.slow),
     ({'method': 'fedavg', 'backbone': 'lora', 'model.base': 'random'}, None),
   ],
 )

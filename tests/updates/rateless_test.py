@@ -78,6 +78,7 @@ def sent(air=AIR, clients=40, erasure=0.2, budget=INF, wire=(400.0, 800)):
   )
 
 
+@pytest.mark.slow
 def test_more_arrives_with_patience_and_less_with_losses():
   shares = [
     float(sent(budget=budget)[1].decoded.mean())
@@ -97,6 +98,7 @@ def test_more_arrives_with_patience_and_less_with_losses():
   assert (np.diff(efforts) > 0).all()
 
 
+@pytest.mark.slow
 def test_one_transmission_whatever_the_number_of_devices():
   """Against one after another: airtime as that of the last to leave."""
   few, many = (sent(erasure=0.0, clients=n) for n in (2, 40))
