@@ -7,7 +7,7 @@ keeps no record and knows no device.
 from typing import Any, NamedTuple
 
 from relief_jax.selection import fedjoule_style, oort_style, round_robin
-from relief_jax.selection.record import Rule
+from relief_jax.selection.record import Rule, key
 
 SELECTION: dict[str, Rule] = {
   'round_robin': round_robin.round_robin,
@@ -51,8 +51,3 @@ def values(config: Any) -> dict[str, float]:
     config: `config.selection`.
   """
   return {key(k): float(config[k]) for k in READS[config.rule].keys}
-
-
-def key(name: str) -> str:
-  """Gives the hyperparameter that holds a key of `config.selection`."""
-  return f'selection.{name}'

@@ -39,7 +39,7 @@ def fedjoule_style(view: View, size: int) -> Picked:
     view: of the round.
     size: K.
   """
-  battery = view.hparams['selection.battery']
+  battery = view.value('battery')
   seen = view.seen
   holds = (battery == 0) | (seen.spent + view.joules <= battery)
   may = view.here & holds
@@ -72,7 +72,7 @@ def allowed(view: View) -> Array:
   Args:
     view: of the round.
   """
-  limit = view.hparams['selection.joules']
+  limit = view.value('joules')
   left = jnp.maximum(view.hparams['rounds'] - view.round_index, 1)
   share = (limit - view.seen.spent.sum()) / left
   return jnp.where(limit > 0, share, jnp.inf)

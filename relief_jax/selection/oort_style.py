@@ -57,7 +57,7 @@ def oort_style(view: View, size: int) -> Picked:
     view: of the round.
     size: K.
   """
-  value = {k: view.hparams[f'selection.{k}'] for k in KEYS}
+  value = {k: view.value(k) for k in KEYS}
   seen, here = view.seen, view.here
   often = (value['most_picks'] > 0) & (seen.picks > value['most_picks'])
   known, new = here & ~often & (seen.picks > 0), here & (seen.picks == 0)

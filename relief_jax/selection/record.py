@@ -30,6 +30,11 @@ class Seen(NamedTuple):
   spent: Array
 
 
+def key(name: str) -> str:
+  """Gives the hyperparameter that holds a key of `config.selection`."""
+  return f'selection.{name}'
+
+
 class View(NamedTuple):
   """Holds what a rule looks at.
 
@@ -54,6 +59,10 @@ class View(NamedTuple):
   round_index: Array
   seen: Seen
   hparams: HParams
+
+  def value(self, name: str) -> Array:
+    """Gives the value of a key of `config.selection`, []."""
+    return self.hparams[key(name)]
 
 
 class Picked(NamedTuple):
