@@ -58,8 +58,9 @@ class Row(NamedTuple):
     number: [] int32, its place in the cohort.
     held: [G] bool, as `Plan.held`.
     batch: [] int32, as `Plan.batch`.
-    started: which model it started from (rounds/events.py), or which blocks
-      of it are stale (updates/rateless.py); () elsewhere.
+    started: which model it started from (rounds/events.py); () elsewhere.
+    stale: [G] bool, blocks of the model that were sent to it and lost
+      (updates/rateless.py); () where nothing is.
   """
 
   fleet: Fleet
@@ -76,6 +77,7 @@ class Row(NamedTuple):
   held: Any = None
   batch: Array | None = None
   started: PyTree = ()
+  stale: PyTree = ()
 
 
 class Received(NamedTuple):

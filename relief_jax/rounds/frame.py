@@ -43,8 +43,8 @@ class Begun(NamedTuple):
     info: costs.
     extra: of `RoundInfo.extra`.
     steps: [K] int32, local steps that a device has time for; None: all.
-    started: [K, ...] where a device's model is, with an event driver; [K, G]
-      bool, stale blocks, where the broadcast may be lost.
+    started: [K, ...] where a device's model is, with an event driver.
+    stale: [K, G] bool, of `Row`, where the broadcast may be lost.
     flight: of the event driver, after the round.
     picked: by a rule of selection; None: drawn at random.
   """
@@ -59,6 +59,7 @@ class Begun(NamedTuple):
   extra: dict[str, Array]
   steps: Array | None = None
   started: PyTree = ()
+  stale: PyTree = ()
   flight: PyTree = ()
   picked: Picked | None = None
 

@@ -56,13 +56,13 @@ def opening(
       )
     asked = accounting.received(task, fleet, plan)
     given = links, task, known.link_key, server.params, state.replica
-    started: PyTree = ()
+    stale: PyTree = ()
     billed = round
     if links.air:
       start, heard, sent = link.on_air(
         *given, store.heard, plan, asked, hparams, fleet, round.place
       )
-      replica, download, started = state.replica, sent.size, sent.stale
+      replica, download, stale = state.replica, sent.size, sent.stale
       slow = dataclasses.replace(fleet, downlink=sent.rate)
       billed = round._replace(fleet=slow)
       extra |= rateless.told(sent, asked)
@@ -91,7 +91,7 @@ def opening(
       extra=extra,
       steps=end.steps if end and setting.late == 'partial' else None,
       picked=picked,
-      started=started,
+      stale=stale,
     )
 
   return begin

@@ -225,6 +225,7 @@ def build(
       held=plan.held,
       batch=plan.batch,
       started=begun.started,
+      stale=begun.stale,
     )
     shared = Shared(begun.known, begun.received)
     flops, moved = costs.plan_flops(task.work, plan), None

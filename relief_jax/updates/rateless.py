@@ -232,7 +232,7 @@ def started(task: Any, received: Received, row: Row) -> Received:
     received: of the server.
     row: of the device.
   """
-  stale = tree.broadcast_groups(task.groups, row.started)
+  stale = tree.broadcast_groups(task.groups, row.stale)
   return received._replace(
     params=tree.select(stale, row.store.heard, received.params)
   )
