@@ -136,7 +136,12 @@ class Planner:
     found = jnp.zeros((*at.shape, len(self.family.ranks.layers)))
     known = state.known
     if self.measured(round):
-      found = self.importance.measure(server.params, round, measures, flops)
+
+      def measure():
+        return self.importance.measure(server.params, round, measures, flops)
+
+      # In the other rounds nobody computes it, under a vmap neither.
+      found = jax.lax.cond(self.turn(round), measure, lambda: found)
       known = self.importance.after(known, round, measures, found)
     limit = round.limit._replace(
       budget=round.budget - jnp.where(measures, extra, 0.0)
@@ -164,6 +169,10 @@ class Planner:
     """Tells whether anybody may measure; outside a round there is no data."""
     return len(self.levels) > 1 and round.each is not None
 
+  def turn(self, round: Round) -> Array:
+    """Tells whether it is a round in which layers are measured, []."""
+    return round.round_index % self.options.every == 0
+
   def measuring(
     self, round: Round, whole: Plan, at: Array, fits: Array
   ) -> tuple[Array, Array, Array]:
@@ -180,8 +189,7 @@ class Planner:
     extra = flops / jnp.maximum(self.setting.samples(round.fleet), 1)
     least = prices.price(round, whole, at, self.rank(round, self.levels[0]))
     room = least.flops + extra <= round.budget * (1 + SLACK)
-    turn = round.round_index % self.options.every == 0
-    may = turn & self.measured(round)
+    may = self.turn(round) & self.measured(round)
     return round.active & fits & room & may, flops, extra
 
   def charged(
