@@ -28,8 +28,8 @@ _PYTHONS = {
   side: flags.DEFINE_string(f'{side}_python', None, f'interpreter with {side}')
   for side in ('torch', 'pfl', 'fedjax', 'flower', 'blazefl')
 }
-_PUBLIC = ('pfl_cifar10', 'flute_lr_mnist', 'blazefl_cifar10')
-_IMAGES = ('pfl_cifar10', 'blazefl_cifar10')
+_IMAGES = ('pfl_cifar10', 'flute_cnn_femnist', 'blazefl_cifar10')
+_PUBLIC = (*_IMAGES, 'flute_lr_mnist')
 _WORKLOADS = flags.DEFINE_list(
   'workloads', ['sensor', 'pfl_cifar10'], f'of sensor, {", ".join(_PUBLIC)}'
 )

@@ -54,6 +54,8 @@ class Setup(NamedTuple):
 SETUPS = {
   'pfl_cifar10': Setup('cnn', (32, 32, 3), 1000, 50, 50, 10, 1, 0.1),
   'flute_lr_mnist': Setup('linear', (784,), 1000, 60, 10, 10, 1, 0.03),
+  # Of its 3,400 clients a tenth: a round is the same, the memory is not.
+  'flute_cnn_femnist': Setup('cnn', (28, 28, 1), 340, 200, 10, 20, 1, 0.1, 62),
   'blazefl_cifar10': Setup('cnn', (32, 32, 3), 100, 500, 100, 50, 5, 0.05),
 }
 

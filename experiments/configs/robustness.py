@@ -10,8 +10,9 @@ rate (.3, .5 or .7), independently; a share of all (device, sensor) pairs (none,
 
 `fm` sees every sensor in every round, the others do not: `pm` skips what is
 missing, `zf` puts physical zeros there, `fedavg` the mean of the training
-windows. Variants: `smoke`, `synthetic`, and `four_tiers`, where most devices
-never had all sensors.
+windows. Variants: `smoke`, `synthetic`, `four_tiers`, where most devices never
+had all sensors, and `folds`, which tests on every person once, two at a time,
+in place of three seeds on the same two.
 """
 
 from relief_jax.campaign import comparison
@@ -70,6 +71,11 @@ def labels():
   return found
 
 
+def folds(c):
+  """Tests on two people at a time, so that everybody is tested on once."""
+  c.data.split, c.data.folds = 'folds', 4
+
+
 def get_config(arg=None):
   """Builds the config of the comparison, with the variants in `arg`.
 
@@ -84,8 +90,11 @@ def get_config(arg=None):
     arg,
     synthetic=lambda c: c.update(dataset='synthetic'),
     four_tiers=lambda c: c.update(fleet='four_tiers'),
+    folds=folds,
   )
-  smoke = 'smoke' in (arg or '').split(',')
-  if smoke:
+  names = (arg or '').split(',')
+  if 'smoke' in names:
     c.online.stream.update(buffer=16, arrive=4)
-  return comparison.build(c, labels(), (0,) if smoke else (0, 1, 2))
+  if 'folds' in names:
+    return comparison.build(c, labels(), (), vary='data.fold')
+  return comparison.build(c, labels(), (0,) if 'smoke' in names else (0, 1, 2))
