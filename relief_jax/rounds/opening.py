@@ -55,20 +55,29 @@ def opening(
         task, setting.memory_step, plan, fleet
       )
     asked = accounting.received(task, fleet, plan)
-    given = links, task, known.link_key, server.params, state.replica
+    given = links, task, known.link_key, server.params
     stale: PyTree = ()
     billed = round
     if links.air:
-      start, heard, sent = link.on_air(
-        *given, store.heard, plan, asked, hparams, fleet, round.place
+      start, wire = link.message(*given, plan)
+      sent = rateless.send(
+        links.air,
+        known.link_key,
+        hparams,
+        fleet,
+        round.place,
+        state.replica.score,
+        wire,
+        asked,
       )
+      heard = rateless.held(task, sent.decoded, start, store.heard)
       replica, download, stale = state.replica, sent.size, sent.stale
       slow = dataclasses.replace(fleet, downlink=sent.rate)
       billed = round._replace(fleet=slow)
       extra |= rateless.told(sent, asked)
     else:
       start, replica, heard, download = link.broadcast(
-        *given, store.heard, plan, asked
+        *given, state.replica, store.heard, plan, asked
       )
     upload = link.message_bytes(
       links.up, task, server.params, plan, accounting.sent(plan), link.UP

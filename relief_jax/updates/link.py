@@ -25,10 +25,10 @@ from relief_jax import compressors, costs, tree
 from relief_jax.compressors import Codec, Compressor, base
 from relief_jax.compressors.none import NONE
 from relief_jax.errors import InputError
-from relief_jax.settings import Broadcast, HParams, Setting
+from relief_jax.settings import Broadcast, Setting
 from relief_jax.task import Plan, Task
-from relief_jax.types import Array, Fleet, PyTree
-from relief_jax.updates import rateless, transform
+from relief_jax.types import Array, PyTree
+from relief_jax.updates import transform
 
 # The two links, as purposes of a round's key and rows of `CostOverride.wire`.
 UP, DOWN = range(2)
@@ -259,44 +259,24 @@ def broadcast(
   return start, Replica(start, sent), heard, size
 
 
-def on_air(
-  links: Links,
-  task: Task,
-  key: Array,
-  params: PyTree,
-  replica: Replica,
-  heard: PyTree,
-  plan: Plan,
-  asked: Array,
-  hparams: HParams,
-  fleet: Fleet,
-  place: Array,
-) -> tuple[PyTree, PyTree, rateless.Sent]:
-  """Sends the model to the participants of a round where it may be lost.
+def message(
+  links: Links, task: Task, key: Array, params: PyTree, plan: Plan
+) -> tuple[PyTree, Array]:
+  """Codes the model for a broadcast without a memory.
 
   Args:
     links: of the setting.
     task: the model.
     key: of the round's messages.
     params: P, the server's model.
-    replica: its memory.
-    heard: [K, *P], what the participants had.
     plan: of the round.
-    asked: [K, G] bool, blocks that they are sent.
-    hparams: traced hyperparameters.
-    fleet: [K] participants.
-    place: [K] of them in the population.
 
   Returns:
-    P that is sent, [K, *P] the last that each has decoded, and what it took.
+    P that is sent, [G] float32 bytes of its blocks.
   """
-  assert links.air is not None
-  start, wire = params, plan.cost.wire
   if not links.down.lossless:
-    down = jax.random.fold_in(key, DOWN)
-    start = base.transmit(links.down, down, params)
-  wire = group_bytes(links.down, task, params) if wire is None else wire[DOWN]
-  sent = rateless.send(
-    links.air, key, hparams, fleet, place, replica.score, wire, asked
-  )
-  return start, rateless.held(task, sent.decoded, start, heard), sent
+    key = jax.random.fold_in(key, DOWN)
+    params = base.transmit(links.down, key, params)
+  if plan.cost.wire is not None:
+    return params, plan.cost.wire[DOWN]
+  return params, group_bytes(links.down, task, params)
