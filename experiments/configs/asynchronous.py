@@ -16,7 +16,8 @@ take about the same simulated time as FedAvg's 30:
     relief_async     trains as relief, acts on every six updates
 
 F1 by tier is in each run's metrics.jsonl, `f1_by_tier` and `f1_own_by_tier`.
-The variant `dsads` takes DSADS. Also the variants of `presets`.
+The variant `dsads` takes DSADS; `folds` tests on every person once, two at a
+time, in place of five seeds on the same two. Also the variants of `presets`.
 """
 
 from experiments.configs.paper import RARE
@@ -68,6 +69,11 @@ def dsads(c):
   c.data.width = c.data.stride = 125
 
 
+def folds(c):
+  """Tests on two people at a time, so that everybody is tested on once."""
+  c.data.split, c.data.folds = 'folds', 5 if c.dataset == 'mhealth' else 4
+
+
 def labels(tens):
   """Maps each label to keys of a run, with its rounds.
 
@@ -98,7 +104,11 @@ def get_config(arg=None):
   c.clients, c.hparams.client_lr = 24, 0.1
   c.target_f1 = 0.5
   c.devices = 1  # of each worker process
-  presets.apply(c, arg, smoke=smoke, dsads=dsads)
-  small = 'smoke' in (arg or '').split(',')
+  presets.apply(c, arg, smoke=smoke, dsads=dsads, folds=folds)
+  names = (arg or '').split(',')
+  small = 'smoke' in names
+  if 'folds' in names:
+    found = labels(0 if small else TENS)
+    return comparison.build(c, found, (), vary='data.fold')
   seeds = (0, 1) if small else (0, 1, 2, 3, 4)
   return comparison.build(c, labels(0 if small else TENS), seeds)
