@@ -3,12 +3,12 @@
 python examples/ngram.py [DATA_DIR]
 
 A line per model for `--config.dataset=shakespeare` (without DATA_DIR: for
-`synthetic_text`), windows of 64 characters, the split that `experiments/configs/text.py`
-takes: counts over all training texts together, add-one for pairs, and for
-triples mixed with the pairs in proportion to what was counted,
-(n + c p) / (N + c) with c = 5 (a Dirichlet prior). The perplexity is that of
-all held-out tokens that are predicted. It is what a model must be better than
-to have learnt more than which character follows which.
+`synthetic_text`), windows of 64 characters, in the split of the config `text`:
+counts over all training texts together, add-one for pairs, and for triples
+mixed with the pairs in proportion to what was counted, (n + c p) / (N + c) with
+c = 5 (a Dirichlet prior). The perplexity is that of all held-out tokens that
+are predicted. It is what a model must be better than to have learnt more than
+which character follows which.
 """
 
 import pathlib
