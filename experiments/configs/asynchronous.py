@@ -2,8 +2,10 @@
 
 relief compare asynchronous --workdir=runs/asynchronous --data_dir=DIR
 
-MHEALTH, 24 devices of four tiers, all at work; five seeds. Labels differ in
-when the server acts. A round is a step of the server, so each has as many as
+MHEALTH, 24 devices of four tiers, all at work; five seeds. Speeds differ within
+a tier (`fleet_spread`): devices that are equally fast arrive together, so that
+a buffer is filled by one kind of device, and F1 goes up and down with who was
+in the last one. Labels differ in when the server acts. A round is a step of the server, so each has as many as
 take about the same simulated time as FedAvg's 30:
 
     fedavg           waits for all
@@ -18,6 +20,15 @@ take about the same simulated time as FedAvg's 30:
 F1 by tier is in each run's metrics.jsonl, `f1_by_tier` and `f1_own_by_tier`.
 The variant `dsads` takes DSADS; `folds` tests on every person once, two at a
 time, in place of five seeds on the same two. Also the variants of `presets`.
+
+Rates are chosen on a person of the training set of fold 0, who is in no test
+set there, in two thirds of the time:
+
+relief sweep asynchronous:folds,tune --workdir=runs/tune --data_dir=DIR \
+    --sweep.hparams.client_lr=.02,.05,.1
+relief select runs/tune --by=f1_validation --out=values.json
+relief compare asynchronous:folds --workdir=runs/asynchronous --data_dir=DIR \
+    --config.values_file=values.json
 """
 
 from experiments.configs.paper import RARE
@@ -44,15 +55,16 @@ METHODS = {
     'relief_async': BUFFER,
   },
 }
-# Steps of the server in the time of ten rounds of FedAvg, measured.
+# Steps of the server in the time of ten rounds of FedAvg, measured, and how many
+# of them lie between two evaluations.
 STEPS = {
-  'fedavg': 10,
-  'fedavg_deadline': 18,
-  'relief': 16,
-  'fedat_style': 48,
-  'fedbuff': 46,
-  'fedasync': 300,
-  'relief_async': 72,
+  'fedavg': (10, 1),
+  'fedavg_deadline': (18, 2),
+  'relief': (16, 2),
+  'fedat_style': (48, 4),
+  'fedbuff': (46, 2),
+  'fedasync': (300, 20),
+  'relief_async': (72, 6),
 }
 TENS = 3
 
@@ -74,6 +86,11 @@ def folds(c):
   c.data.split, c.data.folds = 'folds', 5 if c.dataset == 'mhealth' else 4
 
 
+def tune(c):
+  """Tests on a person of the training set as well, to choose values by."""
+  c.data.validation_subjects = (8,)
+
+
 def labels(tens):
   """Maps each label to keys of a run, with its rounds.
 
@@ -82,11 +99,11 @@ def labels(tens):
   """
   found = {}
   for label, keys in METHODS.items():
-    each = STEPS[label] // 2
+    steps, every = STEPS[label]
     rounds = {
-      'rounds': tens * STEPS[label],
-      'rounds_per_call': each,
-      'eval_every': each,
+      'rounds': tens * steps,
+      'rounds_per_call': every,
+      'eval_every': every,
     }
     found[label] = {**keys, **(rounds if tens else {})}
   return found
@@ -103,12 +120,17 @@ def get_config(arg=None):
   c.data.width, c.data.stride = 128, 64
   c.clients, c.hparams.client_lr = 24, 0.1
   c.target_f1 = 0.5
+  c.fleet_spread = 0.3
   c.devices = 1  # of each worker process
-  presets.apply(c, arg, smoke=smoke, dsads=dsads, folds=folds)
+  presets.apply(c, arg, smoke=smoke, dsads=dsads, folds=folds, tune=tune)
   names = (arg or '').split(',')
-  small = 'smoke' in names
+  tens = TENS
+  if 'tune' in names:
+    tens = 2
+  if 'smoke' in names:
+    tens = 0
   if 'folds' in names:
-    found = labels(0 if small else TENS)
-    return comparison.build(c, found, (), vary='data.fold')
-  seeds = (0, 1) if small else (0, 1, 2, 3, 4)
-  return comparison.build(c, labels(0 if small else TENS), seeds)
+    seeds = (0,) if 'tune' in names else ()
+    return comparison.build(c, labels(tens), seeds, vary='data.fold')
+  seeds = (0, 1) if 'smoke' in names else (0, 1, 2, 3, 4)
+  return comparison.build(c, labels(tens), seeds)

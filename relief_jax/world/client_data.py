@@ -84,6 +84,7 @@ def build_clients(
     np.array([len(part) for part in parts]),
     _rng(config, _FLEET),
     config.fleet_coupling,
+    config.fleet_spread,
   )
   drawn = sensor_faults.draw(
     config.sensor_faults, config.clients, len(data.x), _rng(config, _SHIFT)

@@ -112,6 +112,7 @@ def build(
   samples: np.ndarray,
   rng: np.random.Generator,
   coupling: float = 1.0,
+  spread: float = 0.0,
 ) -> Fleet:
   """Builds the clients of a fleet, with tiers assigned at random.
 
@@ -125,6 +126,8 @@ def build(
     samples: [N] int, windows of every client.
     rng: assigns the tiers, and the sensors where they are shuffled.
     coupling: of speed and number of sensors, see `tiers.shuffle_sensors`.
+    spread: deviation of the log of a device's speed about its tier's, which is
+      the median. A budget is of the device's own speed.
 
   Returns:
     Fleet of N clients; `budget` is one FLOP until `deadlines.with_budgets`.
@@ -167,6 +170,8 @@ def build(
   speed = [t.speed or d.speed for t, d in zip(tiers, profiles, strict=True)]
 
   memory = np.array([d.memory for d in profiles])
+  # Last of all draws: without a spread nothing else changes.
+  pace = np.exp(spread * rng.standard_normal(clients)) if spread else 1.0
 
   def per_client(values):
     return jnp.asarray(np.asarray(values, np.float32)[tier])
@@ -176,7 +181,7 @@ def build(
     owned=jnp.asarray(owned),
     tier=jnp.asarray(tier, jnp.int32),
     samples=jnp.asarray(samples, jnp.int32),
-    speed=per_client(speed),
+    speed=per_client(speed) * jnp.asarray(pace, jnp.float32),
     uplink=per_client([d.uplink for d in profiles]),
     downlink=per_client([d.downlink for d in profiles]),
     watts=per_client([d.watts for d in profiles]),

@@ -222,3 +222,25 @@ def test_rarest():
   assert fleets.rarest(build('uniform', 3), NAMES[:3]) == 2
   with pytest.raises(InputError, match='names'):
     fleets.rarest(build(), NAMES[:2])
+
+
+def test_a_spread_changes_the_speeds_of_a_tier_alone():
+  def drawn(spread):
+    rng = np.random.default_rng(3)
+    samples = np.full(400, 10)
+    return fleets.build('four_tiers', 400, NAMES[:3], samples, rng, 0.5, spread)
+
+  plain, spread = drawn(0.0), drawn(0.4)
+  for field in ('tier', 'owned', 'uplink', 'watts', 'samples'):
+    np.testing.assert_array_equal(getattr(plain, field), getattr(spread, field))
+  log = np.log(np.asarray(spread.speed) / np.asarray(plain.speed))
+  assert abs(log.mean()) < 0.06 and abs(log.std() - 0.4) < 0.04
+
+
+def test_a_spread_comes_from_the_config():
+  c = config_lib.default()
+  c.dataset, c.clients, c.data.width = 'synthetic', 12, 16
+  c.fleet_spread = 0.3
+  fleet = world.build(c, None).population.fleet
+  tier, speed = np.asarray(fleet.tier), np.asarray(fleet.speed)
+  assert len(np.unique(speed[tier == 0])) == (tier == 0).sum() > 1
