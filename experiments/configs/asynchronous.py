@@ -5,8 +5,9 @@ relief compare asynchronous --workdir=runs/asynchronous --data_dir=DIR
 MHEALTH, 24 devices of four tiers, all at work; five seeds. Speeds differ within
 a tier (`fleet_spread`): devices that are equally fast arrive together, so that
 a buffer is filled by one kind of device, and F1 goes up and down with who was
-in the last one. Labels differ in when the server acts. A round is a step of the server, so each has as many as
-take about the same simulated time as FedAvg's 30:
+in the last one. Labels differ in when the server acts. A round is a step of
+the server, so each has as many as take about the same simulated time as
+FedAvg's 30:
 
     fedavg           waits for all
     fedavg_deadline  waits .7 medians of the devices' times, in which each takes
@@ -55,8 +56,8 @@ METHODS = {
     'relief_async': BUFFER,
   },
 }
-# Steps of the server in the time of ten rounds of FedAvg, measured, and how many
-# of them lie between two evaluations.
+# Steps of the server in the time of ten rounds of FedAvg, measured where a tier
+# is equally fast, and how many of them lie between two evaluations.
 STEPS = {
   'fedavg': (10, 1),
   'fedavg_deadline': (18, 2),
