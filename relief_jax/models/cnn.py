@@ -36,7 +36,6 @@ from relief_jax.models.encoders import Numbering, Spec, WorkBuilder
 from relief_jax.task import (
   Axes,
   Exits,
-  Experts,
   SplitPoints,
   Task,
   Widths,

@@ -10,9 +10,10 @@ probabilities p_s of sample s, and scores the experts by
 less the information that routing tells of the sample). In a transformer samples
 are tokens, and the experts of all its mixtures are chosen among together. Of
 the experts that some sample is routed to it trains the best that fit; who
-affords all trains all. **Ours**: one batch in place of all windows; gate and head always train, then
-encoders and columns as far as they fit, then experts; who cannot afford to
-measure trains gate and head alone.
+affords all trains all. **Ours**: one batch in place of all windows; gates and
+head always train, then encoders and columns, or embeddings and blocks, as far
+as they fit, then experts; who cannot afford to measure trains gates and head
+alone.
 
 Two forms. `backward`: samples see their own k of all experts, which are all
 sent; of the others nothing is trained. `routed` (**ours**): the gate routes to
