@@ -394,10 +394,9 @@ def add_work(own: Layer, work: WorkBuilder, below, active, share) -> None:
   work.wgrad[own.gate] += gate + own.mixture.number
   for group in own.expert:
     work.wgrad[group] += share * (2 * into + inner + hidden)
-  through = own.form.flops[1] * inner
-  # Through the weight to an expert's output, and through its last layer.
-  work.gradient_path(active * 2 * hidden, {own.gate, *own.expert, *below})
-  work.gradient_path(active * (into + through), {*own.expert, *below})
+    # Through its weight and its last layer.
+    passed = hidden + into + own.form.flops[1] * inner
+    work.gradient_path(share * passed, {group, *below})
   # To the probabilities; through an expert's first layer and the gate.
-  work.gradient_path(active * 2 * hidden, {own.gate, *below})
+  work.gradient_path(active * 3 * hidden, {own.gate, *below})
   work.gradient_path(active * (into + hidden) + gate + hidden, below)

@@ -246,7 +246,7 @@ def counted(spec):
       params, frozen, features_of(task, params, frozen, x),
       jnp.ones(len(values), bool),
     )  # fmt: skip
-    y, weight = jnp.zeros(32, jnp.int32), jnp.ones(32)
+    y, weight = targets.zeros(task.targets, scores), jnp.ones(32)
     return training.criterion(task)(scores, y, weight)
 
   shapes = [counting.batch_of(v) for v in spec.example.values()]
