@@ -161,6 +161,16 @@ def test_all_experts_within_budget_and_no_threshold_are_fedavg():
     )
 
 
+SIZES = {
+  'model.transformer.d': 8,
+  'model.transformer.blocks': 1,
+  'model.transformer.heads': 2,
+  'model.experts.number': 3,
+  'model.experts.blocks': 1,
+  'data.own_share': 0.0,
+}
+
+
 @pytest.mark.slow
 @pytest.mark.invariant(2)
 @pytest.mark.parametrize('method', ['hfedmoe', 'fedalign_moe_style'])
@@ -172,15 +182,7 @@ def test_a_run_of_experts_resumed(method):
     eval_every=1,
     rounds=2,
     layout='one',
-    **{
-      'model.transformer.d': 8,
-      'model.transformer.blocks': 1,
-      'model.transformer.heads': 2,
-      'model.transformer.patch': 10,
-      'model.experts.number': 3,
-      'model.experts.blocks': 1,
-      'data.own_share': 0.0,
-    },
+    **{**SIZES, 'model.transformer.patch': 10},
   )
   whole, resumed = Simulation(config), Simulation(config)
   whole.advance()
@@ -191,3 +193,41 @@ def test_a_run_of_experts_resumed(method):
   jax.tree.map(
     np.testing.assert_array_equal, resumed.snapshot(), whole.snapshot()
   )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  'method, options',
+  [('hfedmoe', {'form': 'routed', 'most': 1}), ('fedalign_moe_style', {})],
+)
+def test_a_run_of_text(method, options):
+  """The next character, by experts of tokens; and how a text is routed."""
+  config = tiny.config(
+    method=method,
+    backbone='transformer',
+    dataset='synthetic_text',
+    partition='subject',
+    rounds_per_call=2,
+    eval_every=2,
+    rounds=2,
+    layout='one',
+    deadline='none',
+    **{
+      **SIZES,
+      'data.width': 8,
+      'data.split': 'official',
+      'data.test_subjects': (),
+      'data.public_subjects': 0,
+      'synthetic.subjects': 8,
+      **{f'{method}.{k}': v for k, v in options.items()},
+    },
+  )
+  simulation = Simulation(config)
+  simulation.advance()
+  first, *_, last = simulation.history
+  assert np.isfinite(last['perplexity']) and last != first
+  model = simulation.model
+  (name,) = model.modalities
+  routes = model.routes({name: np.zeros((3, 8), np.int32)})
+  assert routes.shape == (3 * 8, 3)
+  np.testing.assert_array_equal(routes.sum(1), 2)
