@@ -19,9 +19,7 @@ Trained one client at a time, an expert that is not there is not computed, and
 one that does not train has no gradient of its weights. Else all experts see all
 samples, which is exact; a device is charged for those that are active.
 
-Letters: n mixtures one above another, of E experts each; probabilities are
-[B, ..., n, E], of samples or of their tokens, and 0 of a token that is not
-there.
+Probabilities of n mixtures are [B, ..., n, E], 0 of a token that is not there.
 """
 
 from collections.abc import Callable, Sequence
