@@ -8,11 +8,11 @@ forward, backward and SGD in a scan, on one device. The forms take turns, so
 that a busy minute of the machine is shared by all; one JSON line per form.
 
 - `loop`: all experts on all windows, one after another
-  (`experts.everywhere`), as in layouts of several clients.
+  (`experts.added`), as in layouts of several clients.
 - `product`: the same as two large products.
 - `sorted`: windows sorted by expert, `lax.ragged_dot`.
-- `branches`: as one client at a time is trained (`experts.mixed`), all experts
-  on the device.
+- `branches`: as one client at a time is trained (the same with what
+  trains), all experts on the device.
 - `two`: the same with two experts on the device.
 
 All but the last agree: the largest difference of their updates is in the line.
@@ -104,15 +104,19 @@ def main(argv):
     mixture=Mixture(count, TOP),
   )
   number = encoders.number_groups(spec, encoders_train=True)
+  own = experts.layer(spec, number)
   skip = Skip(jnp.ones(len(number.names), bool))
   params = experts.init(ambient.key(0), spec)
   x = jax.nn.relu(jax.random.normal(ambient.key(1), (batch, hidden)))
 
+  def loop(params, x, weight):
+    return experts.added(own, params, x, x, weight)
+
   def branches(params, x, weight):
-    return experts.mixed(params, x, weight, number, skip)
+    return experts.added(own, params, x, x, weight, skip)
 
   forms = {
-    'loop': experts.everywhere,
+    'loop': loop,
     'product': _product,
     'sorted': _sorted,
     'branches': branches,

@@ -2,7 +2,7 @@
 
 relief run fedalign_moe_style:smoke --workdir=runs/fedalign_moe_style
 
-Variants: smoke, paper, best, tight, full, routed.
+Variants: smoke, paper, best, tight, full, transformer, routed.
 """
 
 from relief_jax.config import presets

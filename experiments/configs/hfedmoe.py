@@ -2,7 +2,7 @@
 
 relief run hfedmoe:smoke --workdir=runs/hfedmoe
 
-Variants: smoke, paper, best, tight, full, routed, usage, random.
+Variants: smoke, paper, best, tight, full, transformer, routed, usage, random.
 """
 
 from relief_jax.config import presets

@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from relief_jax import tree
 from relief_jax.aggregation.mean import Aggregator
@@ -41,6 +42,7 @@ from relief_jax.keys import LARGE, option, real, whole
 from relief_jax.rounds import frame
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method
+from relief_jax.scoring import targets
 from relief_jax.settings import Setting
 from relief_jax.task import Experts, Plan, Task
 from relief_jax.types import Array
@@ -63,7 +65,7 @@ class Told(NamedTuple):
   """Holds what devices know beside the model.
 
   Attributes:
-    routing: [E], Q.
+    routing: [n * E], Q.
     anchors: [A, H], drawn by everybody from one key and never sent.
   """
 
@@ -72,7 +74,12 @@ class Told(NamedTuple):
 
 
 def divergence(found: Array, wanted: Array) -> Array:
-  """Computes KL(q || Q) of two distributions [E], []; 0 where Q is all 0."""
+  """Computes KL(q || Q), []; 0 where Q is all 0.
+
+  Args:
+    found: [n * E], distributions of n mixtures, whose divergences add up.
+    wanted: [n * E].
+  """
   ratio = jnp.maximum(found, _LEAST) / jnp.maximum(wanted, _LEAST)
   return jnp.where(wanted.sum() > 0, (found * jnp.log(ratio)).sum(), 0.0)
 
@@ -138,7 +145,8 @@ def fedalign_moe_style(task: Task, setting: Setting) -> Method:
 
   Args:
     task: the model, with a mixture of experts.
-    setting: the round, with `Options`. The server keeps Q [E], zeros at first.
+    setting: the round, with `Options`. The server keeps Q [n * E], zeros at
+      first.
 
   Raises:
     InputError: a model without experts.
@@ -151,7 +159,7 @@ def fedalign_moe_style(task: Task, setting: Setting) -> Method:
   base = fedavg.fedavg(task, setting)
 
   def consensus(round, usage: Array) -> Array:
-    """Averages q over those who measured it, [E]; zeros of nobody."""
+    """Averages q over those who measured it, [n * E]; zeros of nobody."""
     active = round.active & (usage.sum(-1) > 0)
     weight = frame.weights(setting, round.fleet, active)
     return (weight[:, None] * usage).sum(0) / jnp.maximum(weight.sum(), _LEAST)
@@ -160,12 +168,13 @@ def fedalign_moe_style(task: Task, setting: Setting) -> Method:
     found, routing = choice.plan(server, round)
     measured = found.trained.any(-1) & (routing.usage.sum(-1) > 0)
     usage = jnp.where(measured[:, None], routing.usage, 0.0)
-    gap = jnp.abs(usage - consensus(round, usage)[None]).sum(-1)
-    weight = jnp.where(measured, jnp.exp(-gap / options.temperature), 0.0)
+    gap = jnp.abs(usage - consensus(round, usage)[None])
+    near = jnp.exp(-experts.apart(gap).sum(-1) / options.temperature)
+    weight = jnp.where(measured[:, None], near, 0.0)
     count = found.trained[:, choice.at].sum(-1).astype(jnp.float32)
     cost = found.cost
     return found._replace(
-      counted=found.counted.at[:, experts.gate].multiply(weight),
+      counted=found.counted.at[:, np.array(experts.gates)].multiply(weight),
       client_args=usage,
       cost=cost._replace(
         # q, and no second number.
@@ -182,11 +191,10 @@ def fedalign_moe_style(task: Task, setting: Setting) -> Method:
       value = training.criterion(task)(
         output.logits, device.classes(step), weight
       )
-      p = experts.route(params, output.features, step.run)
-      total = tree.scale(tree.along(weight, p), p).sum(0)
-      mean = total / jnp.maximum(weight.sum(), _LEAST)
-      gap = divergence(mean, received.extra.routing)
-      return value + experts.balance(p, weight) + options.mu * gap
+      p, each = output.routing, targets.told(device.classes(step), weight)
+      mean = experts.mean(p, experts.counted(p, each))
+      gap = divergence(mean.ravel(), received.extra.routing)
+      return value + experts.balance(p, each) + options.mu * gap
 
     return loss
 

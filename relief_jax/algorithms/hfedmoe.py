@@ -11,7 +11,8 @@ normalised over devices. Grade: secondary (notes with equations 1-21): expect
 orderings, not numbers. Corrected there: alpha was not normalised; u >= tau is
 usage, not training, so that an update may be sent and not count. **Ours**: tau
 = 1 / E; the paper's mixture is in every layer of a language model, here it is
-one behind the fusion of the sensors (models/experts.py).
+one behind the fusion of the sensors, or the MLP of a transformer's last blocks
+(models/experts.py), whose gates then count each by its own experts.
 
 Rivals under the same budget are `rule=random` and `rule=usage`; FedAvg on the
 same model is the ceiling without one.
@@ -27,6 +28,7 @@ is a bound. Devices are tested with the whole mixture.
 import dataclasses
 
 import jax.numpy as jnp
+import numpy as np
 
 from relief_jax.algorithms import fedavg
 from relief_jax.algorithms.parts import expert_choice
@@ -78,11 +80,12 @@ def hfedmoe(task: Task, setting: Setting) -> Method:
   def plan(server, round) -> Plan:
     found, routing = choice.plan(server, round)
     mine = found.trained[:, choice.at]
-    used = routing.usage >= options.threshold / len(choice.at)
+    used = routing.usage >= options.threshold / experts.number
     counted = found.counted.at[:, choice.at].multiply(used)
     if options.gate == 'alpha':
-      alpha = jnp.where(mine, routing.usage * routing.score, 0.0).sum(-1)
-      counted = counted.at[:, experts.gate].multiply(alpha)
+      each = jnp.where(mine, routing.usage * routing.score, 0.0)
+      alpha = experts.apart(each).sum(-1)
+      counted = counted.at[:, np.array(experts.gates)].multiply(alpha)
     return found._replace(counted=counted)
 
   def client(received: Received, device: Device) -> Update:

@@ -107,6 +107,13 @@ def required(task: Task, method: str) -> SplitPoints:
     InputError: it has none.
   """
   found = task.submodels.get('split')
+  if task.experts is not None:
+    raise InputError(
+      f'{method} with a model that has a mixture of experts',
+      'one that can be split between a device and a server',
+      'set --config.model.fusion=concat, or of the transformer '
+      '--config.model.experts.blocks=0',
+    )
   if found is None:
     raise InputError(
       f'{method} with a model that declares no split points',

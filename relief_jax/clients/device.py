@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from relief_jax import optimizers, tree
 from relief_jax.clients import batches, training
 from relief_jax.clients.records import Batch, Gate, Output, Steps
+from relief_jax.scoring import targets
 from relief_jax.settings import HParams, Setting
 from relief_jax.task import Task
 from relief_jax.types import Array, Fleet, Population, PyTree
@@ -256,6 +257,8 @@ def client_loss(
     found = run(params, step, length=length)
     y, weight = population.bank.y[step.row], step.weight
     value = criterion(found.logits, y, weight)
+    if task.experts is not None:
+      value += task.experts.balance(found.routing, targets.told(y, weight))
     if task.penalty is None:
       return value
     return value + task.penalty(params, found.features, step.run, weight, y)

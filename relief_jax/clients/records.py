@@ -49,10 +49,13 @@ class Output(NamedTuple):
   Attributes:
     features: {modality: [B, d_m]}, zeros where a branch does not run.
     logits: [B, C].
+    routing: [B, ..., n, E] probabilities of a mixture of experts, on the way;
+      None without.
   """
 
   features: dict[str, Array]
   logits: Array
+  routing: Array | None = None
 
 
 class Steps(NamedTuple):

@@ -149,7 +149,10 @@ def forward(
   if batch.mend:
     features, run = batch.mend(features, run)
   more = (Skip(gate.train, length) if branch else None,) if task.skips else ()
-  return Output(features, task.fuse(params, frozen, features, run, *more))
+  given = params, frozen, features, run, *more
+  if task.experts is None:
+    return Output(features, task.fuse(*given))
+  return Output(features, *task.experts.fuse(*given))
 
 
 def logits(*args, **kwargs) -> Array:

@@ -37,12 +37,18 @@ MODEL: dict[str, Any] = {
     'temperature': real(1.0, 0, LARGE, 'of the weights', above=True),
     'align': real(0.05, 0, LARGE, 'weight of the distance to prototypes'),
   },
-  # Of fusion=experts; its groups are one per expert and the gate.
+  # Of fusion=experts, or of the transformer; groups are one per expert and the
+  # gate.
   'experts': {
     'number': whole(8, 1, 1000, 'E, experts of the mixture'),
     'top': whole(2, 1, 1000, 'k, experts that a sample is routed to'),
-    'width': whole(0, 0, 10**6, 'units inside of an expert; 0: twice `hidden`'),
+    'width': whole(
+      0, 0, 10**6, 'units inside of an expert; 0: twice what it reads'
+    ),
     'balance': real(0.01, 0, LARGE, 'weight of the balance loss'),
+    'blocks': whole(
+      0, 0, 1000, 'last ones of the transformer whose MLP is a mixture'
+    ),
   },
   'rank': whole(8, 1, 10**4, 'of adapters'),
   'lora_alpha': real(16.0, 0, LARGE, 'adapters count alpha / rank'),

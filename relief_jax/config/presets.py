@@ -146,6 +146,15 @@ def experts(c: ml_collections.ConfigDict) -> None:
   c.model.fusion = 'experts'
 
 
+def blocks(c: ml_collections.ConfigDict) -> None:
+  """Takes the transformer, the MLP of whose last block is such a mixture."""
+  c.backbone, c.model.fusion, c.model.experts.blocks = (
+    'transformer',
+    'concat',
+    1,
+  )
+
+
 def mixed(
   name: str, **own: Callable[[ml_collections.ConfigDict], None]
 ) -> Callable[..., ml_collections.ConfigDict]:
@@ -153,9 +162,9 @@ def mixed(
 
   Args:
     name: of the method.
-    **own: variants of it, name -> function of the config.
+    **own: variants of it beside `transformer`, name -> function of the config.
   """
-  return _started(name, experts, **own)
+  return _started(name, experts, transformer=blocks, **own)
 
 
 def _started(

@@ -86,10 +86,20 @@ def make(name: str, spec: Spec, memory: bool = False) -> Task:
   if factory not in MODELS.values():
     return _own(name, factory, spec)
   if spec.fusion not in ('concat', 'attention') and factory is not cnn.cnn:
+    blocks = spec.fusion == 'experts' and name == 'transformer'
     raise InputError(
       f'config.model.fusion={spec.fusion} with config.backbone={name}',
       "'cnn': this fusion stands behind its encoders",
-      'set --config.backbone=cnn, or --config.model.fusion=concat',
+      'set --config.backbone=cnn, or --config.model.fusion=concat'
+      + ' and --config.model.experts.blocks=1' * blocks,
+    )
+  if spec.mixture.blocks and factory is not transformer.transformer:
+    raise InputError(
+      f'config.model.experts.blocks={spec.mixture.blocks} with '
+      f'config.backbone={name}',
+      "'transformer', whose blocks these are",
+      'set --config.backbone=transformer, or --config.model.experts.blocks=0; '
+      'experts of a cnn are --config.model.fusion=experts',
     )
   if spec.fusion == 'dual_health_style' and spec.targets != targets.CLASSES:
     raise InputError(

@@ -36,7 +36,6 @@ from relief_jax.models.encoders import Numbering, Spec, WorkBuilder
 from relief_jax.task import (
   Axes,
   Exits,
-  Experts,
   SplitPoints,
   Task,
   Widths,
@@ -113,7 +112,7 @@ def cnn(spec: Spec) -> Task:
     # Three numbers of a modality, and prototypes: no code of few bits.
     ends |= {'trust': True, 'prototype': True}
   if spec.fusion == 'experts':
-    groups |= experts.groups(number)
+    groups |= experts.groups(number.gate[0], number.expert)
     ends |= {'gate': False, 'expert': [False] * spec.mixture.number}
   if spec.exits:
     early = [exits.groups(spec, number.exits[d]) for d in range(1, layers)]
@@ -149,53 +148,41 @@ def cnn(spec: Spec) -> Task:
 
 def _mixture(spec: Spec, number: Numbering, whole: Task) -> Task:
   """Adds the mixture to what the model says of itself."""
+  own = experts.layer(spec, number)
 
   def fuse(params, frozen, features, run, skip=None):
     del frozen
-    return experts.logits(spec, number, params, features, run, skip)
+    return experts.logits(spec, own, params, features, run, skip)
 
   def route(params, features, run):
     fused = experts.fused(spec, params, features, run)
-    return experts.probabilities(spec, params['gate'], fused, run)
-
-  def balance(probability, weight):
-    found = experts.balance(spec, probability, weight)
-    return spec.mixture.balance * found
-
-  def penalty(params, features, run, weight, y):
-    del y
-    return balance(route(params, features, run), weight)
+    found = experts.probabilities(spec, params['gate'], fused, run)
+    return found[:, None]
 
   def work(held):
-    active = jnp.minimum(held, spec.mixture.top)
-    shares = active, jnp.maximum(held, 1)
+    active = jnp.minimum(held[0], spec.mixture.top)
+    load = active, active / jnp.maximum(held[0], 1)
     depths = (len(spec.filters),)
-    found = _flops(spec, number, _units(spec), depths, shares)
-    return found.build(size)
+    return _flops(spec, number, _units(spec), depths, load).build(size)
 
   size = _sizes(spec, whole.groups, whole.num_blocks)
   gate = encoders.dense_flops(spec.hidden, spec.mixture.number)
+  everything = dataclasses.replace(whole.work, size=size)
   return whole._replace(
-    work=dataclasses.replace(whole.work, size=size),
-    fuse=fuse,
+    work=everything,
+    fuse=lambda *given: fuse(*given)[0],
     skips=(len(spec.modalities),),
-    penalty=penalty if spec.mixture.balance else None,
     submodels={
-      'experts': Experts(
-        blocks=number.expert,
-        gate=number.gate[0],
-        top=spec.mixture.top,
-        size=spec.hidden,
-        flops=gate + 2 * spec.hidden,
-        each=experts.flops(spec),
-        work=work,
+      'experts': experts.described(
+        (own,),
+        fuse=fuse,
         route=route,
-        weigh=lambda p: experts.weigh(p, spec.mixture.top),
-        balance=balance,
-        within=experts.within,
-        outputs=lambda params, x: jnp.stack(
-          [experts.expert(own, x) for own in params['expert']]
+        routing=dataclasses.replace(
+          everything, shared=jnp.float32(gate + 2 * spec.hidden)
         ),
+        work=work,
+        parts=lambda params: [params],
+        with_parts=lambda params, parts: parts[0],
       )
     },
   )
@@ -280,7 +267,8 @@ def _flops(
     number: of its groups.
     kept: units as in `_units`, traced or not.
     depths: of the exits that run, the last one where the encoders end.
-    mixture: experts for a sample and on the device, None for all of them.
+    mixture: experts for a sample, and the share of samples that each on the
+      device gets; None for all of them.
   """
   layers = len(spec.filters)
   *filters, hidden, classes = kept
@@ -309,8 +297,8 @@ def _flops(
       columns = set(below) - {number.shared}
       work.gradient_path(hidden, columns)
   if spec.fusion == 'experts':
-    active, held = mixture or (spec.mixture.top, spec.mixture.number)
-    experts.add_work(spec, number, work, below, active, held)
+    load = mixture or spec.mixture.load
+    experts.add_work(experts.layer(spec, number), work, below, *load)
   return work
 
 

@@ -333,13 +333,13 @@ class WorkBuilder:
     self.shared: Any = 0.0
     self.fwd: list[Any] = [0.0] * num_modalities
     self.wgrad: list[Any] = [0.0] * num_groups
-    self._agrad: dict[frozenset[int], Any] = {}
+    self.passes: dict[frozenset[int], Any] = {}
 
   def gradient_path(self, flops: Any, groups) -> None:
     """Adds a gradient pass through a layer, needed to train `groups`."""
     needed = frozenset(groups)
     if needed:
-      self._agrad[needed] = self._agrad.get(needed, 0.0) + flops
+      self.passes[needed] = self.passes.get(needed, 0.0) + flops
 
   def build(self, size: Array) -> Work:
     """Builds the finished record; `size` is [G]."""
@@ -347,8 +347,8 @@ class WorkBuilder:
       shared=jnp.asarray(self.shared, jnp.float32),
       fwd=jnp.asarray(self.fwd, jnp.float32),
       wgrad=jnp.asarray(self.wgrad, jnp.float32),
-      agrad=jnp.asarray(list(self._agrad.values()), jnp.float32),
-      path=paths(self._agrad, len(self.wgrad)),
+      agrad=jnp.asarray(list(self.passes.values()), jnp.float32),
+      path=paths(self.passes, len(self.wgrad)),
       size=size,
     )
 

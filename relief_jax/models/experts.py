@@ -1,37 +1,94 @@
-"""Puts a mixture of experts between the fusion and the head of sensor models.
+"""Computes mixtures of experts: behind a fusion, or the MLPs of a transformer.
 
-With a = relu(z + b) of the fused features, and s the sensors that are there,
+Between the fusion and the head of sensor models, with a = relu(z + b) of the
+fused features, and s the sensors that are there,
 
     p = softmax(a @ w + sum_m s_m seen_m + b),   y = a + sum_e g_e E_e(a),
-    E_e(a) = relu(a @ up_e + b_e) @ down_e + c_e
+    E_e(a) = f(a @ up_e + b_e) @ down_e + c_e,   f = relu
 
-where g is p of the k largest, divided by their sum. No sample is dropped: an
-expert has no capacity. Grade of the layer: published (top-k routing, the
-balance loss E sum_e f_e P_e of Switch, https://arxiv.org/abs/2101.03961); its
-place behind the fusion, the sum with a and the gate's look at the sensors are
-**ours**. An expert that a device does not have is one whose bias of the gate is
-`layers.NEVER`.
+where g is p of the k largest, divided by their sum. In a block of a transformer
+(transformer_forward.py) the same of every token that is there, x + sum_e g_e
+E_e(LN x) with f = GELU, and a gate that sees the token alone. Nothing is
+dropped: an expert has no capacity. Grade of the layer: published (top-k
+routing, the balance loss E sum_e f_e P_e of Switch,
+https://arxiv.org/abs/2101.03961); its place behind the fusion, the sum with a
+and the gate's look at the sensors are **ours**. An expert that a device does
+not have is one whose bias of the gate is `layers.NEVER`.
 
 Trained one client at a time, an expert that is not there is not computed, and
 one that does not train has no gradient of its weights. Else all experts see all
 samples, which is exact; a device is charged for those that are active.
+
+Probabilities of n mixtures are [B, ..., n, E], 0 of a token that is not there.
 """
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from relief_jax.models import encoders, layers
 from relief_jax.models.encoders import Numbering, Spec, WorkBuilder
-from relief_jax.task import Skip
+from relief_jax.models.mixture import Mixture
+from relief_jax.task import Experts, Skip
 from relief_jax.types import Array, PyTree
 
 # Of a model's key; exits take others.
 _EXPERTS = 200
 
 
-def width(spec: Spec) -> int:
-  """Gives the units inside of an expert."""
-  return spec.mixture.width or 2 * spec.hidden
+class Form(NamedTuple):
+  """Says how an expert computes; static.
+
+  Attributes:
+    dense: (x [R, i], w [i, o], b [o]) -> [R, o].
+    activation: f, [R, i] -> [R, i].
+    flops: of it for a number, forward and of the gradient.
+  """
+
+  dense: Callable[[Array, Array, Array], Array]
+  activation: Callable[[Array], Array]
+  flops: tuple[int, int]
+
+
+class Layer(NamedTuple):
+  """Describes one mixture; static.
+
+  Attributes:
+    mixture: its sizes.
+    size: H, numbers that an expert reads, and makes.
+    gate: number of the gate's group.
+    expert: [E] groups of the experts.
+    form: of the experts.
+    sensors: that the gate looks at, beside what it is given; their number.
+  """
+
+  mixture: Mixture
+  size: int
+  gate: int
+  expert: tuple[int, ...]
+  form: Form
+  sensors: int = 0
+
+
+def _dense(x, w, b) -> Array:
+  return layers.bias(x @ w, b)
+
+
+FUSED = Form(_dense, jax.nn.relu, (1, 1))
+
+
+def layer(spec: Spec, number: Numbering) -> Layer:
+  """Describes the mixture behind a fusion."""
+  return Layer(
+    spec.mixture,
+    spec.hidden,
+    number.gate[0],
+    number.expert,
+    FUSED,
+    len(spec.modalities),
+  )
 
 
 def init(key: Array, spec: Spec) -> dict[str, PyTree]:
@@ -44,14 +101,15 @@ def init(key: Array, spec: Spec) -> dict[str, PyTree]:
   gate_key, *keys = jax.random.split(
     jax.random.fold_in(key, _EXPERTS), spec.mixture.number + 1
   )
+  width = spec.mixture.inside(spec.hidden)
 
   def expert(key):
     up, down = jax.random.split(key)
     return {
-      'up': layers.dense_init(up, spec.hidden, width(spec)),
-      'b': jnp.zeros(width(spec)),
+      'up': layers.dense_init(up, spec.hidden, width),
+      'b': jnp.zeros(width),
       # Small, so that the first model is close to the one without experts.
-      'down': 0.1 * layers.dense_init(down, width(spec), spec.hidden),
+      'down': 0.1 * layers.dense_init(down, width, spec.hidden),
       'c': jnp.zeros(spec.hidden),
     }
 
@@ -65,9 +123,9 @@ def init(key: Array, spec: Spec) -> dict[str, PyTree]:
   }
 
 
-def groups(number: Numbering) -> dict[str, PyTree]:
+def groups(gate: int, expert: tuple[int, ...]) -> dict[str, PyTree]:
   """Builds the prefix tree of their parameters, with group numbers."""
-  return {'gate': number.gate[0], 'expert': list(number.expert)}
+  return {'gate': gate, 'expert': list(expert)}
 
 
 def there(gate: PyTree) -> Array:
@@ -88,7 +146,7 @@ def within(params: PyTree, held: Array) -> PyTree:
 
 
 def probabilities(spec: Spec, gate: PyTree, fused: Array, run: Array) -> Array:
-  """Computes p, [B, E]; 0 of experts that are not there.
+  """Computes p behind a fusion, [B, E]; 0 of experts that are not there.
 
   Args:
     spec: of the model.
@@ -101,7 +159,12 @@ def probabilities(spec: Spec, gate: PyTree, fused: Array, run: Array) -> Array:
     jnp.where(run[i], gate['seen'][m], 0.0)
     for i, m in enumerate(spec.modalities)
   )
-  found = jax.nn.softmax(layers.bias(fused @ gate['w'], bias), -1)
+  return shares(gate, fused, bias)
+
+
+def shares(gate: PyTree, x: Array, bias: Array) -> Array:
+  """Computes softmax(x @ w + bias) of the experts that are there, [R, E]."""
+  found = jax.nn.softmax(layers.bias(x @ gate['w'], bias), -1)
   return jnp.where(there(gate)[None], found, 0.0)
 
 
@@ -125,47 +188,51 @@ def weigh(probability: Array, top: int) -> Array:
   return kept / jnp.maximum(kept.sum(-1, keepdims=True), 1e-9)
 
 
-def expert(own: PyTree, x: Array) -> Array:
-  """Computes E_e, [B, H] -> [B, H]."""
-  inside = jax.nn.relu(layers.bias(x @ own['up'], own['b']))
-  return layers.bias(inside @ own['down'], own['c'])
+def expert(form: Form, own: PyTree, x: Array) -> Array:
+  """Computes E_e, [R, H] -> [R, H]."""
+  inside = form.activation(form.dense(x, own['up'], own['b']))
+  return form.dense(inside, own['down'], own['c'])
 
 
-def mixed(
-  params: PyTree, fused: Array, weight: Array, number: Numbering, skip: Skip
+def added(
+  own: Layer,
+  params: PyTree,
+  base: Array,
+  x: Array,
+  weight: Array,
+  skip: Skip | None = None,
 ) -> Array:
-  """Computes y of one client; what it lacks or does not train is left out.
+  """Adds what the experts say of x, base + sum_e g_e E_e(x), [R, H].
 
   Args:
-    params: P.
-    fused: [B, H] a.
-    weight: [B, E] g.
-    number: of the groups.
-    skip: what trains.
+    own: the mixture.
+    params: {'gate', 'expert'} of it.
+    base: [R, H].
+    x: [R, H].
+    weight: [R, E] g.
+    skip: what trains, of one client: what it lacks or does not train is left
+      out. None: all experts see all samples, which is the same.
   """
-  found, on = fused, there(params['gate'])
-  for e, group in enumerate(number.expert):
-    own, share = params['expert'][e], weight[:, e : e + 1]
-    choice = jnp.where(on[e], jnp.where(skip.train[group], 2, 1), 0)
+  form, found, on = own.form, base, there(params['gate'])
+  for e, mine in enumerate(params['expert']):
+    share = weight[:, e : e + 1]
+    if skip is None:
+      found += share * expert(form, mine, x)
+      continue
+    trains = skip.train[own.expert[e]]
     found += jax.lax.switch(
-      choice,
+      jnp.where(on[e], jnp.where(trains, 2, 1), 0),
       [
-        lambda own, x, share: jnp.zeros_like(x),
-        lambda own, x, share: share * expert(jax.lax.stop_gradient(own), x),
-        lambda own, x, share: share * expert(own, x),
+        lambda mine, x, share: jnp.zeros_like(x),
+        lambda mine, x, share: (
+          share * expert(form, jax.lax.stop_gradient(mine), x)
+        ),
+        lambda mine, x, share: share * expert(form, mine, x),
       ],
-      own,
-      fused,
+      mine,
+      x,
       share,
     )
-  return found
-
-
-def everywhere(params: PyTree, fused: Array, weight: Array) -> Array:
-  """Computes y with all experts on all samples, [B, H]; as `mixed`."""
-  found = fused
-  for e, own in enumerate(params['expert']):
-    found += weight[:, e : e + 1] * expert(own, fused)
   return found
 
 
@@ -178,84 +245,156 @@ def fused(spec: Spec, params: PyTree, features, run: Array) -> Array:
 
 def logits(
   spec: Spec,
-  number: Numbering,
+  own: Layer,
   params: PyTree,
   features,
   run: Array,
   skip: Skip | None = None,
-) -> Array:
-  """Computes class scores, {m: [B, f]} -> [B, C].
+) -> tuple[Array, Array]:
+  """Computes class scores behind a fusion, and what the gate says.
 
   Args:
     spec: of the model.
-    number: of its groups.
+    own: its mixture.
     params: P.
-    features: of the modalities.
+    features: {m: [B, f]} of the modalities.
     run: [M] bool, modalities that are there.
-    skip: what trains, of one client; None: everything is computed.
+    skip: as in `added`.
+
+  Returns:
+    [B, C] scores and [B, 1, E] probabilities.
   """
   a = fused(spec, params, features, run)
-  weight = weigh(probabilities(spec, params['gate'], a, run), spec.mixture.top)
-  y = (
-    everywhere(params, a, weight)
-    if skip is None
-    else mixed(params, a, weight, number, skip)
+  p = probabilities(spec, params['gate'], a, run)
+  y = added(own, params, a, a, weigh(p, spec.mixture.top), skip)
+  scores = layers.bias(y @ params['head']['w'], params['head']['b'])
+  return scores, p[:, None]
+
+
+def counted(probability: Array, weight: Array) -> Array:
+  """Marks the tokens that are there and count, [B, ..., n, 1] bool.
+
+  Args:
+    probability: [B, ..., n, E].
+    weight: [B] or [B, ...], 0 for padding.
+  """
+  axes = (1,) * (probability.ndim - weight.ndim)
+  return (weight > 0).reshape(weight.shape + axes) & (
+    probability.sum(-1, keepdims=True) > 0
   )
-  return layers.bias(y @ params['head']['w'], params['head']['b'])
 
 
-def balance(spec: Spec, probability: Array, weight: Array) -> Array:
-  """Computes E sum_e f_e P_e, []; 1 where all experts are used alike.
-
-  f is the share of routed places that an expert gets, P its mean probability.
-
-  Args:
-    spec: of the model.
-    probability: [B, E].
-    weight: [B], 0 for padding.
-  """
-  real = jnp.where(weight[:, None] > 0, probability, 0.0)
-  used = (weigh(real, spec.mixture.top) > 0).astype(jnp.float32)
-  places = jnp.maximum(used.sum(), 1e-9)
-  share = jax.lax.stop_gradient(used.sum(0) / places)
-  mean = real.sum(0) / jnp.maximum((weight > 0).sum(), 1)
-  return spec.mixture.number * (share * mean).sum()
+def mean(values: Array, on: Array) -> Array:
+  """Averages [B, ..., n, E] over the tokens `on`, [n, E]; 0 of none."""
+  axes = tuple(range(values.ndim - 2))
+  total = jnp.where(on, values, 0.0).sum(axes)
+  return total / jnp.maximum(on.sum(axes), 1)
 
 
-def flops(spec: Spec) -> float:
-  """Counts the FLOPs of a sample in one expert, forward."""
-  inner = width(spec)
-  products = 2 * encoders.dense_flops(spec.hidden, inner)
-  return products + 2 * inner + spec.hidden
+def balance(mixture: Mixture, probability: Array, weight: Array) -> Array:
+  """Computes E sum_e f_e P_e, [], summed over mixtures.
 
-
-def add_work(
-  spec: Spec, number: Numbering, work: WorkBuilder, below, active, held
-) -> None:
-  """Adds what the mixture costs, with `active` experts for a sample.
+  1 where all experts are used alike. f is the share of routed places that an
+  expert gets, P its mean probability.
 
   Args:
-    spec: of the model.
-    number: of its groups.
-    work: is added to.
-    below: groups of encoders, columns and the fusion's bias.
-    active: experts for a sample, traced or not.
-    held: experts on the device, among which samples are divided.
+    mixture: its sizes.
+    probability: [B, ..., n, E].
+    weight: [B] or [B, ...], 0 for padding.
   """
-  hidden, inner, count = spec.hidden, width(spec), spec.mixture.number
-  into = encoders.dense_flops(hidden, inner)
-  gate = encoders.dense_flops(hidden, count)
+  on = counted(probability, weight)
+  real = jnp.where(on, probability, 0.0)
+  used = (weigh(real, mixture.top) > 0).astype(jnp.float32)
+  often = used.sum(tuple(range(used.ndim - 2)))
+  places = jnp.maximum(often.sum(-1, keepdims=True), 1e-9)
+  share = jax.lax.stop_gradient(often / places)
+  return mixture.number * (share * mean(real, on)).sum()
+
+
+def described(
+  own: Sequence[Layer],
+  parts: Callable[[PyTree], list[PyTree]],
+  with_parts: Callable[[PyTree, list[PyTree]], PyTree],
+  **known,
+) -> Experts:
+  """Describes a model's mixtures for methods that choose among them.
+
+  Args:
+    own: [n], which are alike but for their groups.
+    parts: P -> [n] of {'gate', 'expert', ...}.
+    with_parts: (P, [n]) -> P with these in place of its own.
+    **known: fields of `Experts` that are the model's.
+  """
+  first = own[0]
+  mixture = first.mixture
+
+  def weighed(probability, weight):
+    if not mixture.balance:
+      return jnp.zeros(())
+    return mixture.balance * balance(mixture, probability, weight)
+
+  def narrowed(params, held):
+    among = held.reshape(len(own), mixture.number)
+    every = zip(parts(params), among, strict=True)
+    return with_parts(params, [within(part, h) for part, h in every])
+
+  def outputs(params, x):
+    every = (e for part in parts(params) for e in part['expert'])
+    return jnp.stack([expert(first.form, e, x) for e in every])
+
+  return Experts(
+    blocks=tuple(g for one in own for g in one.expert),
+    gates=tuple(one.gate for one in own),
+    top=mixture.top,
+    size=first.size,
+    each=flops(first),
+    weigh=lambda p: weigh(p, mixture.top),
+    counted=counted,
+    mean=mean,
+    balance=weighed,
+    within=narrowed,
+    outputs=outputs,
+    **known,
+  )
+
+
+def flops(own: Layer) -> float:
+  """Counts the FLOPs of a sample, or token, in one expert, forward."""
+  inner = own.mixture.inside(own.size)
+  products = 2 * encoders.dense_flops(own.size, inner)
+  return products + (1 + own.form.flops[0]) * inner + own.size
+
+
+def gate_flops(own: Layer) -> float:
+  """Counts the FLOPs of a sample, or token, in the gate, forward."""
+  count = own.mixture.number
   # Bias, soft-max, and a comparison of every two.
-  work.shared += gate + (len(spec.modalities) + 6) * count + 3 * count**2
-  work.shared += active * (flops(spec) + 2 * hidden)
-  work.wgrad[number.gate[0]] += gate + count
-  each = (active / held) * (2 * into + inner + hidden)
-  for group in number.expert:
-    work.wgrad[group] += each
-  every = {*number.gate, *number.expert, *below}
-  # Through the weight to an expert's output, and through its last layer.
-  work.gradient_path(active * 2 * hidden, every)
-  work.gradient_path(active * (into + inner), {*number.expert, *below})
+  others = (own.sensors + 6) * count + 3 * count**2
+  return encoders.dense_flops(own.size, count) + others
+
+
+def add_work(own: Layer, work: WorkBuilder, below, active, share) -> None:
+  """Adds what a mixture costs a sample, or a token.
+
+  Args:
+    own: the mixture.
+    work: is added to.
+    below: groups of all that comes before it.
+    active: experts for a sample, traced or not; costs are linear in it and in
+      `share`.
+    share: of the samples that each expert on the device gets, likewise.
+  """
+  hidden, inner = own.size, own.mixture.inside(own.size)
+  into = encoders.dense_flops(hidden, inner)
+  gate = encoders.dense_flops(hidden, own.mixture.number)
+  work.shared += gate_flops(own)
+  work.shared += active * (flops(own) + 2 * hidden)
+  work.wgrad[own.gate] += gate + own.mixture.number
+  for group in own.expert:
+    work.wgrad[group] += share * (2 * into + inner + hidden)
+    # Through its weight and its last layer.
+    passed = hidden + into + own.form.flops[1] * inner
+    work.gradient_path(share * passed, {group, *below})
   # To the probabilities; through an expert's first layer and the gate.
-  work.gradient_path(active * 2 * hidden, {*number.gate, *below})
+  work.gradient_path(active * 3 * hidden, {own.gate, *below})
   work.gradient_path(active * (into + hidden) + gate + hidden, below)

@@ -4,6 +4,7 @@
              images: square patches of side `patch` -> Linear(patch^2 c -> d)
              text: a row of a table for every symbol; each plus its position
     block    h = x + Wo attn(q, k, v of LN(x)),  y = h + W2 gelu(W1 LN(h))
+             or of the last blocks y = h + the experts of LN(h) (experts.py)
     head     the mean of the tokens that are there -> LN -> Linear(d -> C);
              where the next token of text is predicted every position's own,
              and no token sees a later one
@@ -34,8 +35,10 @@ from relief_jax.engine import ambient
 from relief_jax.errors import InputError
 from relief_jax.models import (
   criteria,
+  experts,
   layers,
   lora_layers,
+  transformer_experts,
   transformer_split,
   transformer_weights,
 )
@@ -153,10 +156,7 @@ def _transformer(spec: Spec, stamp: Any) -> Task:
     encode=functools.partial(forward.encode, spec, cut),
     cuts=1,
     fuse=functools.partial(forward.fuse, spec, cut),
-    submodels={
-      'split': functools.partial(transformer_split.points, spec, cut),
-      **({} if adapted is None else {'rank': _ranks(spec, adapted, cut, size)}),
-    },
+    submodels=_submodels(spec, adapted, cut, size),
     ends={
       part: jax.tree.map(lambda _, part=part: part != 'blocks', own)
       for part, own in groups.items()
@@ -168,6 +168,18 @@ def _transformer(spec: Spec, stamp: Any) -> Task:
     notes=notes,
     skips=_skips(spec),
   )
+
+
+def _submodels(
+  spec: Spec, adapted: tuple[str, ...] | None, cut: Cut, size: Array
+) -> dict[str, Any]:
+  """Describes what it can be cut down to."""
+  if cut.mixed:
+    return {'experts': transformer_experts.described(spec, cut, size)}
+  points = functools.partial(transformer_split.points, spec, cut)
+  if adapted is None:
+    return {'split': points}
+  return {'split': points, 'rank': _ranks(spec, adapted, cut, size)}
 
 
 def _ranks(
@@ -233,6 +245,8 @@ def _check(spec: Spec) -> None:
       'at most the whole input',
       'lower --config.model.transformer.patch, or 0 for the preset',
     )
+  if spec.mixture.blocks:
+    transformer_experts.check(spec)
 
 
 def _linear(spec: Spec) -> tuple[str, ...]:
@@ -305,6 +319,8 @@ class _Numbers:
 
   def _full(self, i: int) -> count.Trained:
     """Numbers a block that trains: one group, or attention and MLP apart."""
+    if i >= self.spec.blocks - self.spec.mixture.blocks:
+      return self._mixed(i)
     if self.spec.groups == 'layer':
       halves = 'attention', 'mlp'
       first, second = (self._new(f'block{i}/{h}', -1, 'trunk') for h in halves)
@@ -316,6 +332,26 @@ class _Numbers:
     linear |= {n: second for n in ('up', 'down')}
     self.groups['blocks'].append({**linear, 'norm1': first, 'norm2': second})
     return count.Trained(linear, {}, (first, second))
+
+  def _mixed(self, i: int) -> count.Trained:
+    """Numbers a block of experts: the attention, the gate, each expert."""
+    spec, apart = self.spec, self.spec.groups == 'layer'
+    first = self._new(
+      f'block{i}/attention' if apart else f'block{i}', -1, 'trunk'
+    )
+    gate = self._new(f'block{i}/gate', -1, 'gate')
+    expert = tuple(
+      self._new(f'block{i}/expert/{e}', -1, 'expert')
+      for e in range(spec.mixture.number)
+    )
+    self.trunk += [(first,), expert]
+    linear = dict.fromkeys(count.ATTENTION, first)
+    norms = {'norm1': first, 'norm2': first}
+    self.groups['blocks'].append(
+      {**linear, **norms, **experts.groups(gate, expert)}
+    )
+    own = transformer_experts.layer(spec, gate, expert)
+    return count.Trained(linear, {}, (first, first), own)
 
   def _low(self, i: int, adapted) -> count.Trained:
     """Numbers the adapters of a block, a group each."""

@@ -1,19 +1,22 @@
 """Computes the transformer: parameters, tokens, blocks, class scores."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from relief_jax.models import layers, lora_layers
+from relief_jax.models import experts, layers, lora_layers
 from relief_jax.models import transformer_layers as parts
 from relief_jax.models.encoders import Spec
 from relief_jax.models.transformer_work import LINEAR, Trained
 from relief_jax.task import Skip
 from relief_jax.types import Array, PyTree
+
+# Of a block's key.
+_EXPERTS = 200
 
 
 class Cut(NamedTuple):
@@ -22,7 +25,7 @@ class Cut(NamedTuple):
   Attributes:
     embed: [M] groups of the modalities' embeddings; () where frozen.
     low: the group of the half of their adapters that all share, or None.
-    blocks: [L].
+    blocks: [L]; one with a mixture of experts has it in place of its MLP.
     head: the group of the last norm and layer.
     adapted: blocks hold adapters, of a frozen base; the head trains.
   """
@@ -37,8 +40,13 @@ class Cut(NamedTuple):
     """Lists the groups of all that comes before a block."""
     found = {*self.embed, *(() if self.low is None else (self.low,))}
     for own in self.blocks[:block]:
-      found |= {*own.linear.values(), *own.norms}
+      found |= set(own.groups)
     return sorted(found)
+
+  @property
+  def mixed(self) -> tuple[int, ...]:
+    """Numbers of the blocks with a mixture of experts, [n]."""
+    return tuple(i for i, own in enumerate(self.blocks) if own.mixture)
 
 
 def patches(spec: Spec, m: int) -> tuple[int, int]:
@@ -82,6 +90,11 @@ def init(key: Array, spec: Spec) -> PyTree:
   blocks = [
     _init_block(jax.random.fold_in(block_key, i), d) for i in range(spec.blocks)
   ]
+  first = spec.blocks - spec.mixture.blocks
+  for i, block in enumerate(blocks[first:], first):
+    del block['up'], block['down']
+    own = jax.random.fold_in(jax.random.fold_in(block_key, i), _EXPERTS)
+    block |= _init_mixture(own, spec)
   return {'embed': embed, 'blocks': blocks, 'head': head}
 
 
@@ -92,6 +105,25 @@ def _init_block(key: Array, d: int) -> PyTree:
     for k, (name, (i, o)) in zip(keys, LINEAR.items(), strict=True)
   }
   return {**linear, 'norm1': parts.norm_init(d), 'norm2': parts.norm_init(d)}
+
+
+def _init_mixture(key: Array, spec: Spec) -> PyTree:
+  gate_key, *keys = jax.random.split(key, spec.mixture.number + 1)
+  d, width = spec.d, spec.mixture.inside(spec.d)
+
+  def expert(key):
+    up, down = (
+      parts.linear_init(k, *size)
+      for k, size in zip(
+        jax.random.split(key), ((d, width), (width, d)), strict=True
+      )
+    )
+    return {'up': up['w'], 'b': up['b'], 'down': down['w'], 'c': down['b']}
+
+  return {
+    'gate': parts.linear_init(gate_key, d, spec.mixture.number),
+    'expert': [expert(k) for k in keys],
+  }
 
 
 def encode(spec: Spec, cut_groups: Cut, params, frozen, m: int, x, cut: int):
@@ -157,10 +189,32 @@ def fuse(
     run: [M] bool, modalities that are there.
     skip: one client is trained at a time: what need not be computed.
   """
+  return fuse_routed(spec, cut, params, frozen, features, run, skip)[0]
+
+
+def fuse_routed(
+  spec: Spec, cut: Cut, params, frozen, features, run, skip: Skip | None = None
+) -> tuple[Array, Array | None]:
+  """Computes logits, and how the tokens are routed on the way.
+
+  Args: as `fuse`.
+
+  Returns:
+    As `fuse`, and probabilities [B, T, n, E]; None without experts.
+  """
   x, seen = gather(spec, cut, params, features, run, skip)
   every = range(len(cut.blocks))
-  x = blocks(spec, cut, params, frozen, x, seen, every, skip)
-  return head(spec, cut, params, frozen, x, seen)
+  x, routing = blocks(spec, cut, params, frozen, x, seen, every, skip)
+  return head(spec, cut, params, frozen, x, seen), routing
+
+
+def route(spec: Spec, cut: Cut, params, features, run) -> Array:
+  """Computes how tokens are routed, [B, T, n, E]; arguments as `fuse`."""
+  x, seen = gather(spec, cut, params, features, run)
+  until = range(cut.mixed[-1] + 1)
+  _, routing = blocks(spec, cut, params, {}, x, seen, until)
+  assert routing is not None
+  return routing
 
 
 def gather(
@@ -190,7 +244,7 @@ def blocks(
   seen: Array,
   which: Iterable[int],
   skip: Skip | None = None,
-) -> Array:
+) -> tuple[Array, Array | None]:
   """Computes some blocks one after another, [B * T, d] -> [B * T, d].
 
   Args:
@@ -202,26 +256,30 @@ def blocks(
     seen: [B, T] 1 where a token is there.
     which: numbers of the blocks.
     skip: as in `fuse`.
+
+  Returns:
+    Tokens behind them, and as in `fuse_routed`, of the experts among them.
   """
   batch, length = seen.shape
   bias = jnp.where(seen > 0, 0.0, layers.NEVER)[:, None, None, :]
   if spec.next_token:
     later = np.triu(np.full((length, length), layers.NEVER, np.float32), 1)
     bias = jnp.maximum(bias + later[None, None], layers.NEVER)
+  routing = []
   for i in which:
     own = cut.blocks[i]
-    layer = partial(
-      _block,
-      spec,
-      frozen['blocks'][i] if cut.adapted else None,
-      bias,
-      batch,
-      skip is not None,
-    )
-    groups = np.array([*own.linear.values(), *own.norms, *cut.below(i)])
+    base = frozen['blocks'][i] if cut.adapted else None
+    start = partial(_attended, spec, base, bias, batch, skip is not None)
+    layer: Callable[..., Any] = partial(_block, start)
+    if own.mixture is not None:
+      layer = partial(_mixed, start, own.mixture, seen.reshape(-1), skip)
+    groups = np.array([*own.groups, *cut.below(i)])
     wanted = skip and skip.train[groups].any() if len(groups) else None
     x = parts.gated(layer, params['blocks'][i], x, wanted)
-  return x
+    if own.mixture is not None:
+      x, p = x
+      routing.append(p.reshape(batch, length, -1))
+  return x, jnp.stack(routing, 2) if routing else None
 
 
 def _gather(spec, features, run, skip) -> tuple[dict[str, Array], Array]:
@@ -254,8 +312,26 @@ def _gather(spec, features, run, skip) -> tuple[dict[str, Array], Array]:
   return rows, jnp.concatenate(seen, 1)
 
 
-def _block(spec, base, bias, batch, merge, params, x) -> Array:
-  """Computes a block, [R, d] -> [R, d]; `base` is what `params` adapt."""
+def _block(start, params, x) -> Array:
+  """Computes a block, [R, d] -> [R, d]; `start` is its `_attended`."""
+  x, h, linear = start(params, x)
+  return x + linear(parts.gelu(linear(h, 'up')), 'down')
+
+
+def _mixed(start, own, seen, skip, params, x) -> tuple[Array, Array]:
+  """Computes a block whose MLP is a mixture; also p, [R, E]."""
+  x, h, _ = start(params, x)
+  p = experts.shares(params['gate'], h, params['gate']['b'])
+  p = jnp.where(seen[:, None] > 0, p, 0.0)
+  weight = experts.weigh(p, own.mixture.top)
+  return experts.added(own, params, x, h, weight, skip), p
+
+
+def _attended(spec, base, bias, batch, merge, params, x):
+  """Computes a block up to its MLP: x, what the MLP reads, (x, layer) -> y.
+
+  `base` is what `params` adapt, or None.
+  """
   own = params if base is None else base
   scale = spec.lora_alpha / spec.rank
 
@@ -267,8 +343,7 @@ def _block(spec, base, bias, batch, merge, params, x) -> Array:
   q, k, v = (linear(h, name) for name in ('q', 'k', 'v'))
   mixed = parts.attention(q, k, v, bias, batch, spec.attention_heads)
   x = x + linear(mixed, 'o')
-  h = parts.layer_norm(x, **own['norm2'])
-  return x + linear(parts.gelu(linear(h, 'up')), 'down')
+  return x, parts.layer_norm(x, **own['norm2']), linear
 
 
 def head(spec, cut, params, frozen, x, seen) -> Array:

@@ -6,6 +6,8 @@ the embeddings and c blocks. At the last point it holds the head, too. Tokens of
 sensors that are not there do not travel.
 """
 
+import types
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -25,7 +27,12 @@ from relief_jax.types import Array, PyTree
 
 
 def work(
-  spec: Spec, cut: Cut, num: int, size: Array, layers: int | None = None
+  spec: Spec,
+  cut: Cut,
+  num: int,
+  size: Array,
+  layers: int | None = None,
+  loads: Mapping[int, tuple[float, float]] = types.MappingProxyType({}),
 ) -> Work:
   """Counts FLOPs and sizes.
 
@@ -35,6 +42,8 @@ def work(
     num: G.
     size: [G] numbers.
     layers: of the first layers alone; None: of the whole model.
+    loads: {block: what its experts are asked for} (`experts.add_work`), where
+      that is not what it is with all on the device.
   """
   every = len(spec.modalities)
   builder = count.Builder(every, num)
@@ -48,7 +57,8 @@ def work(
       own = None
     count.embedding(builder, m, tokens, fan_in, spec.d, own, low)
   for i, block in enumerate(cut.blocks[: max(depth - 1, 0)]):
-    count.block(builder, spec.d, spec.attention_heads, block, cut.below(i))
+    below, load = cut.below(i), loads.get(i)
+    count.block(builder, spec.d, spec.attention_heads, block, below, load)
   if layers is None:
     below = cut.below(len(cut.blocks))
     count.head(builder, spec.d, spec.classes, cut.head, below, spec.next_token)
@@ -145,7 +155,7 @@ def _front(
   }
   x, seen = forward.gather(spec, cut, params, features, run)
   count = min(s - 1, len(cut.blocks))
-  x = forward.blocks(spec, cut, params, frozen, x, seen, range(count))
+  x, _ = forward.blocks(spec, cut, params, frozen, x, seen, range(count))
   # Nothing of a token that is not there crosses.
   z = {'x': x * seen.reshape(-1, 1), 'seen': seen}
   if s <= len(cut.blocks) + 1:
@@ -163,5 +173,5 @@ def _back(
     z = _front(spec, cut, 1, params, frozen, z, run, branch)
   which = range(max(s - 1, 0), len(cut.blocks))
   seen = jax.lax.stop_gradient(z['seen'])
-  x = forward.blocks(spec, cut, params, frozen, z['x'], seen, which)
+  x, _ = forward.blocks(spec, cut, params, frozen, z['x'], seen, which)
   return forward.head(spec, cut, params, frozen, x, seen)

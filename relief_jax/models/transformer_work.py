@@ -12,15 +12,18 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from relief_jax.models.encoders import paths
+from relief_jax.models import experts
+from relief_jax.models.encoders import WorkBuilder, paths
+from relief_jax.models.experts import Layer
 from relief_jax.task import TokenWork, Work
 from relief_jax.types import Array
 
 # FLOPs a number: forward, and of the gradient of what comes in.
 _NORM = 7, 8
-_GELU = 9, 11
+GELU = 9, 11
 _SOFTMAX = 7, 5  # with the scores' scale and bias
 
+ATTENTION = ('q', 'k', 'v', 'o')
 # Linear layers of a block: of an input and an output of so many d.
 LINEAR = {
   'q': (1, 1),
@@ -39,11 +42,24 @@ class Trained(NamedTuple):
     linear: {linear layer: its group}; what is frozen is not there.
     ranks: {linear layer: rank of its adapter}; {}: the layers themselves.
     norms: groups of the norms before attention and MLP; () where frozen.
+    mixture: in place of an MLP, or None.
   """
 
   linear: Mapping[str, int]
   ranks: Mapping[str, int]
   norms: tuple[int, ...] = ()
+  mixture: Layer | None = None
+
+  def of(self, *names: str) -> set[int]:
+    """Groups of some linear layers that train."""
+    return {self.linear[name] for name in names if name in self.linear}
+
+  @property
+  def groups(self) -> tuple[int, ...]:
+    """Groups of all of it."""
+    own = self.mixture
+    more = () if own is None else (own.gate, *own.expert)
+    return *self.linear.values(), *self.norms, *more
 
 
 class Builder:
@@ -60,6 +76,13 @@ class Builder:
     if groups:
       row = self._agrad.setdefault(frozenset(groups), np.zeros(3))
       row[power] += flops
+
+  def per_token(self, more: WorkBuilder) -> None:
+    """Adds what every token costs."""
+    self.shared[1] += more.shared
+    self.wgrad[1] += more.wgrad
+    for groups, flops in more.passes.items():
+      self.through(groups, 1, flops)
 
   def build(self, tokens: np.ndarray, size: Array) -> Work:
     """Builds the record; `tokens` are [M], T of each modality."""
@@ -120,7 +143,12 @@ def embedding(
 
 
 def block(
-  work: Builder, d: int, heads: int, own: Trained, below: Collection[int]
+  work: Builder,
+  d: int,
+  heads: int,
+  own: Trained,
+  below: Collection[int],
+  load: tuple[float, float] | None = None,
 ) -> None:
   """Adds one block.
 
@@ -130,51 +158,88 @@ def block(
     heads: H.
     own: what of it trains.
     below: groups of all that comes before it.
+    load: of its mixture, as `experts.add_work`; None: all experts are there.
   """
-  linear = own.linear
-  work.shared[1] += 24 * d * d + (2 * _NORM[0] + 9 + 4 * _GELU[0] + 2) * d
-  work.shared[2] += 4 * d + _SOFTMAX[0] * heads
-  for name, (wide_in, wide_out) in LINEAR.items():
-    if name not in linear:
-      continue
-    i, o, g = wide_in * d, wide_out * d, linear[name]
+  before = set(below)
+  if own.mixture is None:
+    _mlp(work, d, own, before)
+  else:
+    _mixture(work, d, own, before, load or own.mixture.mixture.load)
+  _attention(work, d, heads, own, before)
+
+
+def _low(work: Builder, d: int, own: Trained, names, needed: set[int]) -> None:
+  """Adds what the gradient through the adapters of some layers costs."""
+  for name in names:
     r = own.ranks.get(name, 0)
+    if r:
+      i, o = (wide * d for wide in LINEAR[name])
+      work.through({own.linear[name]} | needed, 1, 2 * r * o + o)
+      work.through(needed, 1, 2 * r * i + i)
+
+
+def _weights(work: Builder, d: int, own: Trained, names) -> None:
+  """Adds weight gradients of some linear layers, and their adapters."""
+  for name in names:
+    if name not in own.linear:
+      continue
+    i, o = (wide * d for wide in LINEAR[name])
+    g, r = own.linear[name], own.ranks.get(name, 0)
     if r:
       work.shared[1] += 2 * r * (i + o) + 2 * o
       work.wgrad[1, g] += 2 * r * (i + o)
     else:
       work.wgrad[1, g] += 2 * i * o + o
+
+
+def _attention(
+  work: Builder, d: int, heads: int, own: Trained, before: set[int]
+) -> None:
+  """Adds the first half of a block."""
+  work.shared[1] += 8 * d * d + (_NORM[0] + 5) * d
+  work.shared[2] += 4 * d + _SOFTMAX[0] * heads
+  _weights(work, d, own, ATTENTION)
   for g in own.norms:
     work.wgrad[1, g] += 3 * d
-  before = set(below)
-  first, second = (set(own.norms[:1]), set(own.norms[1:]))
-
-  def groups(*names):
-    return {linear[name] for name in names if name in linear}
-
-  def low(names, needed):
-    """Adds what the gradient through adapters costs."""
-    for name in names:
-      r = own.ranks.get(name, 0)
-      if r:
-        i, o = (wide * d for wide in LINEAR[name])
-        work.through({linear[name]} | needed, 1, 2 * r * o + o)
-        work.through(needed, 1, 2 * r * i + i)
-
-  attended = groups('q', 'k', 'v') | first | before
-  halfway = groups('o') | attended
-  expanded = groups('up') | second | halfway
-  low(['down'], expanded)
-  work.through(expanded, 1, 8 * d * d + _GELU[1] * 4 * d)
-  low(['up'], second | halfway)
-  work.through(second | halfway, 1, 8 * d * d)
-  work.through(halfway, 1, (_NORM[1] + 1) * d)
-  low(['o'], attended)
+  first = set(own.norms[:1])
+  attended = own.of('q', 'k', 'v') | first | before
+  _low(work, d, own, ['o'], attended)
   work.through(attended, 1, 2 * d * d)
   work.through(attended, 2, 8 * d + _SOFTMAX[1] * heads)
-  low(['q', 'k', 'v'], first | before)
+  _low(work, d, own, ['q', 'k', 'v'], first | before)
   work.through(first | before, 1, 6 * d * d + 2 * d)
   work.through(before, 1, (_NORM[1] + 1) * d)
+
+
+def _mlp(work: Builder, d: int, own: Trained, before: set[int]) -> None:
+  """Adds the second half of a block without experts."""
+  work.shared[1] += 16 * d * d + (_NORM[0] + 6 + 4 * GELU[0]) * d
+  _weights(work, d, own, ['up', 'down'])
+  halfway = own.of(*ATTENTION) | set(own.norms[:1]) | before
+  second = set(own.norms[1:])
+  expanded = own.of('up') | second | halfway
+  _low(work, d, own, ['down'], expanded)
+  work.through(expanded, 1, 8 * d * d + GELU[1] * 4 * d)
+  _low(work, d, own, ['up'], second | halfway)
+  work.through(second | halfway, 1, 8 * d * d)
+  work.through(halfway, 1, (_NORM[1] + 1) * d)
+
+
+def _mixture(
+  work: Builder,
+  d: int,
+  own: Trained,
+  before: set[int],
+  load: tuple[float, float],
+) -> None:
+  """Adds the second half of a block with experts."""
+  assert own.mixture is not None
+  work.shared[1] += (_NORM[0] + 1) * d  # the sum with what comes by it
+  halfway = own.of(*ATTENTION) | set(own.norms) | before
+  more = WorkBuilder(0, work.wgrad.shape[1])
+  experts.add_work(own.mixture, more, halfway, *load)
+  work.per_token(more)
+  work.through(halfway, 1, (_NORM[1] + 1) * d)
 
 
 def head(

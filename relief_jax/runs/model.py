@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from relief_jax import models
+from relief_jax import models, tree
 from relief_jax.engine import ambient
 from relief_jax.errors import InputError, unknown
 from relief_jax.models.encoders import Spec
@@ -130,6 +130,9 @@ class Model:
   ) -> np.ndarray:
     """Finds the experts that windows are sent to, [B, E] bool.
 
+    Of a transformer a row for every token that is there, and of n mixtures one
+    for each of them, [B * T * n, n * E], as `caching.of_routes` takes them.
+
     Args: as `scores`; sensors that are not there are skipped.
 
     Raises:
@@ -140,21 +143,26 @@ class Model:
       raise InputError(
         f'routes of the model {self.backbone}, which has no experts',
         'a mixture of experts',
-        'train one with --config.model.fusion=experts',
+        'train one with --config.model.fusion=experts, or a transformer with '
+        '--config.model.experts.blocks=1',
       )
     there = list(x) if sensors is None else list(sensors)
     windows, count = self._scaled(x, there)
     mask = np.array([name in there for name in self.modalities])
     features = {
-      name: np.where(
+      name: tree.masked(
         mask[i],
         task.encode(self.params, self.frozen, i, windows[name], task.cuts),
-        0.0,
       )
       for i, name in enumerate(self.modalities)
     }
-    p = task.experts.route(self.params, features, mask)
-    return np.asarray(task.experts.weigh(p) > 0)[:count]
+    found = task.experts.route(self.params, features, mask)[:count]
+    p = np.asarray(found).reshape(-1, *found.shape[-2:])
+    used = np.asarray(task.experts.weigh(jnp.asarray(p)) > 0)[p.any((1, 2))]
+    apart = (
+      used[:, :, None] & np.eye(used.shape[1], dtype=bool)[None, ..., None]
+    )
+    return apart.reshape(-1, used.shape[1] * used.shape[2])
 
   def _params_of(self, client: int | None) -> PyTree:
     """Picks the parameters of a client, or the shared ones."""

@@ -8,6 +8,7 @@ numbers   [n, D] float32         [B, D]               squared_error
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from relief_jax.types import Array
@@ -46,3 +47,23 @@ def zeros(of: str, output: Any) -> Array:
   if of == NUMBERS:
     return jnp.zeros(output.shape, jnp.float32)
   return jnp.zeros(output.shape[:-1], jnp.int32)
+
+
+def told(y: Array, weight: Array) -> Array:
+  """Gives samples' weights; of texts that of each token, 0 behind the last.
+
+  >>> told(jnp.array([[2, 1, -1], [-1, -1, 5]]), jnp.ones(2)).tolist()
+  [[1.0, 1.0, 0.0], [1.0, 1.0, 1.0]]
+
+  Args:
+    y: targets; of tokens below 0 there is nothing to predict, and behind the
+      last other one the text is over.
+    weight: [B], 0 for padding.
+
+  Returns:
+    [B], or of tokens [B, T].
+  """
+  if kind(y) != TOKENS:
+    return weight
+  ahead = jax.lax.cummax((y >= 0).astype(jnp.int32), 1, reverse=True)
+  return weight[:, None] * ahead

@@ -138,37 +138,56 @@ class Ranks(NamedTuple):
 
 
 class Experts(NamedTuple):
-  """Describes a mixture of experts, for methods that choose among them; static.
+  """Describes n mixtures of E experts each, for methods that choose; static.
+
+  Probabilities are [B, ..., n, E], of samples or of their tokens; 0 of a token
+  that is not there.
 
   Attributes:
-    blocks: [E] ints, numbers of the experts' blocks.
-    gate: number of the gate's block.
-    top: k, experts that a sample is routed to.
+    blocks: [n * E] ints, numbers of the experts' blocks, mixture by mixture.
+    gates: [n] ints, numbers of the gates' blocks.
+    top: k, experts that a sample, or token, is routed to.
     size: H, numbers that an expert reads, and makes.
-    flops: of routing a sample, beside encoders and fusion.
-    each: FLOPs of a sample in one expert, forward.
-    work: [] number of experts on a device, traced or not, among which alone the
-      gate then routes -> Work.
-    route: (params, {m: [B, d_m]}, run [M]) -> [B, E] probabilities.
-    weigh: [B, E] probabilities -> [B, E] weights, of k experts above 0, which
-      add up to 1.
-    balance: (probabilities, weight [B]) -> [], the loss's term of equal use.
-    within: (params, [E] bool) -> P whose gate routes to those alone.
-    outputs: (params, [A, H]) -> [E, A, H].
+    routing: forward FLOPs until the last gate has spoken; what else is in it
+      means nothing.
+    each: FLOPs of a sample, or token, in one expert, forward.
+    work: [n] numbers of experts on a device, traced or not, among which alone
+      the gates then route -> Work.
+    fuse: as `Task.fuse` -> logits and probabilities.
+    route: (params, {m: [B, d_m]}, run [M]) -> probabilities.
+    weigh: probabilities -> weights, of k experts above 0, which add up to 1.
+    counted: (probabilities, weight [B] or [B, ...]) -> [B, ..., n, 1] bool,
+      tokens that are there and count.
+    mean: ([B, ..., n, E], those marks) -> [n, E].
+    balance: (probabilities, weight) -> [], the loss's term of equal use.
+    within: (params, [n * E] bool) -> P whose gates route to those alone.
+    outputs: (params, [A, H]) -> [n * E, A, H].
   """
 
   blocks: tuple[int, ...]
-  gate: int
+  gates: tuple[int, ...]
   top: int
   size: int
-  flops: float
+  routing: Work
   each: float
   work: Callable[[Any], Work]
+  fuse: Callable[..., tuple[Array, Array]]
   route: Callable[..., Array]
   weigh: Callable[[Array], Array]
+  counted: Callable[[Array, Array], Array]
+  mean: Callable[[Array, Array], Array]
   balance: Callable[[Array, Array], Array]
   within: Callable[[PyTree, Array], PyTree]
   outputs: Callable[[PyTree, Array], Array]
+
+  @property
+  def number(self) -> int:
+    """E."""
+    return len(self.blocks) // len(self.gates)
+
+  def apart(self, values: Any) -> Any:
+    """Reshapes [..., n * E] to [..., n, E]."""
+    return values.reshape(*values.shape[:-1], len(self.gates), self.number)
 
 
 class SubModel(NamedTuple):

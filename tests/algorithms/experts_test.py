@@ -25,7 +25,13 @@ def test_scores_by_hand():
   p = np.array([[0.7, 0.2, 0.1], [0.5, 0.1, 0.4]], np.float32)
   task = tiny.task(**dict(tiny.needs('hfedmoe')))
   options = ChoiceOptions(lam=0.25, beta=0.5)
-  found = quick(lambda p: expert_choice.found(options, task.experts, p))(p)
+
+  @quick
+  def scored(p):
+    one = jnp.ones(len(p))
+    return expert_choice.found(options, task.experts, p[:, None], one)
+
+  found = scored(p)
   mean = np.array([0.6, 0.15, 0.25])
   score = 0.25 * mean + 0.75 * np.array([0.7, 0.2, 0.4])
   told = (p * np.log(p / mean)).mean(0)
@@ -36,9 +42,7 @@ def test_scores_by_hand():
   )
   # Two of three for each sample, another two for the other.
   np.testing.assert_array_equal(found.routed, [True, True, True])
-  alone = quick(lambda p: expert_choice.found(options, task.experts, p))(
-    p[[0, 0]]
-  )
+  alone = scored(p[[0, 0]])
   np.testing.assert_array_equal(alone.routed, [True, True, False])
 
 

@@ -12,7 +12,7 @@ from relief_jax import costs, tree
 from relief_jax.clients import training
 from relief_jax.clients.records import Batch, Gate
 from relief_jax.errors import InputError
-from relief_jax.models import experts
+from relief_jax.models import encoders, experts
 from relief_jax.models.mixture import Mixture
 from relief_jax.simulate import Simulation
 from tests.support import tiny
@@ -27,9 +27,19 @@ def spec_of(count, top):
   return tiny.spec(fusion='experts', hidden=4, mixture=Mixture(count, top, 3))
 
 
+def layer_of(spec):
+  number = encoders.number_groups(spec, encoders_train=True)
+  return experts.layer(spec, number)
+
+
 def mixture(spec, params, a):
   p = experts.probabilities(spec, params['gate'], a, EVERYBODY)
-  return experts.everywhere(params, a, experts.weigh(p, spec.mixture.top)), p
+  g = experts.weigh(p, spec.mixture.top)
+  return experts.added(layer_of(spec), params, a, a, g), p
+
+
+def one_expert(own, x):
+  return experts.expert(experts.FUSED, own, x)
 
 
 @functools.cache
@@ -58,8 +68,8 @@ def numbers():
       'gate': jax.tree.map(lambda v: v[..., :1], params['gate']),
       'expert': params['expert'][:1],
     }
-    dense = a + experts.expert(params['expert'][0], a)
-    every = jnp.stack([experts.expert(e, a) for e in params['expert']], 1)
+    dense = a + one_expert(params['expert'][0], a)
+    every = jnp.stack([one_expert(e, a) for e in params['expert']], 1)
     whole, p = mixture(spec_of(3, 3), params, a)
     slope = jax.grad(lambda p: mixture(spec_of(1, 1), p, a)[0].sum())(one)
     gate = jnp.concatenate([v.ravel() for v in jax.tree.leaves(slope['gate'])])
@@ -97,8 +107,8 @@ def test_weights_are_of_the_largest_and_add_up():
 
 def test_balance():
   """1 where all are used alike, E / k times as much of one; no padding."""
-  balance = quick(functools.partial(experts.balance, spec_of(4, 1)))
-  p, real = np.eye(4, dtype=np.float32), np.ones(4, np.float32)
+  balance = quick(functools.partial(experts.balance, Mixture(4, 1)))
+  p, real = np.eye(4, dtype=np.float32)[:, None], np.ones(4, np.float32)
   np.testing.assert_allclose(balance(p, real), 1.0, rtol=1e-6)
   np.testing.assert_allclose(balance(p[[0] * 4], real), 4.0, rtol=1e-6)
   p[3], real[3] = np.nan, 0
@@ -118,7 +128,7 @@ def step():
       gate = Gate(run, None, train)
       found = training.forward(task, params, {}, batch, gate, branch)
       y = population.bank.y[batch.row]
-      more = task.penalty(params, found.features, run, batch.weight, None)
+      more = task.experts.balance(found.routing, batch.weight)
       return more + training.cross_entropy(found.logits, y, batch.weight)
 
     return [
@@ -172,7 +182,7 @@ def test_who_does_not_train_an_expert_has_no_gradient_of_it():
 def test_costs_of_fewer_experts():
   """A device of k or more experts computes k of them for a sample."""
   task, *_ = step()
-  every = [task.experts.work(n) for n in (0, 1, 2, 3)]
+  every = [task.experts.work([n]) for n in (0, 1, 2, 3)]
   forward = [float(w.shared) for w in every]
   assert forward[0] < forward[1] < forward[2] == forward[3]
   np.testing.assert_allclose(
@@ -216,7 +226,7 @@ def test_relief_chooses_among_experts():
   setting = tiny.setting(population, 'relief', deadline=1.0)
   for _, info in tiny.run('relief', task, population, setting, 3):
     trained = np.asarray(info.trained)
-    assert trained[:, task.experts.gate].all()
+    assert trained[:, list(task.experts.gates)].all()
     count = trained[:, mine].sum(-1)
     assert (count < 3).all() and (count > 0).any()
     sent = trained @ (4 * np.asarray(task.work.size))

@@ -246,7 +246,7 @@ def counted(spec):
       params, frozen, features_of(task, params, frozen, x),
       jnp.ones(len(values), bool),
     )  # fmt: skip
-    y, weight = jnp.zeros(32, jnp.int32), jnp.ones(32)
+    y, weight = targets.zeros(task.targets, scores), jnp.ones(32)
     return training.criterion(task)(scores, y, weight)
 
   shapes = [counting.batch_of(v) for v in spec.example.values()]
@@ -265,8 +265,12 @@ def test_a_block_is_that_of_the_table(name):
   assert sum(v.size for v in jax.tree.leaves(one)) == size
   assert size == 12 * d * d + 13 * d
   spec = Spec(('a',), (1,), 8, 2, d=d, attention_heads=heads)
+  bias = jnp.zeros((1, 1, 1, 1))
   block = functools.partial(
-    transformer_forward._block, spec, None, jnp.zeros((1, 1, 1, 1)), 1, False
+    transformer_forward._block,
+    functools.partial(
+      transformer_forward._attended, spec, None, bias, 1, False
+    ),
   )
   x = jax.ShapeDtypeStruct((tokens, d), jnp.float32)
   flat = jaxprs.flatten(jax.make_jaxpr(block)(one, x))

@@ -128,7 +128,7 @@ class ImportanceTwin(twin.Twin):
       return self.flops(n, chosen) + more
     task = self.task
     try:
-      work = task.experts.work(jnp.float32(len(mine)))
+      work = task.experts.work(jnp.float32([len(mine)]))
       self.task = task._replace(work=work)
       return self.flops(n, chosen) + more
     finally:
@@ -143,7 +143,7 @@ class ImportanceTwin(twin.Twin):
     if not self.fleet.samples[n]:
       return 0.0
     fwd = np.asarray(self.task.work.fwd) @ self.fleet.owned[n]
-    price = (fwd + self.task.experts.flops) / self.setting.steps
+    price = (fwd + self.task.experts.routing.shared) / self.setting.steps
     budget = self.budget(n)
     if self.cost(n, {'shared', 'gate'}) + price > budget:
       return 0.0

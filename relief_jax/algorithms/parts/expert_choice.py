@@ -7,11 +7,13 @@ probabilities p_s of sample s, and scores the experts by
     I = sc - beta mean_s p log(p / mean_s p)
 
 (HFedMoE, https://arxiv.org/abs/2601.00583, equations 3-5 and 14: importance
-less the information that routing tells of the sample). Of the experts that some
-sample is routed to it trains the best that fit; who affords all trains all.
-**Ours**: one batch in place of all windows; gate and head always train, then
-encoders and columns as far as they fit, then experts; who cannot afford to
-measure trains gate and head alone.
+less the information that routing tells of the sample). In a transformer samples
+are tokens, and the experts of all its mixtures are chosen among together. Of
+the experts that some sample is routed to it trains the best that fit; who
+affords all trains all. **Ours**: one batch in place of all windows; gates and
+head always train, then encoders and columns, or embeddings and blocks, as far
+as they fit, then experts; who cannot afford to measure trains gates and head
+alone.
 
 Two forms. `backward`: samples see their own k of all experts, which are all
 sent; of the others nothing is trained. `routed` (**ours**): the gate routes to
@@ -35,6 +37,7 @@ from relief_jax.clients import batches
 from relief_jax.errors import InputError
 from relief_jax.keys import LARGE, name, option, real, whole
 from relief_jax.rounds.method import Round
+from relief_jax.scoring import targets
 from relief_jax.settings import Setting
 from relief_jax.task import CostOverride, Experts, Plan, Task
 from relief_jax.types import Array, PyTree
@@ -74,10 +77,10 @@ class Routing(NamedTuple):
   """Holds what devices found of their routing; zeros where none was measured.
 
   Attributes:
-    usage: [K, E] mean p.
-    score: [K, E] sc.
-    importance: [K, E] I.
-    routed: [K, E] bool, some sample is routed there.
+    usage: [K, n * E] mean p.
+    score: [K, n * E] sc.
+    importance: [K, n * E] I.
+    routed: [K, n * E] bool, some sample is routed there.
   """
 
   usage: Array
@@ -109,26 +112,33 @@ def required(task: Task, method: str) -> Experts:
   if task.experts is None:
     raise InputError(
       f'{method!r} with a model without a mixture of experts',
-      'one whose fusion is such a mixture',
-      'set --config.backbone=cnn --config.model.fusion=experts',
+      'one whose fusion, or whose last blocks, are such a mixture',
+      'set --config.backbone=cnn --config.model.fusion=experts, or of the '
+      'transformer --config.model.experts.blocks=1',
     )
   return task.experts
 
 
-def found(options: ChoiceOptions, experts: Experts, p: Array) -> Routing:
+def found(
+  options: ChoiceOptions, experts: Experts, p: Array, weight: Array
+) -> Routing:
   """Scores the experts by one device's probabilities.
 
   Args:
     options: of the score.
     experts: of the model.
-    p: [B, E].
+    p: [B, ..., n, E].
+    weight: [B] or [B, ...], 0 of samples and tokens that do not count.
   """
-  mean = p.mean(0)
-  score = options.lam * mean + (1 - options.lam) * p.max(0)
-  ratio = p / jnp.maximum(mean, 1e-9)[None]
-  told = jnp.where(p > 0, p * jnp.log(jnp.maximum(ratio, 1e-9)), 0.0).mean(0)
-  routed = (experts.weigh(p) > 0).any(0)
-  return Routing(mean, score, score - options.beta * told, routed)
+  on = experts.counted(p, weight)
+  real, over = jnp.where(on, p, 0.0), tuple(range(p.ndim - 2))
+  mean = experts.mean(real, on)
+  score = options.lam * mean + (1 - options.lam) * real.max(over)
+  ratio = real / jnp.broadcast_to(jnp.maximum(mean, 1e-9), p.shape)
+  told = jnp.where(real > 0, real * jnp.log(jnp.maximum(ratio, 1e-9)), 0.0)
+  importance = score - options.beta * experts.mean(told, on)
+  routed = (experts.weigh(real) > 0).any(over)
+  return Routing(*(v.ravel() for v in (mean, score, importance, routed)))
 
 
 class Choice:
@@ -158,9 +168,10 @@ class Choice:
     self.whole = self.options.form == 'backward'
 
   def held(self, trained: Array) -> Array:
-    """Counts the experts that a device has, [...] of [..., G]."""
-    count = trained[..., self.at].sum(-1).astype(jnp.float32)
-    return jnp.full_like(count, len(self.at)) if self.whole else count
+    """Counts the experts that a device has, [..., n] of [..., G]."""
+    own = self.experts.apart(trained[..., self.at])
+    count = own.sum(-1).astype(jnp.float32)
+    return jnp.full_like(count, own.shape[-1]) if self.whole else count
 
   def received(self, run: Array, trained: Array) -> Array:
     """Marks the blocks on a device, [..., G]."""
@@ -203,7 +214,8 @@ class Choice:
     """Finds who measures, what that costs, and who has nothing to choose."""
     task, setting = self.task, self.setting
     run, always = round.fleet.owned, jnp.asarray(task.blocks.always)
-    once = costs.total(run, task.work.fwd) + self.experts.flops
+    nothing = jnp.zeros((len(run), task.num_blocks), bool)
+    once = costs.step_flops(self.experts.routing, run, nothing)
     extra = once * setting.batch / jnp.maximum(setting.samples(round.fleet), 1)
 
     def one(run, access, limit, fleet, extra):
@@ -224,7 +236,8 @@ class Choice:
 
     def routed(seen: one_batch.Seen) -> Routing:
       p = self.experts.route(seen.params, seen.features, seen.run)
-      return found(self.options, self.experts, p)
+      weight = targets.told(seen.y, jnp.ones(len(seen.y)))
+      return found(self.options, self.experts, p, weight)
 
     return one_batch.measure(
       task, setting, server.params, round, who.measures, who.extra, routed
@@ -253,12 +266,12 @@ class Choice:
     trained &= round.active[:, None]
     run &= trained.any(-1, keepdims=True)
     extra = jnp.where(trained.any(-1), who.extra, 0.0)
-    count = len(self.at)
+    told = len(self.at) + len(self.experts.gates)
     cost = CostOverride(
       flops=extra * self.setting.samples(round.fleet)
       + self.beside * trained[:, self.at].sum(-1),
-      # Usage of all experts and one number more, for the weights.
-      upload=jnp.where(extra > 0, 4.0 * (count + 1), 0.0),
+      # Usage of all experts and a number more for each gate, for the weights.
+      upload=jnp.where(extra > 0, 4.0 * told, 0.0),
     )
     if not self.whole:
       cost = cost._replace(
@@ -278,7 +291,7 @@ class Choice:
     return memory.needed(self.task, step, run, trained, held)
 
   def drawn(self, round: Round) -> Array:
-    """Draws the order of the experts, [K, E]."""
+    """Draws the order of the experts, [K, n * E]."""
     keys = batches.client_keys(round.key, round.fleet)
     return jax.vmap(
       lambda key: jax.random.uniform(
@@ -293,8 +306,8 @@ class Choice:
       run: [M] bool, branches in the forward pass.
       access: [G] bool, blocks in reach.
       limit: FLOPs per sample, and memory.
-      score: [E].
-      routed: [E] bool.
+      score: [n * E].
+      routed: [n * E] bool.
       extra: [] FLOPs per sample of the measurement.
       samples: [] of the round.
     """
