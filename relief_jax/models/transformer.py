@@ -216,8 +216,12 @@ def _skips(spec: Spec) -> tuple[int, ...]:
   """Lists the numbers of modalities whose tokens alone make a shorter program.
 
   Which of them run is known only to the program: they must be as many of each.
+  With experts there is the whole one alone: each has a branch for every expert,
+  and compiling them takes minutes.
   """
   count = len(spec.modalities)
+  if spec.mixture.blocks:
+    return (count,)
   alike = len({forward.patches(spec, m)[0] for m in range(count)}) == 1
   return tuple(range(1, count + 1)) if alike else (count,)
 
