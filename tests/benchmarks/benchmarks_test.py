@@ -55,6 +55,16 @@ def test_smoke(name):
 
 
 @pytest.mark.slow
+def test_costs_alone_grow_with_devices_and_rounds():
+  few, many = smoke('time_only')
+  assert (few['clients'], many['clients']) == (8, 16)
+  for case in (few, many):
+    each = 1e6 * case['run_seconds'] / (3 * case['clients'])
+    assert case['microseconds_per_device_and_round'] == pytest.approx(each)
+  assert 1.5 < many['joules'] / few['joules'] < 2.5
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize('more', [(), ('--processor_time',)])
 def test_predicted_over_measured_adds_up(more):
   *models, whole = smoke('predicted', *more)
