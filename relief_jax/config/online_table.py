@@ -73,6 +73,12 @@ ONLINE = {
     'slowdown': real(0.0, 0, 5, "deviation of the log of a device's speed"),
     'fading': real(0.0, 0, 5, "deviation of the log of a link's bandwidth"),
     'loss': real(0.0, 0, 0.99, 'probability that a packet is sent again'),
+    'path': text(
+      '', 'CSV of bit rates over time, by device (online/bandwidth_file.py)'
+    ),
+    'round_seconds': whole(
+      3600, 1, 86400, 'path: from a round to the next', 'seconds'
+    ),
     'wait': real(
       0.0, 0, MANY, "server's patience; 0: no end", 'median planned times'
     ),

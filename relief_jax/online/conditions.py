@@ -105,7 +105,7 @@ def take(population: Population, index: Array, round_index: Array):
   if found.arrived is not None:
     found = found._replace(arrived=found.arrived * there)
   if world.pace is not None:
-    fleet = radio.paced(world.pace, world.words, fleet, round_index)
+    fleet = radio.paced(world.pace, world.words, fleet, index, round_index)
     if world.pace.loss is not None:
       found = found._replace(
         loss=jnp.broadcast_to(world.pace.loss, fleet.id.shape),

@@ -5,7 +5,13 @@ import ml_collections
 import numpy as np
 
 from relief_jax.errors import InputError
-from relief_jax.online import missing, presence, radio, streams
+from relief_jax.online import (
+  bandwidth_file,
+  missing,
+  presence,
+  radio,
+  streams,
+)
 from relief_jax.online.conditions import Online
 
 
@@ -38,7 +44,7 @@ def draw(
     config.missing.outage, config.missing.share, names, owned, next(children)
   )
   around = presence.draw(config.presence, clients, next(children))
-  found = (stream, lacking, planned, around, pace(config.pace))
+  found = (stream, lacking, planned, around, pace(config.pace, clients))
   _check(config, stream)
   if all(process is None for process in found):
     return None
@@ -46,18 +52,26 @@ def draw(
   return Online(jnp.asarray(words), *found)
 
 
-def pace(config: ml_collections.ConfigDict) -> radio.Pace | None:
+def pace(config: ml_collections.ConfigDict, clients: int) -> radio.Pace | None:
   """Reads the variation of processors and links from the config.
 
   Args:
     config: `config.online.pace`.
+    clients: N.
+
+  Raises:
+    InputError: of the file of bandwidths.
   """
-  values = {
-    name: jnp.float32(config[name]) if config[name] else None
-    for name in radio.Pace._fields
-  }
-  off = all(value is None for value in values.values())
-  return None if off else radio.Pace(**values)
+  found = radio.Pace(
+    **{
+      name: jnp.float32(config[name]) if config[name] else None
+      for name in ('slowdown', 'fading', 'loss')
+    }
+  )
+  if config.path:
+    traces = bandwidth_file.read(config.path, clients, config.round_seconds)
+    found = found._replace(bandwidth=traces)
+  return None if all(v is None for v in found) else found
 
 
 def _check(config: ml_collections.ConfigDict, stream) -> None:

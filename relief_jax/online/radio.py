@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from relief_jax.online import keys
+from relief_jax.online import bandwidth_file, keys
+from relief_jax.online.bandwidth_file import Bandwidth
 from relief_jax.types import Array, Fleet
 
 
@@ -16,14 +17,19 @@ class Pace(NamedTuple):
     slowdown: [] deviation of the log of a device's speed, or None.
     fading: [] deviation of the log of a link's bandwidth, or None.
     loss: [] probability that a packet is lost and sent again, or None.
+    bandwidth: recorded, in place of the data sheet's; fading comes on top. Or
+      None.
   """
 
   slowdown: Array | None
   fading: Array | None
   loss: Array | None
+  bandwidth: Bandwidth | None = None
 
 
-def paced(pace: Pace, words: Array, fleet: Fleet, round_index: Array) -> Fleet:
+def paced(
+  pace: Pace, words: Array, fleet: Fleet, place: Array, round_index: Array
+) -> Fleet:
   """Gives the participants the speeds and bandwidths of a round.
 
   Budgets stay: the server plans with the data sheet.
@@ -32,8 +38,12 @@ def paced(pace: Pace, words: Array, fleet: Fleet, round_index: Array) -> Fleet:
     pace: of the world.
     words: its key.
     fleet: [K] participants.
+    place: [K] places in the population.
     round_index: [] int32.
   """
+  if pace.bandwidth is not None:
+    rates = bandwidth_file.at(pace.bandwidth, place, round_index)
+    fleet = dataclasses.replace(fleet, **rates)
   if pace.slowdown is not None:
     key = keys.at(keys.of(words, keys.PACE), round_index)
     slow = jnp.exp(pace.slowdown * keys.normal(key, fleet.id))

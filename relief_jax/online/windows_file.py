@@ -20,10 +20,10 @@ import numpy as np
 
 from relief_jax.errors import InputError
 from relief_jax.files import paths, text_files
+from relief_jax.online import clock
+from relief_jax.online.clock import LONGEST, Clock
 from relief_jax.types import Array
 
-LONGEST = 2_000_000  # seconds of a trace, so that products of them are int32
-_MANY = 1024  # rounds that are counted at once
 _KEYS = ('active', 'inactive', 'finish_time')
 _MORE = ('duration', 'model')
 
@@ -34,16 +34,12 @@ class Windows(NamedTuple):
   Attributes:
     start: [N, W] of every window.
     end: [N, W] behind its last second; `start` where there is none.
-    period: [N] after which the windows come again.
-    seconds: [] from a round to the next.
-    many: [N] seconds of `_MANY` rounds, within the period.
+    clock: of the records.
   """
 
   start: Array
   end: Array
-  period: Array
-  seconds: Array
-  many: Array
+  clock: Clock
 
 
 def read(path: str, clients: int, seconds: int) -> Windows:
@@ -77,9 +73,7 @@ def read(path: str, clients: int, seconds: int) -> Windows:
   return Windows(
     start=jnp.asarray(bounds[0]),
     end=jnp.asarray(bounds[1]),
-    period=jnp.asarray(period, jnp.int32),
-    seconds=jnp.int32(seconds),
-    many=jnp.asarray(_MANY * seconds % period, jnp.int32),
+    clock=clock.make(period, seconds),
   )
 
 
@@ -91,10 +85,7 @@ def here(found: Windows, place: Array, round_index: Array) -> Array:
     place: [K] places in the population.
     round_index: [] int32.
   """
-  period = found.period[place]
-  passed = round_index // _MANY * found.many[place] % period
-  passed += round_index % _MANY * found.seconds % period
-  now = (passed % period)[:, None]
+  now = clock.second(found.clock, place, round_index)[:, None]
   return ((found.start[place] <= now) & (now < found.end[place])).any(-1)
 
 
@@ -109,7 +100,7 @@ def _windows(record: Any, where: str) -> tuple[list[tuple[int, int]], int]:
     )
   period = record['finish_time']
   starts, ends = record['active'], record['inactive']
-  if not _second(period) or period < 1:
+  if not clock.valid(period) or period < 1:
     raise InputError(
       f'{where}, finish_time: {period!r}',
       f'whole seconds from 1 to {LONGEST}',
@@ -123,7 +114,7 @@ def _windows(record: Any, where: str) -> tuple[list[tuple[int, int]], int]:
       'end the last window at finish_time',
     )
   flat = [v for pair in zip(starts, ends, strict=True) for v in pair]
-  inside = all(map(_second, flat)) and all(v <= period for v in flat)
+  inside = all(map(clock.valid, flat)) and all(v <= period for v in flat)
   if not inside or sorted(flat) != flat:
     raise InputError(
       f'{where}: windows out of order, or beyond finish_time={period}',
@@ -131,8 +122,3 @@ def _windows(record: Any, where: str) -> tuple[list[tuple[int, int]], int]:
       'sort the windows, or check the unit',
     )
   return list(zip(starts, ends, strict=True)), period
-
-
-def _second(value: Any) -> bool:
-  whole = isinstance(value, int) and not isinstance(value, bool)
-  return whole and 0 <= value <= LONGEST

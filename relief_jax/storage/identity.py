@@ -41,7 +41,13 @@ FREE = {
   'rounds': 'how long it goes on, where nothing is planned over all rounds',
 }
 # Keys that hold the path of a file, which counts by its content.
-_PATHS = ('data_path', 'fleet', 'online.presence.path', 'model.weights')
+_PATHS = (
+  'data_path',
+  'fleet',
+  'online.presence.path',
+  'online.pace.path',
+  'model.weights',
+)
 
 
 def _free(key: str, config: ml_collections.ConfigDict) -> bool:
@@ -248,6 +254,10 @@ def _files(config, data_dir) -> dict[str, pathlib.Path]:
   presence = config.online.presence
   if presence.kind in ('trace', 'windows'):
     found['online.presence.path: 0'] = pathlib.Path(presence.path)
+  if bandwidths := config.online.pace.path:
+    found['online.pace.path: 0'] = pathlib.Path(
+      paths.expand(bandwidths, 'config.online.pace.path')
+    )
   if weights := config.model.weights:
     found['model.weights: 0'] = pathlib.Path(
       paths.expand(weights, 'config.model.weights')
