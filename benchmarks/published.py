@@ -79,11 +79,13 @@ def read(path: pathlib.Path = TABLE) -> list[Row]:
   with path.open(newline='', encoding='utf-8') as file:
     rows = [
       Row(
-        **{
-          **one,
-          'gflop': float(one['gflop']),
-          'milliseconds': float(one['milliseconds']),
-        }
+        board=one['board'],
+        software=one['software'],
+        model=one['model'],
+        gflop=float(one['gflop']),
+        flops=one['flops'],
+        milliseconds=float(one['milliseconds']),
+        times=one['times'],
       )
       for one in csv.DictReader(file)
     ]

@@ -8,9 +8,9 @@
 From its second on a device's links have these bit rates, until its next line.
 Units stand in the names, as in `devices/figures.py`; a link without a column
 stays as the data sheet says. Lines of a device are in order and begin at second
-0. Behind its last line, which lasts as long as the one before (and 2,000,000 s in
-all at the most), its trace begins again; of one line alone nothing changes. The n-th device of the file is the
-n-th of the fleet.
+0. Behind its last line, which lasts as long as the one before (2,000,000 s in
+all at the most), its trace begins again; of one line alone nothing changes. The
+n-th device of the file is the n-th of the fleet.
 """
 
 import csv

@@ -4,7 +4,7 @@ A round begins every `seconds` of the trace, however long the round itself
 takes, and each device's trace begins again after its own `period`.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -58,7 +58,7 @@ def second(clock: Clock, place: Array, round_index: Array) -> Array:
   return passed % period
 
 
-def valid(value: object) -> bool:
+def valid(value: Any) -> bool:
   """Tells whether a value is a second of a trace."""
   whole = isinstance(value, int) and not isinstance(value, bool)
   return whole and 0 <= value <= LONGEST

@@ -43,7 +43,11 @@ def paced(
   """
   if pace.bandwidth is not None:
     rates = bandwidth_file.at(pace.bandwidth, place, round_index)
-    fleet = dataclasses.replace(fleet, **rates)
+    fleet = dataclasses.replace(
+      fleet,
+      uplink=rates.get('uplink', fleet.uplink),
+      downlink=rates.get('downlink', fleet.downlink),
+    )
   if pace.slowdown is not None:
     key = keys.at(keys.of(words, keys.PACE), round_index)
     slow = jnp.exp(pace.slowdown * keys.normal(key, fleet.id))
