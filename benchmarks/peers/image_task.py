@@ -17,6 +17,7 @@ from benchmarks.peers import winograd
 from benchmarks.peers.common import Setup
 from relief_jax import tree
 from relief_jax.models import encoders, layers
+from relief_jax.models.work_builder import WorkBuilder
 from relief_jax.task import Blocks, Task
 from relief_jax.types import Array, PyTree
 
@@ -216,7 +217,7 @@ def image_task(setup: Setup, plain: bool = False) -> Task:
     'encoder': {'image': [0, 0][: 0 if linear else 2]},
     'dense': [1] * (1 if linear else 2),
   }
-  work = encoders.WorkBuilder(1, 2)
+  work = WorkBuilder(1, 2)
   shapes = jax.eval_shape(partial(init, setup=setup), jax.random.key(0))
   if not linear:
     side = setup.shape[0]

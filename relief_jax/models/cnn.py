@@ -32,7 +32,8 @@ from relief_jax.models import (
   split_points,
   trust,
 )
-from relief_jax.models.encoders import Numbering, Spec, WorkBuilder
+from relief_jax.models.encoders import Numbering, Spec
+from relief_jax.models.work_builder import WorkBuilder
 from relief_jax.task import (
   Axes,
   Exits,

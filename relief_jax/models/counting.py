@@ -22,7 +22,7 @@ from relief_jax import tree
 from relief_jax.clients.training import criterion
 from relief_jax.engine import ambient
 from relief_jax.models import jaxprs, layers
-from relief_jax.models.encoders import WorkBuilder
+from relief_jax.models.work_builder import WorkBuilder
 from relief_jax.scoring import targets
 from relief_jax.task import Memory, Task, Work
 from relief_jax.types import Array, PyTree

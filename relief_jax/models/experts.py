@@ -29,8 +29,9 @@ import jax
 import jax.numpy as jnp
 
 from relief_jax.models import encoders, layers
-from relief_jax.models.encoders import Numbering, Spec, WorkBuilder
+from relief_jax.models.encoders import Numbering, Spec
 from relief_jax.models.mixture import Mixture
+from relief_jax.models.work_builder import WorkBuilder
 from relief_jax.task import Experts, Skip
 from relief_jax.types import Array, PyTree
 

@@ -17,6 +17,7 @@ from relief_jax.engine import ambient
 from relief_jax.errors import InputError
 from relief_jax.models import cnn, encoders, layers, lora_layers
 from relief_jax.models.encoders import Spec
+from relief_jax.models.work_builder import WorkBuilder
 from relief_jax.task import LowRank, Ranks, Task
 from relief_jax.types import Array, PyTree
 
@@ -175,7 +176,7 @@ def _work(spec, number, groups):
   # The device runs the frozen encoders whether or not the simulator caches
   # their features, so its FLOPs are those of the uncached model.
   device = spec._replace(cached=False)
-  work = encoders.WorkBuilder(len(spec.modalities), num)
+  work = WorkBuilder(len(spec.modalities), num)
   column = encoders.dense_flops(spec.features, spec.hidden)
   down = encoders.dense_flops(spec.features, spec.rank)
   up = encoders.dense_flops(spec.rank, spec.hidden)

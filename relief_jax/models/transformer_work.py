@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from relief_jax.models import experts
-from relief_jax.models.encoders import WorkBuilder, paths
 from relief_jax.models.experts import Layer
+from relief_jax.models.work_builder import WorkBuilder, paths
 from relief_jax.task import TokenWork, Work
 from relief_jax.types import Array
 

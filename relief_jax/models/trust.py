@@ -5,7 +5,8 @@ import dataclasses
 import jax.numpy as jnp
 
 from relief_jax.models import dual_health, encoders, layers
-from relief_jax.models.encoders import Numbering, Spec, WorkBuilder
+from relief_jax.models.encoders import Numbering, Spec
+from relief_jax.models.work_builder import WorkBuilder
 from relief_jax.task import Task
 from relief_jax.types import Array
 
