@@ -215,6 +215,7 @@ def flops_of(task, plan):
   return np.asarray(costs.plan_flops(task.work, plan))
 
 
+@pytest.mark.slow
 def test_plans_fit_and_grow_with_time_and_memory():
   """Of a device that holds the whole model, and of one that splits it."""
   task = counted()
@@ -385,6 +386,7 @@ def test_the_price_of_a_layers_rank_is_its_own(kind):
   np.testing.assert_array_equal(rest, table.counts.rest)
 
 
+@pytest.mark.slow
 def test_the_importance_is_the_gradient_of_the_base():
   """Of the first batch of each device, by a model written out anew."""
   task = two()

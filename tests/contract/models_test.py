@@ -34,7 +34,7 @@ MODELS = {
   'any experts': (TWO, 'hfedmoe', {'rule': 'random', 'form': 'routed'}),
   'aligned experts': (TWO, 'fedalign_moe_style', {}),
 }
-OFTEN = ('chosen experts',)
+OFTEN = ('dual_health_style',)
 EVERY = pytest.mark.parametrize(
   'name',
   [

@@ -205,7 +205,7 @@ def test_what_does_not_go_together_is_refused():
     ({'backbone': 'transformer'}, 'backbone=cnn'),
     ({'method': 'heterofl'}, 'fusion=concat'),
     ({'method': 'depthfl'}, 'fusion=concat'),
-    ({'method': 'splitfed'}, 'backbone'),
+    ({'method': 'splitfed'}, 'fusion=concat'),
     ({'model.experts.top': 4}, 'experts.top=3'),
   ):
     with pytest.raises(InputError, match=match):
