@@ -54,6 +54,7 @@ def describe(world: World, task: Task, setting: Setting) -> dict[str, Any]:
     },
     'smallest_cohort': {'modality': least, 'clients': owners},
     'tiers': {t: int((tier == i).sum()) for i, t in enumerate(world.tiers)},
+    **({'tier_sources': dict(world.sources)} if world.sources else {}),
     'speed_ratio': float(speed.max() / speed.min()),
     'deadline': [world.deadline, world.deadline_end],
     'parameters': int(np.asarray(task.work.size).sum()),

@@ -74,6 +74,7 @@ class World(NamedTuple):
       number, or by name where they have one.
     windows: how many there are, by the same names, and of the devices' own
       later ones; without those that there are none of.
+    sources: of the tiers' shares, by tier, of a fleet that tells them.
     notes: what of the data cannot be used, a sentence each.
   """
 
@@ -93,6 +94,7 @@ class World(NamedTuple):
   inputs: Inputs
   subjects: dict[str, list[int | str]]
   windows: dict[str, int]
+  sources: dict[str, str]
   notes: tuple[str, ...] = ()
 
 
@@ -237,6 +239,7 @@ def build(
     dataset=dataset,
     title=data.title,
     tiers=fleets.tier_names(config.fleet),
+    sources=fleets.sources(config.fleet),
     classes=_distinct(data.classes),
     rare=_rare(config, fleet, modalities),
     fill=absent,

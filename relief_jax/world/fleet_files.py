@@ -15,6 +15,7 @@ As JSON: a list of objects with the same keys; `sensors` may be a list.
   the first half of them, rounded up.
 - `device`: a profile, by its name in `devices.DEVICES` or as the path of a JSON
   file (from the fleet file's folder) with the figures of `devices/figures.py`.
+- `source`: where the share is from, kept in the run's summary.json.
 - figures with their units, as `devices/figures.py` lists them, `memory_mb`
   among them. Those given
   replace the profile's; without `device` all seven are needed.
@@ -35,7 +36,7 @@ from relief_jax.files import paths, text_files
 from relief_jax.world.tiers import Tier, Tiers
 
 _LARGEST = 1e9  # devices
-_KEYS = ('name', 'share', 'count', 'sensors', 'device')
+_KEYS = ('name', 'share', 'count', 'sensors', 'device', 'source')
 
 
 def is_path(name: str) -> bool:
@@ -82,6 +83,7 @@ def read(path: str) -> Tiers:
         part=part,
         device=_device(row, folder, where),
         sensors=sensors,
+        source=str(row.get('source', '')),
       )
     )
   total = sum(tier.share for tier in tiers)

@@ -105,6 +105,15 @@ def tier_names(name: str) -> tuple[str, ...]:
   return tuple(tier.name for tier in find(name).tiers)
 
 
+def sources(name: str) -> dict[str, str]:
+  """Gives the sources of tiers' shares, {tier: source}, of those that have one.
+
+  Raises:
+    InputError: no such fleet.
+  """
+  return {tier.name: tier.source for tier in find(name).tiers if tier.source}
+
+
 def build(
   name: str,
   clients: int,

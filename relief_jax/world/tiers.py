@@ -19,6 +19,7 @@ class Tier(NamedTuple):
     device: name of its profile in `DEVICES`, or the profile itself.
     speed: FLOP/s in place of the profile's, 0 for the profile's own.
     sensors: names of the modalities it owns, in place of `part`.
+    source: of its share in a population, to be cited.
   """
 
   name: str
@@ -27,6 +28,7 @@ class Tier(NamedTuple):
   device: str | Device
   speed: float = 0.0
   sensors: tuple[str, ...] = ()
+  source: str = ''
 
 
 class Tiers(NamedTuple):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from relief_jax import simulate
 from relief_jax.config import default
 from relief_jax.config.validation import validate
 from relief_jax.devices import DEVICES, figures
@@ -214,3 +215,18 @@ def test_coupling_is_checked(coupling):
   c.fleet_coupling = coupling
   with pytest.raises(InputError, match='fleet_coupling'):
     validate(c)
+
+
+def test_where_shares_are_from_is_kept(tmp_path):
+  path = tmp_path / 'fleet.csv'
+  path.write_text(
+    'name,share,sensors,device,source\n'
+    'band,60,1/2,cortex_m7,"A survey (2024), table 3"\n'
+    'phone,40,all,jetson_nano,\n'
+  )
+  c = default()
+  c.dataset, c.clients, c.data.width, c.fleet = 'synthetic', 10, 16, str(path)
+  found = simulate.Simulation(c).description
+  assert found['tier_sources'] == {'band': 'A survey (2024), table 3'}
+  c.fleet = 'four_tiers'
+  assert 'tier_sources' not in simulate.Simulation(c).description
