@@ -2,13 +2,13 @@
 
 python examples/ngram.py [DATA_DIR]
 
-A line per model for `--config.dataset=shakespeare` (without DATA_DIR: for
-`synthetic_text`), windows of 64 characters, in the split of the config `text`:
-counts over all training texts together, add-one for pairs, and for triples
-mixed with the pairs in proportion to what was counted, (n + c p) / (N + c) with
-c = 5 (a Dirichlet prior). The perplexity is that of all held-out tokens that
-are predicted. It is what a model must be better than to have learnt more than
-which character follows which.
+A line per model for `--config.dataset=shakespeare` in windows of 64 characters,
+or without DATA_DIR for the made-up words of `experts:words` in windows of 32,
+in the split of the config `text`: counts over all training texts together,
+add-one for pairs, and for triples mixed with the pairs in proportion to what
+was counted, (n + c p) / (N + c) with c = 5 (a Dirichlet prior). The perplexity
+is that of all held-out tokens that are predicted. It is what a model must be
+better than to have learnt more than which character follows which.
 """
 
 import pathlib
@@ -37,8 +37,9 @@ def counted(x, y, size):
 def main(folder: str | None) -> None:
   """Prints perplexities of held-out text."""
   c = config_lib.default('fedavg')
-  c.dataset = 'shakespeare' if folder else 'synthetic_text'
-  c.data.width = 64
+  c.dataset, c.data.width = 'shakespeare', 64
+  if not folder:
+    c.dataset, c.data.width, c.synthetic.subjects = 'synthetic_text', 32, 24
   windows, _ = datasets.load(c, pathlib.Path(folder) if folder else None)
   ((_, x),) = windows.x.items()
   size, test = len(windows.classes), windows.official_test

@@ -190,6 +190,14 @@ def test_the_library_knows_nothing_of_its_users():
     assert not heads & {'experiments', 'benchmarks'}, path
 
 
+def test_a_config_stands_alone():
+  """It is run by its path, from wherever it was installed."""
+  folder = ROOT / 'experiments' / 'configs'
+  for path in folder.glob('*.py'):
+    used = {name.partition('.')[0] for name in imports(path)}
+    assert not used & {'experiments', 'benchmarks', 'tests'}, path
+
+
 @pytest.mark.parametrize('name', FORBIDDEN)
 def test_not_imported(name):
   for path in sources(*OURS):

@@ -32,9 +32,8 @@ relief compare asynchronous:folds --workdir=runs/asynchronous --data_dir=DIR \
     --config.values_file=values.json
 """
 
-from experiments.configs.paper import RARE
 from relief_jax import config as config_lib
-from relief_jax.campaign import comparison
+from relief_jax.campaign import comparison, worlds
 from relief_jax.config import presets
 
 SKIP = {'fill': 'skip'}
@@ -74,6 +73,7 @@ def smoke(c):
   """Shrinks to the small world, with the labels' rounds as they are there."""
   presets.smoke(c)
   c.data.channels = ''
+  c.data.folds = min(c.data.folds, 2)
 
 
 def dsads(c):
@@ -117,7 +117,7 @@ def get_config(arg=None):
     InputError: an unknown variant.
   """
   c = config_lib.default()
-  c.dataset, c.data.channels = 'mhealth', RARE['mhealth']['mag']
+  c.dataset, c.data.channels = 'mhealth', worlds.MHEALTH['mag']
   c.data.width, c.data.stride = 128, 64
   c.clients, c.hparams.client_lr = 24, 0.1
   c.target_f1 = 0.5

@@ -11,8 +11,7 @@ devices together are sent by `rateless`: 1.3 models shared among them. Variants:
 `smoke`, and `mhealth` (8 devices, 15 rounds, two folds of persons).
 """
 
-from experiments.configs import fusion
-from relief_jax.campaign import comparison
+from relief_jax.campaign import comparison, worlds
 from relief_jax.config import presets
 
 LOST = (0.0, 0.2, 0.4)
@@ -41,8 +40,8 @@ def labels(devices: int) -> dict[str, dict]:
 
 
 def mhealth(c) -> None:
-  """Takes the smaller data set, as fusion.py does, for fewer rounds."""
-  fusion.mhealth(c)
+  """Takes the smaller data set, as `fusion` does, for fewer rounds."""
+  worlds.halves(c)
   c.rounds = 15
 
 

@@ -4,25 +4,26 @@ relief compare experts --workdir=runs/experts --data_dir=DIR --workers=2
 relief compare experts:transformer --workdir=runs/experts_blocks --data_dir=DIR
 relief compare experts:text --workdir=runs/experts_text --data_dir=DIR
 relief compare experts:skew --workdir=runs/experts_skew --data_dir=DIR
+relief compare experts:limited --workdir=runs/experts_limited --data_dir=DIR
 
 Eight people of DSADS, two of them held out; 24 devices, 60 rounds. `dense` is
 FedAvg of the model without a mixture, `whole` of the model with all experts
 everywhere; the others train two experts of a device, chosen by importance, by
 use or at random, the last two with nothing else on the device or with aligned
-experts. No deadline.
+experts. No deadline but of `limited`.
 
 Variants: `transformer` has the experts in the last block of a transformer, not
 behind the fusion of a cnn; `text` the same of Shakespeare's roles, the next
 character, and `words` of made-up ones. `skew` deals windows to devices by class
 and asks what alignment is worth: labels are LEVEL/NAME, where a level is a
-Dirichlet draw of concentration 0.1, `strong`, or 0.5, `mild`, or `iid`. Also
-`smoke`.
+Dirichlet draw of concentration 0.1, `strong`, or 0.5, `mild`, or `iid`.
+`limited` gives every device its memory and all one deadline; who cannot hold
+what a method must train sits out. Also `smoke`.
 """
 
 import pathlib
 
-from experiments.configs.finetune import bounded
-from relief_jax.campaign import comparison
+from relief_jax.campaign import comparison, worlds
 from relief_jax.config import presets
 
 MOST = 2
@@ -31,7 +32,7 @@ IID = 10_000.0
 LEVELS = {'strong': 0.1, 'mild': 0.5, 'iid': IID}
 # With 64 units and 8 and 16 filters, batch 32, all experts take 2.9 to 3.2 MB,
 # the blocks that every device trains 1.3: the lower tiers hold no whole model.
-LIMITED = bounded(2.0, 2.4, 6, 8)
+LIMITED = worlds.bounded(2.0, 2.4, 6, 8)
 _HERE = pathlib.Path(__file__).as_posix()
 TEXTS = ('shakespeare', 'synthetic_text')
 

@@ -35,13 +35,10 @@ roles), `words` (made-up ones), `hasfl`, `tune`, `smoke`.
 """
 
 import pathlib
-from fractions import Fraction
 
 from relief_jax import algorithms
-from relief_jax.campaign import comparison
+from relief_jax.campaign import comparison, worlds
 from relief_jax.config import presets
-from relief_jax.devices import device
-from relief_jax.world.tiers import Tier, Tiers
 
 # Persons that are tested: 1 and 6, 2 and 7, 3 and 9.
 FOLDS, VALIDATION = (0, 1, 2), (8,)
@@ -49,41 +46,11 @@ RATE = 0.05
 TRACKED = {'merge_error': True}
 
 
-def bounded(*megabytes: float) -> Tiers:
-  """Builds `four_tiers` with memory for training.
-
-  Args:
-    *megabytes: of each tier.
-  """
-  boards = (
-    'raspberry_pi_4',
-    'jetson_nano',
-    'jetson_xavier_nx',
-    'jetson_agx_orin',
-  )
-  named = zip(
-    ('low', 'mid', 'high', 'full'), (40, 30, 20, 10), boards, strict=True
-  )
-  return Tiers(
-    tuple(
-      Tier(
-        name,
-        share,
-        Fraction(number, 4),
-        device(board)._replace(memory=size * 1e6),
-      )
-      for number, ((name, share, board), size) in enumerate(
-        zip(named, megabytes, strict=True), 1
-      )
-    )
-  )
-
-
 # At batch 16 training takes 1.5 to 1.7 MB, by sensors and rank, and the first
 # layer .4 to .5; of text 4.03 to 4.06 MB, and two layers 1.7. So `low` holds no
 # rank and `mid` all but the largest.
-SENSORS = bounded(0.6, 1.58, 4, 8)
-CHARACTERS = bounded(1.8, 4.05, 8, 8)
+SENSORS = worlds.bounded(0.6, 1.58, 4, 8)
+CHARACTERS = worlds.bounded(1.8, 4.05, 8, 8)
 _HERE = pathlib.Path(__file__).as_posix()
 
 

@@ -12,8 +12,7 @@ was; `f1_own` is of each device's own later windows, through its own sensors.
 Variants: `smoke`, and `mhealth` (8 devices, 20 rounds, two folds of persons).
 """
 
-from experiments.configs.robustness import group, world
-from relief_jax.campaign import comparison
+from relief_jax.campaign import comparison, worlds
 from relief_jax.config import presets
 
 MISSING = (0.0, 0.3, 0.5)
@@ -24,21 +23,14 @@ FUSIONS = ('concat', 'mean', 'attention', 'dual_health_style')
 def labels() -> dict[str, dict]:
   """Maps each label to the keys of its run."""
   return {
-    f'{group(missing, noisy)}/{fusion}': {
+    f'{worlds.unreliable_name(missing, noisy)}/{fusion}': {
       'model': {'fusion': fusion},
-      **world(missing, noisy),
+      **worlds.unreliable(missing, noisy),
     }
     for missing in MISSING
     for noisy in NOISY
     for fusion in FUSIONS
   }
-
-
-def mhealth(c) -> None:
-  """Takes the smaller data set, and tests every person once in two folds."""
-  c.dataset, c.clients, c.rounds = 'mhealth', 8, 20
-  c.data.width = c.data.stride = 100
-  c.data.split, c.data.folds = 'folds', 2
 
 
 def get_config(arg=None):
@@ -50,7 +42,7 @@ def get_config(arg=None):
   c = presets.dsads()
   c.method, c.fill, c.deadline = 'fedavg', 'skip', 'none'
   c.fleet, c.clients, c.rounds = 'uniform', 16, 25
-  presets.apply(c, arg, mhealth=mhealth)
+  presets.apply(c, arg, mhealth=worlds.halves)
   variants = (arg or '').split(',')
   if 'mhealth' in variants:
     return comparison.build(c, labels(), (), 'concat', 'data.fold')

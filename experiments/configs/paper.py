@@ -30,19 +30,15 @@ rare one all the same. The paper's fleets and deadline are not known to us.
 Also `smoke`, `cnn`, `lora`.
 """
 
-from relief_jax.campaign import comparison
+from relief_jax.campaign import comparison, worlds
 from relief_jax.config import presets
 
 # Rare modality -> `data.channels`, the rare one last.
-ARM_GYRO = 'gyro=arm_gyro_*'
 RARE = {
-  'mhealth': {
-    'mag': f'acc;{ARM_GYRO};mag',
-    'gyro': f'acc;mag;{ARM_GYRO}',
-  },
+  'mhealth': worlds.MHEALTH,
   'pamap2': {'hr': 'acc;gyro;mag;hr', 'mag': 'acc;gyro;hr;mag'},
 }
-ECG = {'ecg': f'acc;{ARM_GYRO};mag;ecg'}
+ECG = {'ecg': f'acc;{worlds.ARM_GYRO};mag;ecg'}
 FLEETS = ('four_tiers', 'three_tiers')
 METHODS = {
   'fedavg': {'method': 'fedavg'},

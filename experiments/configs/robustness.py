@@ -15,12 +15,11 @@ had all sensors, and `folds`, which tests on every person once, two at a time,
 in place of three seeds on the same two.
 """
 
-from relief_jax.campaign import comparison
+from relief_jax.campaign import comparison, worlds
 from relief_jax.config import presets
 
 MISSING = (0.3, 0.5, 0.7)
 NOISY = (0.0, 0.2, 0.4)
-DEVIATION = 3.0
 METHODS = {
   'fedavg': {'method': 'fedavg'},
   'pm': {'method': 'fedavg', 'fill': 'skip'},
@@ -33,41 +32,21 @@ METHODS = {
 }
 
 
-def world(missing: float, noisy: float) -> dict:
-  """Gives the keys of a point of the grid.
-
-  Args:
-    missing: rate at which a sensor delivers nothing in a round.
-    noisy: share of the sensors that measure badly.
-  """
-  keys: dict = {
-    'sensor_faults': {'noise': DEVIATION if noisy else 0.0, 'share': noisy}
-  }
-  if missing:
-    keys['online'] = {'missing': {'kind': 'each', 'rate': missing}}
-  return keys
-
-
-def group(missing: float, noisy: float) -> str:
-  """Names a point of the grid, in percent."""
-  return f'missing{100 * missing:.0f}_noisy{100 * noisy:.0f}'
-
-
 def labels():
   """Maps each label to keys of a run."""
   found = {
-    f'{group(0, noisy)}/fm': {
+    f'{worlds.unreliable_name(0, noisy)}/fm': {
       'method': 'fedavg',
       'fill': 'skip',
-      **world(0.0, noisy),
+      **worlds.unreliable(0.0, noisy),
     }
     for noisy in NOISY
   }
   for missing in MISSING:
     for noisy in NOISY:
       for name, keys in METHODS.items():
-        label = f'{group(missing, noisy)}/{name}'
-        found[label] = {**keys, **world(missing, noisy)}
+        label = f'{worlds.unreliable_name(missing, noisy)}/{name}'
+        found[label] = {**keys, **worlds.unreliable(missing, noisy)}
   return found
 
 

@@ -10,9 +10,8 @@ docs/selection.md. The variant `synthetic` takes synthetic windows, a tiny model
 and 0.41 J. Also the variants of `presets`.
 """
 
-from experiments.configs.paper import RARE
 from relief_jax import config as config_lib
-from relief_jax.campaign import comparison
+from relief_jax.campaign import comparison, worlds
 from relief_jax.config import presets
 
 METHODS = {
@@ -64,7 +63,7 @@ def get_config(arg=None):
     InputError: an unknown variant.
   """
   c = config_lib.default()
-  c.dataset, c.data.channels = 'mhealth', RARE['mhealth']['mag']
+  c.dataset, c.data.channels = 'mhealth', worlds.MHEALTH['mag']
   c.data.width, c.data.stride = 128, 64
   c.clients, c.clients_per_round, c.hparams.client_lr = 60, 12, 0.1
   c.rounds, c.rounds_per_call, c.eval_every = 30, 5, 5

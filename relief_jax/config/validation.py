@@ -7,6 +7,7 @@ import ml_collections
 from relief_jax import algorithms, plugins, selection
 from relief_jax.config import modules, registries
 from relief_jax.config.assembly import get, outside, rows
+from relief_jax.config.online_table import ONLINE
 from relief_jax.errors import InputError
 from relief_jax.keys import Key, flatten, shown, spelled
 from relief_jax.optimizers import reading
@@ -49,6 +50,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
   _validate_selection(config)
   _validate_folds(config.data)
   _validate_sensor_faults(config.sensor_faults)
+  _validate_pace(config.online.pace)
   _validate_privacy(config)
   _validate_broadcast(config)
   _validate_base(config.backbone, config.model)
@@ -203,6 +205,18 @@ def _validate_sensor_faults(shift: ml_collections.ConfigDict) -> None:
         f'one of {", ".join(faults)} above 0',
         'set --config.sensor_faults.noise=1',
       )
+
+
+def _validate_pace(pace: ml_collections.ConfigDict) -> None:
+  """Refuses the clock of a file that is not there."""
+  if pace.path or pace.round_seconds == ONLINE['pace']['round_seconds'].default:
+    return
+  raise InputError(
+    f'config.online.pace.round_seconds={pace.round_seconds} without '
+    'config.online.pace.path',
+    'a file of bandwidths, whose clock it is',
+    'set --config.online.pace.path=FILE.csv, or leave it out',
+  )
 
 
 def _validate_privacy(config: ml_collections.ConfigDict) -> None:

@@ -10,7 +10,8 @@
              and no token sees a later one
 
 Tokens of a sensor that is not there are masked in attention and in the mean,
-and where one client is trained at a time they are not computed. **Ours**: a
+and where one client is trained at a time they are not computed, but for models
+with experts. **Ours**: a
 modality has positions of its own, which are its embedding at once, so that all
 that knows of a sensor is in the block of its owners.
 

@@ -594,6 +594,7 @@ def test_the_rate_falls_to_its_floor():
     ('online.stream.delay', 2, 'without a buffer'),
     ('online.missing.rate', 0.5, 'of kind off'),
     ('online.pace.loss', 1.5, 'online.pace.loss'),
+    ('online.pace.round_seconds', 60, 'without config.online.pace.path'),
     ('online.presence.kind', 'sometimes', 'diurnal'),
     ('online.presence.rate', 0.5, 'of kind off'),
     ('online.missing.kind', 'each', 'at a rate of 0'),
