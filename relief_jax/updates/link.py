@@ -234,14 +234,12 @@ def broadcast(
   Returns:
     P that every participant starts from, both memories, [K] float32 bytes.
   """
-  key = jax.random.fold_in(key, DOWN)
   if not links.replica:
-    start = params
-    if not links.down.lossless:
-      start = base.transmit(links.down, key, params)
+    start = _coded(links, key, params)
     size = message_bytes(links.down, task, params, plan, received, DOWN)
     return start, replica, heard, size
   change = jax.tree.map(jnp.subtract, params, replica.params)
+  key = jax.random.fold_in(key, DOWN)
   arrived = base.transmit(links.down, key, change)
   anybody = received.any(0)
   start = tree.select(
@@ -274,9 +272,13 @@ def message(
   Returns:
     P that is sent, [G] float32 bytes of its blocks.
   """
-  if not links.down.lossless:
-    key = jax.random.fold_in(key, DOWN)
-    params = base.transmit(links.down, key, params)
-  if plan.cost.wire is not None:
-    return params, plan.cost.wire[DOWN]
-  return params, group_bytes(links.down, task, params)
+  wire = plan.cost.wire
+  size = group_bytes(links.down, task, params) if wire is None else wire[DOWN]
+  return _coded(links, key, params), size
+
+
+def _coded(links: Links, key: Array, params: PyTree) -> PyTree:
+  """Gives what arrives of the model itself, P."""
+  if links.down.lossless:
+    return params
+  return base.transmit(links.down, jax.random.fold_in(key, DOWN), params)
