@@ -260,6 +260,11 @@ SUMMARY = {
   'world.cohorts': Field('devices', 'that own a sensor', 'sensor'),
   'world.smallest_cohort': Field('devices', 'the fewest owners', 'part'),
   'world.tiers': Field('devices', 'of a tier', 'tier'),
+  'world.tier_sources': Field(
+    '',
+    'where the share of a tier is from, of a fleet whose file tells it',
+    'tier',
+  ),
   'world.speed_ratio': Field('factor', 'fastest over slowest device'),
   'world.deadline': Field(
     'times T_th', 'of the first and the last round (docs/budgets.md)'
