@@ -1,6 +1,7 @@
 """Makes the report of runs: one HTML file, figures and tables.
 
     relief report DIR... [--out=DIR] [--baseline=LABEL] [--metric=NAME]
+    relief report DIR... --columns=f1,f1_difference,energy_share
 
 DIR is a run directory or the folder of a comparison or a sweep; with several,
 labels begin with the folder's name. Writes report.html (in itself complete: no
@@ -8,7 +9,9 @@ network, no scripts), figures/*.png and *.pdf, tables/*.csv and *.tex, to the
 first DIR unless told otherwise. A sweep that is still running may be looked
 at: what is finished is shown, the rest is listed. Runs are compared by their
 main metric (macro-F1, perplexity or RMSE), or with --metric by what is recorded
-beside it, `accuracy` or `token_accuracy`.
+beside it, `accuracy` or `token_accuracy`. With --columns nothing is written: a
+Markdown table of these columns is printed, a row per label, in descending order
+of the first. Columns are named as in tables/*.csv.
 """
 
 import pathlib
@@ -19,7 +22,7 @@ from relief_jax import datasets
 from relief_jax.cli import command
 from relief_jax.errors import InputError
 from relief_jax.files import paths
-from relief_jax.report import gather, writer
+from relief_jax.report import chosen, gather, writer
 
 
 def define() -> None:
@@ -28,6 +31,9 @@ def define() -> None:
   flags.DEFINE_string('baseline', '', 'label that others are compared with')
   flags.DEFINE_string(
     'metric', '', 'that runs are compared by; default: the main one'
+  )
+  flags.DEFINE_list(
+    'columns', [], 'prints a table of these columns instead of a report'
   )
 
 
@@ -42,6 +48,15 @@ def main(argv) -> int:
   if not folders:
     raise InputError('no folder', 'one or more: relief report DIR', 'name it')
   collection = gather.gather(folders, given.baseline, given.metric)
+  if given.columns:
+    if given.out:
+      raise InputError('--out and --columns', 'one', 'leave one out')
+    made = chosen.tables_of(collection, given.columns)
+    for table in made:
+      title = f'**{table.title}**\n\n' if table.title else ''
+      print(f'{title}{table.markdown()}\n')
+    print(made[-1].note)
+    return 0
   path = writer.write(collection, pathlib.Path(given.out or folders[0]))
   size = path.stat().st_size / 1e6
   used = [run.summary.get('dataset') for run in collection.runs]

@@ -6,7 +6,9 @@ import io
 import pytest
 import rich.console
 
+from relief_jax.errors import InputError
 from relief_jax.report import (
+  chosen,
   columns,
   frame,
   gather,
@@ -297,3 +299,27 @@ def test_the_terminal_says_the_headline_and_the_file_all(tmp_path):
   assert rows['relief'][at('seconds', 30) + '_ended'] == '1'
   assert rows['relief']['rounds_to_target_n'] == '1'
   assert float(rows['relief'][at('seconds', 30)]) == pytest.approx(0.66)
+
+
+def test_a_table_of_chosen_columns():
+  """A row per label, the largest of the first column above; one per group."""
+  fast = run('cnn/relief', [0.0, 0.3, 0.5, 0.5, 0.7, 0.8], 5.0)
+  slow = run('cnn/fedavg', [0.0, 0.2, 0.4, 0.6, 0.7], 8.0)
+  other = run('lora/fedavg', [0.0, 0.4], 8.0)
+  made = chosen.tables_of(
+    collection(slow, fast, other), ['f1', 'speed_up', at('seconds', 10)]
+  )
+  assert [table.title for table in made] == ['cnn', 'lora']
+  assert made[0].markdown().splitlines() == [
+    '| method | f1 % | speed-up | s of 10 rounds |',
+    '| --- | ---: | ---: | ---: |',
+    '| relief | 80.0 | 1.60 | 42.0 |',
+    '| fedavg | 70.0 | 1.00 | 20.0 |',
+  ]
+  assert 'what the base spends in so many rounds' in made[0].note
+
+
+@pytest.mark.parametrize('names', [['f2'], ['f1', 'f2'], ['epsilon']])
+def test_a_column_that_nobody_has_is_refused(names):
+  with pytest.raises(InputError, match=names[-1]):
+    chosen.tables_of(collection(SLOW), names)
