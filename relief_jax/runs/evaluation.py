@@ -203,15 +203,19 @@ def evaluate_personal(
 ) -> Counts:
   """Tests a model per device, one after the other.
 
+  A device has no other sensors than its own: the sums of a sensor set are
+  those of what it has of the set, and no encoder runs that it does not have.
+
   Args: as `evaluate`, with params [N, *P]; absent sensors are skipped.
   """
   scope = scope._replace(fill='skip')
-  whole, loss = jax.lax.map(
-    lambda params: sums_of(
-      task, params, frozen, tests, scope, jnp.asarray(scope.masks)
-    ),
-    params,
-  )
+
+  def held_out(given):
+    params, owned = given
+    masks = jnp.asarray(scope.masks) & owned[None]
+    return sums_of(task, params, frozen, tests, scope, masks, owned)
+
+  whole, loss = jax.lax.map(held_out, (params, fleet.owned))
   if tests.own is None:
     return Counts(whole, loss=loss)
   own = tests.own

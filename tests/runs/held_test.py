@@ -1,6 +1,7 @@
 """What a device holds is what it is tested with: against plain loops."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -216,10 +217,11 @@ def test_the_whole_model_is_tested_as_without_sub_models():
   assert plain.submodels == () and plain.model_index == ()
 
 
-@pytest.mark.slow
-def test_personal_models_on_their_own_windows():
+def test_personal_models_see_the_sensors_of_their_devices():
+  """Sets hold what a device has of them; so does each device's own windows."""
   task, _, population, params, tests = world('heterofl')
   owned = np.asarray(population.fleet.owned)
+  assert not owned.all()
   scope = evaluation.scope(owned, 2, 1, 'skip')
   each = jax.tree.map(
     lambda v: jnp.stack([v * (1 + 0.2 * n) for n in range(5)]), params
@@ -230,13 +232,14 @@ def test_personal_models_on_their_own_windows():
     ),
     compiler_options=tiny.QUICK,
   )(each)
+  every = np.array(list(itertools.product((False, True), repeat=3)))
+  wide = scope._replace(tested=tuple(map(tuple, every.tolist())))
+  alone = jax.jit(
+    lambda p: evaluation.evaluate(task, p, {}, tests, population.fleet, wide),
+    compiler_options=tiny.QUICK,
+  )
   for n in range(5):
-    one = jax.tree.map(lambda v, n=n: v[n], each)
-    alone = jax.jit(
-      lambda p: evaluation.evaluate(
-        task, p, {}, tests, population.fleet, scope
-      ),
-      compiler_options=tiny.QUICK,
-    )(one)
-    np.testing.assert_array_equal(found.whole[n], alone.whole)
-    np.testing.assert_array_equal(found.own[n], alone.own[n])
+    want = alone(jax.tree.map(lambda v, n=n: v[n], each))
+    at = (scope.masks & owned[n]) @ np.array([4, 2, 1])
+    np.testing.assert_array_equal(found.whole[n], want.whole[at])
+    np.testing.assert_array_equal(found.own[n], want.own[n])
