@@ -1,7 +1,7 @@
 """Makes the report of runs: one HTML file, figures and tables.
 
     relief report DIR... [--out=DIR] [--baseline=LABEL] [--metric=NAME]
-    relief report DIR... --columns=f1,f1_difference,energy_share
+    relief report DIR... --columns=NAME,... [--intervals=NAME,...]
 
 DIR is a run directory or the folder of a comparison or a sweep; with several,
 labels begin with the folder's name. Writes report.html (in itself complete: no
@@ -11,7 +11,8 @@ at: what is finished is shown, the rest is listed. Runs are compared by their
 main metric (macro-F1, perplexity or RMSE), or with --metric by what is recorded
 beside it, `accuracy` or `token_accuracy`. With --columns nothing is written: a
 Markdown table of these columns is printed, a row per label, in descending order
-of the first. Columns are named as in tables/*.csv.
+of the first, with intervals or with those of some columns alone. Columns are
+named as in tables/*.csv.
 """
 
 import pathlib
@@ -35,6 +36,9 @@ def define() -> None:
   flags.DEFINE_list(
     'columns', [], 'prints a table of these columns instead of a report'
   )
+  flags.DEFINE_list(
+    'intervals', None, 'columns of it whose intervals are shown; default: all'
+  )
 
 
 def main(argv) -> int:
@@ -47,11 +51,17 @@ def main(argv) -> int:
   given = flags.FLAGS
   if not folders:
     raise InputError('no folder', 'one or more: relief report DIR', 'name it')
+  if given.intervals is not None and not given.columns:
+    raise InputError(
+      '--intervals without --columns',
+      'columns to show them in',
+      'name columns, or leave it out',
+    )
   collection = gather.gather(folders, given.baseline, given.metric)
   if given.columns:
     if given.out:
       raise InputError('--out and --columns', 'one', 'leave one out')
-    made = chosen.tables_of(collection, given.columns)
+    made = chosen.tables_of(collection, given.columns, given.intervals)
     for table in made:
       title = f'**{table.title}**\n\n' if table.title else ''
       print(f'{title}{table.markdown()}\n')

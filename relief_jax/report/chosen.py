@@ -11,7 +11,9 @@ from relief_jax.report.gather import Collection
 
 
 def tables_of(
-  collection: Collection, names: Sequence[str]
+  collection: Collection,
+  names: Sequence[str],
+  intervals: Sequence[str] | None = None,
 ) -> list[tables.Table]:
   """Builds a table of chosen columns per group of labels.
 
@@ -20,10 +22,17 @@ def tables_of(
   Args:
     collection: of runs.
     names: of columns.
+    intervals: those whose intervals are shown; None: all.
 
   Raises:
     InputError: an unknown name, or a column in which nobody has a number.
   """
+  if others := sorted(set(intervals or ()) - set(names)):
+    raise InputError(
+      f'intervals={",".join(others)}',
+      f'some of the columns {", ".join(names)}',
+      'name them among the columns, too',
+    )
   known = {column.name: column for column in columns.every(collection.metric)}
   if unknown := [name for name in names if name not in known]:
     raise InputError(
@@ -49,6 +58,15 @@ def tables_of(
       'columns in which some run has a number',
       'leave them out; the tables of a report show what there is',
     )
+
+  if intervals is not None:
+    found = {
+      label: {
+        name: cell if name in intervals else cell._replace(half=math.nan)
+        for name, cell in row.items()
+      }
+      for label, row in found.items()
+    }
 
   def rank(label: str) -> float:
     cell = found[label][names[0]]

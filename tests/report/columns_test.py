@@ -319,6 +319,21 @@ def test_a_table_of_chosen_columns():
   assert 'what the base spends in so many rounds' in made[0].note
 
 
+def test_intervals_of_some_columns_alone():
+  pair = [
+    run('fedavg', [0.0, f1], 8.0, seed) for seed, f1 in enumerate((0.4, 0.5))
+  ]
+  every, some = (
+    chosen.tables_of(collection(*pair), ['f1', 'joules'], names)[0].text
+    for names in (None, ['joules'])
+  )
+  assert every.loc['fedavg', 'f1 %'] == '45.0 ± 63.5'
+  assert some.loc['fedavg', 'f1 %'] == '45.0'
+  assert every.loc['fedavg', 'J'] == some.loc['fedavg', 'J'] == '160 ± 0'
+  with pytest.raises(InputError, match='accuracy'):
+    chosen.tables_of(collection(*pair), ['f1'], ['accuracy'])
+
+
 @pytest.mark.parametrize('names', [['f2'], ['f1', 'f2'], ['epsilon']])
 def test_a_column_that_nobody_has_is_refused(names):
   with pytest.raises(InputError, match=names[-1]):
