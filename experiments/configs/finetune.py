@@ -163,7 +163,7 @@ def get_config(arg=None):
   """
   c = presets.dsads()
   c.dataset, c.data.folds = 'mhealth', 5
-  c.data.channels = 'acc;gyro=arm_gyro_*;mag'
+  c.data.channels = worlds.MHEALTH['mag']
   c.data.width, c.data.stride = 128, 64
   c.data.split, c.data.validation_subjects = 'folds', VALIDATION
   c.clients, c.fleet = 10, f'{_HERE}:SENSORS'

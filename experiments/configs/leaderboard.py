@@ -39,7 +39,7 @@ backbone), `synthetic`, `smoke`.
 """
 
 from relief_jax import algorithms
-from relief_jax.campaign import comparison
+from relief_jax.campaign import comparison, worlds
 from relief_jax.config import presets
 
 SEEDS = (0, 1)
@@ -137,7 +137,7 @@ def labels(backbone: str) -> dict[str, dict]:
 def mhealth(c) -> None:
   """Takes five folds of two persons, without channels that hold little."""
   c.dataset, c.data.folds = 'mhealth', 5
-  c.data.channels = 'acc;gyro=arm_gyro_*;mag'
+  c.data.channels = worlds.MHEALTH['mag']
   c.data.width, c.data.stride = 128, 64
 
 

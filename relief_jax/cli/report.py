@@ -57,10 +57,10 @@ def main(argv) -> int:
       'columns to show them in',
       'name columns, or leave it out',
     )
+  if given.out and given.columns:
+    raise InputError('--out and --columns', 'one', 'leave one out')
   collection = gather.gather(folders, given.baseline, given.metric)
   if given.columns:
-    if given.out:
-      raise InputError('--out and --columns', 'one', 'leave one out')
     made = chosen.tables_of(collection, given.columns, given.intervals)
     for table in made:
       title = f'**{table.title}**\n\n' if table.title else ''

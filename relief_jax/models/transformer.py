@@ -11,9 +11,9 @@
 
 Tokens of a sensor that is not there are masked in attention and in the mean,
 and where one client is trained at a time they are not computed, but for models
-with experts. **Ours**: a
-modality has positions of its own, which are its embedding at once, so that all
-that knows of a sensor is in the block of its owners.
+with experts. **Ours**: a modality has positions of its own, which are its
+embedding at once, so that all that knows of a sensor is in the block of its
+owners.
 
 With `Spec.lora` a base is frozen, chosen linear layers get adapters, and the
 head trains. The embeddings are one layer whose input is the concatenation of

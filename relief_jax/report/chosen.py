@@ -45,20 +45,22 @@ def tables_of(
     for group in columns.groups(collection.metric)
     if group.note and any(column.name in names for column in group.columns)
   ]
-  note = '. '.join([tables.over(collection), *notes])
+  told = f'{tables.over(collection)}; {tables.base(collection)}.'
+  more = tables.notes_of(collection.runs, collection.numbers)
+  note = ' '.join([told, *notes, *more])
   found = tables.cells_of(collection)
   some = [known[name] for name in names]
-  if empty := [
-    name
-    for name in names
-    if not any(row[name].number for row in found.values())
+  if empty := [  # a target that nobody reached is told
+    column.name
+    for column in some
+    if column.kind != columns.MEDIAN
+    and not any(row[column.name].number for row in found.values())
   ]:
     raise InputError(
       f'columns={",".join(empty)}',
       'columns in which some run has a number',
       'leave them out; the tables of a report show what there is',
     )
-
   if intervals is not None:
     found = {
       label: {

@@ -230,20 +230,21 @@ def tables_of(collection: Collection) -> list[Table]:
   """Builds all tables; those without a column are left out."""
   found = cells_of(collection)
   head = over(collection)
-  base = _base(collection)
+  against = base(collection)
   made = [
     headline(collection, collection.notes),
     *(_fairness(collection, head, *test) for test in device_charts.TESTS),
   ]
   for group in columns.groups(collection.metric):
     shown = texts(group.columns, found)
-    note = f'{head}; {base}. {group.note}'.strip()
+    note = f'{head}; {against}. {group.note}'.strip()
     full = numbers(group.columns, found)
     made.append(Table(group.name, group.title, shown, full, note))
   return [table for table in made if len(table.text.columns)]
 
 
-def _base(collection: Collection) -> str:
+def base(collection: Collection) -> str:
+  """Names what differences and ratios are against, for below a table."""
   return f'base is {collection.baseline}, paired by {collection.numbers[:-1]}'
 
 
@@ -274,7 +275,7 @@ def headline(collection: Collection, notes: Sequence[str] = ()) -> Table:
   shown.insert(min(2, shown.shape[1]), 'p', p.map(show_p))
   full.insert(6, 'p_holm', p)
   told = [
-    f'{over(collection)}; {_base(collection)}.',
+    f'{over(collection)}; {base(collection)}.',
     'Times, joules and bytes are simulated. To target: the median over the '
     'runs that reach it, with how many of all these are. p: paired t-test '
     f'of {metric.short} against the base, corrected after Holm '

@@ -317,6 +317,13 @@ def test_a_table_of_chosen_columns():
     '| fedavg | 70.0 | 1.00 | 20.0 |',
   ]
   assert 'what the base spends in so many rounds' in made[0].note
+  assert 'base is fedavg' in made[0].note
+
+
+def test_a_target_that_nobody_reached_is_told():
+  low = run('fedavg', [0.0, 0.2], 8.0)
+  (made,) = chosen.tables_of(collection(low), ['f1', 'rounds_to_target'])
+  assert made.text.loc['fedavg', 'rounds to target'] == '– (0/1)'
 
 
 def test_intervals_of_some_columns_alone():
