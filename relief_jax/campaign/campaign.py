@@ -8,6 +8,7 @@ group are compared with the group's baseline, and a mean is over the numbers
 in which the runs of a label differ: seeds, folds, or seeds within folds.
 """
 
+import contextlib
 import fnmatch
 import pathlib
 import re
@@ -18,7 +19,7 @@ import ml_collections
 
 from relief_jax import config as config_lib
 from relief_jax import plugins
-from relief_jax.campaign import choices, comparison
+from relief_jax.campaign import choices, comparison, manifest
 from relief_jax.config.validation import check, validate
 from relief_jax.errors import InputError
 from relief_jax.keys import flatten, nested
@@ -36,6 +37,8 @@ class Campaign(NamedTuple):
     baseline: label, within a group, that the others are compared with.
     numbers: what a mean is over, 'seeds' or 'folds'.
     note: about all runs, for below the tables.
+    ended: runs of the same comparison that `config.only` leaves out, and that
+      the folder has already; they are in the tables.
   """
 
   jobs: list[job_spec.Job]
@@ -43,6 +46,7 @@ class Campaign(NamedTuple):
   baseline: str
   numbers: str = 'seeds'
   note: str = ''
+  ended: Sequence[job_spec.Job] = ()
 
 
 class _Point(NamedTuple):
@@ -149,28 +153,39 @@ def of_comparison(
   chosen = _chosen(own)
   keys = list(dict.fromkeys(key for point in found for key in point))
   _check_swept(keys, own['vary'])
-  named = [
-    _Point(
-      '/'.join([*([values_name(point, keys)] if keys else []), label]),
-      {
-        f'methods[{label!r}]': flatten(own['methods'][label]),
-        f'values of {label!r} in {own["values_file"]}': chosen.get(label) or {},
-        f'point {point}': point,
-        ', '.join(f'{k}={n}' for k, n in number.items()): number,
-      },
-    )
-    for point in found
-    for label in labels
-    for number in numbers
-  ]
-  jobs = _jobs(shared, named, list(numbers[0]), folder, data_dir, keep)
+
+  def points(names):
+    return [
+      _Point(
+        '/'.join([*([values_name(point, keys)] if keys else []), label]),
+        {
+          f'methods[{label!r}]': flatten(own['methods'][label]),
+          f'values of {label!r} in {own["values_file"]}': chosen.get(label)
+          or {},
+          f'point {point}': point,
+          ', '.join(f'{k}={n}' for k, n in number.items()): number,
+        },
+      )
+      for point in found
+      for label in names
+      for number in numbers
+    ]
+
+  place = list(numbers[0]), folder, data_dir, keep
+  jobs, ended = _jobs(shared, points(labels), *place), []
+  for point in points([x for x in own['labels'] if x not in labels]):
+    if (folder / point.label).is_dir():
+      # One that no longer fits this comparison is none of its runs.
+      with contextlib.suppress(InputError):
+        ended += manifest.ended(_jobs(shared, [point], *place))
   _check_baseline(own)
   return Campaign(
     jobs,
     config,
-    choose_baseline(jobs, baseline, own['baseline']),
+    choose_baseline([*jobs, *ended], baseline, own['baseline']),
     job_spec.over(own['vary']) + 's',
     choices.note(own['values_file'], labels),
+    ended,
   )
 
 

@@ -110,6 +110,7 @@ def _manifest(
   return Manifest(
     folder / f'{name}.json',
     campaign.jobs[number - 1 :: parts],
+    campaign.ended if number == 1 else (),
     baseline=campaign.baseline,
     numbers=campaign.numbers,
     note=campaign.note,
@@ -144,6 +145,10 @@ def _run(
     f'{total} runs, {total - len(left)} of them done, '
     f'{crew.workers} worker processes'
   )
+  if campaign.ended:
+    console.print(
+      f'{len(campaign.ended)} finished runs of other labels are in the tables'
+    )
   if wanted:
     console.print(datasets.remark(wanted), soft_wrap=True)
   if campaign.note:
@@ -210,13 +215,14 @@ def report(
     InputError: a file of a run that cannot be read.
     OSError: the folder cannot be written.
   """
+  jobs = [*campaign.jobs, *campaign.ended]
   loaded = [
     gather.load(pathlib.Path(job.workdir), job.label, job.values)
-    for job in campaign.jobs
+    for job in jobs
   ]
   runs = [
     run
-    for run, job in zip(loaded, campaign.jobs, strict=True)
+    for run, job in zip(loaded, jobs, strict=True)
     # One that cannot grow longer stays out of a table of longer ones.
     if run and run.summary['rounds'] == job.config['rounds']
   ]

@@ -47,6 +47,15 @@ def status_of(job: job_spec.Job) -> dict[str, Any]:
   return found
 
 
+def ended(jobs: Sequence[job_spec.Job]) -> list[job_spec.Job]:
+  """Lists the jobs that are complete or diverged.
+
+  Raises:
+    InputError: of `status_of`.
+  """
+  return [job for job in jobs if status_of(job)['status'] in records.ENDED]
+
+
 def data_of(jobs: Sequence[job_spec.Job]) -> set[str]:
   """Names the data sets that the runs will be on; reads none of them.
 
@@ -101,13 +110,18 @@ class Manifest:
   """
 
   def __init__(
-    self, path: pathlib.Path, jobs: Sequence[job_spec.Job], **facts: str
+    self,
+    path: pathlib.Path,
+    jobs: Sequence[job_spec.Job],
+    beside: Sequence[job_spec.Job] = (),
+    **facts: str,
   ):
     """Looks at every run directory.
 
     Args:
       path: of the file.
       jobs: the runs.
+      beside: runs that ended, and are listed and not run.
       **facts: about all of them, kept as they are.
 
     Raises:
@@ -115,8 +129,9 @@ class Manifest:
     """
     self._path = path
     self._begun = datetime.datetime.now(datetime.UTC).isoformat('T', 'seconds')
-    self._rows = {job.workdir: status_of(job) for job in jobs}
-    self.jobs, self._facts, self._written = list(jobs), facts, 0.0
+    self._rows = {job.workdir: status_of(job) for job in (*jobs, *beside)}
+    self.jobs, self._beside = list(jobs), beside
+    self._facts, self._written = facts, 0.0
 
   def with_status(self, *statuses: str) -> list[job_spec.Job]:
     """Lists the jobs that have one of these statuses."""
@@ -185,7 +200,7 @@ class Manifest:
             'values': job.values,
             **self._rows[job.workdir],
           }
-          for job in self.jobs
+          for job in (*self.jobs, *self._beside)
         ],
       },
     )

@@ -12,7 +12,8 @@ writes nothing.
 
 What is finished is never run again, what was interrupted goes on: start the
 same command again. At the end there are DIR/table.csv, DIR/table.md and
-DIR/figures. DIR is --workdir, else runs/NAME.
+DIR/figures, of all labels that are finished in DIR, also those that
+--config.only leaves out this time. DIR is --workdir, else runs/NAME.
 """
 
 from absl import flags

@@ -90,6 +90,23 @@ def test_finished_runs_are_never_run_again(inline, tmp_path):
   assert {seed for _, seed in inline} == {2}
 
 
+def test_labels_that_were_run_before_stay_in_the_tables(inline, tmp_path):
+  def labels():
+    with open(tmp_path / 'table.csv') as file:
+      return {row['label'] for row in csv.DictReader(file)}
+
+  compare(config(only='fedavg', seeds=(0,)), tmp_path)
+  compare(config(only='relief', seeds=(0,)), tmp_path)
+  assert inline == [('fedavg', 0), ('relief', 0)]
+  assert labels() == {'fedavg', 'relief'}
+  again = gather.gather([tmp_path])
+  assert set(again.rank) == labels() and again.baseline == 'fedavg'
+  # Runs of other keys are not of this comparison.
+  compare(config(only='fedavg_skip', seeds=(0,), local_steps=7), tmp_path)
+  assert labels() == {'fedavg_skip'}
+  assert gather.gather([tmp_path]).baseline == 'fedavg_skip'
+
+
 def test_half_finished_runs_go_on(inline, tmp_path):
   few = config(only='fedavg,relief', seeds=(0,))
   compare(few, tmp_path)
