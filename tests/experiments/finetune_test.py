@@ -2,6 +2,7 @@
 
 import pathlib
 
+import numpy as np
 import pytest
 
 from experiments.configs import finetune
@@ -9,7 +10,7 @@ from relief_jax import algorithms
 from relief_jax.campaign import campaign
 from relief_jax.config import validation
 from relief_jax.storage import records
-from relief_jax.world import fleets
+from relief_jax.world import fleets, splits
 
 
 def jobs(variant=None, only=''):
@@ -34,9 +35,12 @@ def test_all_methods_are_there_on_equal_terms():
 def test_rates_are_chosen_on_nobody_who_is_tested():
   folds = {job.config['data']['fold'] for job in jobs(only='fedit')}
   assert folds == set(finetune.FOLDS)
-  config = jobs('tune', 'fedit')[0].config
-  # Set aside before the others are dealt to folds.
-  assert config['data']['validation_subjects'] == [*finetune.VALIDATION]
+  data = jobs('tune', 'fedit')[0].config['data']
+  assert data['validation_subjects'] == [*finetune.VALIDATION]
+  persons = np.arange(1, 11)  # of MHEALTH
+  for fold in folds:
+    tested = splits.fold_subjects(persons, data['folds'], fold)
+    assert not {*tested.tolist()} & {*finetune.VALIDATION}
 
 
 @pytest.mark.parametrize('fleet', ['SENSORS', 'CHARACTERS'])
