@@ -310,7 +310,16 @@ def front(points: Mapping[str, tuple[float, ...]]) -> list[str]:
 
   >>> front({'a': (2.0, 2.0), 'b': (1.0, 1.0), 'c': (1.0, 3.0)})
   ['b', 'a']
+
+  The others count to three digits: nobody waits for less.
+
+  >>> front({'a': (2.0, 1.0001), 'b': (1.0, 1.0)})
+  ['a']
   """
+  points = {
+    name: (score, *(float(f'{cost:.3g}') for cost in costs))
+    for name, (score, *costs) in points.items()
+  }
 
   def beaten(own, other):
     better = other[0] >= own[0] and all(
