@@ -37,8 +37,8 @@ class Campaign(NamedTuple):
     baseline: label, within a group, that the others are compared with.
     numbers: what a mean is over, 'seeds' or 'folds'.
     note: about all runs, for below the tables.
-    ended: runs of the same comparison that `config.only` leaves out, and that
-      the folder has already; they are in the tables.
+    beside: runs of the same comparison that `config.only` leaves out, and that
+      the folder has already; they are reported and not run.
   """
 
   jobs: list[job_spec.Job]
@@ -46,7 +46,7 @@ class Campaign(NamedTuple):
   baseline: str
   numbers: str = 'seeds'
   note: str = ''
-  ended: Sequence[job_spec.Job] = ()
+  beside: Sequence[manifest.Begun] = ()
 
 
 class _Point(NamedTuple):
@@ -154,7 +154,7 @@ def of_comparison(
   keys = list(dict.fromkeys(key for point in found for key in point))
   _check_swept(keys, own['vary'])
 
-  def points(names):
+  def named(some: Sequence[str]) -> list[_Point]:
     return [
       _Point(
         '/'.join([*([values_name(point, keys)] if keys else []), label]),
@@ -167,25 +167,31 @@ def of_comparison(
         },
       )
       for point in found
-      for label in names
+      for label in some
       for number in numbers
     ]
 
   place = list(numbers[0]), folder, data_dir, keep
-  jobs, ended = _jobs(shared, points(labels), *place), []
-  for point in points([x for x in own['labels'] if x not in labels]):
-    if (folder / point.label).is_dir():
+  jobs = _jobs(shared, named(labels), *place)
+  beside: list[manifest.Begun] = []
+  for one in named([label for label in own['labels'] if label not in labels]):
+    if (folder / one.label).is_dir():
       # One that no longer fits this comparison is none of its runs.
       with contextlib.suppress(InputError):
-        ended += manifest.ended(_jobs(shared, [point], *place))
+        beside += manifest.begun(_jobs(shared, [one], *place))
+  every = [*jobs, *(job for job, _ in beside)]
+  shown = {f'/{job.label}' for job in every}
   _check_baseline(own)
   return Campaign(
     jobs,
     config,
-    choose_baseline([*jobs, *ended], baseline, own['baseline']),
+    choose_baseline(every, baseline, own['baseline']),
     job_spec.over(own['vary']) + 's',
-    choices.note(own['values_file'], labels),
-    ended,
+    choices.note(
+      own['values_file'],
+      [x for x in own['labels'] if any(s.endswith(f'/{x}') for s in shown)],
+    ),
+    beside,
   )
 
 

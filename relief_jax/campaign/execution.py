@@ -110,7 +110,7 @@ def _manifest(
   return Manifest(
     folder / f'{name}.json',
     campaign.jobs[number - 1 :: parts],
-    campaign.ended if number == 1 else (),
+    campaign.beside if number == 1 else (),
     baseline=campaign.baseline,
     numbers=campaign.numbers,
     note=campaign.note,
@@ -145,9 +145,10 @@ def _run(
     f'{total} runs, {total - len(left)} of them done, '
     f'{crew.workers} worker processes'
   )
-  if campaign.ended:
+  if campaign.beside:
     console.print(
-      f'{len(campaign.ended)} finished runs of other labels are in the tables'
+      f'{len(campaign.beside)} runs of other labels are in the folder, and are '
+      'reported too'
     )
   if wanted:
     console.print(datasets.remark(wanted), soft_wrap=True)
@@ -215,7 +216,7 @@ def report(
     InputError: a file of a run that cannot be read.
     OSError: the folder cannot be written.
   """
-  jobs = [*campaign.jobs, *campaign.ended]
+  jobs = [*campaign.jobs, *(job for job, _ in campaign.beside)]
   loaded = [
     gather.load(pathlib.Path(job.workdir), job.label, job.values)
     for job in jobs

@@ -6,7 +6,7 @@ import os
 import pathlib
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from relief_jax import datasets
 from relief_jax.campaign import bundle, pool
@@ -19,6 +19,18 @@ from relief_jax.storage import (
 )
 
 WAITING = 'waiting'
+
+
+class Begun(NamedTuple):
+  """Holds a run that is listed and not run.
+
+  Attributes:
+    job: the run.
+    row: how it stands, as of `status_of`.
+  """
+
+  job: job_spec.Job
+  row: dict[str, Any]
 
 
 def status_of(job: job_spec.Job) -> dict[str, Any]:
@@ -47,13 +59,14 @@ def status_of(job: job_spec.Job) -> dict[str, Any]:
   return found
 
 
-def ended(jobs: Sequence[job_spec.Job]) -> list[job_spec.Job]:
-  """Lists the jobs that are complete or diverged.
+def begun(jobs: Sequence[job_spec.Job]) -> list[Begun]:
+  """Lists the jobs whose run directory is there, finished or not.
 
   Raises:
     InputError: of `status_of`.
   """
-  return [job for job in jobs if status_of(job)['status'] in records.ENDED]
+  found = [Begun(job, status_of(job)) for job in jobs]
+  return [one for one in found if one.row['status'] != WAITING]
 
 
 def data_of(jobs: Sequence[job_spec.Job]) -> set[str]:
@@ -113,7 +126,7 @@ class Manifest:
     self,
     path: pathlib.Path,
     jobs: Sequence[job_spec.Job],
-    beside: Sequence[job_spec.Job] = (),
+    beside: Sequence[Begun] = (),
     **facts: str,
   ):
     """Looks at every run directory.
@@ -121,7 +134,7 @@ class Manifest:
     Args:
       path: of the file.
       jobs: the runs.
-      beside: runs that ended, and are listed and not run.
+      beside: runs that are listed and not run.
       **facts: about all of them, kept as they are.
 
     Raises:
@@ -129,8 +142,9 @@ class Manifest:
     """
     self._path = path
     self._begun = datetime.datetime.now(datetime.UTC).isoformat('T', 'seconds')
-    self._rows = {job.workdir: status_of(job) for job in (*jobs, *beside)}
-    self.jobs, self._beside = list(jobs), beside
+    self._rows = {job.workdir: status_of(job) for job in jobs}
+    self._rows |= {job.workdir: row for job, row in beside}
+    self.jobs, self._beside = list(jobs), [job for job, _ in beside]
     self._facts, self._written = facts, 0.0
 
   def with_status(self, *statuses: str) -> list[job_spec.Job]:

@@ -101,6 +101,13 @@ def test_labels_that_were_run_before_stay_in_the_tables(inline, tmp_path):
   assert labels() == {'fedavg', 'relief'}
   again = gather.gather([tmp_path])
   assert set(again.rank) == labels() and again.baseline == 'fedavg'
+  # One that was stopped half-way is told, and not run.
+  os.remove(tmp_path / 'fedavg' / 'seed_0' / 'summary.json')
+  compare(config(only='relief', seeds=(0,)), tmp_path)
+  assert len(inline) == 2 and labels() == {'relief'}
+  assert gather.gather([tmp_path]).unfinished == {
+    'fedavg seed_0': 'interrupted'
+  }
   # Runs of other keys are not of this comparison.
   compare(config(only='fedavg_skip', seeds=(0,), local_steps=7), tmp_path)
   assert labels() == {'fedavg_skip'}
