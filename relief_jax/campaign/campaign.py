@@ -12,6 +12,7 @@ import contextlib
 import fnmatch
 import pathlib
 import re
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -39,6 +40,7 @@ class Campaign(NamedTuple):
     note: about all runs, for below the tables.
     beside: runs of the same comparison that `config.only` leaves out, and that
       the folder has already; they are reported and not run.
+    order: place of each label in tables; {}: that of the jobs.
   """
 
   jobs: list[job_spec.Job]
@@ -47,6 +49,16 @@ class Campaign(NamedTuple):
   numbers: str = 'seeds'
   note: str = ''
   beside: Sequence[manifest.Begun] = ()
+  order: Mapping[str, int] = types.MappingProxyType({})
+
+  def listed(self, jobs: Sequence[job_spec.Job]) -> list[job_spec.Job]:
+    """Lists runs and those beside them in the order of tables.
+
+    Args:
+      jobs: some or all of the campaign's.
+    """
+    every = [*jobs, *(job for job, _ in self.beside)]
+    return sorted(every, key=lambda job: self.order.get(job.label, 0))
 
 
 class _Point(NamedTuple):
@@ -192,6 +204,7 @@ def of_comparison(
       [x for x in own['labels'] if any(s.endswith(f'/{x}') for s in shown)],
     ),
     beside,
+    {one.label: i for i, one in enumerate(named(own['labels']))},
   )
 
 
@@ -241,23 +254,6 @@ def choose_baseline(
       'see --dry for all',
     )
   return asked or (default if default in names else names[0])
-
-
-def parse_shard(text: str) -> tuple[int, int]:
-  """Parses i/n into numbers.
-
-  >>> parse_shard('2/4')
-  (2, 4)
-
-  Raises:
-    InputError: anything else.
-  """
-  found = re.fullmatch(r'(\d+)/(\d+)', text)
-  if not found or not 1 <= int(found[1]) <= int(found[2]):
-    raise InputError(
-      f'--shard={text}', 'i/n with i from 1 to n', 'set --shard=1/4'
-    )
-  return int(found[1]), int(found[2])
 
 
 def _jobs(

@@ -107,10 +107,12 @@ def _manifest(
     for job in campaign.jobs:
       status_of(job)
   name = f'manifest-{number}of{parts}' if parts > 1 else 'manifest'
+  own = campaign.jobs[number - 1 :: parts]
   return Manifest(
     folder / f'{name}.json',
-    campaign.jobs[number - 1 :: parts],
-    campaign.beside if number == 1 else (),
+    own,
+    campaign.listed(own) if number == 1 else own,
+    campaign.beside,
     baseline=campaign.baseline,
     numbers=campaign.numbers,
     note=campaign.note,
@@ -147,8 +149,7 @@ def _run(
   )
   if campaign.beside:
     console.print(
-      f'{len(campaign.beside)} runs of other labels are in the folder, and are '
-      'reported too'
+      f'{len(campaign.beside)} more, of other labels in it, are reported too'
     )
   if wanted:
     console.print(datasets.remark(wanted), soft_wrap=True)
@@ -216,7 +217,7 @@ def report(
     InputError: a file of a run that cannot be read.
     OSError: the folder cannot be written.
   """
-  jobs = [*campaign.jobs, *(job for job, _ in campaign.beside)]
+  jobs = campaign.listed(campaign.jobs)
   loaded = [
     gather.load(pathlib.Path(job.workdir), job.label, job.values)
     for job in jobs

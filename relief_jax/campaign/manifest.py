@@ -126,6 +126,7 @@ class Manifest:
     self,
     path: pathlib.Path,
     jobs: Sequence[job_spec.Job],
+    listed: Sequence[job_spec.Job] = (),
     beside: Sequence[Begun] = (),
     **facts: str,
   ):
@@ -134,6 +135,8 @@ class Manifest:
     Args:
       path: of the file.
       jobs: the runs.
+      listed: they and those beside them, in the order of the file; () for
+        them alone.
       beside: runs that are listed and not run.
       **facts: about all of them, kept as they are.
 
@@ -144,7 +147,7 @@ class Manifest:
     self._begun = datetime.datetime.now(datetime.UTC).isoformat('T', 'seconds')
     self._rows = {job.workdir: status_of(job) for job in jobs}
     self._rows |= {job.workdir: row for job, row in beside}
-    self.jobs, self._beside = list(jobs), [job for job, _ in beside]
+    self.jobs, self._listed = list(jobs), listed or jobs
     self._facts, self._written = facts, 0.0
 
   def with_status(self, *statuses: str) -> list[job_spec.Job]:
@@ -214,7 +217,7 @@ class Manifest:
             'values': job.values,
             **self._rows[job.workdir],
           }
-          for job in (*self.jobs, *self._beside)
+          for job in self._listed
         ],
       },
     )

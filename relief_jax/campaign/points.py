@@ -59,6 +59,23 @@ class Draw(NamedTuple):
     return float(f'{math.exp(found) if self.kind == "log" else found:.4g}')
 
 
+def parse_shard(text: str) -> tuple[int, int]:
+  """Parses i/n into numbers.
+
+  >>> parse_shard('2/4')
+  (2, 4)
+
+  Raises:
+    InputError: anything else.
+  """
+  found = re.fullmatch(r'(\d+)/(\d+)', text)
+  if not found or not 1 <= int(found[1]) <= int(found[2]):
+    raise InputError(
+      f'--shard={text}', 'i/n with i from 1 to n', 'set --shard=1/4'
+    )
+  return int(found[1]), int(found[2])
+
+
 def split_argv(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
   """Takes the `--sweep.KEY=VALUES` out of a command line.
 

@@ -109,7 +109,7 @@ def main(argv) -> int:
       config, found, folder, given.data_dir, given.keep_models, given.baseline
     )
     config_lib.prune(config)  # its points know what they are of
-  part = campaign.parse_shard(given.shard)
+  part = points.parse_shard(given.shard)
   mine = made.jobs[part[0] - 1 :: part[1]]
   if given.dry_run:
     for job in mine:

@@ -20,7 +20,7 @@ import numpy as np
 
 from relief_jax import config as config_lib
 from relief_jax import keys, world
-from relief_jax.campaign import campaign, points
+from relief_jax.campaign import points
 from relief_jax.cli import config_lookup
 from relief_jax.config import validation
 from relief_jax.datasets import download, npz, packed, windows
@@ -126,7 +126,7 @@ def flags(rng, folder):
     lambda: points.parse(key, text, like),
     lambda: points.swept(config_lib.default(), {key: text}),
     lambda: points.swept(config_lib.default(), {text: '1'}),
-    lambda: campaign.parse_shard(text),
+    lambda: points.parse_shard(text),
     lambda: points.split_argv(['x', points.PREFIX + text]),
     lambda: placement.parse_layout(text, 1),
     lambda: config_lookup.rewrite(['x', f'--config={text}']),
