@@ -14,7 +14,6 @@ from relief_jax.aggregation import mean as mean_lib
 from relief_jax.engine import placement
 from relief_jax.rounds.records import RoundInfo
 from relief_jax.runs.round_totals import TOTALS, RoundTotals
-from tests.support import tiny
 
 MANY = 100_000
 TASK = SimpleNamespace(groups={'a': 0, 'b': 1}, num_blocks=2)
@@ -37,7 +36,7 @@ def summed(block):
       client, (), (weight, delta), placement.Layout(block)
     )[0]
 
-  return jax.jit(run, compiler_options=tiny.QUICK)
+  return jax.jit(run)
 
 
 def merged(ratio, block):

@@ -9,7 +9,6 @@ import pytest
 
 from relief_jax.aggregation import robust
 from relief_jax.settings import Guard
-from tests.support import tiny
 
 TRIMMED = Guard(mean='trimmed', trim=0.25)
 MEDIAN = Guard(mean='median')
@@ -46,10 +45,7 @@ def drawn(draw, count):
 @functools.cache
 def compiled(found):
   """`robust.of_stacked` of the stub."""
-  return jax.jit(
-    functools.partial(robust.of_stacked, TASK, found),
-    compiler_options=tiny.QUICK,
-  )
+  return jax.jit(functools.partial(robust.of_stacked, TASK, found))
 
 
 @pytest.mark.parametrize(

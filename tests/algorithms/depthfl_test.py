@@ -20,8 +20,6 @@ from relief_jax.types import HeldOut
 from tests.support import tiny
 from tests.twins import exits_twin, twin
 
-quick = functools.partial(jax.jit, compiler_options=tiny.QUICK)
-
 
 @pytest.mark.slow
 def test_early_exits():
@@ -38,7 +36,7 @@ def test_early_exits():
   train = jnp.ones(task.num_blocks, bool)
   gate = Gate(jnp.array([True, True, False]), None, train)
 
-  @quick
+  @jax.jit
   def scores(params):
     every = task.exits.until(2, True)
     return (
@@ -72,7 +70,7 @@ def test_the_loss_of_exits_is_that_of_all_pairs():
   """Value and gradient; exits that are not held are as if they were not."""
   scores, y, weight = random_scores(3)
 
-  @quick
+  @jax.jit
   def both(scores):
     found = []
     for held in (1, 3):
@@ -99,7 +97,7 @@ def test_no_gradient_goes_into_the_teacher():
   """Exit i moves by KL(p_j || p_i) as if p_j were a constant."""
   scores, y, weight = random_scores(2)
 
-  @quick
+  @jax.jit
   def both(scores):
     def taught(s, strength):
       on = jnp.ones(2, bool)
@@ -216,7 +214,7 @@ def test_exits_are_tested_together_and_alone():
   every = task.exits.until(2, True)
   scope = evaluation.Scope(masks, np.ones(2, bool), 1, 'input')
   tests = HeldOut(bank, jnp.zeros(len(bank.y), jnp.int32))
-  by_person, loss = quick(
+  by_person, loss = jax.jit(
     lambda p: evaluation.sums_of(
       every, p, {}, tests, scope, jnp.asarray(masks), batch=8
     )

@@ -1,7 +1,5 @@
 """Methods of a mixture of experts: scores, choices, weights, refusals."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,15 +16,13 @@ from tests.contract import loops_test
 from tests.support import tiny
 from tests.twins import experts_twin, twin
 
-quick = functools.partial(jax.jit, compiler_options=tiny.QUICK)
-
 
 def test_scores_by_hand():
   p = np.array([[0.7, 0.2, 0.1], [0.5, 0.1, 0.4]], np.float32)
   task = tiny.task(**dict(tiny.needs('hfedmoe')))
   options = ChoiceOptions(lam=0.25, beta=0.5)
 
-  @quick
+  @jax.jit
   def scored(p):
     one = jnp.ones(len(p))
     return expert_choice.found(options, task.experts, p[:, None], one)
@@ -116,7 +112,7 @@ def test_a_larger_budget_trains_no_fewer_experts():
 
 
 def agree(signature, on):
-  return np.asarray(quick(alignment.agreement)(signature, on))
+  return np.asarray(jax.jit(alignment.agreement)(signature, on))
 
 
 def test_who_says_something_else_counts_less():
@@ -159,7 +155,7 @@ def test_the_aligned_mean(signature, expected):
   )
   found = alignment.aligned(task, task.experts, base)
 
-  @quick
+  @jax.jit
   def merge(deltas, signature):
     stacked = jax.vmap(
       lambda d, s: found.client(
@@ -185,7 +181,7 @@ def mixture_of_one():
 
 def test_divergence_of_routing():
   q, wanted = jnp.array([0.5, 0.5, 0.0]), jnp.array([0.25, 0.5, 0.25])
-  found = quick(alignment.divergence)
+  found = jax.jit(alignment.divergence)
   np.testing.assert_allclose(found(q, wanted), 0.5 * np.log(2), rtol=1e-5)
   assert found(q, q) == 0 and found(q, 0 * q) == 0
 

@@ -70,8 +70,7 @@ def test_who_was_away_replays_the_round():
   replayed = jax.jit(
     lambda hparams, params, heard: ho_sfl.replay(
       TASK, setting.static, hparams, params, heard
-    ),
-    compiler_options=tiny.QUICK,
+    )
   )(setting.hparams, before, heard)
   held = [g.startswith('encoder0') for g in TASK.blocks.name]
   count = 0

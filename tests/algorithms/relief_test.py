@@ -41,7 +41,7 @@ def planner_of(task, rule, **options):
   setting = make_setting(rule, **options)
   method = relief.relief(task, setting)
 
-  @functools.partial(jax.jit, compiler_options=tiny.QUICK)
+  @jax.jit
   def plan(known, fleet, number, key, hparams):
     server = Server(
       (), (), relief.ServerState(known.divergence, known.magnitude)

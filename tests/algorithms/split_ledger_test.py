@@ -56,7 +56,7 @@ def first_plan(task, population, method, **options):
   setting = tiny.setting(population, method, **options)
   made = algorithms.find(method)(task, setting.static)
 
-  @functools.partial(jax.jit, compiler_options=tiny.QUICK)
+  @jax.jit
   def plan(params, fleet, hparams):
     round = frame.last(task, setting.static, hparams, fleet, jnp.int32(0))
     return made.plan(Server(params, (), made.init(params)), round)

@@ -17,7 +17,6 @@ import pytest
 
 from benchmarks.peers import common, image_task, winograd
 from relief_jax.models import layers
-from tests.support import tiny
 
 GIVEN = dict(
   v.split('=', 1)
@@ -82,7 +81,7 @@ def test_the_model_and_its_gradients(batch):
     features = {'image': task.encode(params, None, 0, x, 0)}
     return task.fuse(params, None, features, None)
 
-  @partial(jax.jit, static_argnums=0, compiler_options=tiny.QUICK)
+  @partial(jax.jit, static_argnums=0)
   def both(model, params):
     scores, back = jax.vjp(model, params)
     return scores, back(weight)[0]

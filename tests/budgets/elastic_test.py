@@ -34,7 +34,7 @@ class Chosen:
     )
     run = jnp.ones(len(task.modalities), bool)
 
-    @functools.partial(jax.jit, compiler_options=tiny.QUICK)
+    @jax.jit
     def choose(access, value, budget):
       return jax.vmap(
         lambda *row: elastic.most_valuable(model, task.work, run, *row)

@@ -107,7 +107,7 @@ def test_a_step_moves_only_what_it_trains():
   for name in ('forward', 'fusion/mag', 'all'):
     run, train = cases[name]
     step = step_times._steps(task, population, 4, 2, run, train)
-    built = step.lower(params).compile(compiler_options=tiny.QUICK)
+    built = step.lower(params).compile()
     counted[name] = built.cost_analysis()['flops']
     moved = jax.tree.map(
       lambda a, b: float((a != b).any()), built(params)[0], params

@@ -17,8 +17,7 @@ from relief_jax.clients.records import Batch, Gate, Steps
 from relief_jax.online import conditions
 from tests.support import tiny
 
-quick = functools.partial(jax.jit, compiler_options=tiny.QUICK)
-dropout = quick(training.modality_dropout, static_argnums=3)
+dropout = jax.jit(training.modality_dropout, static_argnums=3)
 
 OPTIMIZERS = {
   'momentum': optax.sgd(0.1, momentum=0.9),
@@ -56,7 +55,7 @@ def test_frozen_groups_keep_their_bits(name, free):
   tx = OPTIMIZERS[name]
   steps = steps_of([[0, 1], [2, 3], [1, 2]])
 
-  @quick
+  @jax.jit
   def twice(params):
     mask = {k: jnp.array(True) for k in PARAMS}
     used = training.local_update(squares, tx, params, mask, steps).opt_state
@@ -76,7 +75,7 @@ def test_a_frozen_gradient_does_not_clip_the_others():
   def alone(params, step):
     return squares({'a': jnp.asarray(PARAMS['a']), **params}, step)
 
-  @quick
+  @jax.jit
   def both(params):
     mask = {'a': jnp.array(False), 'b': jnp.array(True)}
     among, *_ = training.local_update(squares, tx, params, mask, steps)
@@ -111,7 +110,7 @@ def test_steps_of_padding_leave_no_trace(name):
   tx = OPTIMIZERS[name]
   mask = {k: jnp.array(True) for k in PARAMS}
 
-  @quick
+  @jax.jit
   def train(steps):
     return training.local_update(squares, tx, PARAMS, mask, steps, ragged=True)
 
@@ -123,7 +122,7 @@ def test_steps_of_padding_leave_no_trace(name):
   rows = rows.at[3].set(1)
   other = train(steps_of(rows[order], some[order]))
   chex.assert_trees_all_equal(padded, other)
-  plain = quick(
+  plain = jax.jit(
     lambda steps: training.local_update(squares, tx, PARAMS, mask, steps)
   )(steps_of([[0, 1], [2, 3]]))
   chex.assert_trees_all_close(padded, plain, rtol=1e-6)
@@ -152,7 +151,7 @@ def test_epochs_show_every_window_once():
   population = tiny.population(task, owned=owned, samples=[5, 0, 8, 1])
   row, weight = map(
     np.asarray,
-    quick(
+    jax.jit(
       lambda key: jax.vmap(batches.draw_epochs, (0, 0, 0, None, None))(
         batches.client_keys(key, population.fleet),
         population.rows,
@@ -187,7 +186,7 @@ def test_a_client_of_few_windows_trains_few_steps():
   params = tiny.init(task)
   everything = jnp.ones(3, bool)
   mask = tree.broadcast_groups(task.groups, everything)
-  steps = quick(
+  steps = jax.jit(
     lambda key, fleet, own: batches.local_steps(
       key, setting, setting.hparams, fleet, own, jnp.ones(1, bool)
     )
@@ -195,7 +194,7 @@ def test_a_client_of_few_windows_trains_few_steps():
   mine = steps(key, *conditions.take(population, 1, 0))
   assert (np.asarray(mine.weight) > 0).any(1).nonzero()[0].tolist() == [0, 8]
 
-  @quick
+  @jax.jit
   def train(steps):
     return training.local_update(
       device.client_loss(task, population, everything),
@@ -218,7 +217,7 @@ def gated():
   batch = Batch(population.bank, jnp.arange(4), jnp.ones(4))
   num = task.num_blocks
 
-  @quick
+  @jax.jit
   def both(params, run, train, sensed):
     gate = Gate(run, sensed, train)
 

@@ -9,7 +9,6 @@ import pytest
 
 from relief_jax.compressors import COMPRESSORS, Codec, base, make
 from relief_jax.errors import InputError
-from tests.support import tiny
 
 # Every entry of the registry, and its options.
 CODECS = {
@@ -53,14 +52,13 @@ def numbers(shape, seed=0):
 def coder(name, shape):
   """(x, key) -> (code, what arrives) in one program, and decode alone."""
   compressor = make(CODECS[name])
-  options = {'compiler_options': tiny.QUICK}
 
   def code(x, key):
     found = compressor.encode(x, key)
     return found, compressor.decode(found, key, shape)
 
   read = functools.partial(compressor.decode, shape=shape)
-  return compressor, jax.jit(code, **options), jax.jit(read, **options)
+  return compressor, jax.jit(code), jax.jit(read)
 
 
 def arrives(name, x, seed=0):

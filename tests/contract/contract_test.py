@@ -122,7 +122,7 @@ def ran(method, backbone):
   task, population = world(method, backbone)
   values = setting_of(method, backbone).hparams
 
-  @functools.partial(jax.jit, compiler_options=tiny.QUICK)
+  @jax.jit
   def run(key, population, values):
     before = algorithm.init(key, task.init(key))
 

@@ -81,8 +81,8 @@ def made(method, layout=PLAIN, held=False):
   def init(key):
     return algorithm.init(key, task.init(key))
 
-  compiled = jax.jit(step, compiler_options=tiny.QUICK)
-  return compiled, jax.jit(init, compiler_options=tiny.QUICK), setting
+  compiled = jax.jit(step)
+  return compiled, jax.jit(init), setting
 
 
 def host(tree):

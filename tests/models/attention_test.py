@@ -58,7 +58,7 @@ def step():
   batch = Batch(population.bank, jnp.array([0, 1, 5]), jnp.ones(3))
   train = jnp.ones(task.num_blocks, bool)
 
-  @functools.partial(jax.jit, compiler_options=tiny.QUICK)
+  @jax.jit
   def both(params, run):
     def loss(params):
       gate = Gate(run, None, train)

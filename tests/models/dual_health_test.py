@@ -146,7 +146,7 @@ def step():
   batch = Batch(population.bank, jnp.array([0, 1, 7]), jnp.ones(3))
   train = jnp.ones(task.num_blocks, bool)
 
-  @functools.partial(jax.jit, compiler_options=tiny.QUICK)
+  @jax.jit
   def both(params, run):
     def loss(params):
       found = training.forward(task, params, {}, batch, Gate(run, None, train))

@@ -17,9 +17,6 @@ from relief_jax.models.mixture import Mixture
 from relief_jax.simulate import Simulation
 from tests.support import tiny
 
-quick = functools.partial(jax.jit, compiler_options=tiny.QUICK)
-
-
 EVERYBODY = jnp.ones(3, bool)
 
 
@@ -53,7 +50,7 @@ def numbers():
       lambda v: v + jax.random.normal(next(one), v.shape), params
     )
 
-  @quick
+  @jax.jit
   def pairs(key):
     a = jax.random.normal(key, (5, 4))
     spec = spec_of(3, 2)
@@ -100,14 +97,14 @@ def test_the_mixture(name):
 
 def test_weights_are_of_the_largest_and_add_up():
   p = jnp.array([[0.1, 0.6, 0.3], [0.25, 0.25, 0.5], [0.0, 0.0, 0.0]])
-  found = quick(lambda p: experts.weigh(p, 2))(p)
+  found = jax.jit(lambda p: experts.weigh(p, 2))(p)
   expected = [[0, 2 / 3, 1 / 3], [1 / 3, 0, 2 / 3], [0, 0, 0]]
   np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_balance():
   """1 where all are used alike, E / k times as much of one; no padding."""
-  balance = quick(functools.partial(experts.balance, Mixture(4, 1)))
+  balance = jax.jit(functools.partial(experts.balance, Mixture(4, 1)))
   p, real = np.eye(4, dtype=np.float32)[:, None], np.ones(4, np.float32)
   np.testing.assert_allclose(balance(p, real), 1.0, rtol=1e-6)
   np.testing.assert_allclose(balance(p[[0] * 4], real), 4.0, rtol=1e-6)
@@ -122,7 +119,7 @@ def step():
   population = tiny.population(task, clients=3)
   batch = Batch(population.bank, jnp.array([0, 1, 5]), jnp.ones(3))
 
-  @quick
+  @jax.jit
   def both(params, run, train):
     def loss(params, branch):
       gate = Gate(run, None, train)

@@ -20,7 +20,6 @@ from tests.support import tiny
 
 BATCH = 32
 
-quick = functools.partial(jax.jit, compiler_options=tiny.QUICK)
 
 BACKBONES = {
   'cnn': ('cnn', {}),
@@ -73,7 +72,7 @@ def test_conv1d_and_its_gradients(length, kernel, stride, channels, filters):
   )
   x, w, out, b = (rng.normal(size=s).astype(np.float32) for s in shapes)
 
-  @quick
+  @jax.jit
   def both(x, w, b, out):
     def one(conv, *args):
       y, pull = jax.vjp(lambda *a: conv(*a, kernel, stride), *args)
@@ -116,8 +115,8 @@ def test_convolution_is_laxs(size, taps, strides, padding):
     return jax.value_and_grad(value, (0, 1), has_aux=True)(x, w)
 
   chex.assert_trees_all_close(
-    quick(lambda: one(layers.convolution))(),
-    quick(lambda: one(jax.lax.conv_general_dilated))(),
+    jax.jit(lambda: one(layers.convolution))(),
+    jax.jit(lambda: one(jax.lax.conv_general_dilated))(),
     rtol=1e-4,
     atol=1e-5,
   )
@@ -131,8 +130,8 @@ def test_conv1d_of_every_client_is_conv1d_of_each():
   def one(x, w):
     return layers.conv1d(x, w, 3, 2)
 
-  mapped = quick(jax.vmap(one))(x, w)
-  alone = quick(one)
+  mapped = jax.jit(jax.vmap(one))(x, w)
+  alone = jax.jit(one)
   each = np.stack([alone(a, b) for a, b in zip(x, w, strict=True)])
   np.testing.assert_allclose(mapped, each, rtol=1e-5, atol=1e-6)
 
@@ -422,7 +421,7 @@ def compiled(backbone):
   batch = Batch(population.bank, jnp.array([0, 1, 5]), jnp.ones(3))
   train = jnp.ones(task.num_blocks, bool)
 
-  @quick
+  @jax.jit
   def both(params, run):
     def loss(params):
       gate = Gate(run, None, train)
@@ -432,7 +431,7 @@ def compiled(backbone):
 
     return jax.grad(loss, has_aux=True)(params)
 
-  return task, quick(task.init)(jax.random.key(0)), both
+  return task, jax.jit(task.init)(jax.random.key(0)), both
 
 
 def answer(backbone, present):
@@ -474,7 +473,7 @@ def test_the_first_answer_is_undecided(backbone):
   task = models.MODELS[backbone](spec)
   y = np.arange(64) % spec.classes
 
-  @quick
+  @jax.jit
   def first(key):
     frozen = lora.base(key, spec) if backbone == 'lora' else {}
     features = {
@@ -505,7 +504,7 @@ def test_lora_starts_as_its_base():
   plain = tiny.task('cnn')
   spec = tiny.spec()
 
-  @quick
+  @jax.jit
   def both(key):
     full = cnn.init(key, spec)
     params = task.init(jax.random.fold_in(key, 1))
@@ -531,7 +530,7 @@ def test_a_base_with_a_head_starts_as_the_model_that_it_was():
   task, plain = tiny.task('lora', base_head=True), tiny.task('cnn')
   spec = tiny.spec()
 
-  @quick
+  @jax.jit
   def both(key):
     full = cnn.init(key, spec)
     params = task.init(jax.random.fold_in(key, 1))
@@ -555,7 +554,7 @@ def test_lora_product_is_the_merged_one():
   task, plain = tiny.task('lora'), tiny.task('cnn')
   spec = tiny.spec()
 
-  @quick
+  @jax.jit
   def both(key):
     frozen = lora.base(key, spec)
     params = task.init(jax.random.fold_in(key, 1))

@@ -21,8 +21,6 @@ from relief_jax.simulate import Simulation
 from tests.models.transformer_test import SMALL, counted, features_of, moved
 from tests.support import tiny
 
-quick = functools.partial(jax.jit, compiler_options=tiny.QUICK)
-
 EVERYBODY = jnp.ones(3, bool)
 
 
@@ -72,7 +70,7 @@ def test_a_block_is_a_loop_over_tokens(top):
   rng = np.random.default_rng(top)
   x, h = rng.normal(size=(2, 7, 8)).astype(np.float32)
   own = transformer._Numbers(spec_of(3, top), None).cut.blocks[-1].mixture
-  found, p = quick(
+  found, p = jax.jit(
     lambda params, x, h: forward._mixed(
       lambda params, x: (x, h, None), own, jnp.ones(7), None, params, x
     )
@@ -93,7 +91,7 @@ def pairs():
     *before, block = params['blocks']
     return {**params, 'blocks': [*before, {**block, **new}]}
 
-  @quick
+  @jax.jit
   def found(params, first, x):
     block = params['blocks'][-1]
     own = block['expert'][0]
@@ -150,12 +148,12 @@ def test_off_it_is_the_model_without():
     transformer.transformer(tiny.spec(**SMALL, mixture=mixture))
     for mixture in (Mixture(), Mixture(5, 1, 7, 3.0))
   ]
-  one, other = (quick(task.init)(jax.random.key(0)) for task in tasks)
+  one, other = (jax.jit(task.init)(jax.random.key(0)) for task in tasks)
   jax.tree.map(np.testing.assert_array_equal, one, other)
   assert tasks[0].blocks == tasks[1].blocks
   assert tasks[1].experts is None
   # Nor do experts change what is drawn of the rest.
-  mixed = quick(made()[0].init)(jax.random.key(0))
+  mixed = jax.jit(made()[0].init)(jax.random.key(0))
   for part in ('embed', 'head'):
     jax.tree.map(np.testing.assert_array_equal, mixed[part], one[part])
   np.testing.assert_array_equal(
@@ -171,7 +169,7 @@ def step(blocks):
   )
   bank = tiny.population(task, clients=3).bank
 
-  @functools.partial(quick, static_argnums=3)
+  @functools.partial(jax.jit, static_argnums=3)
   def every(params, run, train, lengths=(None, None)):
     def loss(params, branch, length):
       batch = Batch(bank, jnp.array([0, 1, 5]), jnp.array([1.0, 1.0, 0.0]))
@@ -274,7 +272,7 @@ def test_tokens_of_an_absent_sensor_are_not_routed():
   two = {m: x[m] for m in ('acc', 'mag')}
   run = jnp.array([True, False, True])
 
-  @quick
+  @jax.jit
   def found(params, x, two):
     return [
       (p, task.experts.weigh(p), task.experts.balance(p, jnp.ones(6)))
@@ -290,7 +288,7 @@ def test_tokens_of_an_absent_sensor_are_not_routed():
   np.testing.assert_allclose(p[:, ~absent], less, rtol=1e-4, atol=1e-6)
   np.testing.assert_allclose(balance, same, rtol=1e-5)
   assert balance > 0
-  route = quick(
+  route = jax.jit(
     lambda params: task.experts.route(
       params, features_of(task, params, {}, x), run
     )
@@ -302,7 +300,7 @@ def test_a_device_routes_among_its_own_experts():
   task, params, x = made(3, 2, blocks=2)
   held = jnp.array([True, False, False, False, True, True])
   own = task.experts.within(params, held)
-  p = np.asarray(quick(lambda p: logits(task, p, x)[1])(own))
+  p = np.asarray(jax.jit(lambda p: logits(task, p, x)[1])(own))
   assert p.shape == (6, 12, 2, 3)
   lacks = ~np.asarray(held).reshape(2, 3)
   assert not p[..., lacks].any() and (p[..., ~lacks] > 0).all()
@@ -329,7 +327,7 @@ def test_text_and_what_only_fills_it_up():
   x = jnp.array([[1, 2, 3, 4, 5], [4, 2, 0, 0, 0]], jnp.int32)
   y = jnp.array([[2, 3, 4, 5, 6], [2, 7, -1, -1, -1]], jnp.int32)
 
-  @quick
+  @jax.jit
   def found(params, x):
     scores, p = logits(task, params, {'text': x}, jnp.ones(1, bool))
     each = targets.told(y, jnp.ones(2))

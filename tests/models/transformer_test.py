@@ -33,8 +33,6 @@ KINDS = {
   'lora of one block': {'lora': ('blocks/1/up',)},
 }
 
-quick = functools.partial(jax.jit, compiler_options=tiny.QUICK)
-
 
 def task_of(kind='full', **overrides):
   return tiny.task('transformer', **SMALL, **KINDS[kind], **overrides)
@@ -71,7 +69,7 @@ def features_of(task, params, frozen, x):
 def test_an_absent_sensor_is_not_there(kind):
   task, params, frozen, x = made(kind)
 
-  @quick
+  @jax.jit
   def every_way(params, frozen, x):
     both = {m: x[m] for m in ('acc', 'mag')}
     two = features_of(task, params, frozen, both)
@@ -108,8 +106,8 @@ def test_tokens_that_fill_up_a_text_are_not_there():
     features = features_of(task, params, {}, {'text': jnp.asarray(x)})
     return task.fuse(params, {}, features, jnp.ones(1, bool))
 
-  want = quick(functools.partial(logits, task))(cut, x)
-  found = quick(functools.partial(logits, long))(params, filled)
+  want = jax.jit(functools.partial(logits, task))(cut, x)
+  found = jax.jit(functools.partial(logits, long))(params, filled)
   np.testing.assert_allclose(found, want, atol=2e-6)
   assert np.abs(want[0] - want[1]).max() > 1e-2
 
@@ -145,7 +143,7 @@ def gradients(kind):
     )
     return training.cross_entropy(scores, bank.y[:BATCH], weight)
 
-  @functools.partial(quick, static_argnums=(3, 4))
+  @functools.partial(jax.jit, static_argnums=(3, 4))
   def gradient(run, train, weight, branch=True, length=None):
     return jax.value_and_grad(loss)(
       params, frozen, run, train, weight, branch, length
@@ -221,7 +219,7 @@ def test_padding_has_no_part_in_the_gradient():
     kept = bank.y[: BATCH - 2]
     return training.cross_entropy(scores, kept, jnp.ones(BATCH - 2))
 
-  want, alone = quick(jax.value_and_grad(loss))(params)
+  want, alone = jax.jit(jax.value_and_grad(loss))(params)
   np.testing.assert_allclose(value, want, rtol=1e-5)
   chex.assert_trees_all_close(found, alone, rtol=1e-4, atol=1e-6)
 
@@ -324,7 +322,7 @@ def test_the_frozen_base_is_not_a_weight_per_client():
     return task.fuse(params, frozen, found, jnp.ones(3, bool)).sum()
 
   # Compiled: gradients of the base that nobody reads are gone there.
-  mapped = quick(jax.vmap(jax.grad(loss))).lower(every)
+  mapped = jax.jit(jax.vmap(jax.grad(loss))).lower(every)
   program = mapped.compile().as_text()
   for shape in ((d, d), (d, 4 * d), (4 * d, d)):
     assert f'[{",".join(map(str, (clients, *shape)))}]' not in program
@@ -345,7 +343,7 @@ def test_no_symbol_sees_a_later_one(lora):
   frozen = task.base(jax.random.key(1)) if task.base else {}
   symbols = jnp.array([[1, 2, 3, 4, 5], [1, 2, 3, 9, 5]], jnp.int32)
 
-  @quick
+  @jax.jit
   def logits(x):
     found = features_of(task, params, frozen, {'text': x})
     return task.fuse(params, frozen, found, jnp.ones(1, bool))

@@ -9,7 +9,6 @@ from relief_jax import config as config_lib
 from relief_jax import simulate
 from relief_jax.errors import InputError
 from relief_jax.online import bandwidth_file
-from tests.support import tiny
 
 HEAD = 'device,second,uplink_mbps,downlink_kbps'
 SECONDS = 700
@@ -44,10 +43,9 @@ def test_the_last_line_that_has_begun_holds(tmp_path):
   found = bandwidth_file.read(write(tmp_path, lines), 4, SECONDS)
   rounds = np.r_[0:60, 10**6 - 20 : 10**6]
   place = jnp.array([2, 0, 3])
-  got = jax.jit(
-    jax.vmap(lambda r: bandwidth_file.at(found, place, r)),
-    compiler_options=tiny.QUICK,
-  )(jnp.asarray(rounds, jnp.int32))
+  got = jax.jit(jax.vmap(lambda r: bandwidth_file.at(found, place, r)))(
+    jnp.asarray(rounds, jnp.int32)
+  )
   each = list(traces.values())
   for r, number in enumerate(rounds.tolist()):
     for k, n in enumerate(place.tolist()):

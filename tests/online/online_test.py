@@ -30,7 +30,6 @@ from tests.support import tiny
 
 WORDS = jnp.array([3, 7], jnp.uint32)
 IDS = jnp.arange(6, dtype=jnp.int32)
-quick = functools.partial(jax.jit, compiler_options=tiny.QUICK)
 
 
 def processes(**changes):
@@ -54,7 +53,7 @@ def taken(online, number, index=None):
   _, population = world()
   population = population.replace(online=online)
   index = IDS if index is None else index
-  return quick(conditions.take)(population, index, jnp.int32(number))
+  return jax.jit(conditions.take)(population, index, jnp.int32(number))
 
 
 def test_all_off_is_no_process():
@@ -69,12 +68,12 @@ def test_a_chain_equals_a_loop_over_rounds():
   rate = np.array([[0.1, 0.5], [0.8, 0.3]] * 3)
   made = chain.make(rate, 4.0, 'x')
   key = keys.of(WORDS, 0)
-  found = quick(jax.vmap(lambda r: chain.down(made, key, IDS, IDS, r)))(
+  found = jax.jit(jax.vmap(lambda r: chain.down(made, key, IDS, IDS, r)))(
     jnp.arange(30)
   )
   fail, recover = np.asarray(made.fail), np.asarray(made.recover)
   state = np.zeros_like(rate, bool)  # forgotten long before round 0
-  draws = quick(jax.vmap(lambda r: keys.uniform(keys.at(key, r), IDS, (2,))))(
+  draws = jax.jit(jax.vmap(lambda r: keys.uniform(keys.at(key, r), IDS, (2,))))(
     jnp.arange(-400, 30)
   )
   for number, value in enumerate(np.asarray(draws), -400):
@@ -92,9 +91,9 @@ def test_a_chain_has_its_rate_and_its_length():
   made = chain.make(np.full((200,), rate), length, 'x')
   ids = jnp.arange(200)
   found = np.asarray(
-    quick(jax.vmap(lambda r: chain.down(made, keys.of(WORDS, 1), ids, ids, r)))(
-      jnp.arange(rounds)
-    )
+    jax.jit(
+      jax.vmap(lambda r: chain.down(made, keys.of(WORDS, 1), ids, ids, r))
+    )(jnp.arange(rounds))
   )
   assert found.mean() == pytest.approx(rate, abs=0.02)
   begins = (found[1:] & ~found[:-1]).sum()
@@ -185,7 +184,7 @@ def test_a_full_drift_brings_class_after_class():
 @pytest.mark.parametrize('kind', ['each', 'one', 'fleet', 'bursts'])
 def test_sensors_are_missing_as_often_as_asked(kind):
   online = processes(**{'missing.kind': kind, 'missing.rate': 0.6})
-  found = quick(
+  found = jax.jit(
     jax.vmap(
       lambda r: missing.lost_sensors(
         online.missing, None, WORDS, IDS, IDS, r, 3
@@ -269,7 +268,7 @@ def test_devices_come_and_go():
     rate=jnp.full(300, 0.5), phase=jnp.zeros(300)
   )
   found = np.asarray(
-    quick(jax.vmap(lambda r: presence.here(rates, WORDS, ids, ids, r)))(
+    jax.jit(jax.vmap(lambda r: presence.here(rates, WORDS, ids, ids, r)))(
       jnp.arange(80)
     )
   ).mean(1)
@@ -281,7 +280,7 @@ def test_stays_are_away_for_some_rounds():
   online = processes(**{'presence.kind': 'stays', 'presence.rate': 0.7})
   ids = jnp.zeros(6, jnp.int32)
   found = np.asarray(
-    quick(
+    jax.jit(
       jax.vmap(lambda r: presence.here(online.presence, WORDS, ids, IDS, r))
     )(jnp.arange(3000))
   )[:, 0]

@@ -10,7 +10,6 @@ import pytest
 from relief_jax import config as config_lib
 from relief_jax.errors import InputError
 from relief_jax.online import presence, windows_file
-from tests.support import tiny
 
 CLIENTS, SECONDS = 5, 1700
 WORDS = jnp.array([3, 7], jnp.uint32)
@@ -54,8 +53,7 @@ def test_who_is_there_is_who_has_a_window_at_that_second(tmp_path):
   rounds = np.r_[0:400, 10**6 - 40 : 10**6]
   place = jnp.array([3, 0, 4, 1, 2])
   here = jax.jit(
-    jax.vmap(lambda r: presence.here(found, WORDS, place, place, r)),
-    compiler_options=tiny.QUICK,
+    jax.vmap(lambda r: presence.here(found, WORDS, place, place, r))
   )(jnp.asarray(rounds, jnp.int32))
   each = list(records.values())
   for row, number in zip(np.asarray(here), rounds.tolist(), strict=True):

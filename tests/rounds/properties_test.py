@@ -1,7 +1,5 @@
 """What must hold for any fleet; shapes stay, values vary: one program each."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -137,7 +135,7 @@ SIZE = np.asarray(CNN.work.size, np.float64)
 MODALITY = np.array(CNN.blocks.modality)
 
 
-@functools.partial(jax.jit, compiler_options=tiny.QUICK)
+@jax.jit
 def account(owned, run, trained):
   """What a round costs; `run` None for FedAvg's own plan."""
   fleet = WORLD.fleet.replace(owned=owned)

@@ -13,8 +13,6 @@ from relief_jax.scoring import rules
 from relief_jax.types import HeldOut
 from tests.support import tiny
 
-quick = functools.partial(jax.jit, compiler_options=tiny.QUICK)
-
 
 def confusion(truth, guess, classes):
   found = np.zeros((classes, classes), int)
@@ -67,7 +65,7 @@ def world():
 @functools.cache
 def counter(fill, batch):
   task, *_ = world()
-  return quick(
+  return jax.jit(
     lambda params, bank, masks: evaluation.sums_of(
       task,
       params,
@@ -106,7 +104,7 @@ def test_confusions_are_those_of_the_predictions(fill):
   by_person, losses = map(np.asarray, counter(fill, 8)(params, bank, masks))
   counts = total(by_person)
   y = np.asarray(bank.y)
-  every = quick(
+  every = jax.jit(
     lambda params, bank: [
       logits(task, params, bank, mask, fill) for mask in masks
     ]

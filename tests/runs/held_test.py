@@ -68,7 +68,7 @@ def counted(method):
   if algorithm.ensemble:
     model = task.exits.until(task.cuts, True)
 
-  @functools.partial(jax.jit, compiler_options=tiny.QUICK)
+  @jax.jit
   def run(params, fleet):
     held = algorithm.device_submodels(
       params, jnp.int32(DONE), fleet, setting.hparams
@@ -210,8 +210,7 @@ def test_the_whole_model_is_tested_as_without_sub_models():
   task, setting, population, params, tests = world('heterofl')
   scope, _, counts = counted('heterofl')
   plain = jax.jit(
-    lambda p: evaluation.evaluate(task, p, {}, tests, population.fleet, scope),
-    compiler_options=tiny.QUICK,
+    lambda p: evaluation.evaluate(task, p, {}, tests, population.fleet, scope)
   )(params)
   np.testing.assert_array_equal(counts.whole, plain.whole)
   assert plain.submodels == () and plain.model_index == ()
@@ -229,14 +228,12 @@ def test_personal_models_see_the_sensors_of_their_devices():
   found = jax.jit(
     lambda p: evaluation.evaluate_personal(
       task, p, {}, tests, population.fleet, scope
-    ),
-    compiler_options=tiny.QUICK,
+    )
   )(each)
   every = np.array(list(itertools.product((False, True), repeat=3)))
   wide = scope._replace(tested=tuple(map(tuple, every.tolist())))
   alone = jax.jit(
-    lambda p: evaluation.evaluate(task, p, {}, tests, population.fleet, wide),
-    compiler_options=tiny.QUICK,
+    lambda p: evaluation.evaluate(task, p, {}, tests, population.fleet, wide)
   )
   for n in range(5):
     want = alone(jax.tree.map(lambda v, n=n: v[n], each))

@@ -140,7 +140,7 @@ def _budget(needs: tuple, backbone: str):
   own = _task(needs, backbone)
   work, modality = own.work, np.array(own.blocks.modality)
 
-  @functools.partial(jax.jit, compiler_options=tiny.QUICK)
+  @jax.jit
   def budget(owned, share):
     shared = jnp.broadcast_to(modality < 0, (CLIENTS, len(modality)))
     every = shared | owned[:, np.maximum(modality, 0)]

@@ -39,17 +39,11 @@ HPARAMS = {
   'wait': 0.0,
 }
 
-# The same program without the compiler's long last mile: three times faster
-# to build. XLA_FLAGS takes the same names.
-QUICK = {
-  'xla_backend_optimization_level': 0,
-  'xla_cpu_use_fusion_emitters': False,
-}
-
 # What conftest.py takes away.
 FULL = {
   'xla_backend_optimization_level': 3,
   'xla_llvm_disable_expensive_passes': False,
+  'xla_cpu_use_fusion_emitters': True,
 }
 
 
@@ -297,7 +291,7 @@ def compiled(method, task: Task, setting: Given, quick: bool = True):
     method: a name or a factory.
     task: made by `task`.
     setting: of the round.
-    quick: with the options `QUICK`; else with `FULL`, as in a real run.
+    quick: as conftest.py sets it; else optimised, as in a real run.
   """
   identity = method, id(task), setting.static, quick
   if identity not in _steps:
@@ -305,7 +299,7 @@ def compiled(method, task: Task, setting: Given, quick: bool = True):
     _steps[identity] = (
       jax.jit(
         algorithm(method, task, setting).step,
-        compiler_options=QUICK if quick else FULL,
+        compiler_options=None if quick else FULL,
       ),
       task,
     )
@@ -319,7 +313,7 @@ def clear() -> None:
 
 @functools.cache
 def _init(number: int):
-  return jax.jit(_made[number][0].init, compiler_options=QUICK)
+  return jax.jit(_made[number][0].init)
 
 
 def init(task: Task, seed: int = 0):

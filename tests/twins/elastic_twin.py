@@ -75,7 +75,7 @@ def _gradient(spec, depth):
     own = jax.nn.logsumexp(scores, axis=1) - scores[jnp.arange(len(y)), y]
     return (own * weight).sum() / weight.sum()
 
-  return jax.jit(jax.value_and_grad(loss), compiler_options=tiny.QUICK)
+  return jax.jit(jax.value_and_grad(loss))
 
 
 class WindowTwin(ElasticTwin):

@@ -5,7 +5,6 @@ import functools
 import jax
 import numpy as np
 
-from tests.support import tiny
 from tests.twins.twin import Twin, group_of
 
 
@@ -57,7 +56,7 @@ def _gradient(spec, depth, every):
     scores = exit_logits(spec, params, x, present, depth)
     return loss(every, scores, y, weight, strength)
 
-  return jax.jit(jax.value_and_grad(objective), compiler_options=tiny.QUICK)
+  return jax.jit(jax.value_and_grad(objective))
 
 
 class ExitTwin(Twin):

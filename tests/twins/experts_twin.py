@@ -74,7 +74,7 @@ def _gradient(spec):
     gap = jnp.log(jnp.maximum(mean, 1e-9) / jnp.maximum(wanted, 1e-9))
     return value + mu * (wanted.sum() > 0) * (mean * gap).sum()
 
-  return jax.jit(jax.value_and_grad(loss), compiler_options=tiny.QUICK)
+  return jax.jit(jax.value_and_grad(loss))
 
 
 @functools.cache
@@ -83,7 +83,7 @@ def _probabilities(spec):
     a = fused(spec, params, x, present)
     return jax.vmap(lambda one: routed(spec, params, one, present))(a)
 
-  return jax.jit(found, compiler_options=tiny.QUICK)
+  return jax.jit(found)
 
 
 class ImportanceTwin(twin.Twin):

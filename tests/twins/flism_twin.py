@@ -56,7 +56,7 @@ def _gradient(spec, temperature, kd, batch):
     pulled = contrast(*sides, y, np.ones(batch), temperature)
     return (plain + kd * taught) / batch + several * pulled
 
-  return jax.jit(jax.value_and_grad(loss), compiler_options=tiny.QUICK)
+  return jax.jit(jax.value_and_grad(loss))
 
 
 class FlismTwin(twin.Twin):

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tests.support import tiny
 from tests.twins import twin
 
 
@@ -23,7 +22,7 @@ def _gradient(spec, align):
     own = jax.nn.logsumexp(scores, axis=1) - scores[jnp.arange(len(y)), y]
     return ((own * weight).sum() + align * far) / weight.sum()
 
-  return jax.jit(jax.value_and_grad(loss), compiler_options=tiny.QUICK)
+  return jax.jit(jax.value_and_grad(loss))
 
 
 @functools.cache
@@ -32,7 +31,7 @@ def _features(spec):
     present = np.ones(len(spec.modalities))
     return [h for _, h in twin.features(spec, params, x, present)]
 
-  return jax.jit(found, compiler_options=tiny.QUICK)
+  return jax.jit(found)
 
 
 class PrototypeTwin(twin.Twin):

@@ -77,7 +77,7 @@ def gradient(spec, of=0):
     own = jax.nn.logsumexp(scores, axis=1) - scores[jnp.arange(len(y)), y]
     return (own * weight).sum() / weight.sum()
 
-  return jax.jit(jax.value_and_grad(loss, of), compiler_options=tiny.QUICK)
+  return jax.jit(jax.value_and_grad(loss, of))
 
 
 class Observed(NamedTuple):

@@ -62,7 +62,7 @@ def coded(compressor, arrays, key):
       for i, x in enumerate(arrays)
     ]
 
-  return jax.jit(all_of, compiler_options=tiny.QUICK)(arrays)
+  return jax.jit(all_of)(arrays)
 
 
 @functools.cache
@@ -142,7 +142,7 @@ def test_the_server_gets_what_is_on_the_wire(name):
     for code, x in zip(coded(compressor, arrays, key), arrays, strict=True)
   ]
 
-  @functools.partial(jax.jit, compiler_options=tiny.QUICK)
+  @jax.jit
   def receive(codes):
     return [
       compressor.decode(code, jax.random.fold_in(key, i), x.shape)

@@ -75,7 +75,7 @@ def test_nobody_points_to_padding_and_nobody_counts_it():
   owned = np.asarray(population.fleet.owned)
   scope = evaluation.scope(owned, found.rare, len(found.persons), 'skip')
 
-  @functools.partial(jax.jit, compiler_options=tiny.QUICK)
+  @jax.jit
   def counted(tests):
     return evaluation.evaluate(
       task, task.init(jax.random.key(0)), {}, tests, population.fleet, scope
