@@ -25,7 +25,7 @@ Each method has a learning rate of its own, chosen on a person who is on no
 device and not tested:
 
 relief sweep finetune:tune --workdir=runs/tune --data_dir=DIR --workers=1 \
-    --sweep.hparams.client_lr=.03,.1,.3,1
+    --sweep.hparams.client_lr=.01,.03,.1,.3,1
 relief select runs/tune --by=f1_validation --out=values.json
 relief compare finetune --workdir=runs/finetune --data_dir=DIR \
     --config.values_file=values.json

@@ -19,7 +19,7 @@ DIR/figures, of all labels that are finished in DIR, also those that
 from absl import flags
 
 from relief_jax.campaign import campaign, execution
-from relief_jax.cli import command, plan
+from relief_jax.cli import command, config_flags, plan
 
 
 def define() -> None:
@@ -49,6 +49,7 @@ def main(argv) -> int:
   given = flags.FLAGS
   config, folder = command.config('compare:smoke'), command.workdir()
   found = campaign.of_comparison(config, folder, given.data_dir)
+  config_flags.taken(config, found.jobs)
   if given.dry:
     plan.show(plan.of_campaign(config, found.jobs, folder, given.workers))
     return 0

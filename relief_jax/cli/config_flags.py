@@ -14,7 +14,10 @@ from typing import Any
 
 import ml_collections
 from absl import flags
-from ml_collections.config_flags import get_config_filename
+from ml_collections.config_flags import (
+  get_config_filename,
+  get_override_values,
+)
 
 from relief_jax import config as config_lib
 from relief_jax import plugins
@@ -24,6 +27,7 @@ from relief_jax.config import modules, registries
 from relief_jax.config.validation import check
 from relief_jax.errors import InputError
 from relief_jax.keys import Key
+from relief_jax.storage.job_spec import Job
 
 _KEY = re.compile(r'--?config\.([\w.]+)=(.*)', re.DOTALL)
 _REFUSED = re.compile(r'flag --config\.([\w.]+)=(.*?): ', re.DOTALL)
@@ -222,3 +226,36 @@ def settle(before: list[dict]) -> None:
     known = {modules.identity(name) for name in config.modules}
     if modules.identity(path) not in known:
       config.modules = (*config.modules, modules.identity(path))
+
+
+def taken(config: ml_collections.ConfigDict, jobs: Sequence[Job]) -> None:
+  """Checks that runs take what flags give to all of them; says which do not.
+
+  Labels of a comparison may set a key themselves, and theirs comes later.
+
+  Args:
+    config: that all runs share.
+    jobs: the runs.
+
+  Raises:
+    InputError: a key that every run has another value of.
+  """
+  for key in get_override_values(flags.FLAGS['config']):
+    asked = config_lib.get(config, key)
+    own = [job for job in jobs if job.values.get(key, asked) != asked]
+    labels = list(dict.fromkeys(job.label for job in own))
+    few = ', '.join(labels[:3]) + ', …' * (len(labels) > 3)
+    if own and len(own) == len(jobs):
+      numbers = key in ('seed', 'data.fold')
+      cure = 'config.seeds' if numbers else f'sweep.{key}'
+      raise InputError(
+        f'--config.{key}={asked}, but every run has its own ({few})',
+        'a key of the whole comparison',
+        f'leave it out, or write --{cure}={asked}'
+        + ' with relief sweep' * (not numbers),
+      )
+    if own:
+      print(
+        f'--config.{key}={asked} is not for {len(own)} of {len(jobs)} runs, '
+        f'which have their own ({few})'
+      )

@@ -29,11 +29,11 @@ the end there are the tables and figures of a comparison;
 """
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections.config_flags import get_config_filename
 
 from relief_jax import config as config_lib
 from relief_jax.campaign import campaign, execution, points
-from relief_jax.cli import command, plan
+from relief_jax.cli import command, config_flags, plan
 from relief_jax.errors import InputError
 
 SWEPT: dict[str, str] = {}  # filled from the command line before flags are
@@ -80,7 +80,7 @@ def main(argv) -> int:
   del argv
   given = flags.FLAGS
   config = command.config()
-  path = config_flags.get_config_filename(given['config'])
+  path = get_config_filename(given['config'])
   found = points.expand(
     points.collect(points.own_sweep(path)),
     points.swept(config, SWEPT),
@@ -109,6 +109,7 @@ def main(argv) -> int:
       config, found, folder, given.data_dir, given.keep_models, given.baseline
     )
     config_lib.prune(config)  # its points know what they are of
+  config_flags.taken(config, made.jobs)
   part = points.parse_shard(given.shard)
   mine = made.jobs[part[0] - 1 :: part[1]]
   if given.dry_run:

@@ -1,14 +1,17 @@
 """Configs from the command line: what is wrong is told, own code is known."""
 
+import contextlib
 import json
 import logging
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
 import pytest
 from absl import flags
+from ml_collections.config_flags import DEFINE_config_file
 
 from relief_jax import algorithms
 from relief_jax import config as config_lib
@@ -17,7 +20,7 @@ from relief_jax.cli import command, config_flags
 from relief_jax.config import modules
 from relief_jax.config.validation import validate
 from relief_jax.errors import InputError
-from relief_jax.storage import identity, records
+from relief_jax.storage import identity, job_spec, records
 from tests.support.paths import ROOT
 
 # A method and a key of one's own beside the config that uses them.
@@ -87,6 +90,40 @@ def test_what_is_wrong_with_a_config_file(text, tmp_path, monkeypatch):
     command._parse(argv)
   assert str(path) in str(error.value) and '\n' not in str(error.value)
   assert len(str(error.value)) < 600
+
+
+def jobs(**values):
+  return [
+    job_spec.Job(label, 0, label, {}, values={'hparams.client_lr': rate})
+    if rate
+    else job_spec.Job(label, 0, label, {})
+    for label, rate in values.items()
+  ]
+
+
+@pytest.mark.parametrize(
+  ('own', 'said'),
+  [
+    ({'a': None, 'b': 0.3}, ''),
+    ({'a': None, 'b': 0.1}, 'is not for 1 of 2 runs, which have their own (b)'),
+    ({'a': 0.2, 'b': 0.1}, 'but every run has its own (a, b)'),
+  ],
+)
+def test_what_labels_set_themselves_is_told(own, said, monkeypatch, capsys):
+  own_flags = flags.FlagValues()
+  monkeypatch.setattr(flags, 'FLAGS', own_flags)
+  DEFINE_config_file('config', None, 'x', flag_values=own_flags)
+  path = f'{ROOT}/experiments/configs/compare.py:smoke'
+  argv = ['x', f'--config={path}', '--config.hparams.client_lr=.3']
+  own_flags['config']._GetArgv = lambda: argv
+  command._parse(argv)
+  expected = contextlib.nullcontext()
+  if 'every' in said:
+    expected = pytest.raises(InputError, match=re.escape(said))
+  with expected:
+    config_flags.taken(own_flags.config, jobs(**own))
+    assert said in capsys.readouterr().out
+    assert said or not capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -215,7 +252,6 @@ def test_a_named_module_reaches_a_comparison(tmp_path):
     'compare',
     f'--config={ROOT}/experiments/configs/compare.py:smoke',
     '--config.modules=mine.py',
-    '--config.method=mine',
     '--config.only=fedavg',
     '--config.seeds=0:1',
     '--workdir=a',
