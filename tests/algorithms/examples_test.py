@@ -208,6 +208,7 @@ def weights_of_gradients(steps, momentum):
   return moved
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('momentum', [0.0, 0.9])
 def test_fednova_by_its_formula(momentum):
   task = tiny.task(modalities=('acc',))
@@ -267,6 +268,7 @@ def test_fedper_keeps_heads_on_their_devices():
   np.testing.assert_allclose(info.download, plain.download - head, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_fedper_tests_every_device_with_its_own_head():
   task, population, setting = world()
   algorithm = tiny.algorithm(fedper.fedper, task, setting)

@@ -49,6 +49,7 @@ def test_one_device_with_nothing_personal_is_fedavg():
     np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_nobody_moves_what_is_anothers():
   """Of two that train, front and end; the rest keep their bits."""
   ((state, info),), _, population = run((0, 3))

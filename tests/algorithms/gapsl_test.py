@@ -70,6 +70,7 @@ def test_without_strength_it_is_parallel_split_learning():
   assert gap(bent.clients.method.params, plain.clients.method.params) > 1e-5
 
 
+@pytest.mark.slow
 def test_two_devices_are_left_alone():
   few = tiny.only(tiny.population(TASK), 0, 3)
   plain, _ = run('psl', few)

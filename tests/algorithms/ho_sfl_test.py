@@ -94,6 +94,7 @@ def test_a_difference_is_the_directional_derivative():
   np.testing.assert_allclose(a, b, rtol=5e-3, atol=2e-3 * np.abs(b).max())
 
 
+@pytest.mark.slow
 def test_what_crosses_by_hand():
   """Activations, labels, scalars; no weights. Probes cost forward passes."""
   _, info, setting = run()

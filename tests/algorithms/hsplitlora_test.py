@@ -480,6 +480,7 @@ def test_bad_values_are_one_line_each():
     own.check(population.fleet, 0.0)
 
 
+@pytest.mark.slow
 def test_levels_follow_from_the_smallest_rank():
   task = counted()
   planner, _ = planner_of(task, world(task, 2), least=1)

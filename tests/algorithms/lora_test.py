@@ -209,6 +209,7 @@ def levels(rule='budget', flops=(), bounds=None, rank=0):
   return *map(np.asarray, found), used
 
 
+@pytest.mark.slow
 def test_the_largest_rank_that_fits():
   rank, fits, _ = levels(flops=(8, 5, 0))
   assert rank[:2].tolist() == [8, 4] and fits.tolist() == [True, True, False]

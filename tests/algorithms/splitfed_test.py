@@ -50,6 +50,7 @@ def same(a, b):
   jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'layers', [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 2))]
 )

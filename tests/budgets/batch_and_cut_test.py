@@ -76,6 +76,7 @@ def every_plan(found, target):
   return np.asarray(cost(jnp.asarray(plans)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'devices',
   [
@@ -106,6 +107,7 @@ def test_equal_devices_get_equal_plans():
   assert len(set(np.asarray(at).tolist())) == 1
 
 
+@pytest.mark.slow
 def test_a_slow_link_moves_the_split_to_where_less_crosses():
   """And a slow processor to where less is computed."""
   none = {'memory': None, 'squares': jnp.zeros(3)}

@@ -67,6 +67,7 @@ def plan_of(method, task, fleet, **fields):
   return built.plan(Server(params, (), built.init(params)), round), setting
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('method', [relief.relief, fedpmt.fedpmt])
 def test_what_is_chosen_fits(method, task):
   whole, _ = plan_of(method, task, tiny.population(tiny.task()).fleet)

@@ -100,6 +100,7 @@ def test_costs_in_a_fleet_of_it_are_the_measured_ones(tmp_path):
   assert 0 < np.sqrt(np.mean(off**2)) < 0.05
 
 
+@pytest.mark.slow
 def test_a_step_moves_only_what_it_trains():
   task, population = step_times._model(tiny.config())
   params, cases = jax.jit(task.init)(jax.random.key(0)), step_times.cases(task)

@@ -84,6 +84,7 @@ def test_noise_belongs_to_device_modality_and_window():
   assert np.std(big) == pytest.approx(float(drawn.noise[1, 0]), rel=0.05)
 
 
+@pytest.mark.slow
 def test_jitter_moves_samples_in_time():
   drawn = draw(jitter=0.5)
   one = client(drawn, 3)

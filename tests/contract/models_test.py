@@ -72,6 +72,7 @@ def usual(name):
   return after(name)
 
 
+@pytest.mark.slow
 @pytest.mark.invariant(3)
 @EVERY
 def test_layouts_agree(name):

@@ -54,6 +54,7 @@ def setting(backbone, layout, devices=1, most=1, method='relief'):
   return keeping
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'method, backbone, layout, devices',
   [

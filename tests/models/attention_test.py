@@ -74,6 +74,7 @@ def step():
   return task, params, both
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('run', [(1, 1, 1), (1, 0, 1), (0, 1, 0), (0, 0, 0)])
 def test_what_is_away_gets_no_gradient(run):
   task, params, both = step()

@@ -160,6 +160,7 @@ def step():
   return task, tiny.init(task), both
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('run', [(1, 1, 1), (1, 0, 1), (0, 1, 0), (0, 0, 0)])
 def test_what_is_away_gets_no_gradient(run):
   task, params, both = step()
@@ -220,6 +221,7 @@ def test_the_order_of_windows_is_that_of_their_device():
   np.testing.assert_array_equal(shared[:3], [0, 1, 1])
 
 
+@pytest.mark.slow
 def test_rounds_do_not_see_padding_or_other_devices(method='relief'):
   """Broken windows of devices that are not there reach nobody's average."""
   task = tiny.task(**OPTIONS)

@@ -58,6 +58,7 @@ def known(task):
   return task
 
 
+@pytest.mark.slow
 def test_the_copy_trains_as_the_built_in():
   method, (task, own) = 'relief', both()
   # A budget between two costs that differ by a per cent would choose others.

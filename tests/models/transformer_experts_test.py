@@ -142,6 +142,7 @@ def test_the_mixture(name):
   np.testing.assert_allclose(found, want, rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_off_it_is_the_model_without():
   """To the bit, whatever the other sizes of a mixture say."""
   tasks = [

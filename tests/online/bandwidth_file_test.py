@@ -106,6 +106,7 @@ def test_fewer_devices_than_the_fleet(tmp_path):
     bandwidth_file.read(write(tmp_path, ['a,0,1,1']), 2, 60)
 
 
+@pytest.mark.slow
 def test_a_round_takes_as_long_as_its_links_of_the_day(tmp_path):
   lines = []
   for n in range(6):

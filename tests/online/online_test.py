@@ -341,6 +341,7 @@ EVERYTHING = {
 }
 
 
+@pytest.mark.slow
 def test_a_cohort_finds_what_the_fleet_does():
   """Whoever else is drawn, and in whatever order."""
   online = processes(**EVERYTHING)

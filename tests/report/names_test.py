@@ -105,6 +105,7 @@ def test_a_page_and_tables_of_odd_names(tmp_path):
   assert naming.markdown('client_lr=0.1/relief') == 'client_lr=0.1/relief'
 
 
+@pytest.mark.slow
 def test_a_long_search_runs_and_is_reported(inline, tmp_path):
   """Its names are cut, stay apart, and are the same every time."""
   found = {

@@ -155,6 +155,7 @@ def equal_runs(method, other, steps=3, **options):
     same(info.extra['elapsed'], want_info.seconds.max())
 
 
+@pytest.mark.slow
 def test_a_buffer_of_all_is_fedavg():
   equal_runs('fedbuff', 'fedavg')
 

@@ -183,6 +183,7 @@ def test_who_is_away_is_not_asked_and_padding_never(rule):
   assert picks[5] == 0 and picks.sum() < ROUNDS * SIZE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'layout', ['all', pytest.param('block:2', marks=pytest.mark.slow)]
 )
@@ -305,6 +306,7 @@ def test_costs_without_training_know_a_queue_but_no_losses():
     cost_rounds.simulate(config(**{'selection.rule': 'oort_style'}))
 
 
+@pytest.mark.slow
 @pytest.mark.invariant(2)
 def test_a_run_that_was_resumed_equals_one_that_was_not():
   c = config(**{'selection.rule': 'oort_style'})

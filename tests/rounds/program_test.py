@@ -70,6 +70,7 @@ def test_the_compiled_round_has_no_convolution_either():
   assert ' convolution(' not in text
 
 
+@pytest.mark.slow
 def test_branches_stay_branches_one_client_at_a_time():
   """One for who sits out, and per modality one forward and one backward."""
   lower = lowered('cnn', 'one').as_text().count('stablehlo.case')

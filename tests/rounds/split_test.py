@@ -118,6 +118,7 @@ def test_with_all_on_the_server_it_is_sgd_on_all_batches():
     np.testing.assert_allclose(v, slow.params[k], rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'kind, merged',
   [

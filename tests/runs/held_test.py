@@ -216,6 +216,7 @@ def test_the_whole_model_is_tested_as_without_sub_models():
   assert plain.submodels == () and plain.model_index == ()
 
 
+@pytest.mark.slow
 def test_personal_models_see_the_sensors_of_their_devices():
   """Sets hold what a device has of them; so does each device's own windows."""
   task, _, population, params, tests = world('heterofl')

@@ -7,6 +7,7 @@ from tests.support import tiny
 from tests.support.paths import ROOT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'overrides',
   [

@@ -144,6 +144,7 @@ def setting(air=AIR, erasure=0.0, budget=INF, method='fedavg', **overrides):
   return found._replace(broadcast=air, hparams={**found.hparams, **more})
 
 
+@pytest.mark.slow
 def test_without_losses_and_end_it_is_the_usual_link():
   task, population = world()
   plain = tiny.setting(population, 'fedavg')
@@ -210,6 +211,7 @@ def test_stale_blocks_train_from_what_a_device_has():
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('layout', ['all', 'block'])
 def test_layouts_agree(layout):
   task, population = world()
@@ -259,6 +261,7 @@ def keys(**more):
   }
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_as_if_it_had_not_stopped():
   """Copies on the devices are part of a checkpoint; records tell the costs."""
   config = tiny.config(**keys(rounds_per_call=2, layout='one'))

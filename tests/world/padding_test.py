@@ -5,6 +5,7 @@ import functools
 
 import jax
 import numpy as np
+import pytest
 
 from relief_jax import models, world
 from relief_jax.runs import evaluation
@@ -50,6 +51,7 @@ def test_epochs_run_over_no_padding():
   assert found.population.rows.shape[1] == most
 
 
+@pytest.mark.slow
 def test_nobody_points_to_padding_and_nobody_counts_it():
   found = fold(1)
   population, tests = found.population, found.tests
