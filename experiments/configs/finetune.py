@@ -30,6 +30,9 @@ relief select runs/tune --by=f1_validation --out=values.json
 relief compare finetune --workdir=runs/finetune --data_dir=DIR \
     --config.values_file=values.json
 
+What was chosen lies beside this file: `finetune_har.json`, and of the variant
+`hasfl` `finetune_hasfl.json`.
+
 Variants: `har` (the default: four folds of MHEALTH), `text` (Shakespeare's
 roles), `words` (made-up ones), `hasfl`, `tune`, `smoke`.
 """
@@ -135,8 +138,8 @@ def words(c) -> None:
 
 
 def hasfl(c) -> None:
-  """Tests often, to see when a target is reached."""
-  c.rounds_per_call = c.eval_every = 4
+  """Tests every round, to see when a target is reached."""
+  c.rounds_per_call = c.eval_every = 1
 
 
 def tune(c) -> None:
