@@ -72,6 +72,14 @@ def pytest_runtest_teardown(item, nextitem):
     simulate.clear()
 
 
+# What `compile_cache.enable` sets.
+_CACHE = (
+  'jax_compilation_cache_dir',
+  'jax_persistent_cache_min_compile_time_secs',
+  'jax_persistent_cache_min_entry_size_bytes',
+)
+
+
 def pytest_addoption(parser):
   parser.addoption(
     '--contract', action='store_true', help='a table of invariants by method'
@@ -97,10 +105,9 @@ def pytest_configure(config):
   from relief_jax.errors import InputError
 
   if getattr(config, 'cache', None):
-    path = compile_cache.enable(config.cache.mkdir('programs'))
-    os.environ['JAX_COMPILATION_CACHE_DIR'] = str(path)  # of children
-    os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '0'
-    os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.1'
+    compile_cache.enable(config.cache.mkdir('programs'))
+    for name in _CACHE:  # of children, too
+      os.environ[name.upper()] = str(getattr(jax.config, name))
   for name in config.getoption('--method'):
     try:
       algorithms.find(name)

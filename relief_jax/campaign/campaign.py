@@ -186,13 +186,16 @@ def of_comparison(
   place = list(numbers[0]), folder, data_dir, keep
   jobs = _jobs(shared, named(labels), *place)
   beside: list[manifest.Begun] = []
-  for one in named([label for label in own['labels'] if label not in labels]):
-    if (folder / one.label).is_dir():
-      # One that no longer fits this comparison is none of its runs.
-      with contextlib.suppress(InputError):
-        beside += manifest.begun(_jobs(shared, [one], *place))
+  shown = set(labels)
+  for label in own['labels']:
+    for one in () if label in labels else named([label]):
+      if (folder / one.label).is_dir():
+        # One that no longer fits this comparison is none of its runs.
+        with contextlib.suppress(InputError):
+          if begun := manifest.begun(_jobs(shared, [one], *place)):
+            beside += begun
+            shown.add(label)
   every = [*jobs, *(job for job, _ in beside)]
-  shown = {f'/{job.label}' for job in every}
   _check_baseline(own)
   return Campaign(
     jobs,
@@ -200,8 +203,7 @@ def of_comparison(
     choose_baseline(every, baseline, own['baseline']),
     job_spec.over(own['vary']) + 's',
     choices.note(
-      own['values_file'],
-      [x for x in own['labels'] if any(s.endswith(f'/{x}') for s in shown)],
+      own['values_file'], [label for label in own['labels'] if label in shown]
     ),
     beside,
     {one.label: i for i, one in enumerate(named(own['labels']))},

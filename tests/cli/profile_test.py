@@ -1,7 +1,6 @@
 """Measuring a machine: the fit, the file, and that a fleet takes it."""
 
 import json
-import os
 import subprocess
 import sys
 
@@ -123,7 +122,6 @@ def command(*args):
     [sys.executable, '-m', 'experiments.profile_device', *args],
     capture_output=True,
     text=True,
-    env={**os.environ, 'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'},
   )
 
 
