@@ -147,7 +147,8 @@ def outcome(
   names += [metric.beside.name] if metric.beside else []
   key = metrics.target_key(metric)
   target = config[key]
-  hits = [r for r in history if metric.reached(r[metric.name], target)]
+  scored = [r for r in history if r[metric.name] is not None]  # else not finite
+  hits = [r for r in scored if metric.reached(r[metric.name], target)]
   hit = hits[0] if hits else {}
   return {
     'method': config.method,

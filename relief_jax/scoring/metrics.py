@@ -148,7 +148,9 @@ def target_key(metric: Metric) -> str:
 def of(record: Mapping[str, Any]) -> Metric:
   """Finds the main metric of a record; F1 where it has none.
 
-  >>> of({'round': 5, 'rmse': 0.1}).title
+  The field counts, not its value: what is no finite number is null in files.
+
+  >>> of({'round': 5, 'rmse': None}).title
   'RMSE'
   """
-  return next((m for m in MAIN.values() if record.get(m.name) is not None), F1)
+  return next((m for m in MAIN.values() if m.name in record), F1)

@@ -102,6 +102,8 @@ def scalars(record: dict) -> dict[str, float]:
 def parameters(job: job_spec.Job) -> None:
   """Writes the values that a finished run set, and its score, for HParams.
 
+  A score that is no finite number is left out.
+
   Args:
     job: complete.
 
@@ -111,7 +113,7 @@ def parameters(job: job_spec.Job) -> None:
   folder = pathlib.Path(job.workdir)
   found = records.read_json(folder / 'summary.json')['last']
   name = metrics.of(found).name
-  last = {f'last_{name}': found[name]}
+  last = scalars({f'last_{name}': found[name]})
   values = {
     k: v if isinstance(v, bool | int | float | str) else str(v)
     for k, v in job.values.items()

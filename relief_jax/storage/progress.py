@@ -38,7 +38,7 @@ def best_so_far(
   """
   metric = metrics.of(record)
   value = record[metric.name]
-  best = value if before is None else metric.best((before, value))
+  best = metric.best(v for v in (before, value) if v is not None)
   text = f'{metric.text(value)} (best {metric.text(best)})'
   return metric.short, text, best
 
