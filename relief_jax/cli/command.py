@@ -6,6 +6,7 @@ together.
 """
 
 import errno
+import itertools
 import os
 import pathlib
 import re
@@ -208,8 +209,20 @@ def launch(
   )
 
 
+def _workdir(argv: list[str]) -> str:
+  """Gives --workdir before the flags are parsed, '' without it."""
+  for arg, after in itertools.zip_longest(argv, argv[1:], fillvalue=''):
+    name, equals, value = arg.partition('=')
+    if name in ('--workdir', '-workdir') and 'workdir' in flags.FLAGS:
+      return paths.expand(value if equals else after, name)
+  return ''
+
+
 def _named(argv: list[str]) -> list[str]:
-  """Makes --config of the first argument that is no flag."""
+  """Makes --config of the first argument that is no flag.
+
+  Where there is none, it is the one of what lies in --workdir already.
+  """
   given = any(arg.partition('=')[0].lstrip('-') == 'config' for arg in argv)
   if given or 'config' not in flags.FLAGS:
     return argv
@@ -223,6 +236,8 @@ def _named(argv: list[str]) -> list[str]:
 
   at = arguments.operand(argv, list(flags.FLAGS), takes_value)
   if not at:
+    if stored := config_lookup.stored(_workdir(argv)):
+      return [argv[0], f'--config={stored}', *argv[1:]]
     if any(
       arg.lstrip('-').startswith('config.') for arg in argv if arg[0:1] == '-'
     ):

@@ -62,6 +62,19 @@ def find(text: str) -> str:
   )
 
 
+def stored(workdir: str) -> str:
+  """Finds the config that a run or comparison left in its folder.
+
+  Args:
+    workdir: the folder.
+
+  Returns:
+    Its path, '' where there is none.
+  """
+  path = pathlib.Path(workdir, 'config.json')
+  return str(path) if workdir and path.is_file() else ''
+
+
 def rewrite(argv: list[str]) -> list[str]:
   """Puts the file that is meant in place of what --config names.
 

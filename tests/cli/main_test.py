@@ -222,3 +222,20 @@ def test_a_config_that_is_not_named_is_asked_for(monkeypatch):
   assert command._named(given) == given  # told as stray later
   with pytest.raises(InputError, match='no config'):
     command._named(['x', '--config.rounds', '3'])
+
+
+def test_a_folder_names_the_config_of_what_is_in_it(monkeypatch, tmp_path):
+  own = flags.FlagValues()
+  monkeypatch.setattr(flags, 'FLAGS', own)
+  flags.DEFINE_string('config', None, '', flag_values=own)
+  flags.DEFINE_string('workdir', None, '', flag_values=own)
+  argv = ['x', f'--workdir={tmp_path}', '--config.rounds=3']
+  with pytest.raises(InputError, match='no config'):
+    command._named(argv)
+  (tmp_path / 'config.json').write_text('{}')
+  found = f'--config={tmp_path / "config.json"}'
+  assert command._named(argv) == ['x', found, *argv[1:]]
+  apart = ['x', '--workdir', str(tmp_path)]
+  assert command._named(apart) == ['x', found, *apart[1:]]
+  named = command._named([*argv, 'relief'])
+  assert named[1] == '--config=relief'
