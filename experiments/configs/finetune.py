@@ -16,13 +16,15 @@ at which `mid` affords rank 2. Labels:
   `gapsl_style` and `ho_sfl` splits behind the first layer.
 - `hsplitlora` has adapters and a split; `split_hetlora` is the same with its
   factors averaged apart, as the port of HetLoRA to split training does.
+- `ho_sfl_frozen` leaves the devices' part as it is: what probes must beat.
 - `local_only`: nobody sends anything.
 - of the variant `hasfl`, which has the planner alone: `hasfl_fixed`,
   `hasfl_fixed_batch`, `hasfl_fixed_split` and `hasfl_random`, whose choices of
   batch and split are taken away.
 
 Each method has a learning rate of its own, chosen on a person who is on no
-device and not tested:
+device and not tested, of texts on four authors like that, of a seed that
+nothing else is done with:
 
 relief sweep finetune:tune --workdir=runs/tune --data_dir=DIR --workers=1 \
     --sweep.hparams.client_lr=.01,.03,.1,.3,1
@@ -30,8 +32,8 @@ relief select runs/tune --by=f1_validation --out=values.json
 relief compare finetune --workdir=runs/finetune --data_dir=DIR \
     --config.values_file=values.json
 
-What was chosen lies beside this file: `finetune_har.json`, and of the variant
-`hasfl` `finetune_hasfl.json`.
+What was chosen lies beside this file: `finetune_har.json`, and of the variants
+`words` and `hasfl` `finetune_words.json` and `finetune_hasfl.json`.
 
 Variants: `har` (the default: four folds of MHEALTH), `text` (Shakespeare's
 roles), `words` (made-up ones), `hasfl`, `tune`, `smoke`.
@@ -47,6 +49,7 @@ from relief_jax.config import presets
 # would be 3 and 8, and on 8 rates are chosen.
 FOLDS, VALIDATION = (0, 1, 3, 4), (8,)
 SEEDS = (1, 2, 3, 4, 5)  # of text
+AUTHORS = ('author 25', 'author 26', 'author 27', 'author 28')
 RATE = 0.05
 TRACKED = {'merge_error': True}
 
@@ -86,6 +89,7 @@ def split(layers: int) -> dict[str, dict]:
     'psl_merged': ('psl', {**deepest, 'merge': True}),
     'gapsl_style': ('gapsl_style', first),
     'ho_sfl': ('ho_sfl', first),
+    'ho_sfl_frozen': ('ho_sfl', {**first, 'probe': 'none'}),
     'flexp_sfl': ('flexp_sfl', deepest),
     'hsplitlora': ('hsplitlora', {**deepest, **TRACKED}),
     'split_hetlora': (
@@ -131,11 +135,8 @@ def text(c) -> None:
 def words(c) -> None:
   """Takes made-up words, whose text is there without a file."""
   text(c)
-  c.dataset, c.synthetic.subjects, c.data.public_subjects = (
-    'synthetic_text',
-    24,
-    8,
-  )
+  c.dataset, c.synthetic.subjects = 'synthetic_text', 28
+  c.data.public_subjects, c.data.validation_subjects = 8, AUTHORS
 
 
 def hasfl(c) -> None:
@@ -156,6 +157,7 @@ def smoke(c) -> None:
   if characters:
     c.dataset, c.data.width, c.data.public_subjects = 'synthetic_text', 16, 1
     c.clients, c.synthetic.subjects = 8, 12
+    c.data.validation_subjects = ()
   else:
     c.data.folds, c.data.validation_subjects = 2, (6,)
 
@@ -202,7 +204,7 @@ def get_config(arg=None):
   else:
     labels = {k: v for k, v in labels.items() if not k.startswith('hasfl_')}
     labels['hasfl_style'] = planned(layers)['hasfl_style']
-  # Of text rates are chosen on seed 0, whose words nothing else is tested on.
+  # Of text rates are chosen on seed 0, and nothing else is done with it.
   seeds = SEEDS if characters else FOLDS
   short = (0,) if characters else FOLDS[:1]
   return comparison.build(

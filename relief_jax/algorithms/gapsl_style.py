@@ -33,7 +33,7 @@ from relief_jax.algorithms.parts import split_bill
 from relief_jax.clients import training
 from relief_jax.errors import InputError
 from relief_jax.keys import option, real, switch
-from relief_jax.rounds import crossing, split, split_steps
+from relief_jax.rounds import activation_codes, crossing, split, split_steps
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method
 from relief_jax.scoring import targets
@@ -45,7 +45,7 @@ _TINY = 1e-30
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(split_bill.OneSplit):
+class Options(split_bill.OneSplit, activation_codes.Options):
   """Holds the options of the alignment."""
 
   eta: float = option(real(0.3, 0.0, 2.0, 'strength of the correction'))
@@ -73,7 +73,7 @@ def gapsl_style(task: Task, setting: Setting) -> Method:
     )
   found = split_bill.bill(task, setting, 'gapsl_style', psl.LEDGER)
   at = crossing.inside(found.points, found.among[0], 'gapsl_style')
-  step = partial(aligned, setting.options, at)
+  step = partial(aligned, setting.options, at, found.codes)
   return split.apart(task, psl.together(task, setting, found, step))
 
 
@@ -93,12 +93,15 @@ class Up(NamedTuple):
   classes: Array
 
 
-def aligned(options, at: crossing.Crossing, place, server, sides, rows, *rest):
+def aligned(
+  options, at: crossing.Crossing, codes, place, server, sides, rows, *rest
+):
   """Takes one step of all devices and of the server; see `Lockstep.step`.
 
   Args:
     options: of the method.
     at: the split.
+    codes: of what crosses, or None.
     place: of the round.
     server: its side.
     sides: the devices'.
@@ -118,6 +121,9 @@ def aligned(options, at: crossing.Crossing, place, server, sides, rows, *rest):
       front = crossing.front(place, at, row, step)
       loss = crossing.back(place, at, step)
       z = front(seen(row, side.params, server.params))
+      if codes:
+        up = activation_codes.UP
+        z = codes.arrived(place, row, step, at.at, z, up)
       value, (grads, cut) = jax.value_and_grad(
         lambda theirs, z: loss(seen(row, side.params, theirs), z), (0, 1)
       )(server.params, z)
@@ -172,6 +178,9 @@ def aligned(options, at: crossing.Crossing, place, server, sides, rows, *rest):
       new = corrected(told.mean, unit(leader), options)
       change = jnp.where((count >= 3)[:, None], new - told.mean, 0.0)
       cut = add_by_class(told.cut, change, told.classes, step.weight)
+      if codes:
+        down = activation_codes.DOWN
+        cut = codes.arrived(place, row, step, at.at, cut, down)
       mine = place.spread((row.trained & row.held).astype(jnp.float32))
       params, opt_state, _ = training.gated_step(
         place.tx,

@@ -40,7 +40,7 @@ from relief_jax.budgets import batch_and_cut, cuts, server_order
 from relief_jax.clients import batches
 from relief_jax.errors import InputError
 from relief_jax.keys import name, option, real
-from relief_jax.rounds import frame, split_steps
+from relief_jax.rounds import activation_codes, frame, split_steps
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method, Round
 from relief_jax.settings import ANY, Setting
@@ -56,7 +56,7 @@ KINDS = 'adaptive', 'fixed', 'random'
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(split_bill.Options):
+class Options(split_bill.Options, activation_codes.Options):
   """Holds the options of the planner."""
 
   rule: str = option(name('adaptive', KINDS, 'where a device splits'))

@@ -19,7 +19,8 @@ device's part must be small, or come trained.
 
 `probe=jvp` is the limit of mu to 0, the exact directional derivative, of which
 float32 rounds nothing off; it is computed here as <dL/dtheta, u>, the same
-number, and charged as the probe it stands for.
+number, and charged as the probe it stands for. `probe=none` leaves the device's
+part as it is, and nothing comes down: what probes have to beat.
 
 Grade: secondary (a reading note with all equations, a port of the authors'
 runner, whose loss and gradients are both divided by the number of devices: not
@@ -42,7 +43,7 @@ from relief_jax.budgets import cuts
 from relief_jax.engine import ambient
 from relief_jax.errors import InputError
 from relief_jax.keys import name, option, real, switch, whole
-from relief_jax.rounds import crossing, split_steps
+from relief_jax.rounds import activation_codes, crossing, split_steps
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method, Round
 from relief_jax.settings import HParams, Setting
@@ -54,13 +55,18 @@ _PROBES = 2**31 - 1
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(split_bill.OneSplit):
+class Options(split_bill.OneSplit, activation_codes.Options):
   """Holds the options of HO-SFL."""
 
   probes: int = option(whole(5, 1, 1000, 'Q, directions of a step'))
   mu: float = option(real(1e-3, 1e-6, 1.0, 'length of a probe'))
   probe: str = option(
-    name('finite', ('finite', 'jvp'), 'a difference, or its exact limit')
+    name(
+      'finite',
+      ('finite', 'jvp', 'none'),
+      "a difference, its exact limit, or no probe: the device's part stays as "
+      'it is, which probes must beat',
+    )
   )
   scale: bool = option(
     switch(True, "the device part's rate is scaled by Q / (Q + d + 1)")
@@ -116,8 +122,13 @@ def ho_sfl(task: Task, setting: Setting) -> Method:
     )
   options = setting.options
   probes = options.probes
+  stays = options.probe == 'none'
   ledger = cuts.Ledger(weights=False, scalar_up=probes, scalar_down=2 * probes)
-  found = split_bill.bill(task, setting, 'ho_sfl', ledger, probes)
+  if stays:
+    ledger = cuts.Ledger(weights=False, grad_down=0, trains=False)
+  found = split_bill.bill(
+    task, setting, 'ho_sfl', ledger, 0 if stays else probes
+  )
   at = crossing.inside(found.points, found.among[0], 'ho_sfl')
   held = np.array(found.points.held[at.at])
   size = float(np.asarray(task.work.size) @ held)
@@ -125,11 +136,14 @@ def ho_sfl(task: Task, setting: Setting) -> Method:
   part = Part(task, held, scale, probes)
   # Nothing is of one device alone: all of the model is the server's to move.
   every = found._replace(device=np.zeros_like(held), server=np.ones_like(held))
-  method = psl.together(task, setting, every, partial(step, options, at, part))
+  method = psl.together(
+    task, setting, every, partial(step, options, at, part, found.codes)
+  )
 
   def plan(server, round: Round):
     planned = method.plan(server, round)
-    return planned._replace(held=jnp.zeros_like(planned.trained))
+    trained = planned.trained & ~(held[None] & stays)
+    return planned._replace(trained=trained, held=jnp.zeros_like(trained))
 
   def server(state, mean, round: Round):
     state, mine = method.server(state, mean, round)
@@ -264,7 +278,7 @@ def replay(
 
 
 def step(
-  options, at: crossing.Crossing, part: Part, place, server, sides, *rest
+  options, at: crossing.Crossing, part: Part, codes, place, server, sides, *rest
 ):
   """Takes one step of all devices and of the server; see `Lockstep.step`.
 
@@ -272,6 +286,7 @@ def step(
     options: of the method.
     at: the split.
     part: the device part.
+    codes: of what crosses, or None.
     place: of the round.
     server: its side.
     sides: the devices', of nothing.
@@ -282,6 +297,9 @@ def step(
   here = split_steps.parts(place.task, part.held)
   theta = tree.part(here, server.params)
 
+  def sent(row, step, z, way):
+    return codes.arrived(place, row, step, at.at, z, way) if codes else z
+
   def client(known, row):
     del known
     row, step = row
@@ -291,7 +309,8 @@ def step(
       z = front(params)
       value, (grads, cut) = jax.value_and_grad(
         crossing.back(place, at, step), (0, 1)
-      )(params, z)
+      )(params, sent(row, step, z, activation_codes.UP))
+      cut = sent(row, step, cut, activation_codes.DOWN)
       share = tree.divide(row.weight, place.total)
       behind = row.trained & ~jnp.asarray(part.held)
       up = tree.scale(place.spread(jnp.where(behind, share, 0.0)), grads)
@@ -299,7 +318,9 @@ def step(
       def with_theta(mine):
         return front(tree.join(here, mine, params))
 
-      told = probed(options, part, with_theta, theta, z, cut, key)
+      told = jnp.zeros(part.probes)
+      if options.probe != 'none':
+        told = probed(options, part, with_theta, theta, z, cut, key)
       return (up, row.trained.astype(jnp.int32), share.max() * told), value
 
     return crossing.when(place, row, step, work, None, server.params)

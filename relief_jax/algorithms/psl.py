@@ -29,8 +29,9 @@ import dataclasses
 from relief_jax.algorithms import fedavg
 from relief_jax.algorithms.parts import split_bill
 from relief_jax.budgets import cuts
+from relief_jax.errors import InputError
 from relief_jax.keys import name, option, switch
-from relief_jax.rounds import split, split_steps
+from relief_jax.rounds import activation_codes, split, split_steps
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Lockstep, Method, Traits
 from relief_jax.settings import Setting
@@ -41,7 +42,7 @@ U_SHAPED = LEDGER._replace(act_down=1, grad_up=1, labels=False)
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(split_bill.Options):
+class Options(split_bill.Options, activation_codes.Options):
   """Holds the options of parallel split learning."""
 
   labels: str = option(
@@ -61,9 +62,15 @@ def psl(task: Task, setting: Setting) -> Method:
     setting: the round, with `Options`.
 
   Raises:
-    InputError: as `split_bill.bill`.
+    InputError: as `split_bill.bill`; a U-shaped split with codecs.
   """
   options = setting.options
+  if options.labels == 'stay' and activation_codes.asked(options):
+    raise InputError(
+      'a codec of activations for psl with labels=stay',
+      'labels that go up: at the end they would have to be coded once more',
+      'set --config.psl.labels=go, or leave the codec out',
+    )
   ledger = LEDGER if options.labels == 'go' else U_SHAPED
   found = split_bill.bill(
     task, setting, 'psl', ledger._replace(weights=options.merge)
@@ -84,11 +91,13 @@ def together(
     step: of `Lockstep`.
     in_turn: likewise.
   """
-  wire = 'sends activations and gradients in float32, and no weights'
+  wire, loss = 'sends activations and gradients, and no weights', None
+  if found.codes:
+    loss = activation_codes.loss(found.codes, found.points, found.among)
   return fedavg.fedavg(task, setting)._replace(
     plan=lambda server, round: found.everybody(setting, round),
     check=found.check,
-    lockstep=Lockstep(found.device, found.server, step, in_turn),
+    lockstep=Lockstep(found.device, found.server, step, in_turn, loss=loss),
     traits=Traits(
       lockstep=True, wire='' if found.split.ledger.weights else wire
     ),

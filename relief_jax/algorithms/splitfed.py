@@ -23,10 +23,15 @@ activations that its backward pass reads.
 
 import dataclasses
 
+import jax.numpy as jnp
+import numpy as np
+
 from relief_jax.algorithms import fedavg
 from relief_jax.algorithms.parts import split_bill
+from relief_jax.algorithms.psl import together
 from relief_jax.budgets import cuts
 from relief_jax.keys import name, option, whole
+from relief_jax.rounds import activation_codes, split_steps
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method, Round
 from relief_jax.settings import Setting
@@ -34,7 +39,7 @@ from relief_jax.task import Plan, Task
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(split_bill.Options):
+class Options(split_bill.Options, activation_codes.Options):
   """Holds the options of SplitFed V1."""
 
   rule: str = option(name('fastest', cuts.RULES, 'where a device splits'))
@@ -61,6 +66,18 @@ def splitfed(task: Task, setting: Setting) -> Method:
     InputError: as `split_bill.bill`.
   """
   found = split_bill.bill(task, setting, 'splitfed')
+
+  if found.codes:
+    # Copies of the server's part are in lockstep as if the devices held them.
+    all_blocks = np.ones_like(found.device)
+    every = found._replace(device=all_blocks, server=~all_blocks)
+    method = together(task, setting, every, split_steps.pooled)
+
+    def held(server, round: Round) -> Plan:
+      planned = method.plan(server, round)
+      return planned._replace(held=jnp.ones_like(planned.trained))
+
+    return method._replace(plan=held)
 
   def plan(state, round: Round) -> Plan:
     del state

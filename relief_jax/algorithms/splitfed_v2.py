@@ -14,22 +14,29 @@ steps, at the devices' rate.
 Grade: published. Splits, latency and memory are **ours** (budgets/cuts.py).
 """
 
+import dataclasses
+
 from relief_jax.algorithms.parts import split_bill
 from relief_jax.algorithms.psl import together
-from relief_jax.rounds import split_steps
+from relief_jax.rounds import activation_codes, split_steps
 from relief_jax.rounds.facts import Facts
 from relief_jax.rounds.method import Method
 from relief_jax.settings import Setting
 from relief_jax.task import Task
 
 
-@Facts(options=split_bill.Options, splits=True)
+@dataclasses.dataclass(frozen=True)
+class Options(split_bill.Options, activation_codes.Options):
+  """Holds the options of SplitFed V2."""
+
+
+@Facts(options=Options, splits=True)
 def splitfed_v2(task: Task, setting: Setting) -> Method:
   """Builds SplitFed V2.
 
   Args:
     task: the model, with split points.
-    setting: the round, with its options.
+    setting: the round, with `Options`.
 
   Raises:
     InputError: as `split_bill.bill`.

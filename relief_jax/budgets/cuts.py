@@ -44,6 +44,7 @@ class Ledger(NamedTuple):
     scalar_up: numbers up, of 4 bytes.
     scalar_down: numbers down, of 4 bytes.
     weights: the device's part goes up and down, once a round.
+    trains: the device's part trains; else it is only run.
   """
 
   act_up: int = 1
@@ -54,6 +55,7 @@ class Ledger(NamedTuple):
   scalar_up: int = 0
   scalar_down: int = 0
   weights: bool = True
+  trains: bool = True
   front: int | None = None
 
 
@@ -67,6 +69,8 @@ class Split(NamedTuple):
     ledger: of the method.
     probes: forward passes of the device's part in place of its backward pass,
       each with its tangent; 0 where it has one.
+    coded: [S, M] bytes a sample of activations up and of gradients down, where
+      they are coded; None: as in `SplitPoints.sent`.
   """
 
   batch: int
@@ -74,6 +78,7 @@ class Split(NamedTuple):
   server: float
   ledger: Ledger = Ledger()
   probes: int = 0
+  coded: tuple[np.ndarray, np.ndarray] | None = None
 
 
 class Prices(NamedTuple):
@@ -150,19 +155,19 @@ def prices(
   down_rate = jnp.where(fleet.samples > 0, fleet.downlink, 1.0)
   ends = _device(task, points, split, len(points.work) - 2, run, train, size)
   end = whole - ends.both if ledger.act_down else jnp.zeros_like(whole)
-  middle_up = ledger.grad_up * ends.crossing
-  middle_down = ledger.act_down * ends.crossing
+  # Never coded: what crosses in front of a device's last layers.
+  middle_up, middle_down = ledger.grad_up * ends.up, ledger.act_down * ends.down
   columns = []
   for s in range(len(points.work)):
     own = _device(task, points, split, s, run, train, size)
     last = s == len(points.work) - 1
-    ahead = ledger.act_up * own.crossing
+    ahead = ledger.act_up * own.up
     if ledger.front is not None and s > ledger.front:
       early = jnp.asarray(points.sent[ledger.front])
       ahead += size * costs.total(run, early)
     if ledger.labels:
       ahead += size * _LABEL
-    back = ledger.grad_down * own.crossing if own.backward else 0.0
+    back = ledger.grad_down * own.down if own.backward else 0.0
     behind = jnp.where(own.trains, back + 4.0 * ledger.scalar_down, 0.0)
     more = jnp.where(own.trains, 4.0 * ledger.scalar_up, 0.0)
     crossed = jnp.float32(not last)
@@ -193,7 +198,8 @@ class _Device(NamedTuple):
     forward: FLOPs.
     both: FLOPs of all that the device computes.
     first_order: FLOPs of a forward and a backward pass.
-    crossing: bytes of a batch's activations.
+    up: bytes of a batch's activations.
+    down: bytes of their gradients.
     memory: bytes.
     trains: bool, something on the device does.
     backward: gradients at the split are wanted at all; static.
@@ -202,7 +208,8 @@ class _Device(NamedTuple):
   forward: Array
   both: Array
   first_order: Array
-  crossing: Array
+  up: Array
+  down: Array
   memory: Array
   trains: Array
   backward: bool
@@ -211,7 +218,7 @@ class _Device(NamedTuple):
 def _device(task, points, split, s, run, train, size) -> _Device:
   work, memory = points.work[s], points.memory[s]
   held = jnp.asarray(points.held[s])[None]
-  mine = train & held
+  mine = train & held & split.ledger.trains
   none = jnp.zeros_like(mine)
   forward = size * costs.step_flops(work, run, none)
   first_order = size * costs.step_flops(work, run, mine)
@@ -228,12 +235,17 @@ def _device(task, points, split, s, run, train, size) -> _Device:
       size,
       split.slots,
     )
+  up, down = (
+    # Zeros and ones times whole numbers of bytes.
+    size * costs.total(run, jnp.asarray(sent[s], jnp.float32))
+    for sent in split.coded or (points.sent, points.sent)
+  )
   return _Device(
     forward=forward,
     both=(1 + split.probes) * forward if by_probes else first_order,
     first_order=first_order,
-    # Zeros and ones times whole numbers of bytes.
-    crossing=size * costs.total(run, jnp.asarray(points.sent[s])),
+    up=up,
+    down=down,
     memory=used,
     trains=mine.any(-1),
     backward=any(points.held[s]),

@@ -31,7 +31,7 @@ class Candidate(NamedTuple):
     values: swept key -> value.
     score: mean of the criterion over the runs; None where one diverged.
     runs: how many.
-    diverged: of these.
+    diverged: of these, or ended with a score that is no finite number.
   """
 
   values: dict[str, Any]
@@ -81,7 +81,7 @@ def choose(
     grouped.setdefault(_label(place, stored), []).append(place)
   if not grouped:
     raise InputError(f'no run in {folder}', 'a finished sweep', 'check it')
-  persons: set[int] = set()
+  persons: set[Any] = set()
   labels = {}
   for label, own in grouped.items():
     keys = _swept(own)
@@ -103,7 +103,7 @@ def choose(
     'last': last,
     'runs': len(places),
     'folder': str(folder),
-    'validation_subjects': sorted(persons),
+    'validation_subjects': sorted(persons, key=str),
     'ties': 'the first of the sweep',
     'labels': labels,
   }
@@ -210,6 +210,8 @@ def _candidate(values, own, by: str, last: int) -> Candidate:
     rows = run.metrics[-last:]
     found = [row[by] for row in rows if frame.is_number(row.get(by))]
     if len(found) < last:
+      if any(frame.is_number(row.get(by)) for row in run.metrics[:-last]):
+        continue  # it had numbers, and then none that are finite
       raise InputError(
         f'{place.folder} without {by} in each of its last {last} evaluations',
         f'a run that recorded {by} so often',

@@ -43,7 +43,7 @@ def find(
   key = jax.eval_shape(lambda: ambient.key(0))
   params = jax.eval_shape(task.init, key)
   frozen = jax.eval_shape(task.base, key) if task.base else {}
-  held, work, memory, sent, depths = [], [], [], [], []
+  held, work, memory, sent, shapes, depths = [], [], [], [], [], []
   for depth in range(task.cuts + 1):
     mine = _held(task, depth)
     if mine is None:
@@ -61,6 +61,7 @@ def find(
     work.append(dataclasses.replace(counted.work, size=size))
     memory.append(counted.memory)
     sent.append(tuple(map(_sample_bytes, crossing)))
+    shapes.append(tuple(map(_sample_shapes, crossing)))
     depths.append(depth)
   none = (0.0,) * len(task.modalities)
   parts = _Parts(task, front, rest, tuple(depths))
@@ -72,6 +73,7 @@ def find(
     memory=(*memory, task.memory),
     front=parts.front,
     back=parts.back,
+    shapes=(*shapes, ((),) * len(none)),
   )
 
 
@@ -151,6 +153,11 @@ def _held(task: Task, depth: int) -> tuple[bool, ...] | None:
   if below & above or any(task.blocks.role[g] != 'encoder' for g in below):
     return None
   return tuple(g in below for g in range(task.num_blocks))
+
+
+def _sample_shapes(value: Any) -> tuple[tuple[int, ...], ...]:
+  """Lists the shapes of a sample's arrays of what crosses."""
+  return tuple(v.shape[1:] for v in jax.tree.leaves(value))
 
 
 def _sample_bytes(value: Any) -> float:

@@ -95,6 +95,7 @@ def points(spec: Spec, cut: Cut, task: Task) -> SplitPoints:
     ),
     front=partial(_front, spec, cut),
     back=partial(_back, spec, cut),
+    shapes=(*(_shapes(spec, inputs, d) for d in depths), ((),) * len(none)),
   )
 
 
@@ -116,6 +117,14 @@ def _sent(spec: Spec, inputs, depth: int) -> tuple[float, ...]:
     each = range(len(inputs))
     return tuple(4.0 * forward.patches(spec, m)[0] * spec.d for m in each)
   return tuple(v.size * v.dtype.itemsize / len(v) for v in inputs)
+
+
+def _shapes(spec: Spec, inputs, depth: int):
+  """Lists the shapes of a sample's arrays that cross, by modality."""
+  if depth:
+    every = range(len(inputs))
+    return tuple(((forward.patches(spec, m)[0], spec.d),) for m in every)
+  return tuple((v.shape[1:],) for v in inputs)
 
 
 def _memory(spec, cut, task: Task, inputs, depth: int) -> Memory | None:

@@ -124,6 +124,8 @@ class Lockstep(NamedTuple):
       in between; then `rows` are of all devices and `each` is None.
     merged: the devices' parts are averaged at the end of a round; else they
       stay where they are.
+    loss: (split_steps.Place, Row) -> ((params, step) -> []), where it is not
+      the model's own; for steps made of `split_steps.local_step`.
   """
 
   device: np.ndarray
@@ -131,6 +133,7 @@ class Lockstep(NamedTuple):
   step: Callable[..., Any]
   in_turn: bool = False
   merged: bool = True
+  loss: Callable[..., Callable[[PyTree, Any], Array]] | None = None
 
 
 class Events(NamedTuple):

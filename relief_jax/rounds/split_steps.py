@@ -150,8 +150,9 @@ def local_step(
 
   @tree.traced_once
   def work(side):
-    params = place.whole(side.params, server, row.held)
-    loss, more = device.loss(place.task), None
+    params, more = place.whole(side.params, server, row.held), None
+    own = place.lockstep.loss
+    loss = own(place, row) if own else device.loss(place.task)
     if penalty:
       more = penalty(place, row, server, step)
 
@@ -161,9 +162,9 @@ def local_step(
 
     value, grads, told = gradient(objective, params, step)
     weight = place.spread(mine.astype(jnp.float32))
-    own = tree.scale(weight, tree.part(on_device, grads))
+    kept = tree.scale(weight, tree.part(on_device, grads))
     found, opt_state, _ = training.gated_step(
-      place.tx, side.params, own, side.opt_state, weight
+      place.tx, side.params, kept, side.opt_state, weight
     )
     up = tree.scale(
       place.spread(jnp.where(theirs, share, 0.0)), tree.part(on_server, grads)

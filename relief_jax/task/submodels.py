@@ -85,6 +85,9 @@ class SplitPoints(NamedTuple):
       -> z, what crosses at point number s (static); zeros of sensors that do
       not run, which are skipped with `branch`. At the last point logits.
     back: (s, params, frozen, z, run, branch=False) -> logits.
+    shapes: [S][M] shapes of a sample's arrays that cross, in the order of z's
+      leaves, of tokens those of the sensor; () where nobody has said, and no
+      code of activations can be priced.
   """
 
   layers: tuple[int, ...]
@@ -94,6 +97,7 @@ class SplitPoints(NamedTuple):
   memory: tuple[Memory | None, ...]
   front: Callable[..., PyTree]
   back: Callable[..., Array]
+  shapes: tuple[tuple[tuple[tuple[int, ...], ...], ...], ...] = ()
 
 
 class LowRank(NamedTuple):

@@ -114,6 +114,34 @@ def test_what_crosses_by_hand():
   np.testing.assert_allclose(many.cost.work.fwd, few.cost.work.fwd * 7 / 4)
 
 
+def test_without_probes_the_device_part_stays_and_nothing_comes_down():
+  state, info, setting = run(probe='none')
+  held = np.array([g.startswith('encoder0') for g in TASK.blocks.name])
+
+  def leaf(g, old, new):
+    same = [
+      np.array_equal(a, b)
+      for a, b in zip(*map(jax.tree.leaves, (old, new)), strict=True)
+    ]
+    assert all(same) if held[g] else not all(same)
+
+  jax.tree.map(leaf, TASK.groups, tiny.init(TASK), state.params)
+  assert not np.asarray(info.download).any()
+  probed = first_plan(TASK, tiny.population(TASK), 'ho_sfl', layers=1)
+  alone = first_plan(
+    TASK, tiny.population(TASK), 'ho_sfl', layers=1, probe='none'
+  )
+  np.testing.assert_array_equal(
+    probed.cost.upload - alone.cost.upload, 2 * 4 * setting.options.probes
+  )
+  assert not np.asarray(alone.trained)[:, held].any()
+  np.testing.assert_allclose(
+    6 * alone.cost.work.fwd[1], probed.cost.work.fwd[1], rtol=1e-6
+  )
+  # Forward passes need as much memory, whether they are probes or not.
+  np.testing.assert_array_equal(alone.cost.memory, probed.cost.memory)
+
+
 @pytest.mark.parametrize(
   'changed, expected',
   [
@@ -123,7 +151,7 @@ def test_what_crosses_by_hand():
   ],
 )
 def test_what_means_nothing_is_refused(changed, expected):
-  """A codec, too: activations travel in float32, and no weights."""
+  """A codec of weights, too, since none travel."""
   setting = tiny.setting(tiny.population(TASK), 'ho_sfl', **changed)
   with pytest.raises(InputError, match=expected):
     tiny.algorithm('ho_sfl', TASK, setting)

@@ -125,6 +125,21 @@ def test_the_best_values_of_every_label(tmp_path):
   assert averaged['labels']['cnn/fedavg']['score'] == pytest.approx(0.7)
 
 
+def test_a_score_that_is_no_number_is_never_the_best(tmp_path):
+  """A run may end with a perplexity of exp(1000), which is null in files."""
+  jobs = swept(tmp_path, best_at(fedavg=0.05, relief=0.1))
+  path = f'{jobs[4].workdir}/metrics.jsonl'
+  assert jobs[4].label == 'client_lr=0.05/cnn/fedavg'
+  with open(path) as file:
+    rows = [json.loads(line) for line in file]
+  rows[-1]['f1_validation'] = None
+  with open(path, 'w') as file:
+    file.writelines(json.dumps(row) + '\n' for row in rows)
+  found = choices.choose(tmp_path, 'f1_validation')['labels']['cnn/fedavg']
+  assert found['values'] == {'hparams.client_lr': 0.02}
+  assert [c['diverged'] for c in found['candidates']] == [0, 1, 0]
+
+
 def test_a_sweep_of_one_config_is_by_method(tmp_path):
   config = relief.get_config('smoke')
   texts = {'hparams.ema': '.1,.9', 'seed': '0:2', 'method': 'relief,fedavg'}

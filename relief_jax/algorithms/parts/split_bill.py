@@ -13,7 +13,7 @@ from relief_jax.budgets import cuts, server_order
 from relief_jax.clients import batches
 from relief_jax.errors import InputError
 from relief_jax.keys import name, option, real, whole
-from relief_jax.rounds import frame
+from relief_jax.rounds import activation_codes, frame
 from relief_jax.rounds.method import Round
 from relief_jax.settings import ANY, Setting
 from relief_jax.task import CostOverride, Plan, SplitPoints, Task, Work
@@ -73,6 +73,7 @@ class Bill(NamedTuple):
     server: [G] bool, static, blocks that the server may train.
     prices: (Round, Plan of everybody, batch=None) -> cuts.Prices.
     choose: (Round, Prices) -> [K] points, [K] they fit.
+    codes: of what crosses, or None.
     plan: (Round, Plan of everybody, Prices, points, fit, batch=None, more=0)
       -> Plan; with `more` [K] steps beside the local ones, which only measure.
     check: of `Method`.
@@ -88,6 +89,7 @@ class Bill(NamedTuple):
   choose: Callable[..., tuple[Array, Array]]
   plan: Callable[..., Plan]
   check: Callable[[Fleet, float], None]
+  codes: activation_codes.Codes | None = None
 
   def everybody(self, setting: Setting, round: Round) -> Plan:
     """Plans a round in which all that fit train all in reach."""
@@ -144,7 +146,7 @@ def bill(
 
   Raises:
     InputError: a model without split points, or without the one asked for; a
-      server that does not wait.
+      server that does not wait; as `activation_codes.of`.
   """
   if setting.late:
     raise InputError(
@@ -154,10 +156,6 @@ def bill(
     )
   options, points = setting.options, cuts.required(task, method)
   step = setting.memory_step
-  split = cuts.Split(
-    step.batch, step.slots, options.server_gflops * 1e9, ledger, probes
-  )
-  work = cuts.device_work(points, split)
   held = np.array(points.held)
   if ledger.act_down:  # what is behind the last point is on the device, too
     held |= ~held[-2]
@@ -169,6 +167,16 @@ def bill(
     allowed = (cuts.place(points, options.layers, method),)
   if ledger.act_down:
     allowed = _with_middle(points, allowed, method, rule)
+  codes = activation_codes.of(task, options, points, allowed, method)
+  split = cuts.Split(
+    step.batch,
+    step.slots,
+    options.server_gflops * 1e9,
+    ledger,
+    probes,
+    codes and codes.sent(points),
+  )
+  work = cuts.device_work(points, split)
   possible = held[list(allowed)]
   order = server_order.ORDERS[options.server_order]
 
@@ -259,4 +267,5 @@ def bill(
     choose=choose,
     plan=plan,
     check=check,
+    codes=codes,
   )
