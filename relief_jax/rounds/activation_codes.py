@@ -94,7 +94,7 @@ class Codes(NamedTuple):
       return self._coded(z, key, step, s, UP)
 
     def forward(z, key, step):
-      return over(z, key, step), (key, step)
+      return self._coded(z, key, step, s, UP), (key, step)
 
     def backward(kept, grads):
       return self._coded(grads, *kept, s, DOWN), None, None
