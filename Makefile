@@ -5,12 +5,15 @@
 # make slow    the tests that take long, too
 # make docs    the site, into site/; a broken link fails it
 # Each makes .venv first. PYTHON=python3.12 picks the interpreter,
-# DATA=folder the place of real data, RUNS=folder where results go.
+# DATA=folder the place of real data, RUNS=folder where results go, WORKERS=2
+# how many processes run tests.
 
 PYTHON ?= python3
 VENV ?= .venv
 RUNS ?= runs
 DATA ?=
+# Processes of tests: one per core, each of some 3 GB.
+WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 8 ? n : 8)))
 BIN := $(VENV)/bin
 # Comes with '.[dev]', however that was installed.
 INSTALLED := $(BIN)/mypy
@@ -32,15 +35,15 @@ try: $(INSTALLED)
 	$(BIN)/python -m relief_jax.cli.main try --workdir=$(RUNS)/try
 
 quick: lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --durations=5 \
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" --durations=5 \
 	  $(QUICK:%=tests/%)
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --durations=15 \
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" --durations=15 \
 	  --doctest-modules relief_jax tests
 
 slow: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow --durations=15
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow --durations=15
 
 docs: $(VENV)/docs
 	$(BIN)/python -m mkdocs build --strict --quiet

@@ -21,6 +21,7 @@ def config(**overrides):
   )
 
 
+@pytest.mark.slow
 def test_a_point_is_the_run_alone():
   """Three points over two devices; the world's own seed at two rates."""
   points = [

@@ -207,6 +207,7 @@ def test_what_lies_above_a_device_is_not_computed():
     )
 
 
+@pytest.mark.slow
 def test_exits_are_tested_together_and_alone():
   task, population = world()
   params, bank = tiny.init(task), population.bank

@@ -45,6 +45,7 @@ def ran():
   return list(tiny.run('harmony', task, population, setting, ROUNDS))
 
 
+@pytest.mark.slow
 def test_equals_a_loop():
   """Models, distances, bytes and FLOPs, in both stages."""
   task, population = world()

@@ -354,9 +354,8 @@ def test_a_split_moves_when_the_importance_does():
   assert stays.tolist() == [False, True, False, False]
 
 
-@pytest.mark.parametrize(
-  'kind', ['transformer', pytest.param('two', marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['transformer', 'two'])
 def test_the_price_of_a_layers_rank_is_its_own(kind):
   """All of them together are that of a rank of the whole model."""
   task = two() if kind == 'two' else task_of('lora', rank=4)
@@ -458,6 +457,7 @@ def test_the_dense_product_is_priced_from_the_adapters():
     np.testing.assert_allclose(found[:, number], each * i * o, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_bad_values_are_one_line_each():
   task = tiny.task('lora')
   population = tiny.population(task)

@@ -41,6 +41,7 @@ def by_tiles(x, w):
   return y.transpose(2, 3, 0, 4, 1, 5).reshape(batch, side, side, -1)
 
 
+@pytest.mark.slow
 def test_convolution_and_its_gradients():
   keys = jax.random.split(jax.random.key(0), 3)
   x = jax.random.normal(keys[0], (2, 10, 10, 4))
@@ -68,7 +69,7 @@ def plain(setup, params, x):
   return layers.bias(z @ last['w'], last['b'])
 
 
-@pytest.mark.parametrize('batch', [2, 17])
+@pytest.mark.parametrize('batch', [pytest.param(2, marks=pytest.mark.slow), 17])
 def test_the_model_and_its_gradients(batch):
   setup = common.SETUPS['pfl_cifar10']._replace(shape=(12, 12, 3))
   task = image_task.image_task(setup)

@@ -101,6 +101,7 @@ def test_few_devices_get_the_best_of_all_plans(devices):
     assert float(cost) <= float(first)
 
 
+@pytest.mark.slow
 def test_equal_devices_get_equal_plans():
   batch, at, _ = batch_and_cut.solve(problem(1, 4, same=True))
   assert len(set(np.asarray(batch).tolist())) == 1
@@ -138,6 +139,7 @@ def test_without_averages_nothing_drifts():
   assert float(batch_and_cut.noise(more, batch, at)) > float(alone)
 
 
+@pytest.mark.slow
 def test_a_target_out_of_reach_keeps_the_start():
   found = problem(0, 2, target=1e-9)
   batch, at, cost = batch_and_cut.solve(found)

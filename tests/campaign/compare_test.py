@@ -210,6 +210,7 @@ def test_the_comparison_can_be_loaded_again(tmp_path):
   assert one.jobs == other.jobs and one.baseline == other.baseline
 
 
+@pytest.mark.slow
 def test_study_leaves_out_what_does_not_depend_on_the_deadline(tmp_path):
   jobs = campaign.of_comparison(study.get_config(), tmp_path).jobs
   labels = {job.label for job in jobs}

@@ -106,6 +106,7 @@ assert 'workdir' not in flags.FLAGS
   assert job.communicate(timeout=120)[1] == '' and job.returncode == 0
 
 
+@pytest.mark.slow
 def test_the_console_command_is_shadowed_by_no_folder(tmp_path):
   # A folder with an experiments/ of its own, as research projects have.
   (tmp_path / 'experiments').mkdir()

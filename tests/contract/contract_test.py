@@ -43,19 +43,24 @@ def rare(method, backbone):
   return backbone != 'cnn' or method not in KINDS
 
 
-CASES = pytest.mark.parametrize(
-  ('method', 'backbone'),
-  [
-    pytest.param(
-      method,
-      backbone,
-      marks=slow(rare(method, backbone)),
-    )
-    for method in METHODS
-    for backbone in COHORT
-    if tiny.backbone(method) in ('cnn', backbone)
-  ],
-)
+def cases(question=''):
+  """Every method with its backbones, and which of them are slow tests."""
+  return pytest.mark.parametrize(
+    ('method', 'backbone'),
+    [
+      pytest.param(
+        method,
+        backbone,
+        marks=slow(rare(method, backbone) or question in row(method).aside),
+      )
+      for method in METHODS
+      for backbone in COHORT
+      if tiny.backbone(method) in ('cnn', backbone)
+    ],
+  )
+
+
+CASES = cases()
 
 
 def world(method, backbone):
@@ -144,7 +149,7 @@ def kinds(tree):
   return jax.tree.map(lambda v: (v.shape, v.dtype, v.weak_type), tree)
 
 
-@CASES
+@cases('types')
 def test_types(method, backbone):
   algorithm = made(method, backbone)
   task, _ = world(method, backbone)

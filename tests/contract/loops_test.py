@@ -20,9 +20,9 @@ from tests.twins import twin
 TWINS = tuple(m for m in METHODS if row(m).twin)
 
 
-def marks(method):
+def marks(method, question=''):
   """Whether a method's loop is tried with the slow tests alone."""
-  return slow(row(method).late)
+  return slow(row(method).late or question in row(method).aside)
 
 
 ROWS = pytest.mark.parametrize(
@@ -30,16 +30,19 @@ ROWS = pytest.mark.parametrize(
 )
 
 
-def few(methods):
+def few(methods, question=''):
   """Where a round is compiled for one question, the others' are slow tests."""
   return pytest.mark.parametrize(
     'method',
-    [pytest.param(m, marks=slow(not row(m).often)) for m in methods],
+    [
+      pytest.param(m, marks=slow(not row(m).often or question in row(m).aside))
+      for m in methods
+    ],
   )
 
 
 FEW = few(TWINS)
-NEUTRAL = few([m for m in TWINS if row(m).neutral is not None])
+NEUTRAL = few([m for m in TWINS if row(m).neutral is not None], 'neutral')
 # Shares of the whole model's FLOPs; the last device affords nothing. With
 # three groups or more per device some choose a part of what they own.
 AFFORD = [1.2, 0.6, 0.45, 9.0, 0.75, 0.0]
@@ -47,7 +50,13 @@ HOLDS = np.array([[1, 1], [1, 0], [1, 1], [1, 1], [1, 0], [1, 1]], bool)
 COUNT = [9, 6, 8, 0, 7, 5]
 
 
-@pytest.mark.parametrize('method', algorithms.ALGORITHMS)
+@pytest.mark.parametrize(
+  'method',
+  [
+    pytest.param(m, marks=slow('twin' in row(m).aside))
+    for m in algorithms.ALGORITHMS
+  ],
+)
 def test_every_method_has_a_twin(method):
   """But those with personal models and rounds of another kind."""
   task, population = small(method)
@@ -131,7 +140,10 @@ def test_neutral_is_fedavg(method):
 @pytest.mark.parametrize(
   ('method', 'fill'),
   [
-    *(pytest.param(m, algorithms.facts(m).fill, marks=marks(m)) for m in TWINS),
+    *(
+      pytest.param(m, algorithms.facts(m).fill, marks=marks(m, 'loop'))
+      for m in TWINS
+    ),
     *(
       pytest.param(m, fill, marks=pytest.mark.slow)
       for m in TWINS

@@ -66,6 +66,8 @@ class Row(NamedTuple):
       links.
     late: its loop is a slow test: it takes long to compile, or another method
       runs the same code.
+    aside: single questions that are slow tests, beside those of `often` and
+      `late`: 'loop', 'neutral', 'twin', 'types'.
   """
 
   twin: type[Twin] | None = None
@@ -83,6 +85,7 @@ class Row(NamedTuple):
   tried: dict[str, Any] = {}
   held: dict[str, Any] = {}
   late: bool = False
+  aside: tuple[str, ...] = ()
   waits: dict[str, Any] = {}
 
 
@@ -142,7 +145,7 @@ _INPUT = ('input',)  # of publications that know no modalities
 TABLE = {
   'fedavg': Row(twin.Twin, often=True),
   'centralized': Row(sent=raw_windows),
-  'cohort_mean': Row(twin.CohortTwin, often=True),
+  'cohort_mean': Row(twin.CohortTwin, often=True, aside=('neutral',)),
   'fed_sb': Row(
     lora_twin.SmallTwin,
     None,
@@ -153,7 +156,11 @@ TABLE = {
   ),
   # Of a single layer nothing can be cut.
   'depthfl': Row(
-    exits_twin.ExitTwin, {'exits': 'last'}, fills=_INPUT, learns=UNLIMITED
+    exits_twin.ExitTwin,
+    {'exits': 'last'},
+    fills=_INPUT,
+    learns=UNLIMITED,
+    aside=('loop', 'types'),
   ),
   'elastic_fl': Row(elastic_twin.ElasticTwin, late=True),
   'fedasync': Row(
@@ -168,15 +175,17 @@ TABLE = {
   'fedbuff': Row(events_twin.EventTwin, late=True),
   'feddrop': Row(twin.DropTwin, fills=_INPUT, late=True),
   'fedex': Row(lora_twin.ResidualTwin, None, late=True),
-  'fedit': Row(lora_twin.AdapterTwin, often=True),
+  'fedit': Row(lora_twin.AdapterTwin, often=True, aside=('neutral',)),
   'fedsvd': Row(lora_twin.TurnTwin, None, turns=True, still=True, late=True),
   'ffa_lora': Row(lora_twin.SecondTwin, None, still=True, late=True),
   'flexlora': Row(lora_twin.CutTwin, None, turns=True, late=True),
-  'flora': Row(lora_twin.RestartTwin, None, often=True),
+  'flora': Row(
+    lora_twin.RestartTwin, None, often=True, aside=('loop', 'types')
+  ),
   'fedalign_moe_style': Row(
     experts_twin.AlignedTwin, None, frozen=None, terms=True, late=True
   ),
-  'fedel': Row(elastic_twin.WindowTwin, late=True),
+  'fedel': Row(elastic_twin.WindowTwin, late=True, aside=('twin',)),
   'fedmfs_style': Row(fedmfs_twin.MeritTwin, late=True),
   'fedpmt': Row(twin.DepthTwin),
   'fedprox': Row(twin.ProxTwin, {'prox': 0.0}),
@@ -215,8 +224,13 @@ TABLE = {
     sent=sent_by_hsplitlora,
     late=True,
   ),
-  'rolora': Row(lora_twin.AlternatingTwin, None, still=True),
-  'heterofl': Row(twin.SliceTwin, {'masked': 'off'}, fills=_INPUT),
+  'rolora': Row(lora_twin.AlternatingTwin, None, still=True, aside=('loop',)),
+  'heterofl': Row(
+    twin.SliceTwin,
+    {'masked': 'off'},
+    fills=_INPUT,
+    aside=('loop', 'types'),
+  ),
   'local_only': Row(often=True),
   'psl': Row(frozen=None),
   'gapsl_style': Row(frozen=None),
@@ -255,10 +269,15 @@ TABLE = {
     late=True,
   ),
   'splitfed_v2': Row(
-    lockstep_twin.InTurnTwin, {'rule': 'fixed', 'layers': -1}, frozen=None
+    lockstep_twin.InTurnTwin,
+    {'rule': 'fixed', 'layers': -1},
+    frozen=None,
+    aside=('loop',),
   ),
   # Two bits a weight learn more slowly.
-  'tfedavg': Row(tfedavg_twin.TernaryTwin, {'exempt': 'all'}, least=0.95),
+  'tfedavg': Row(
+    tfedavg_twin.TernaryTwin, {'exempt': 'all'}, least=0.95, aside=('loop',)
+  ),
 }
 
 

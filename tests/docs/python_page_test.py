@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from relief_jax import config as config_lib
 from relief_jax import simulate
 from tests.support import tiny
@@ -10,6 +12,7 @@ from tests.support.paths import ROOT
 PAGE = ROOT / 'docs' / 'python.md'
 
 
+@pytest.mark.slow
 def test_the_page_runs(tmp_path, monkeypatch, capsys):
   monkeypatch.chdir(tmp_path)
   # Its c.clients and c.rounds, in the smallest world.

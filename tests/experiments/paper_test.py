@@ -20,6 +20,7 @@ def jobs(variant, tmp_path, **keys):
   return campaign.of_comparison(config, tmp_path).jobs
 
 
+@pytest.mark.slow
 def test_mhealth_has_every_setting_in_every_fold(tmp_path):
   found = jobs('mhealth', tmp_path)
   assert len(found) == 5 * 2 * 2 * 2 * len(paper.METHODS)
@@ -46,6 +47,7 @@ def test_mhealth_has_every_setting_in_every_fold(tmp_path):
     paper.get_config('wisdm')
 
 
+@pytest.mark.slow
 def test_it_comes_back_from_its_json_form(tmp_path):
   config = paper.get_config('pamap2')
   path = tmp_path / 'config.json'

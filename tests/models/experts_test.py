@@ -84,7 +84,7 @@ def numbers():
 @pytest.mark.parametrize(
   'name',
   [
-    'one',  # expert is a dense layer
+    pytest.param('one', marks=pytest.mark.slow),  # expert is a dense layer
     'one gate',  # has nothing to say then
     'all',  # are active: the whole mixture
     'equal',  # experts: the gate does not matter
@@ -138,7 +138,7 @@ def step():
 @pytest.mark.parametrize(
   'run, held',
   [
-    ((1, 1, 1), (1, 1, 1)),
+    pytest.param((1, 1, 1), (1, 1, 1), marks=pytest.mark.slow),
     ((1, 0, 1), (1, 0, 1)),
     ((0, 1, 0), (0, 1, 0)),
     ((0, 0, 0), (0, 0, 0)),

@@ -55,6 +55,7 @@ def logits(task, params, frozen):
   return task.fuse(params, frozen, found, jnp.ones(3, bool))
 
 
+@pytest.mark.slow
 def test_adapters_of_a_users_model():
   task, full = made(layers='*kernel', alpha=4.0), made()
   key = jax.random.key(0)

@@ -302,7 +302,9 @@ def test_flops_of_early_exits(filters, depth, every, chosen):
     ('cnn', {}, columns, 1.0),
     ('cnn', {'groups': 'layer'}, starts('encoder1'), 0.997),
     ('lora', {}, everything, 1.0),
-    ('lora', {'adapters': True}, everything, 0.979),
+    pytest.param(
+      'lora', {'adapters': True}, everything, 0.979, marks=pytest.mark.slow
+    ),
   ],
 )
 def test_flops_are_the_compilers(backbone, overrides, chosen, share):

@@ -26,7 +26,9 @@ def made(lora):
   return task, cuts.required(task, 'psl')
 
 
-@pytest.mark.parametrize('lora', [False, True])
+@pytest.mark.parametrize(
+  'lora', [pytest.param(False, marks=pytest.mark.slow), True]
+)
 @pytest.mark.parametrize(
   'run', [pytest.param((True, True), marks=pytest.mark.slow), (False, True)]
 )
@@ -70,7 +72,9 @@ def test_the_embeddings_are_the_first_layer_and_each_block_one_more():
   assert set(points.sent[1:-1]) == {(4.0 * 4 * 8,) * 2}
 
 
-@pytest.mark.parametrize('lora', [False, True])
+@pytest.mark.parametrize(
+  'lora', [pytest.param(False, marks=pytest.mark.slow), True]
+)
 def test_a_deeper_part_costs_more_and_the_last_one_all(lora):
   task, points = made(lora)
   run = jnp.ones((1, 2), bool)

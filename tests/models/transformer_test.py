@@ -63,9 +63,8 @@ def features_of(task, params, frozen, x):
   }
 
 
-@pytest.mark.parametrize(
-  'kind', ['lora', pytest.param('full', marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['lora', 'full'])
 def test_an_absent_sensor_is_not_there(kind):
   task, params, frozen, x = made(kind)
 
@@ -152,13 +151,8 @@ def gradients(kind):
   return task, gradient
 
 
-@pytest.mark.parametrize(
-  'kind',
-  [
-    kind if kind == 'lora' else pytest.param(kind, marks=pytest.mark.slow)
-    for kind in KINDS
-  ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', KINDS)
 def test_what_is_skipped_is_a_gradient_that_nobody_asked_for(kind):
   task, gradient = gradients(kind)
   run, weight = jnp.array([True, True, False]), jnp.ones(BATCH)
@@ -280,7 +274,9 @@ def test_a_block_is_that_of_the_table(name):
   assert every == pytest.approx(by_hand, rel=0.03)
 
 
-@pytest.mark.parametrize('lora', [(), LORA, ('all',), ('up',)])
+@pytest.mark.parametrize(
+  'lora', [(), LORA, pytest.param(('all',), marks=pytest.mark.slow), ('up',)]
+)
 def test_costs_are_the_counters(lora):
   spec = Spec(('acc', 'gyro', 'mag'), (9, 9, 6), 125, 19, blocks=2, lora=lora)
   task, found = counted(spec)

@@ -116,7 +116,13 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize('name', FILES)
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(n, marks=pytest.mark.slow if n == 'ours' else ())
+    for n in FILES
+  ],
+)
 def test_names_of_other_libraries(name, tmp_path):
   arrays, want = FILES[name]
   spec = written(tmp_path, arrays())

@@ -130,6 +130,7 @@ def stream_views():
   return online, [taken(online, number) for number in range(8)]
 
 
+@pytest.mark.slow
 def test_the_ring_buffer_equals_a_deque():
   """Windows in the order of arrival, labels one round later."""
   online, views = stream_views()
@@ -448,9 +449,8 @@ def test_what_arrives_is_tested_before_it_trains():
   assert sum(right) > 0
 
 
-@pytest.mark.parametrize(
-  'kind', [pytest.param('lost', marks=pytest.mark.slow), 'partial']
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['lost', 'partial'])
 def test_a_server_that_does_not_wait(kind):
   """Against a loop over the devices; half of them are faster than that."""
   task, population = world()

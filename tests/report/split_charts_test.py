@@ -45,6 +45,7 @@ def logged(**options):
   return log.window(split_test.TASK.blocks.name), info
 
 
+@pytest.mark.slow
 def test_what_is_logged_adds_up_to_the_round():
   """Receiving, as many steps, sending; of parts that stay only the steps."""
   line, info = logged()

@@ -300,7 +300,13 @@ def test_column_blocks_are_one_fusion_matrix(backbone):
 SERVERS = ['sgd', 'momentum', 'adam', 'yogi']
 
 
-@pytest.mark.parametrize('name', SERVERS)
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(n, marks=pytest.mark.slow if n == 'sgd' else ())
+    for n in SERVERS
+  ],
+)
 def test_server_leaves_untouched_groups_alone(name):
   """Even with momentum from earlier rounds, when they were trained."""
   task = tiny.task()
@@ -380,7 +386,9 @@ def nonzero(params):
   return jax.tree.map(lambda p: jnp.where(p == 0, 0.1, p), params)
 
 
-@pytest.mark.parametrize('backbone', ['cnn', 'lora'])
+@pytest.mark.parametrize(
+  'backbone', ['cnn', pytest.param('lora', marks=pytest.mark.slow)]
+)
 def test_an_absent_modality_has_no_gradient(backbone):
   """Skipped: exactly 0. Filled: its bias and fill value speak up."""
   task = tiny.task(backbone, groups='split', adapters=backbone == 'lora')

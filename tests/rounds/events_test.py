@@ -75,6 +75,7 @@ def test_fedbuff_is_a_heap_of_events():
   assert found >= 2
 
 
+@pytest.mark.slow
 def test_fedasync_is_a_heap_of_events():
   own = dict(staleness='hinge', grace=1)
   assert compare('fedasync', events_twin.MixedTwin, **own) >= 3

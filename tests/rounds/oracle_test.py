@@ -67,7 +67,7 @@ def compare(method, task, population, setting, rounds=3, quick=True):
   [
     ('fedavg', {'fill': 'input'}),
     ('fedavg', {'weight': 'samples'}),
-    ('fedprox', {'prox': 0.7}),
+    pytest.param('fedprox', {'prox': 0.7}, marks=pytest.mark.slow),
     ('cohort_mean', {}),
   ],
   ids=['fedavg-fill', 'fedavg-skip-samples', 'fedprox', 'cohort_mean'],
@@ -83,7 +83,7 @@ def test_plain_averaging(method, overrides):
   ('backbone', 'quick'),
   [
     ('cnn', True),
-    ('lora', True),
+    pytest.param('lora', True, marks=pytest.mark.slow),
     # With all of the compiler's passes, as in a real run.
     pytest.param('cnn', False, marks=pytest.mark.slow),
   ],

@@ -47,6 +47,7 @@ def infos(rule, rounds=ROUNDS):
   return list(tiny.run('fedavg', task, population, setting, rounds))
 
 
+@pytest.mark.slow
 def test_a_random_draw_is_what_it_was_and_keeps_nothing():
   task, population, setting = world('random')
   for number, (state, info) in enumerate(infos('random', 3)):
@@ -56,7 +57,13 @@ def test_a_random_draw_is_what_it_was_and_keeps_nothing():
     assert jax.tree.leaves(state.seen) == []
 
 
-@pytest.mark.parametrize('rule', RULES)
+@pytest.mark.parametrize(
+  'rule',
+  [
+    pytest.param(r, marks=() if r == 'round_robin' else pytest.mark.slow)
+    for r in RULES
+  ],
+)
 def test_picks_follow_from_what_rounds_told(rule):
   """Losses, seconds and joules of real rounds, through a plain loop."""
   task, population, setting = world(rule)
@@ -160,9 +167,8 @@ def test_the_order_of_devices_says_nothing():
   )
 
 
-@pytest.mark.parametrize(
-  'rule', ['oort_style', pytest.param('round_robin', marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('rule', ['oort_style', 'round_robin'])
 def test_who_is_away_is_not_asked_and_padding_never(rule):
   task, population, setting = world(rule)
   rng = np.random.default_rng(0)

@@ -14,7 +14,6 @@ from relief_jax.types import HeldOut, OwnWindows
 from tests.support import tiny
 
 METHODS = ('heterofl', 'fedrolex', 'fiarse', 'depthfl', 'tfedavg')
-QUICK = ('heterofl', 'depthfl')  # with every change
 DONE = 4  # rounds
 
 
@@ -167,13 +166,8 @@ def plain_logits(method, task, setting, params, level, x, owned):
   return sum(found) / len(found)
 
 
-@pytest.mark.parametrize(
-  'method',
-  [
-    pytest.param(m, marks=() if m in QUICK else pytest.mark.slow)
-    for m in METHODS
-  ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('method', METHODS)
 def test_devices_are_tested_with_the_model_they_hold(method):
   task, setting, population, params, tests = world(method)
   scope, index, counts = counted(method)

@@ -154,6 +154,7 @@ def test_what_changes_no_result_may_change(fake, tmp_path, key):
   assert stored[key] == new
 
 
+@pytest.mark.slow
 def test_any_other_key_makes_another_run():
   stored = records.clean(config())
   free = set()

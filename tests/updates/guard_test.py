@@ -108,25 +108,18 @@ SPARSE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('method', 'overrides'),
   [
     # Absent groups count with zeros: those of the dropped do not.
-    pytest.param(
-      'fedavg', {'fill': 'skip', 'weight': 'samples'}, marks=pytest.mark.slow
-    ),
+    ('fedavg', {'fill': 'skip', 'weight': 'samples'}),
     ('relief', SPARSE),
-    pytest.param(
-      'relief', {'guard': DROP._replace(mean='median')}, marks=pytest.mark.slow
-    ),
-    pytest.param('feddrop', {'denominator': 'all'}, marks=pytest.mark.slow),
-    pytest.param('elastic_fl', {'deadline': 1.0}, marks=pytest.mark.slow),
-    pytest.param('flism', {}, marks=pytest.mark.slow),
-    pytest.param(
-      'heterofl',
-      {'guard': DROP._replace(mean='median')},
-      marks=pytest.mark.slow,
-    ),
+    ('relief', {'guard': DROP._replace(mean='median')}),
+    ('feddrop', {'denominator': 'all'}),
+    ('elastic_fl', {'deadline': 1.0}),
+    ('flism', {}),
+    ('heterofl', {'guard': DROP._replace(mean='median')}),
   ],
 )
 def test_who_is_dropped_was_not_there(method, overrides):

@@ -22,7 +22,7 @@ from tests.twins import twin
 
 OWNED = np.array([[1, 1], [1, 0], [1, 1], [1, 0], [1, 1]], bool)
 TOP = Codec('top_k', share=0.2)  # with a memory
-QUICK = ('int4', 'sign', 'top_k')  # with every change
+QUICK = ('sign', 'top_k')  # with every change
 INT8 = Codec('int8', error_feedback='on')
 
 
@@ -269,10 +269,8 @@ def test_who_missed_messages_is_sent_them_or_the_replica():
   assert missed * down.min() > whole.min()  # both cases occurred
 
 
-@pytest.mark.parametrize(
-  'name, devices',
-  [('all', 1), pytest.param('block:2', 2, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('name, devices', [('all', 1), ('block:2', 2)])
 def test_layouts_agree(name, devices):
   task, population = world()
 

@@ -93,6 +93,7 @@ def test_sensors_by_hand(name, modalities, owned):
   np.testing.assert_array_equal(found.sum(1), owned)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
   st.sampled_from(['four_tiers', 'three_tiers', 'extreme', 'uniform']),
