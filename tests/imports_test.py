@@ -161,6 +161,7 @@ def test_no_circles():
 FIRST = ('config.registries', 'config.validation', 'world.client_data')
 
 
+@pytest.mark.slow
 def test_any_package_may_be_imported_first():
   """The root imports nothing, so that nothing puts them in order."""
   code = f"""

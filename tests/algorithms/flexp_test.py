@@ -100,6 +100,7 @@ def test_the_alignment_moves_the_middle_alone():
   assert max(gap) > 0
 
 
+@pytest.mark.slow
 def test_what_crosses_by_hand():
   """At the front and the split up, in front of the end down; and back."""
   ((_, info),), _, population = run()

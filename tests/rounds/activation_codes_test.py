@@ -54,8 +54,8 @@ def close(found, want, atol=2e-6):
   ('method', 'task', 'values'),
   [
     ('psl', TASK, {}),
-    ('psl', TOKENS, {'merge': True}),
-    ('splitfed', TASK, {'rule': 'random'}),
+    pytest.param('psl', TOKENS, {'merge': True}, marks=pytest.mark.slow),
+    pytest.param('splitfed', TASK, {'rule': 'random'}, marks=pytest.mark.slow),
     pytest.param('psl', TASK, {'rule': 'random'}, marks=pytest.mark.slow),
     pytest.param('splitfed_v2', TASK, {}, marks=pytest.mark.slow),
     pytest.param('gapsl_style', TASK, {}, marks=pytest.mark.slow),
@@ -119,7 +119,9 @@ def test_a_step_by_hand():
   assert max(jax.tree.leaves(gap)) > 1e-4
 
 
-@pytest.mark.parametrize('task', [TASK, TOKENS])
+@pytest.mark.parametrize(
+  'task', [pytest.param(TASK, marks=pytest.mark.slow), TOKENS]
+)
 def test_bytes_are_those_of_packed_arrays(task):
   population = tiny.population(task)
   found = run('psl', task, population, 1, **CODED)[1]
@@ -144,7 +146,9 @@ def test_bytes_are_those_of_packed_arrays(task):
   assert (np.asarray(found.seconds) < np.asarray(plain.seconds)).all()
 
 
-@pytest.mark.parametrize('task', [TASK, TOKENS])
+@pytest.mark.parametrize(
+  'task', [TASK, pytest.param(TOKENS, marks=pytest.mark.slow)]
+)
 def test_neither_padding_nor_an_absent_sensor_moves_a_number(task):
   """Of one sign a number: zeros arrive as something else."""
   population = tiny.population(task)
@@ -173,6 +177,7 @@ def test_neither_padding_nor_an_absent_sensor_moves_a_number(task):
   close(padded.server.params, whole.server.params)
 
 
+@pytest.mark.slow
 def test_it_learns_with_eight_bits():
   population = tiny.population(TASK)
   _, plain = run('psl', population=population, rounds=8)
