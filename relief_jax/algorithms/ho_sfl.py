@@ -112,7 +112,8 @@ def ho_sfl(task: Task, setting: Setting) -> Method:
     setting: the round, with `Options`.
 
   Raises:
-    InputError: as `split_bill.bill`; all of the model on one side; epochs.
+    InputError: as `split_bill.bill`; all of the model on one side; epochs; a
+      codec of gradients that nobody sends.
   """
   if setting.epochs:
     raise InputError(
@@ -125,6 +126,13 @@ def ho_sfl(task: Task, setting: Setting) -> Method:
   stays = options.probe == 'none'
   ledger = cuts.Ledger(weights=False, scalar_up=probes, scalar_down=2 * probes)
   if stays:
+    if options.gradient_codec != 'none':
+      raise InputError(
+        f'config.ho_sfl.gradient_codec={options.gradient_codec} with '
+        'probe=none, of which no gradient comes down',
+        'a codec of activations alone',
+        'leave it out, or set --config.ho_sfl.probe=finite',
+      )
     ledger = cuts.Ledger(weights=False, grad_down=0, trains=False)
   found = split_bill.bill(
     task, setting, 'ho_sfl', ledger, 0 if stays else probes
@@ -327,14 +335,9 @@ def step(
 
   (up, moved, scalars), losses = each(client, place.known, (rows, steps))
   behind = split_steps.server_step(place, server, up, moved * ~part.held)
-  front = move(
-    part,
-    place.tx,
-    split_steps.Side(theta, tree.part(here, server.opt_state)),
-    key,
-    scalars,
-    moved,
-  )
+  front = split_steps.Side(theta, tree.part(here, server.opt_state))
+  if options.probe != 'none':
+    front = move(part, place.tx, front, key, scalars, moved)
   joined = split_steps.Side(
     *(tree.join(here, a, b) for a, b in zip(front, behind, strict=True))
   )

@@ -7,6 +7,7 @@ and `unpack` reads them back; nothing else has to be sent.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -172,6 +173,17 @@ def leaf_keys(key: Array, tree: PyTree) -> PyTree:
   return jax.tree.unflatten(structure, keys)
 
 
+def arrived(compressor: Compressor, x: Array, key: Array) -> Array:
+  """Codes and decodes an array, as it arrives.
+
+  Args:
+    compressor: of the array.
+    x: what is sent.
+    key: of the message.
+  """
+  return compressor.decode(compressor.encode(x, key), key, x.shape)
+
+
 def transmit(compressor: Compressor, key: Array, tree: PyTree) -> PyTree:
   """Codes and decodes a tree of arrays, as it arrives.
 
@@ -183,11 +195,7 @@ def transmit(compressor: Compressor, key: Array, tree: PyTree) -> PyTree:
   Returns:
     P.
   """
-
-  def one(x, key):
-    return compressor.decode(compressor.encode(x, key), key, x.shape)
-
-  return jax.tree.map(one, tree, leaf_keys(key, tree))
+  return jax.tree.map(partial(arrived, compressor), tree, leaf_keys(key, tree))
 
 
 def chain(first: Compressor, second: Compressor) -> Compressor:
@@ -203,8 +211,7 @@ def chain(first: Compressor, second: Compressor) -> Compressor:
 
   def encode(x, key):
     one, two = jax.random.split(key)
-    arrived = first.decode(first.encode(x, one), one, x.shape)
-    return second.encode(arrived, two)
+    return second.encode(arrived(first, x, one), two)
 
   def decode(code, key, shape):
     return second.decode(code, jax.random.split(key)[1], shape)

@@ -14,6 +14,7 @@ to step. **Ours**; the codes are those of the links (compressors/).
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -124,14 +125,11 @@ class Codes(NamedTuple):
     size = len(step.weight)
     key = jax.random.fold_in(key, way)
 
-    def one(x, key):
-      return code.decode(code.encode(x, key), key, x.shape)
-
     def each(x, m, number):
       keys = jax.random.fold_in(jax.random.fold_in(key, m), number)
       keys = jax.vmap(jax.random.fold_in, (None, 0))(keys, jnp.arange(size))
       there = step.run[m] & (step.weight > 0)
-      found = jax.vmap(one)(x, keys)
+      found = jax.vmap(partial(base.arrived, code))(x, keys)
       # Of zeros something else may arrive.
       return tree.masked(tree.along(there, found), found)
 

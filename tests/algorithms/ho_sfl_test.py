@@ -147,6 +147,7 @@ def test_without_probes_the_device_part_stays_and_nothing_comes_down():
   [
     ({'layers': -1}, 'on the device and something at'),
     ({'epochs': 1}, 'local_epochs'),
+    ({'probe': 'none', 'gradient_codec': 'int8'}, 'no gradient comes down'),
     ({'uplink_codec': Codec('int8')}, 'uplink_codec'),
   ],
 )
